@@ -1,0 +1,153 @@
+"""Integer boxes and nanometres. Axes are always (z, y, x), units always voxels unless a name says nm."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vemseg.errors import UsageError
+
+ZYX = tuple[int, int, int]
+"""Three integers in the order z, y, x."""
+
+VoxelSize = tuple[float, float, float]
+"""Edge lengths of a voxel in nm, in the order z, y, x."""
+
+ANISOTROPY_LIMIT = 1.5
+"""A volume whose longest voxel edge exceeds the shortest by more than this factor is anisotropic."""
+
+
+@dataclass(frozen=True, order=True)
+class Box:
+    """A half-open box of voxels.
+
+    Parameters
+    ----------
+    start, stop : (int, int, int)
+        First voxel and one past the last, z y x. May lie outside a volume; ``stop >= start``.
+    """
+
+    start: ZYX
+    stop: ZYX
+
+    def __post_init__(self) -> None:
+        if any(b < a for a, b in zip(self.start, self.stop, strict=True)):
+            raise ValueError(f"box stops before it starts: {self.start} .. {self.stop}")
+
+    @classmethod
+    def whole(cls, shape: ZYX) -> Box:
+        """Return the box of a volume of that shape."""
+        return cls((0, 0, 0), shape)
+
+    @property
+    def shape(self) -> ZYX:
+        """Edge lengths in voxels."""
+        z, y, x = (b - a for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return math.prod(self.shape)
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Index for an array whose first voxel is the origin."""
+        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    def shift(self, by: ZYX) -> Box:
+        """Return the box moved by a vector."""
+        return Box(add(self.start, by), add(self.stop, by))
+
+    def relative_to(self, other: Box) -> Box:
+        """Return this box in the coordinates of an array that holds ``other``."""
+        z, y, x = other.start
+        return self.shift((-z, -y, -x))
+
+    def clip(self, other: Box) -> Box:
+        """Return the common part of two boxes (empty where they do not meet)."""
+        start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
+        stop = tuple(max(lo, min(a, b)) for lo, a, b in zip(start, self.stop, other.stop, strict=True))
+        return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+    def contains(self, other: Box) -> bool:
+        """Tell whether ``other`` lies wholly inside."""
+        return all(
+            a <= c and d <= b
+            for a, b, c, d in zip(self.start, self.stop, other.start, other.stop, strict=True)
+        )
+
+    def split(self, shape: ZYX) -> Iterator[Box]:
+        """Cut into boxes of at most that shape, in z, y, x order; the last ones may be smaller."""
+        starts = [range(a, b, s) for a, b, s in zip(self.start, self.stop, shape, strict=True)]
+        for z, y, x in itertools.product(*starts):
+            yield Box((z, y, x), add((z, y, x), shape)).clip(self)
+
+    def __str__(self) -> str:
+        return ",".join(f"{a}:{b}" for a, b in zip(self.start, self.stop, strict=True))
+
+
+def add(a: ZYX, b: ZYX) -> ZYX:
+    """Add two integer vectors."""
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def parse_box(text: str, shape: ZYX) -> Box:
+    """Read ``z0:z1,y0:y1,x0:x1`` as in numpy: ends may be left out, negative numbers count from the end.
+
+    Raises
+    ------
+    UsageError
+        Where the text is no box, or an empty one in a volume of that shape.
+    """
+    parts = text.split(",")
+    ranges = [re.fullmatch(r"\s*(-?\d+)?:(-?\d+)?\s*", part) for part in parts]
+    if len(parts) != 3 or not all(ranges):
+        raise UsageError(f"'{text}' is no box: write z0:z1,y0:y1,x0:x1 in voxels, such as 0:64,100:400,:")
+    limits = []
+    for found, n in zip(ranges, shape, strict=True):
+        assert found is not None
+        lo, hi = (None if g is None else int(g) for g in found.groups())
+        a, b, _ = slice(lo, hi).indices(n)
+        limits.append((a, b))
+    if any(b <= a for a, b in limits):
+        raise UsageError(f"box '{text}' holds no voxel of a volume of shape {shape} (z, y, x)")
+    (z0, z1), (y0, y1), (x0, x1) = limits
+    return Box((z0, y0, x0), (z1, y1, x1))
+
+
+def parse_voxel_size(text: str) -> VoxelSize:
+    """Read ``16``, ``16,16,16``, ``50,4.6,4.6nm`` or ``0.016um`` as nm in z, y, x order.
+
+    Raises
+    ------
+    UsageError
+        Where the text is not one or three positive lengths.
+    """
+    found = re.fullmatch(r"\s*([0-9.eE+, -]+?)\s*(nm|um|µm|A|Å)?\s*", text)
+    factor = {"um": 1000.0, "µm": 1000.0, "A": 0.1, "Å": 0.1}.get((found and found.group(2)) or "nm", 1.0)
+    try:
+        values = [float(part) * factor for part in found.group(1).split(",")] if found else []
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3 or not all(math.isfinite(v) and v > 0 for v in values):
+        raise UsageError(f"'{text}' is no voxel size: write z,y,x in nm, such as 16,16,16 or 50,4.6,4.6nm")
+    return values[0], values[1], values[2]
+
+
+def is_anisotropic(voxel_size: VoxelSize | None) -> bool:
+    """Tell whether the longest voxel edge exceeds the shortest by more than ``ANISOTROPY_LIMIT``."""
+    return voxel_size is not None and max(voxel_size) > ANISOTROPY_LIMIT * min(voxel_size)
+
+
+def sharp_axis(voxel_size: VoxelSize | None) -> int:
+    """Return the axis (0, 1 or 2) across the sharpest plane: the coarsest one, z where all are alike."""
+    if voxel_size is None or not is_anisotropic(voxel_size):
+        return 0
+    return max(range(3), key=lambda axis: voxel_size[axis])
