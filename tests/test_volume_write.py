@@ -1,0 +1,375 @@
+"""Writing volumes: label stores, finished TIFF and OME-Zarr, and outputs that appear whole or not at all."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from ome_zarr_models.v05 import Image, ImageLabel
+
+from vemseg.errors import InputError, OutputExistsError, UsageError
+from vemseg.geometry import Box
+from vemseg.volume import (
+    ArrayVolume,
+    LabelStore,
+    Volume,
+    check_output,
+    finish_labels,
+    open_volume,
+    partial_directory,
+    pyramid,
+    tiff_writing,
+    write_volume,
+)
+from vemseg.volume.store import _chunk_edge
+
+SHAPE = (40, 150, 133)
+BLOCK = (16, 64, 64)
+NAMES = {1: "mitochondrion", 3: "Zellkern µ"}
+COLOURS = {1: (255, 0, 10), 3: (0, 128, 255)}
+SIZES = [(15.0, 15.0, 15.0), (50.0, 4.6, 4.6), None]
+
+
+def labels(shape=SHAPE, dtype="uint8"):
+    """Blocky labels 0..4, so that majorities are clear in most places."""
+    coarse = np.random.default_rng(0).integers(0, 5, [-(-n // 6) for n in shape])
+    for axis in range(3):
+        coarse = coarse.repeat(6, axis)
+    return coarse[: shape[0], : shape[1], : shape[2]].astype(dtype)
+
+
+def filled_store(out, array, voxel_size=None, block=BLOCK):
+    directory = partial_directory(out) / "labels"
+    store = LabelStore.create(directory, array.shape, block, array.dtype, voxel_size)
+    for box in store.box.split(store.block_shape):
+        store.write(box, array[box.slices])
+    return LabelStore.open(directory)
+
+
+def finish(store, out, voxel_size=None, **options):
+    about = {"names": NAMES, "colours": COLOURS, "description": {"seed": 7}}
+    return finish_labels(store, out, voxel_size=voxel_size, **(about | options))
+
+
+def contents(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+# --- the store -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (1, 300, 200), (7, 9, 5), (347, 20, 20)])
+@pytest.mark.parametrize("block", [(16, 64, 64), (64, 256, 256), (1, 100, 100)])
+def test_every_block_is_a_whole_number_of_shards(tmp_path, shape, block):
+    store = LabelStore.create(tmp_path / "s", shape, block)
+    stored = zarr.open_array(str(tmp_path / "s" / "0"), mode="r")
+    for n, edge, shard, chunk in zip(shape, block, stored.shards, stored.chunks, strict=True):
+        assert shard % chunk == 0
+        assert edge == shard or (edge >= n and shard >= n)  # a block, or one block covers the axis
+    array = labels(shape)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda box: store.write(box, array[box.slices]), store.box.split(block)))
+    np.testing.assert_array_equal(store.read(store.box), array)
+
+
+@pytest.mark.parametrize(("shard", "chunk"), [(64, 64), (256, 64), (96, 48), (80, 80), (509, 509), (20, 20)])
+def test_chunks_divide_shards(shard, chunk):
+    assert _chunk_edge(shard) == chunk
+
+
+def test_store_refuses_boxes_that_share_a_shard(tmp_path):
+    store = LabelStore.create(tmp_path / "s", SHAPE, BLOCK)
+    for box in [
+        Box((0, 0, 0), (16, 64, 63)),
+        Box((0, 32, 0), (16, 96, 64)),
+        Box((8, 0, 0), (16, 64, 64)),
+        Box((32, 128, 128), (48, 192, 192)),
+        Box((-16, 0, 0), (0, 64, 64)),
+    ]:
+        with pytest.raises(ValueError, match="not aligned"):
+            store.write(box, np.zeros(box.shape, np.uint8))
+    with pytest.raises(ValueError, match="does not fit"):
+        store.write(Box((0, 0, 0), BLOCK), np.zeros(BLOCK, np.uint16))
+    with pytest.raises(ValueError, match="does not fit"):
+        store.write(Box((0, 0, 0), BLOCK), np.zeros((1, 64, 64), np.uint8))
+    store.write(Box((32, 128, 128), SHAPE), np.ones((8, 22, 5), np.uint8))
+    store.write(Box((0, 0, 0), (32, 128, 133)), np.ones((32, 128, 133), np.uint8))
+
+
+def test_store_can_be_opened_again_and_reads_zero_where_unwritten(tmp_path):
+    store = LabelStore.create(tmp_path / "s", SHAPE, BLOCK, "uint16", (4, 5, 6))
+    store.write(Box((0, 0, 0), BLOCK), np.full(BLOCK, 300, np.uint16))
+    again = LabelStore.open(tmp_path / "s")
+    assert isinstance(again, Volume)
+    assert (again.shape, again.dtype, again.voxel_size) == (SHAPE, np.uint16, (4, 5, 6))
+    assert again.block_shape == BLOCK
+    assert again.read(Box((0, 0, 0), BLOCK)).min() == 300
+    assert again.read(Box((16, 64, 64), (32, 128, 128))).max() == 0
+    with pytest.raises(OutputExistsError):
+        LabelStore.create(tmp_path / "s", SHAPE, BLOCK)
+    with pytest.raises(InputError, match="no label store"):
+        LabelStore.open(tmp_path / "other")
+
+
+def test_background_takes_no_space(tmp_path):
+    store = LabelStore.create(tmp_path / "s", SHAPE, BLOCK)
+    store.write(store.box, np.zeros(SHAPE, np.uint8))
+    assert not list((tmp_path / "s" / "0").rglob("c/**/*.*"))
+    assert sum(path.is_file() for path in (tmp_path / "s" / "0").rglob("*")) == 1
+
+
+# --- finished labels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("voxel_size", SIZES)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+@pytest.mark.parametrize("name", ["out.tif", "out.ome.zarr"])
+def test_finished_labels_read_back(tmp_path, name, dtype, voxel_size):
+    array = labels(dtype=dtype)
+    out = tmp_path / name
+    assert finish(filled_store(out, array), out, voxel_size) == out
+    assert contents(tmp_path) == [name]
+    volume = open_volume(out)
+    np.testing.assert_array_equal(volume.read(volume.box), array)
+    assert volume.dtype == dtype
+    assert volume.voxel_size == (voxel_size and pytest.approx(voxel_size))
+
+
+def test_tiff_is_what_imagej_reads(tmp_path):
+    out = tmp_path / "out.tif"
+    array = labels()
+    finish(filled_store(out, array), out, (50.0, 4.6, 4.6))
+    with tifffile.TiffFile(out) as file:
+        assert file.is_imagej
+        assert file.series[0].axes == "ZYX"
+        assert file.series[0].dataoffset is not None
+        about = file.imagej_metadata
+        assert (about["slices"], about["spacing"], about["unit"]) == (40, 50.0, "nm")
+        assert json.loads(about["Info"])["names"] == {"1": "mitochondrion", "3": "Zellkern µ"}
+        assert json.loads(about["Info"])["seed"] == 7
+        table = file.pages[0].colormap >> 8
+        assert [tuple(table[:, label].tolist()) for label in (0, 1, 3)] == [(0, 0, 0), *COLOURS.values()]
+        np.testing.assert_array_equal(file.asarray(), array)
+
+
+def test_wide_labels_become_an_ome_tiff(tmp_path):
+    out = tmp_path / "out.tiff"
+    finish(filled_store(out, labels(dtype="uint32")), out, (50.0, 4.6, 4.6))
+    with tifffile.TiffFile(out) as file:
+        assert file.is_ome
+        assert file.is_bigtiff
+        assert 'PhysicalSizeZ="50.0"' in file.ome_metadata
+        assert "mitochondrion" in file.ome_metadata
+
+
+def test_large_labels_become_an_ome_tiff(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff_writing, "IMAGEJ_BYTES", 1000)
+    out = tmp_path / "out.tif"
+    array = labels()
+    finish(filled_store(out, array), out, (50.0, 4.6, 4.6))
+    with tifffile.TiffFile(out) as file:
+        assert file.is_ome
+    np.testing.assert_array_equal(open_volume(out).read(Box.whole(SHAPE)), array)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint32"])
+def test_tiff_is_written_in_bounded_memory(tmp_path, monkeypatch, dtype):
+    class Counting(ArrayVolume):
+        def _read(self, box):
+            largest.append(box.size)
+            return super()._read(box)
+
+    largest = []
+    volume = Counting(labels(dtype=dtype))
+    plane = SHAPE[1] * SHAPE[2]
+    monkeypatch.setattr(tiff_writing, "SLAB_BYTES", 3 * plane * volume.dtype.itemsize)
+    write_volume(volume, tmp_path / "out.tif")
+    assert max(largest) == 3 * plane
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), labels(dtype=dtype))
+
+
+@pytest.mark.parametrize("voxel_size", SIZES)
+def test_ome_zarr_is_valid(tmp_path, voxel_size):
+    out = tmp_path / "out.ome.zarr"
+    finish(filled_store(out, labels()), out, voxel_size)
+    group = zarr.open_group(str(out), mode="r")
+    image = Image.from_zarr(group)
+    described = ImageLabel.from_zarr(group).attributes.ome.image_label
+    assert {c.label_value: tuple(c.rgba) for c in described.colors} == {
+        k: (*v, 255) for k, v in COLOURS.items()
+    }
+    properties = group.attrs["ome"]["image-label"]["properties"]
+    assert {p["label-value"]: p["name"] for p in properties} == NAMES
+    assert group.attrs["vemseg"] == {"seed": 7}
+
+    multiscale = image.attributes.ome.multiscales[0]
+    assert [axis.name for axis in multiscale.axes] == ["z", "y", "x"]
+    assert {axis.unit for axis in multiscale.axes} == {"nanometer" if voxel_size else None}
+    edges = voxel_size or (1.0, 1.0, 1.0)
+    for dataset in multiscale.datasets:
+        array = group[dataset.path]
+        assert array.shards is not None
+        scale, shift = (list(t.model_dump().values())[1] for t in dataset.coordinateTransformations)
+        factors = [round(s / e) for s, e in zip(scale, edges, strict=True)]
+        assert array.shape == tuple(-(-n // f) for n, f in zip(SHAPE, factors, strict=True))
+        np.testing.assert_allclose(shift, [e * (f - 1) / 2 for e, f in zip(edges, factors, strict=True)])
+    assert max(array.shape) <= 64
+    assert open_volume(out / "1").voxel_size == (
+        voxel_size and pytest.approx((50, 9.2, 9.2) if voxel_size[0] == 50 else (30, 30, 30))
+    )
+
+
+def test_coarser_levels_are_majorities_block_by_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramid, "BLOCK_SHAPE", (8, 32, 16))
+    out = tmp_path / "out.ome.zarr"
+    array = labels()
+    finish(filled_store(out, array), out)
+    for level in ("1", "2"):
+        array = pyramid.downsample(array, (2, 2, 2), pyramid.majority)
+        np.testing.assert_array_equal(open_volume(out / level).read(Box.whole(array.shape)), array)
+
+
+def slow_majority(block):
+    values, counts = np.unique(block, return_counts=True)
+    return values[counts == counts.max()].max()
+
+
+@pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2), (2, 1, 2)])
+def test_majority_and_mean_against_the_obvious(factors):
+    array = np.random.default_rng(0).integers(0, 4, (6, 8, 10)).astype(np.uint8)
+    shape = tuple(n // f for n, f in zip(array.shape, factors, strict=True))
+    blocks = {
+        at: array[tuple(slice(i * f, (i + 1) * f) for i, f in zip(at, factors, strict=True))]
+        for at in np.ndindex(shape)
+    }
+    for reduce, slow in ((pyramid.majority, slow_majority), (pyramid.mean, lambda b: np.rint(b.mean()))):
+        fast = pyramid.downsample(array, factors, reduce)
+        assert (fast.shape, fast.dtype) == (shape, np.uint8)
+        assert all(fast[at] == slow(block) for at, block in blocks.items())
+
+
+def test_levels_halve_the_finest_axes_first():
+    assert list(pyramid.level_factors((20, 1024, 1024), (50, 4.6, 4.6))) == [
+        (1, 1, 1),
+        (1, 2, 2),
+        (1, 4, 4),
+        (1, 8, 8),
+        (2, 16, 16),
+    ]
+    assert list(pyramid.level_factors((200, 200, 200), None)) == [(1, 1, 1), (2, 2, 2), (4, 4, 4)]
+    assert list(pyramid.level_factors((1, 200, 100), (4, 4, 4))) == [(1, 1, 1), (1, 2, 2), (1, 4, 4)]
+    assert list(pyramid.level_factors((9, 9, 9), None)) == [(1, 1, 1)]
+
+
+# --- outputs appear whole --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.ome.zarr"])
+@pytest.mark.parametrize("broken", ["vemseg.volume.writing.publish", "numpy.pad"])
+def test_a_failure_leaves_no_output_and_the_store_whole(tmp_path, monkeypatch, name, broken):
+    if name == "out.tif" and broken == "numpy.pad":
+        broken = "tifffile.TiffWriter.write"
+    out = tmp_path / name
+    array = labels((41, 151, 133))
+    store = filled_store(out, array)
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, fail)
+        with pytest.raises(OSError, match="disk full"):
+            finish(store, out)
+    assert contents(tmp_path) == [name + ".partial"]
+    assert contents(tmp_path / (name + ".partial")) == ["labels"]
+
+    finish(LabelStore.open(store.directory), out)
+    assert contents(tmp_path) == [name]
+    np.testing.assert_array_equal(open_volume(out).read(Box.whole(array.shape)), array)
+
+
+class Failing(Volume):
+    def __init__(self, shape=SHAPE):
+        super().__init__(shape, np.dtype(np.uint8))
+
+    def _read(self, box):
+        if box.start[0] > 20:
+            raise InputError("damaged")
+        return np.zeros(box.shape, np.uint8)
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
+def test_a_failing_source_leaves_nothing_and_keeps_the_old_output(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(tiff_writing, "SLAB_DEPTH", 4)
+    out = tmp_path / name
+    with pytest.raises(InputError, match="damaged"):
+        write_volume(Failing(), out, block_shape=BLOCK)
+    assert contents(tmp_path) == []
+    write_volume(ArrayVolume(labels()), out)
+    with pytest.raises(InputError, match="damaged"):
+        write_volume(Failing(), out, block_shape=BLOCK, overwrite=True)
+    assert contents(tmp_path) == [name]
+    np.testing.assert_array_equal(open_volume(out).read(Box.whole(SHAPE)), labels())
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
+def test_existing_outputs_are_replaced_only_on_request(tmp_path, name):
+    out = tmp_path / name
+    write_volume(ArrayVolume(np.ones((3, 4, 5), np.uint8)), out)
+    store = filled_store(out, labels())
+    with pytest.raises(OutputExistsError, match="exists"):
+        finish(store, out)
+    with pytest.raises(OutputExistsError, match="exists"):
+        write_volume(ArrayVolume(labels()), out)
+    assert open_volume(out).shape == (3, 4, 5)
+    finish(filled_store(tmp_path / "b" / name, labels()), out, overwrite=True)
+    assert open_volume(out).shape == SHAPE
+
+
+def test_a_file_can_replace_a_directory(tmp_path):
+    out = tmp_path / "out.tif"
+    out.mkdir()
+    (out / "old").write_text("old")
+    write_volume(ArrayVolume(labels()), out, overwrite=True)
+    assert contents(tmp_path) == ["out.tif"]
+    assert open_volume(out).shape == SHAPE
+
+
+def test_unknown_suffixes_are_refused_before_any_work(tmp_path):
+    with pytest.raises(UsageError, match=r"name it \.tif or \.ome\.zarr"):
+        check_output(tmp_path / "out.png")
+    with pytest.raises(UsageError):
+        write_volume(ArrayVolume(labels()), tmp_path / "out")
+    assert contents(tmp_path) == []
+
+
+# --- grey volumes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("voxel_size", SIZES)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("name", ["deep/out.tif", "deep/out.ome.zarr"])
+def test_grey_volumes_read_back(tmp_path, name, dtype, voxel_size):
+    array = np.random.default_rng(0).normal(0, 90, SHAPE).astype(dtype)
+    out = tmp_path / name
+    write_volume(ArrayVolume(array, voxel_size), out, block_shape=BLOCK, description={"made": "for a test"})
+    assert contents(out.parent) == [out.name]
+    volume = open_volume(out)
+    np.testing.assert_array_equal(volume.read(volume.box), array)
+    assert volume.dtype == dtype
+    assert volume.voxel_size == (voxel_size and pytest.approx(voxel_size))
+    if out.suffix == ".zarr":
+        group = zarr.open_group(str(out), mode="r")
+        Image.from_zarr(group)
+        assert group.attrs["vemseg"] == {"made": "for a test"}
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
+def test_a_single_plane(tmp_path, name):
+    array = labels((1, 300, 200))
+    write_volume(ArrayVolume(array, (4.0, 4.0, 4.0)), tmp_path / name)
+    volume = open_volume(tmp_path / name)
+    np.testing.assert_array_equal(volume.read(volume.box), array)
+    assert volume.voxel_size == pytest.approx((4, 4, 4))

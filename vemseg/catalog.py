@@ -1,0 +1,34 @@
+"""What ships with the package: weights, each a slim run directory with a model card."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from vemseg.errors import MissingError
+
+DEFAULT_WEIGHTS = "maester"
+"""The weights used where none are named."""
+
+
+def bundled_weights() -> dict[str, Path]:
+    """Return the weights inside the package by name; each is a directory that ``Run.open`` reads."""
+    folder = Path(__file__).parent / "weights"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/model.safetensors"))}
+
+
+def find_weights(name: str) -> Path:
+    """Return the directory of bundled weights.
+
+    Raises
+    ------
+    MissingError
+        Where there are none of that name; the message lists those there are, the nearest first.
+    """
+    known = bundled_weights()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f": did you mean '{near[0]}'?" if near else ""
+    listed = ", ".join(known) or "none"
+    raise MissingError(f"no weights '{name}'{hint} Bundled: {listed}; or give a run directory or a .pt file")

@@ -1,0 +1,36 @@
+"""Pictures of volumes, labels and results: arrays -> figures that could go into a paper.
+
+Arrays, voxel sizes and names come in, a matplotlib ``Figure`` goes out; ``save`` writes it in one piece. No
+pyplot, so no global state: functions may be called from threads and never open a window. Nothing here
+knows files of volumes, models or how a score is made.
+
+- ``colours``: the palette, the colour of each label
+- ``pixels``: arrays -> RGB arrays (``overlay``, ``error_map``)
+- ``layout``: panels at one physical scale, scale bars, legends, ``save``
+- ``pictures``: ``three_planes``, ``montage``, ``comparison``, ``reconstructions``
+- ``plots``: ``confusion``, ``curve``, ``slice_dice``
+
+Label 0 is background: transparent, without an entry in a legend.
+"""
+
+from vemseg.drawing.colours import palette
+from vemseg.drawing.layout import save, scale_bar_length
+from vemseg.drawing.pictures import comparison, montage, reconstructions, three_planes
+from vemseg.drawing.pixels import error_map, grey, overlay
+from vemseg.drawing.plots import confusion, curve, slice_dice
+
+__all__ = [
+    "comparison",
+    "confusion",
+    "curve",
+    "error_map",
+    "grey",
+    "montage",
+    "overlay",
+    "palette",
+    "reconstructions",
+    "save",
+    "scale_bar_length",
+    "slice_dice",
+    "three_planes",
+]

@@ -1,0 +1,127 @@
+"""Arrays to RGB arrays: grey values, labels laid over them, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from vemseg.drawing.colours import RGB, table
+from vemseg.errors import InputError
+
+Style = Literal["fill", "contour"]
+
+STRETCH = (0.5, 99.5)
+"""Percentiles that become black and white in images that are not uint8."""
+
+ERROR_COLOURS: dict[str, RGB] = {
+    "correct, background": (232, 232, 232),
+    "correct, class": (165, 165, 165),
+    "false positive": (220, 38, 127),
+    "false negative": (100, 143, 255),
+    "wrong class": (60, 20, 90),
+}
+"""Meaning of the colours of ``error_map``."""
+
+
+def limits(raw: NDArray[Any]) -> tuple[float, float]:
+    """Return the values to show as black and white: 0 and 255 for uint8, else the ``STRETCH`` percentiles."""
+    if raw.dtype == np.uint8:
+        return 0.0, 255.0
+    finite = raw[np.isfinite(raw)]
+    low, high = np.percentile(finite, STRETCH) if finite.size else (0.0, 1.0)
+    return float(low), float(high)
+
+
+def grey(raw: NDArray[Any], between: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+    """Return an image as uint8 of the same shape, stretched so that ``between`` becomes 0..255.
+
+    ``between`` is found by ``limits`` where it is not given; NaN becomes black.
+    """
+    low, high = between or limits(raw)
+    if raw.dtype == np.uint8 and (low, high) == (0, 255):
+        return raw
+    share = (raw.astype(np.float32) - low) / ((high - low) or 1.0)
+    return np.asarray(np.nan_to_num(255 * share.clip(0, 1)).round().astype(np.uint8))
+
+
+def overlay(
+    raw: NDArray[Any],
+    labels: NDArray[Any],
+    colours: Sequence[RGB] | None = None,
+    style: Style = "fill",
+    alpha: float = 0.5,
+    line: int | None = None,
+) -> NDArray[np.uint8]:
+    """Lay label colours over a slice.
+
+    Parameters
+    ----------
+    raw : array, (h, w)
+        uint8 is shown as it is, other types are stretched (``grey``).
+    labels : integer array, (h, w)
+        Ids from 0; 0 leaves the raw pixel.
+    colours : sequence of (r, g, b), optional
+        Colour of id ``i`` at ``i - 1``; by default ``palette(255)``.
+    style : {"fill", "contour"}
+        Whole regions, or only their rim.
+    alpha : float, 0..1
+        Share of the label's colour.
+    line : int, optional
+        Width of a contour in pixels, inside the region; by default 1 for each 300 pixels of the image.
+
+    Returns
+    -------
+    uint8 array, (h, w, 3)
+
+    Raises
+    ------
+    InputError
+        Where shapes differ or a label has no colour.
+    """
+    same_shape(raw=raw, labels=labels)
+    lut = table(colours)
+    if labels.size and (labels.min() < 0 or labels.max() >= len(lut)):
+        raise InputError(f"labels {labels.min()}..{labels.max()} do not fit {len(lut) - 1} colours and 0")
+    shown = labels > 0
+    if style == "contour":
+        shown &= _rim(labels, line or max(1, round(max(labels.shape) / 300)))
+    image = np.repeat(grey(raw)[..., None], 3, axis=-1)
+    mixed = (1 - alpha) * image[shown] + alpha * lut[labels[shown]]
+    image[shown] = mixed.round().astype(np.uint8)
+    return image
+
+
+def error_map(
+    labels: NDArray[Any], reference: NDArray[Any], mask: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Colour where two label images differ, (h, w, 3); ``ERROR_COLOURS`` says what each colour means.
+
+    A false positive is a class where the reference has background (0), a false negative the reverse. White
+    is outside the mask.
+    """
+    same_shape(labels=labels, reference=reference, **({} if mask is None else {"mask": mask}))
+    agree = labels == reference
+    cases = [agree & (labels == 0), agree, reference == 0, labels == 0]
+    kind = np.select(cases, range(4), default=4)
+    image = np.array(list(ERROR_COLOURS.values()), dtype=np.uint8)[kind]
+    if mask is not None:
+        image[~mask] = 255
+    return np.asarray(image)
+
+
+def same_shape(**arrays: NDArray[Any]) -> None:
+    """Raise an InputError that names the arrays unless they have one shape."""
+    if len({a.shape for a in arrays.values()}) > 1:
+        raise InputError(f"{', '.join(f'{name} {a.shape}' for name, a in arrays.items())}: shapes differ")
+
+
+def _rim(labels: NDArray[Any], width: int) -> NDArray[np.bool_]:
+    """Mark pixels with another label within ``width`` pixels; the image's edge is no border."""
+    size = 2 * width + 1
+    low = ndimage.minimum_filter(labels, size, mode="nearest")
+    high = ndimage.maximum_filter(labels, size, mode="nearest")
+    return np.asarray(low != high)

@@ -1,0 +1,224 @@
+"""Plots of numbers: confusion matrices, training curves, Dice through the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from vemseg.drawing.colours import RGB, css, palette, table
+from vemseg.drawing.layout import TEXT, new_figure
+from vemseg.errors import InputError
+
+CELL = 0.5
+"""Edge of a cell of a matrix in inches, where there is room."""
+WRITTEN = 0.17
+"""Cells lower than this have no number; a colour bar stands beside the matrix instead."""
+
+LIGHT = 170
+"""Lines of a colour brighter than this get a dark rim, to be seen on white."""
+
+
+def confusion(
+    counts: NDArray[Any],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    normalise: Literal["row", "column"] | None = None,
+) -> Figure:
+    """Draw a matrix of voxel counts, prediction down and reference across.
+
+    Parameters
+    ----------
+    counts : array, (P, G)
+        A contingency table, or the confusion matrix of ``Scores``, whose last row is unassigned.
+    rows, columns : sequences of P and G str
+        Names of clusters or predicted classes, and of reference classes.
+    normalise : {"row", "column"}, optional
+        Divide by row sums (what each predicted class is made of) or by column sums (where each class went).
+
+    Raises
+    ------
+    InputError
+        Where names and matrix do not fit.
+    """
+    if counts.shape != (len(rows), len(columns)):
+        raise InputError(
+            f"a matrix of shape {counts.shape} with {len(rows)} row and {len(columns)} column names"
+        )
+    values = counts.astype(np.float64)
+    norm: Normalize = PowerNorm(0.5, vmin=0, vmax=max(1.0, float(values.max())))
+    if normalise:
+        sums = values.sum(1 if normalise == "row" else 0, keepdims=True)
+        values, norm = values / np.maximum(sums, 1), Normalize(0, 1)
+    figure, axes = _matrix_axes(rows, columns)
+    image = axes.imshow(values, cmap="Blues", norm=norm, aspect="auto", interpolation="nearest")
+    if _cell_height(rows) < WRITTEN:
+        bar = figure.colorbar(
+            image, ax=axes, label="share" if normalise else "voxels", fraction=0.05, pad=0.04
+        )
+        bar.ax.tick_params(labelsize=TEXT)
+        bar.ax.yaxis.label.set_fontsize(TEXT)
+        return figure
+    for (p, g), value in np.ndenumerate(values):
+        colour = "white" if float(norm(value)) > 0.55 else "black"
+        text = f"{value:.2f}" if normalise else _short(int(value))
+        axes.text(g, p, text, ha="center", va="center_baseline", fontsize=TEXT - 1, color=colour)
+    return figure
+
+
+def curve(
+    steps: NDArray[Any],
+    losses: NDArray[Any] | Mapping[str, NDArray[Any]],
+    smoothing: float = 0.95,
+    lr: NDArray[Any] | None = None,
+) -> Figure:
+    """Draw losses over training steps, each as it was and smoothed, and the learning rate.
+
+    Parameters
+    ----------
+    steps : array, (n,)
+    losses : array, (n,), or mapping of str to such
+        NaN leaves a gap.
+    smoothing : float, 0 <= smoothing < 1
+        Weight of the past in an exponential moving average that starts unbiased; 0 draws the losses alone.
+    lr : array, (n,), optional
+        Learning rate, drawn against an axis of its own on the right.
+    """
+    figure, axes = _plot_axes("training step", "loss")
+    named = losses if isinstance(losses, Mapping) else {"loss": losses}
+    handles = []
+    for (name, values), colour in zip(named.items(), _line_colours(len(named)), strict=True):
+        smooth = moving_average(np.asarray(values, dtype=np.float64), smoothing)
+        handles += axes.plot(steps, smooth, color=colour, linewidth=1.2, label=name, zorder=3)
+        if smoothing:
+            axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.6, zorder=2)
+    if lr is not None:
+        right = _right_axis(axes, "learning rate")
+        handles += right.plot(steps, lr, color="0.45", linewidth=0.9, linestyle="--", label="learning rate")
+        right.set_ylim(bottom=0)
+    _legend_above(axes, handles if len(handles) > 1 else [])
+    return figure
+
+
+def slice_dice(
+    dice: NDArray[np.float64],
+    names: Mapping[int, str] | None = None,
+    positions: Sequence[int] | None = None,
+    *,
+    axis: str = "z",
+    colours: Sequence[RGB] | None = None,
+) -> Figure:
+    """Draw the Dice of each class through the stack, in the colours of the labels.
+
+    Parameters
+    ----------
+    dice : float array, (Z, G)
+        NaN where a slice does not hold a class: a gap. Classes that are NaN throughout are left out.
+    names : mapping of int to str, optional
+        Class id (column) -> name.
+    positions : sequence of Z int, optional
+        Numbers of the slices; by default 0, 1, ...
+    axis : str
+        What the slices are counted along.
+    colours : sequence of (r, g, b), optional
+        As in ``overlay``; class 0 is grey.
+    """
+    figure, axes = _plot_axes(f"slice ({axis})", "Dice")
+    lut, where = table(colours), range(len(dice)) if positions is None else positions
+    marker = "." if len(dice) <= 60 else ""
+    for g in np.flatnonzero(np.isfinite(dice).any(0)).tolist():
+        (line,) = axes.plot(where, dice[:, g], linewidth=1.2, marker=marker, markersize=4)
+        line.set(color=css(lut[g]) if g else "#737373", label=(names or {}).get(g, f"class {g}"))
+        if lut[g].mean() > LIGHT:
+            line.set_path_effects([withStroke(linewidth=1.9, foreground="0.4")])
+    axes.set_ylim(-0.02, 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_above(axes, axes.lines)
+    return figure
+
+
+def moving_average(values: NDArray[np.float64], smoothing: float) -> NDArray[np.float64]:
+    """Return the exponential moving average of (n,) values, each past one weighing ``smoothing`` less.
+
+    Divided by the sum of the weights so far, so the first value is kept; NaN is skipped and stays NaN.
+    """
+    result, total, weight = np.full_like(values, np.nan), 0.0, 0.0
+    for i in np.flatnonzero(np.isfinite(values)):
+        total, weight = smoothing * total + values[i], smoothing * weight + 1
+        result[i] = total / weight
+    return result
+
+
+def _plot_axes(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = new_figure(5.2, 2.8, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x, fontsize=TEXT)
+    axes.set_ylabel(y, fontsize=TEXT)
+    axes.tick_params(labelsize=TEXT)
+    axes.grid(color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.01)
+    return figure, axes
+
+
+def _right_axis(axes: Axes, name: str) -> Axes:
+    """Return axes over the given ones, with a scale of their own on the right."""
+    right = axes.twinx()
+    right.set_ylabel(name, fontsize=TEXT)
+    right.tick_params(labelsize=TEXT)
+    right.spines["top"].set_visible(False)
+    right.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    right.yaxis.get_offset_text().set_fontsize(TEXT)
+    return right
+
+
+def _legend_above(axes: Axes, lines: Sequence[Line2D]) -> None:
+    """Put the legend above the plot, where it hides no line."""
+    if lines:
+        axes.legend(
+            handles=lines, fontsize=TEXT, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0)
+        )
+
+
+def _cell_height(rows: Sequence[str]) -> float:
+    return min(CELL, 7.5 / len(rows))
+
+
+def _matrix_axes(rows: Sequence[str], columns: Sequence[str]) -> tuple[Figure, Axes]:
+    """Return axes for a matrix whose rows and columns have names; names of many rows are thinned out."""
+    cell = _cell_height(rows)
+    figure = new_figure(CELL * len(columns), cell * len(rows))
+    axes = figure.add_axes((0, 0, 1, 1))
+    every = max(1, round(0.14 / cell))
+    axes.set_yticks(range(0, len(rows), every), rows[::every], fontsize=TEXT)
+    slanted = max(len(name) for name in columns) * 0.6 * TEXT / 72 > CELL
+    turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    axes.set_xticks(range(len(columns)), columns, fontsize=TEXT, **turn)
+    axes.tick_params(length=0)
+    axes.spines[:].set(linewidth=0.6)
+    axes.set_xlabel("reference", fontsize=TEXT)
+    axes.set_ylabel("prediction", fontsize=TEXT)
+    return figure, axes
+
+
+def _short(n: int) -> str:
+    """Write a count with three digits: 12, 1.23k, 45.6M."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if n >= size:
+            return f"{n / size:.3g}{unit}"
+    return str(n)
+
+
+def _line_colours(n: int) -> list[str]:
+    """Return colours for lines on white: the palette without yellow."""
+    dark = [c for c in palette(max(n + 1, 8)) if sum(c) < 500]
+    return [css(dark[i % len(dark)]) for i in range(n)]

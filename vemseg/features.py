@@ -1,0 +1,155 @@
+"""Vectors on their lattice, on disk: a Zarr directory with what is needed to segment from it.
+
+FEATURES.zarr/
+  zarr.json          attributes: kind, format, lattice positions, source shape and voxel size, provenance
+  vectors            float16 (z, y, x, d), one shard per written box
+  intensities        float16 (z, y, x), mean intensity of each vector's patch
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from vemseg.errors import InputError
+from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.tiling import Floats
+
+KIND = "vemseg-features"
+FORMAT = 1
+CHUNK_BYTES = 2**21
+
+
+class Features:
+    """Stored vectors of one volume.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+        Lattice points, z y x.
+    dim : int
+        Length of a vector.
+    positions : three float64 arrays
+        Where the lattice points lie, in source voxels.
+    source_shape, voxel_size
+        Of the volume the vectors were computed from (nm; None where unknown).
+    box_shape : (int, int, int)
+        Boxes written start at multiples of it: each is one shard.
+    attributes : dict
+        All that was stored with them.
+    """
+
+    def __init__(self, path: Path, mode: str = "r") -> None:
+        try:
+            group = zarr.open_group(path, mode=mode)
+            self.attributes: dict[str, Any] = dict(group.attrs)
+            self._vectors, self._intensities = group["vectors"], group["intensities"]
+        except (KeyError, ValueError, OSError) as error:
+            raise InputError(f"{path}: no features written by 'vemseg embed' ({error})") from None
+        if self.attributes.get("kind") != KIND or self.attributes.get("format") != FORMAT:
+            raise InputError(f"{path}: no features this version of vemseg can read")
+        self.path = path
+        self.shape: ZYX = tuple(self._vectors.shape[:3])
+        self.dim = int(self._vectors.shape[3])
+        self.box_shape: ZYX = tuple(self._vectors.shards[:3])
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        positions: tuple[Floats, Floats, Floats],
+        dim: int,
+        box_shape: ZYX,
+        attributes: dict[str, Any],
+    ) -> Features:
+        """Make an empty store.
+
+        Parameters
+        ----------
+        path : Path
+            A new directory.
+        positions : three float64 arrays
+            Where the lattice points lie, in source voxels.
+        dim : int
+            Length of a vector.
+        box_shape : (int, int, int)
+            Lattice points to be written at a time; see the attribute for what becomes of it.
+        attributes : dict
+            Plain JSON types: ``source`` (path), ``source_shape``, ``voxel_size_nm``, ``inside``, ``cell`` and
+            anything else worth keeping.
+        """
+        group = zarr.create_group(path, overwrite=True)
+        shape = tuple(len(axis) for axis in positions)
+        chunk = _chunk(box_shape, dim)
+        shard = tuple(-(-b // c) * c for b, c in zip(box_shape, chunk, strict=True))
+        group.create_array(
+            "vectors", shape=(*shape, dim), dtype="float16", chunks=(*chunk, dim), shards=(*shard, dim)
+        )
+        group.create_array("intensities", shape=shape, dtype="float16", chunks=chunk, shards=shard)
+        group.attrs.update(
+            {
+                "kind": KIND,
+                "format": FORMAT,
+                "positions": [axis.tolist() for axis in positions],
+                **attributes,
+            }
+        )
+        return cls(path, mode="r+")
+
+    @property
+    def positions(self) -> tuple[Floats, Floats, Floats]:
+        """Where the lattice points lie, in source voxels, z y x."""
+        z, y, x = (np.asarray(axis, np.float64) for axis in self.attributes["positions"])
+        return z, y, x
+
+    @property
+    def source_shape(self) -> ZYX:
+        """Shape of the volume they come from."""
+        z, y, x = self.attributes["source_shape"]
+        return z, y, x
+
+    @property
+    def voxel_size(self) -> VoxelSize | None:
+        """Voxel size of the volume they come from, nm."""
+        size = self.attributes["voxel_size_nm"]
+        return None if size is None else (size[0], size[1], size[2])
+
+    @property
+    def inside(self) -> Box:
+        """The lattice points within the volume."""
+        (z, y, x), (z1, y1, x1) = self.attributes["inside"]
+        return Box((z, y, x), (z1, y1, x1))
+
+    @property
+    def cell(self) -> ZYX:
+        """Lattice points that came out of neighbouring fields of view together."""
+        z, y, x = self.attributes["cell"]
+        return z, y, x
+
+    def write(self, box: Box, vectors: NDArray[np.float16], intensities: NDArray[np.float16]) -> None:
+        """Store a box of lattice points; boxes written at the same time must not share a shard."""
+        self._vectors[box.slices] = vectors
+        self._intensities[box.slices] = intensities
+
+    def vectors(self, box: Box) -> NDArray[np.float16]:
+        """Read vectors: (z, y, x, d)."""
+        values: NDArray[np.float16] = self._vectors[box.slices]
+        return values
+
+    def intensities(self, box: Box) -> NDArray[np.float16]:
+        """Read mean intensities: (z, y, x)."""
+        values: NDArray[np.float16] = self._intensities[box.slices]
+        return values
+
+
+def _chunk(box: ZYX, dim: int) -> ZYX:
+    """Return a chunk of whole vectors of about ``CHUNK_BYTES``, halving the longest edge of a box."""
+    edges = list(box)
+    while np.prod(edges) * dim * 2 > CHUNK_BYTES and max(edges) > 1:
+        longest = edges.index(max(edges))
+        edges[longest] = -(-edges[longest] // 2)
+    return edges[0], edges[1], edges[2]

@@ -1,0 +1,192 @@
+"""Encoders and objectives, by the ``kind`` a recipe names.
+
+    layers                parts that several models share
+    vit, classical        encoders
+    mae                   objectives: a module with ``encoder``, ``forward(images, generator)``, ``after_step``
+    here                  kind -> builder; weights in and out
+
+An encoder has ``fov``, ``patch``, ``dim``, ``halo`` and ``encode((b, 1, z, y, x) in [0, 1], kept) ->
+(b, gz, gy, gx, dim)``; its weights are what a run directory keeps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vemseg.errors import InputError, MissingError, UsageError
+from vemseg.models.classical import ClassicalEncoder
+from vemseg.models.layers import choose_attention, wants_bf16
+from vemseg.models.mae import MaskedAutoencoder
+from vemseg.models.vit import ViTEncoder
+from vemseg.recipe import ClassicalTable, MaesterTable, Recipe
+from vemseg.run import Run, load_tensors, save_tensors
+
+Spacing = tuple[float, float, float]
+
+REFERENCE_DECODER = {
+    "decoder_embed": "embed",
+    "mask_token": "mask_token",
+    "decoder_pos_embed": "pos_embed",
+    "decoder_blocks": "blocks",
+    "decoder_norm": "norm",
+    "decoder_pred": "pred",
+}
+"""Names of the decoder's parts in the reference code of MAESTER, and here."""
+
+
+def build_encoder(model: Any, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
+    """Return the untrained encoder of a recipe's ``[model]`` table.
+
+    Parameters
+    ----------
+    model : MaesterTable or ClassicalTable
+        The settings.
+    spacing : (float, float, float)
+        Edges of the working voxels in units of the shortest; only 3-D encoders ask for it.
+    """
+    if isinstance(model, ClassicalTable):
+        return ClassicalEncoder(model, spacing)
+    if isinstance(model, MaesterTable):
+        return ViTEncoder(model)
+    raise UsageError(f"no encoder for model.kind '{model.kind}'")
+
+
+def build_objective(model: Any, seed: int) -> nn.Module:
+    """Return the module that training minimises for a recipe's ``[model]`` table, initialised by a seed."""
+    if isinstance(model, MaesterTable):
+        torch.manual_seed(seed)
+        return MaskedAutoencoder(model)
+    raise UsageError(f"model.kind '{model.kind}' needs no training: use it with 'segment' right away")
+
+
+def save_encoder(run: Run, encoder: nn.Module, metadata: dict[str, Any]) -> None:
+    """Write an encoder's weights into its run, float32 (what is half precision there stays so)."""
+    arrays = {name: value.detach().float().cpu().numpy() for name, value in encoder.state_dict().items()}
+    save_tensors(run.model, arrays, metadata)
+
+
+def load_encoder(recipe: Recipe, weights: Path | None, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
+    """Return an encoder with its weights, in float32, on the CPU.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What the encoder is.
+    weights : Path or None
+        A safetensors file as :func:`save_encoder` writes it, in any precision; None for an encoder that is
+        not trained.
+    spacing : (float, float, float)
+        As for :func:`build_encoder`.
+
+    Raises
+    ------
+    MissingError
+        Where the file is not there.
+    InputError
+        Where its tensors are not those of this encoder.
+    """
+    encoder = build_encoder(recipe.model, spacing)
+    if weights is None:
+        return encoder
+    if not weights.is_file():
+        raise MissingError(f"no weights at {weights}: train the run to its first checkpoint")
+    arrays, _ = load_tensors(weights)
+    _load_state(encoder, {name: torch.from_numpy(value).float() for name, value in arrays.items()}, weights)
+    return encoder
+
+
+def for_inference(encoder: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """Bring an encoder to a device and a precision ("auto", "bf16", "fp32"), with its fastest attention."""
+    choose_attention(encoder, device, training=False)
+    dtype = torch.bfloat16 if wants_bf16(precision, device) else torch.float32
+    return encoder.to(device, dtype).eval().requires_grad_(False)
+
+
+def import_maester(
+    path: Path, heads: int = 1, decoder_heads: int = 8, pos_weight: float = 0.08
+) -> tuple[MaesterTable, MaskedAutoencoder]:
+    """Read a checkpoint of the reference code of MAESTER (a ``.pt`` state dict).
+
+    Sizes follow from the tensors; what leaves no trace in them is given.
+
+    Parameters
+    ----------
+    path : Path
+        Opened with ``weights_only=True``: nothing in it is executed.
+    heads, decoder_heads : int
+        Attention heads; the paper's by default.
+    pos_weight : float
+        Weight of the encoder's positions; the paper's by default.
+
+    Returns
+    -------
+    settings : MaesterTable
+        The ``[model]`` table of a recipe with these sizes.
+    objective : MaskedAutoencoder
+        With the checkpoint's weights, float32.
+
+    Raises
+    ------
+    InputError
+        Where the file is no such checkpoint.
+    """
+    state = _read_pt(path)
+    try:
+        dim, _, _, patch = state["patch_embed.proj.weight"].shape
+        side = round((state["pos_embed"].shape[1] - 1) ** 0.5)
+        settings = MaesterTable(
+            fov=side * patch,
+            patch=patch,
+            dim=dim,
+            depth=_count(state, "blocks"),
+            heads=heads,
+            mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+            pos_weight=pos_weight,
+            decoder_dim=state["decoder_embed.weight"].shape[0],
+            decoder_depth=_count(state, "decoder_blocks"),
+            decoder_heads=decoder_heads,
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: no MAESTER checkpoint ({error})") from None
+    objective = MaskedAutoencoder(settings)
+    _load_state(objective, {_our_name(name): value.float() for name, value in state.items()}, path)
+    return settings, objective
+
+
+def _read_pt(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise MissingError(f"no checkpoint at {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: no checkpoint that can be opened safely ({reason})") from None
+    for wrapper in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: holds no state dict of tensors")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _our_name(name: str) -> str:
+    head, _, rest = name.partition(".")
+    if head in REFERENCE_DECODER:
+        return f"decoder.{REFERENCE_DECODER[head]}" + (f".{rest}" if rest else "")
+    return f"encoder.{name}"
+
+
+def _count(state: dict[str, Tensor], blocks: str) -> int:
+    return 1 + max(int(name.split(".")[1]) for name in state if name.startswith(f"{blocks}."))
+
+
+def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not the weights of this model ({reason[:200]})") from None

@@ -1,0 +1,113 @@
+"""A training-free encoder: scale-space features in 3-D, the baseline every learned encoder must beat.
+
+The features are those of pixel classification tools (ilastik, Trainable Weka Segmentation): at each scale
+the Gaussian, its gradient magnitude, its Laplacian, and the local standard deviation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+
+from vemseg.geometry import ZYX
+from vemseg.recipe import ClassicalTable
+
+FEATURES_PER_SCALE = 4
+LEAST_SIGMA = 0.4
+
+
+class ClassicalEncoder(nn.Module):
+    """Scale-space features of every voxel.
+
+    Parameters
+    ----------
+    settings : ClassicalTable
+        The scales (standard deviations, in voxels of the sharp plane), and where the Gaussians are cut off.
+    spacing : (float, float, float)
+        Voxel edges, z y x, in units of the sharp plane's. A scale covers the same length along each axis;
+        an axis along which it is shorter than ``LEAST_SIGMA`` voxels is left alone, so thick sections are
+        handled plane by plane.
+
+    Attributes
+    ----------
+    halo : (int, int, int)
+        Context a voxel's features need on each side. Windows of any size give the same features.
+    """
+
+    def __init__(
+        self, settings: ClassicalTable, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ) -> None:
+        super().__init__()
+        self.truncate = settings.truncate
+        self.sigmas = [tuple(_sigma(s / edge) for edge in spacing) for s in settings.sigmas]
+        self.patch: ZYX = (1, 1, 1)
+        self.dim = FEATURES_PER_SCALE * len(self.sigmas)
+        reach = [max(self._radius(sigma[axis]) for sigma in self.sigmas) for axis in range(3)]
+        self.halo: ZYX = (reach[0], reach[1], reach[2])
+        self.fov: ZYX = (1 + 2 * reach[0], 1 + 2 * reach[1], 1 + 2 * reach[2])
+
+    def _radius(self, sigma: float) -> int:
+        """Return the reach of two filters in a row: the local deviation smooths, the gradient differentiates."""
+        return int(self.truncate * sigma + 0.5) + (1 if sigma else 0)
+
+    def encode(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Tensor:
+        """Return the features of each voxel of windows.
+
+        Parameters
+        ----------
+        x : Tensor float (b, 1, z, y, x)
+            Intensities in [0, 1]. Voxels nearer to a side than ``halo`` come out wrong.
+        kept : three slices, optional
+            The voxels wanted.
+
+        Returns
+        -------
+        Tensor float32 (b, z, y, x, dim)
+            Per scale: Gaussian, gradient magnitude, Laplacian (both times sigma or sigma squared, so that
+            scales compare), local standard deviation.
+        """
+        windows = [self._features(window[0].float().cpu().numpy()) for window in x]
+        stacked = torch.from_numpy(np.stack(windows)).to(x.device)
+        return stacked if kept is None else stacked[:, kept[0], kept[1], kept[2]]
+
+    forward = encode
+
+    def _features(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        features = np.empty((*image.shape, self.dim), np.float32)
+        square = image * image
+        for i, sigma in enumerate(self.sigmas):
+            at = FEATURES_PER_SCALE * i
+            smooth = self._gaussian(image, sigma)
+            variance = self._gaussian(square, sigma) - smooth * smooth
+            features[..., at] = smooth
+            features[..., at + 1], features[..., at + 2] = self._derivatives(smooth, sigma)
+            features[..., at + 3] = np.sqrt(np.maximum(variance, 0.0))
+        return features
+
+    def _gaussian(self, image: NDArray[np.float32], sigma: tuple[float, ...]) -> NDArray[np.float32]:
+        smooth: NDArray[np.float32] = ndimage.gaussian_filter(
+            image, sigma, truncate=self.truncate, mode="nearest"
+        )
+        return smooth
+
+    def _derivatives(
+        self, smooth: NDArray[np.float32], sigma: tuple[float, ...]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return gradient magnitude and Laplacian by central differences, in units of the scale."""
+        gradient = np.zeros_like(smooth)
+        laplacian = np.zeros_like(smooth)
+        for axis, s in enumerate(sigma):
+            if s:
+                slope = ndimage.correlate1d(smooth, [-0.5 * s, 0.0, 0.5 * s], axis=axis, mode="nearest")
+                gradient += slope * slope
+                laplacian += ndimage.correlate1d(
+                    smooth, [s * s, -2 * s * s, s * s], axis=axis, mode="nearest"
+                )
+        return np.sqrt(gradient), laplacian
+
+
+def _sigma(voxels: float) -> float:
+    return voxels if voxels >= LEAST_SIGMA else 0.0

@@ -1,0 +1,143 @@
+"""The vision transformer encoder of MAESTER and its descendants, on timm's blocks."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from vemseg.geometry import ZYX
+from vemseg.models.layers import sincos_positions, take_tokens, xavier_linear
+from vemseg.recipe import MaesterTable
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+
+def transformer(dim: int, depth: int, heads: int, mlp_ratio: float) -> nn.ModuleList:
+    """Return pre-norm blocks without dropout, layer scale or stochastic depth."""
+    return nn.ModuleList(
+        Block(dim, heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)
+    )
+
+
+class ViTEncoder(nn.Module):
+    """Encode fields of view into one vector per patch.
+
+    The order of layers, the class token that takes part in attention and is dropped from the output,
+    the weight of the positions and the final norm follow MAESTER (CVPR 2023, Table 1 and section 3.4);
+    parameter names are those of its reference code.
+
+    Attributes
+    ----------
+    fov, patch : (int, int, int)
+        Field of view and patch in voxels: (1, F, F) and (1, P, P).
+    dim : int
+        Length of a vector.
+    halo : None
+        Vectors depend on where in the field of view they lie: no halo makes windows of other sizes alike.
+    """
+
+    halo: ZYX | None = None
+
+    def __init__(self, settings: MaesterTable) -> None:
+        super().__init__()
+        self.fov: ZYX = (1, settings.fov, settings.fov)
+        self.patch: ZYX = (1, settings.patch, settings.patch)
+        self.dim = settings.dim
+        self.side = settings.fov // settings.patch
+        self.pos_weight = settings.pos_weight
+        self.patch_embed = PatchEmbed(settings.fov, settings.patch, in_chans=1, embed_dim=settings.dim)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, settings.dim))
+        self.pos_embed: Tensor
+        self.register_buffer("pos_embed", sincos_positions(settings.dim, self.side))
+        self.blocks = transformer(settings.dim, settings.depth, settings.heads, settings.mlp_ratio)
+        self.norm = LayerNorm(settings.dim)
+        self.apply(xavier_linear)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(settings.dim, -1))
+        nn.init.normal_(self.cls_token, std=0.02)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return patch tokens with weighted positions: (b, 1, F, F) -> (b, n, dim)."""
+        tokens: Tensor = self.patch_embed(images.to(self.cls_token.dtype))
+        return tokens + self.pos_weight * self.pos_embed[:, 1:]
+
+    def with_class_token(self, tokens: Tensor) -> Tensor:
+        """Prepend the class token (whose position is zero)."""
+        return torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+
+    def latent(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Return the normed tokens of the last block, class token first.
+
+        Parameters
+        ----------
+        images : Tensor (b, 1, F, F)
+            Intensities in [0, 1].
+        visible : Tensor int64 (b, v), optional
+            Tokens to keep, before the class token is added; all where left out.
+
+        Returns
+        -------
+        Tensor (b, 1 + v, dim)
+        """
+        tokens = self.embed(images)
+        if visible is not None:
+            tokens = take_tokens(tokens, visible)
+        tokens = self.with_class_token(tokens)
+        for block in self.blocks:
+            tokens = block(tokens)
+        normed: Tensor = self.norm(tokens)
+        return normed
+
+    def encode(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Tensor:
+        """Return the vectors of fields of view.
+
+        Parameters
+        ----------
+        x : Tensor (b, 1, 1, F, F)
+            Intensities in [0, 1].
+        kept : three slices, optional
+            The tokens wanted, as an index into the token grid; the last block computes only these,
+            which changes nothing in them.
+
+        Returns
+        -------
+        Tensor (b, gz, gy, gx, dim)
+        """
+        _, rows, columns = kept or (slice(None),) * 3
+        grid = torch.arange(self.side**2, device=x.device).reshape(self.side, self.side)[rows, columns]
+        tokens = self.with_class_token(self.embed(x[:, :, 0]))
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        wanted = _block_at(self.blocks[-1], tokens, 1 + grid.flatten())
+        normed: Tensor = self.norm(wanted)
+        return normed.reshape(len(x), 1, *grid.shape, self.dim)
+
+    forward = encode
+
+
+def _block_at(block: Block, tokens: Tensor, index: Tensor) -> Tensor:
+    """Compute a block's output at some of its tokens: keys and values of all, queries of those."""
+    b, _, dim = tokens.shape
+    attention = block.attn
+    heads = attention.num_heads
+    normed = block.norm1(tokens)
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+
+    def split(part: Tensor) -> Tensor:
+        return part.reshape(b, -1, heads, dim // heads).transpose(1, 2)
+
+    query = split(nn.functional.linear(normed[:, index], weight[:dim], bias[:dim]))
+    key_value = nn.functional.linear(normed, weight[dim:], bias[dim:])
+    key, value = (split(part) for part in key_value.chunk(2, dim=-1))
+    if attention.fused_attn:
+        mixed = scaled_dot_product_attention(query, key, value)
+    else:
+        mixed = (query * attention.scale @ key.transpose(-2, -1)).softmax(dim=-1) @ value
+    mixed = mixed.transpose(1, 2).reshape(b, -1, dim)
+    kept = tokens[:, index] + attention.proj(mixed)
+    output: Tensor = kept + block.mlp(block.norm2(kept))
+    return output

@@ -1,0 +1,89 @@
+"""A model laid over a volume: what ``embed`` and ``segment`` share before they part."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.dense import (
+    DenseEncoder,
+    PatchMean,
+    SampleCell,
+    lay_out,
+    sample_cells,
+    working_grid,
+)
+from vemseg.features import Features
+from vemseg.geometry import ZYX
+from vemseg.models import for_inference
+from vemseg.models.layers import pick_device
+from vemseg.pipeline.common import Model, Report, intensity_of
+from vemseg.recipe import EmbedTable
+from vemseg.tiling import Placement
+from vemseg.volume import Volume
+
+log = logging.getLogger("vemseg")
+
+
+def lay_model(model: Model, volume: Volume, device: str) -> DenseEncoder:
+    """Load a model and lay it over a volume whose sharp plane is (y, x)."""
+    target = pick_device(device)
+    grid = working_grid(volume, model.recipe.volume.voxel_size)
+    encoder: Any = for_inference(model.load(grid.spacing), target, model.recipe.train.precision)
+    layout = lay_out(placements(encoder, model.recipe.embed), grid)
+    intensity = intensity_of(volume, model.recipe)
+    if grid.volume is not volume:
+        factors = ", ".join(f"{factor:.3g}" for factor in grid.factors)
+        log.info("%s: resampled by %s (z, y, x) to the model's voxel size", volume.name, factors)
+    return DenseEncoder(encoder, grid, layout, intensity, target, model.recipe.embed.batch)
+
+
+def placements(encoder: Any, table: EmbedTable) -> tuple[Placement, Placement, Placement]:
+    """Return the placement of an encoder's fields of view along z, y and x."""
+    z, y, x = (
+        _placement(fov, patch, encoder.halo, table)
+        for fov, patch in zip(encoder.fov, encoder.patch, strict=True)
+    )
+    return z, y, x
+
+
+def _placement(fov: int, patch: int, halo: ZYX | None, table: EmbedTable) -> Placement:
+    if fov == patch or halo is not None:
+        return Placement(fov, patch, patch, patch)
+    match table.placement:
+        case "cover-and-stride":
+            return Placement(fov, patch, table.kept * patch, 1)
+        case "whole-slice":
+            return Placement(fov, patch, fov, patch)
+        case _:
+            return Placement(fov, patch, table.stride, patch)
+
+
+def draw_sample(
+    dense: DenseEncoder, n: int, seed: int, report: Report
+) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """Compute the vectors of a sample, (n, d), and the mean intensity of each one's patch, (n,)."""
+    means = dense.with_encoder(PatchMean(dense.encoder))
+    cells = sample_cells(dense.layout.inside, dense.layout.cell, n, seed)
+    vectors, grey = [], []
+    for i, cell in enumerate(cells):
+        vectors.append(_points(dense.values(cell.cells).numpy(), cell))
+        grey.append(_points(means.values(cell.cells).numpy(), cell)[:, 0])
+        report("sampling", (i + 1) / len(cells), f"{i + 1}/{len(cells)} places")
+    return np.concatenate(vectors), np.concatenate(grey).astype(np.float32)
+
+
+def stored_sample(features: Features, n: int, seed: int) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """Read the sample that :func:`draw_sample` would compute from stored features."""
+    vectors, grey = [], []
+    for cell in sample_cells(features.inside, features.cell, n, seed):
+        vectors.append(_points(features.vectors(cell.cells), cell))
+        grey.append(features.intensities(cell.cells).reshape(-1)[cell.points])
+    return np.concatenate(vectors), np.concatenate(grey).astype(np.float32)
+
+
+def _points(values: NDArray[Any], cell: SampleCell) -> NDArray[Any]:
+    return values.reshape(-1, values.shape[-1])[cell.points]

@@ -1,0 +1,225 @@
+"""``evaluate``: labels + reference -> scores, counted in one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg import metrics
+from vemseg.drawing import confusion, save
+from vemseg.drawing import slice_dice as draw_slice_dice
+from vemseg.errors import InputError, OutputExistsError
+from vemseg.geometry import Box
+from vemseg.pipeline.common import Report
+from vemseg.run import provenance, write_json
+from vemseg.volume import Volume, open_volume
+
+SLAB_VOXELS = 2**24
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one segmentation under several protocols.
+
+    Attributes
+    ----------
+    tables : list of Scores
+        One per protocol: Han's Hungarian matching, majority and greedy merging, and a given map if any.
+    dice : float64 (P, G)
+        Dice of every cluster with every class, before anything is matched.
+    clusters, classes : list of int
+        The ids of rows and columns.
+    per_slice : dict of str to float64 (Z, G)
+        Dice of each class in each slice (across z), by protocol.
+    voxels : int
+        Voxels that were counted.
+    path : Path or None
+        Where the scores were written.
+    """
+
+    tables: list[metrics.Scores]
+    dice: NDArray[np.float64]
+    clusters: list[int]
+    classes: list[int]
+    per_slice: dict[str, NDArray[np.float64]]
+    voxels: int
+    path: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON types."""
+        return {
+            "voxels": self.voxels,
+            "clusters": self.clusters,
+            "classes": self.classes,
+            "dice_matrix": [[round(float(v), 6) for v in row] for row in self.dice],
+            "protocols": [scores.to_dict() for scores in self.tables],
+            "slice_dice": {
+                name: [[None if np.isnan(v) else round(float(v), 6) for v in row] for row in values]
+                for name, values in self.per_slice.items()
+            },
+        }
+
+
+def evaluate(
+    prediction: str,
+    reference: str,
+    *,
+    out: Path | None = None,
+    mask: str | None = None,
+    ignore: Sequence[int] = (),
+    mapping: Mapping[int, int] | None = None,
+    names: dict[int, str] | None = None,
+    crop: str | None = None,
+    overwrite: bool = False,
+    report: Report,
+) -> Evaluation:
+    """Score labels against a reference.
+
+    Parameters
+    ----------
+    prediction, reference : str
+        Label volumes of one shape; label 0 of the prediction is "nothing" and never stands for a class.
+    out : Path, optional
+        A JSON file for all scores; confusion matrices and the course of Dice through the stack are drawn
+        beside it.
+    mask : str, optional
+        Voxels that count: those above 0 in this volume.
+    ignore : sequence of int
+        Reference labels that do not count.
+    mapping : mapping of int to int, optional
+        Cluster -> class, scored as a further protocol.
+    names : dict of int to str, optional
+        Names of the reference's classes.
+    crop : str, optional
+        Compare with this part of reference and mask, where the prediction was made from a crop.
+
+    Raises
+    ------
+    InputError
+        Where shapes differ, labels are no integers, or no voxel is left to count.
+    OutputExistsError
+        Where ``out`` exists and ``overwrite`` is not set.
+    """
+    if out is not None and out.exists() and not overwrite:
+        raise OutputExistsError(f"{out} exists: choose another name or overwrite it (-f)")
+    predicted = _open_labels(prediction, None)
+    wanted = _open_labels(reference, crop)
+    inside = None if mask is None else _open_labels(mask, crop)
+    for volume, path in ((wanted, reference), *(((inside, mask),) if inside is not None else ())):
+        if volume.shape != predicted.shape:
+            raise InputError(
+                f"{prediction} has shape {predicted.shape}, but {path} has {volume.shape} (z, y, x)"
+            )
+    slices, clusters, classes = _count(predicted, wanted, inside, report)
+    slices = metrics.drop_classes(slices, [classes.index(c) for c in ignore if c in classes])
+    table = slices.sum(axis=0)
+    if not table.any():
+        raise InputError(f"no voxel is left to compare: {reference} is masked or ignored everywhere")
+    labels = {classes.index(c): (names or {}).get(c, f"class {c}") for c in classes}
+    scores = [
+        metrics.score(table, _without_zero(assignment, clusters), labels)
+        for assignment in _protocols(_blank_zero(table, clusters), mapping, clusters, classes)
+    ]
+    found = Evaluation(
+        scores,
+        metrics.dice_matrix(table),
+        clusters,
+        classes,
+        {s.assignment.name: metrics.slice_dice(slices, s.assignment) for s in scores},
+        int(table.sum()),
+        out,
+    )
+    if out is not None:
+        _write(found, out, [prediction, reference, *([mask] if mask else [])])
+    return found
+
+
+def _open_labels(path: str, crop: str | None) -> Volume:
+    volume = open_volume(path, crop=crop)
+    if not np.issubdtype(volume.dtype, np.integer):
+        raise InputError(f"{path}: labels must be integers, not {volume.dtype}")
+    return volume
+
+
+def _count(
+    predicted: Volume, wanted: Volume, inside: Volume | None, report: Report
+) -> tuple[NDArray[np.int64], list[int], list[int]]:
+    """Return the contingency table of every slice, (Z, P, G), and the ids of its rows and columns."""
+    rows = max(1, SLAB_VOXELS // (predicted.shape[1] * predicted.shape[2]))
+    slabs = list(predicted.box.split((rows, *predicted.shape[1:])))
+    clusters, classes = _ids(predicted, slabs), _ids(wanted, slabs)
+    tables = np.zeros((predicted.shape[0], len(clusters), len(classes)), np.int64)
+    for i, slab in enumerate(slabs):
+        found = metrics.to_index(_ints(predicted, slab), clusters)
+        truth = metrics.to_index(_ints(wanted, slab), classes)
+        counted = None if inside is None else _ints(inside, slab) > 0
+        for z in range(slab.shape[0]):
+            tables[slab.start[0] + z] = metrics.contingency(
+                found[z],
+                truth[z],
+                None if counted is None else counted[z],
+                n_pred=len(clusters),
+                n_ref=len(classes),
+            )
+        report("counting", (i + 1) / len(slabs))
+    return tables, clusters, classes
+
+
+def _ints(volume: Volume, box: Box) -> NDArray[np.integer[Any]]:
+    values: NDArray[np.integer[Any]] = volume.read(box)  # type: ignore[assignment]
+    return values
+
+
+def _ids(volume: Volume, slabs: list[Box]) -> list[int]:
+    ids: set[int] = set()
+    for slab in slabs:
+        ids.update(np.unique(_ints(volume, slab)).tolist())
+    return sorted(ids)
+
+
+def _blank_zero(table: metrics.Table, clusters: list[int]) -> metrics.Table:
+    """Return the table with the row of label 0 emptied, so that no protocol gives it a class."""
+    if clusters[0] != 0:
+        return table
+    blank = table.copy()
+    blank[0] = 0
+    return blank
+
+
+def _without_zero(assignment: metrics.Assignment, clusters: list[int]) -> metrics.Assignment:
+    if clusters[0] != 0:
+        return assignment
+    return metrics.Assignment(assignment.name, {**assignment.mapping, 0: None}, assignment.uses_reference)
+
+
+def _protocols(
+    table: metrics.Table, mapping: Mapping[int, int] | None, clusters: list[int], classes: list[int]
+) -> list[metrics.Assignment]:
+    found = [metrics.match_hungarian(table), metrics.merge_majority(table), metrics.merge_greedy(table)]
+    if mapping:
+        if unknown := [k for k in mapping if k not in clusters]:
+            raise InputError(f"--map names labels {unknown}, but the prediction has {clusters}")
+        if unknown := [c for c in mapping.values() if c not in classes]:
+            raise InputError(f"--map names classes {unknown}, but the reference has {classes}")
+        found.append(
+            metrics.merge_manual(table, {clusters.index(k): classes.index(c) for k, c in mapping.items()})
+        )
+    return found
+
+
+def _write(found: Evaluation, out: Path, inputs: list[str]) -> None:
+    """Write the scores, and draw confusion matrices and the course of Dice beside them."""
+    for scores in found.tables:
+        names = [scores.names[g] for g in range(len(found.classes))]
+        figure = confusion(scores.confusion, [*names, "unassigned"], names, "column")
+        save(figure, out.with_name(f"{out.stem}_{scores.assignment.name}.png"), dpi=200)
+    best = found.tables[-1]
+    figure = draw_slice_dice(found.per_slice[best.assignment.name], dict(best.names))
+    save(figure, out.with_name(f"{out.stem}_slices.png"), dpi=200)
+    origin = provenance("evaluation", inputs=[Path(path) for path in inputs if Path(path).exists()])
+    write_json(out, found.to_dict() | {"provenance": origin})

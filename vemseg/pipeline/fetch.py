@@ -1,0 +1,73 @@
+"""``fetch``: volumes to work with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.phantom import CLASSES, Phantom
+from vemseg.run import provenance, sidecar, write_json
+from vemseg.volume import Volume, write_volume
+
+
+class _Painted(Volume):
+    """One face of a phantom as a volume."""
+
+    def __init__(self, phantom: Phantom, face: str, name: str) -> None:
+        super().__init__(
+            phantom.shape,
+            np.dtype(np.uint8),
+            voxel_size=phantom.voxel_size,
+            voxel_size_from="phantom",
+            name=name,
+            path=None,
+        )
+        self._paint = getattr(phantom, face)
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        painted: NDArray[np.generic] = self._paint(box)
+        return painted
+
+
+def fetch_phantom(
+    out: Path, shape: ZYX, seed: int, voxel_size: VoxelSize, overwrite: bool
+) -> tuple[Path, Path]:
+    """Write a phantom and its exact labels.
+
+    Parameters
+    ----------
+    out : Path
+        Of the grey volume, .tif or .ome.zarr; the labels lie beside it, ``<stem>_labels``.
+    shape : (int, int, int)
+        Voxels, z y x.
+    seed : int
+        Same seed, same phantom.
+    voxel_size : (float, float, float)
+        nm, z y x.
+    overwrite : bool
+        Replace what is there.
+
+    Returns
+    -------
+    Path, Path
+        The grey volume and the labels.
+    """
+    phantom = Phantom(shape, seed, voxel_size)
+    stem, suffix = split_name(out)
+    labels = out.with_name(f"{stem}_labels{suffix}")
+    about = {"phantom": {"shape": list(shape), "seed": seed, "classes": CLASSES}}
+    write_json(sidecar(out), provenance("phantom", seed=seed, extra=about))
+    write_volume(_Painted(phantom, "labels", stem), labels, description=about, overwrite=overwrite)
+    write_volume(_Painted(phantom, "read", stem), out, description=about, overwrite=overwrite)
+    return out, labels
+
+
+def split_name(path: Path) -> tuple[str, str]:
+    """Return stem and suffix of a volume's name; ``.ome.zarr`` and ``.ome.tif`` are one suffix."""
+    for suffix in (".ome.zarr", ".ome.tif", ".ome.tiff"):
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)], path.name[-len(suffix) :]
+    return path.stem, path.suffix

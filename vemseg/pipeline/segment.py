@@ -1,0 +1,400 @@
+"""``segment``: volume + model [+ clusterer] -> labels, a QC picture, statistics, provenance.
+
+1. open the volume, lay the model over it
+2. fit a clusterer on a sample, or load one
+3. stream blocks: vectors -> scores -> interpolated -> labels, each into its own shards
+4. QC picture, statistics, provenance; the labels take their name last
+
+Everything grows in ``<out>.partial/``, which holds the clusterer, the blocks that are done, and the settings
+they were made with: a killed run goes on from there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.blocks import map_blocks
+from vemseg.clustering import Clusterer, fit
+from vemseg.dense import DenseEncoder, StoredVectors, labels
+from vemseg.drawing import palette, save, three_planes
+from vemseg.errors import InputError, OutputExistsError
+from vemseg.features import Features
+from vemseg.geometry import ZYX, Box
+from vemseg.pipeline.common import (
+    Model,
+    Report,
+    Stopped,
+    describe,
+    log,
+    open_input,
+    open_model,
+    sharp_plane_first,
+)
+from vemseg.pipeline.dense_input import draw_sample, lay_model, stored_sample
+from vemseg.pipeline.fetch import split_name
+from vemseg.recipe import ClusterTable, Recipe, override, parse_recipe
+from vemseg.run import fingerprint, provenance, read_json, sidecar, write_json, write_text
+from vemseg.volume import LabelStore, Volume, check_output, finish_labels, partial_directory
+from vemseg.volume.publish import remove
+
+BLOCK_VOXELS = 2**23
+
+Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
+"""Slices across z, y and x: (y, x), (z, x), (z, y)."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is segmented: where its vectors come from, and how these lie in the volume.
+
+    Attributes
+    ----------
+    volume : Volume or None
+        The grey volume; None where stored features are segmented and their volume is gone.
+    vectors : DenseEncoder or StoredVectors
+        In the orientation whose sharp plane is (y, x).
+    order : (int, int, int)
+        Axes of that orientation in the volume's.
+    recipe : Recipe
+    model : str
+        Hash of the model.
+    inputs, parents : list of Path
+    """
+
+    volume: Volume
+    vectors: DenseEncoder | StoredVectors
+    order: ZYX
+    recipe: Recipe
+    model: str
+    inputs: list[Path]
+    parents: list[Path]
+
+    @property
+    def halo(self) -> bool:
+        """Whether blocks should be cubes because their context reaches along z too."""
+        return isinstance(self.vectors, DenseEncoder) and bool((self.vectors.encoder.halo or (0,))[0])
+
+
+def segment(
+    path: str,
+    out: Path,
+    *,
+    model: str | None = None,
+    clusters: Path | None = None,
+    settings: Sequence[str] = (),
+    names: dict[int, str] | None = None,
+    voxel_size: str | None = None,
+    crop: str | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    report: Report,
+    stopped: Stopped,
+) -> Path:
+    """Segment a volume into K classes, numbered 1..K from dark to bright; 0 is nothing.
+
+    Parameters
+    ----------
+    path : str
+        A volume, or features that ``embed`` stored.
+    out : Path
+        Labels, .tif or .ome.zarr; beside them ``<stem>.json``, ``<stem>.csv`` and ``<stem>_qc.png``.
+    model : str, optional
+        As in ``open_model``; the bundled weights where left out.
+    clusters : Path, optional
+        A clusterer that ``cluster`` or an earlier ``segment`` saved; fitted to this volume where left out.
+    settings : sequence of str
+        ``table.key=value`` laid over the model's recipe.
+    names : dict of int to str, optional
+        Names of classes.
+
+    Raises
+    ------
+    OutputExistsError
+        Where labels, or the beginnings of them, made with other settings are there and ``overwrite`` is not
+        set. Labels made with the same settings are left alone.
+    Interrupted
+        Where it was stopped; the same call goes on.
+    """
+    check_output(out, overwrite=True)
+    subject = _open(path, model, settings, voxel_size, crop, device)
+    state = _state(subject, clusters, names, crop)
+    if not overwrite and _done_already(out, state):
+        log.info("%s is there already, made with the same settings", out)
+        return out
+    partial = partial_directory(out)
+    _take_up(partial, state, overwrite)
+    clusterer = _clusterer(subject, clusters, partial, report)
+    store, counts = _stream(subject, clusterer, partial, report, stopped)
+    legend = _legend(clusterer, names)
+    facts = _facts(subject, clusterer, legend, counts)
+    origin = provenance(
+        "segmentation",
+        recipe=subject.recipe,
+        seed=subject.recipe.cluster.seed,
+        parents=[*subject.parents, *([clusters] if clusters else [])],
+        inputs=subject.inputs,
+        extra={"state": state, **facts},
+    )
+    _write_beside(out, subject.volume, store, origin, legend, facts["classes"])
+    clusterer.save(beside(out, "_clusters.safetensors"))
+    return finish_labels(
+        store,
+        out,
+        names=legend,
+        colours=dict(enumerate(palette(clusterer.k), start=1)),
+        voxel_size=subject.volume.voxel_size,
+        description=origin,
+        overwrite=overwrite,
+    )
+
+
+def beside(out: Path, ending: str) -> Path:
+    """Return the path of a file that lies beside an output: its stem and an ending."""
+    return out.with_name(split_name(out)[0] + ending)
+
+
+def _open(
+    path: str,
+    model: str | None,
+    settings: Sequence[str],
+    voxel_size: str | None,
+    crop: str | None,
+    device: str,
+) -> Subject:
+    if (Path(path) / "vectors").is_dir():
+        return _open_features(Path(path), settings)
+    chosen: Model = open_model(model, settings)
+    volume = open_input(path, voxel_size, crop)
+    oriented, order = sharp_plane_first(volume)
+    inputs = [volume.path] if volume.path else []
+    dense = lay_model(chosen, oriented, device)
+    return Subject(volume, dense, order, chosen.recipe, chosen.hash, inputs, chosen.parents)
+
+
+def _open_features(path: Path, settings: Sequence[str]) -> Subject:
+    features = Features(path)
+    facts = features.attributes
+    source = facts["volume"]
+    size = None if features.voxel_size is None else ",".join(map(str, features.voxel_size))
+    volume = open_input(source["path"], size, source["crop"])
+    if volume.shape != features.source_shape:
+        raise InputError(f"{source['path']} has changed since {path} was made from it: {volume.shape} voxels")
+    recipe = override(parse_recipe(facts["recipe"], str(path)), settings)
+    z, y, x = facts["order"]
+    return Subject(volume, StoredVectors(features), (z, y, x), recipe, facts["model"], [path], [])
+
+
+def _state(
+    subject: Subject, clusters: Path | None, names: dict[int, str] | None, crop: str | None
+) -> dict[str, Any]:
+    """Return what labels depend on: two calls with equal states give equal labels."""
+    source = describe(subject.volume)
+    return {
+        "settings": {
+            f"{table}.{key}": value
+            for table in ("volume", "model", "embed", "cluster")
+            for key, value in subject.recipe.settings[table].items()
+        },
+        "model": subject.model,
+        "clusters": fingerprint(clusters, whole=True)["sha256"] if clusters else None,
+        "names": {str(k): v for k, v in (names or {}).items()},
+        "volume": [fingerprint(p)["sha256"] for p in subject.inputs],
+        "voxel_size": source["voxel_size_nm"],
+        "crop": crop,
+    }
+
+
+def _done_already(out: Path, state: dict[str, Any]) -> bool:
+    if not out.exists():
+        return False
+    before = read_json(sidecar(out)).get("state") if sidecar(out).exists() else None
+    if before == state:
+        return True
+    raise OutputExistsError(
+        f"{out} exists and {_difference(before, state)}: give another -o, or -f to replace it"
+    )
+
+
+def _take_up(partial: Path, state: dict[str, Any], overwrite: bool) -> None:
+    """Begin in the partial directory, or go on there if it was begun with the same settings."""
+    marker = partial / "state.json"
+    if overwrite or not marker.exists():
+        remove(partial)
+        write_json(marker, state)
+    elif (before := read_json(marker)) != state:
+        raise OutputExistsError(
+            f"{partial} was begun earlier and {_difference(before, state)}: -f starts again"
+        )
+    else:
+        log.info("going on in %s", partial)
+
+
+def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
+    """Say in what two states differ, the first few settings by name."""
+    if before is None:
+        return "does not say how it was made"
+    flat = [state | state.get("settings", {}) for state in (before, now)]
+    keys = [k for k in flat[1] if k != "settings" and flat[0].get(k) != flat[1][k]]
+    shown = "; ".join(f"{k} {_short(flat[0].get(k))} there, {_short(flat[1][k])} now" for k in keys[:3])
+    return f"was made otherwise ({shown})"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + "…"
+
+
+def _clusterer(subject: Subject, clusters: Path | None, partial: Path, report: Report) -> Clusterer:
+    """Load the clusterer, or fit it and keep it for the case of a resume."""
+    kept = partial / "clusters.safetensors"
+    if clusters is not None or kept.exists():
+        clusterer = Clusterer.load(clusters or kept)
+        dim = (
+            subject.vectors.encoder.dim
+            if isinstance(subject.vectors, DenseEncoder)
+            else subject.vectors.features.dim
+        )
+        if clusterer.dim != dim:
+            raise InputError(f"{clusters}: clusters of {clusterer.dim} features, but the model has {dim}")
+        if clusterer.metadata.get("model") not in (None, subject.model):
+            log.warning("%s: these clusters were fitted to another model's vectors", clusters)
+        return clusterer
+    table: ClusterTable = subject.recipe.cluster
+    if isinstance(subject.vectors, StoredVectors):
+        vectors, grey = stored_sample(subject.vectors.features, table.sample, table.seed)
+    else:
+        vectors, grey = draw_sample(subject.vectors, table.sample, table.seed, report)
+    report("clustering", 0.0, f"{len(vectors)} vectors into {table.k} classes")
+    fitted = fit(vectors, grey, table)
+    clusterer = Clusterer(fitted.weight, fitted.bias, fitted.metadata | {"model": subject.model})
+    clusterer.save(kept)
+    report("clustering", 1.0)
+    return clusterer
+
+
+def _stream(
+    subject: Subject, clusterer: Clusterer, partial: Path, report: Report, stopped: Stopped
+) -> tuple[LabelStore, NDArray[np.int64]]:
+    """Label every block; return the store and the voxels of each label, 0..K."""
+    directory = partial / "labels"
+    volume = subject.volume
+    if directory.exists():
+        store = LabelStore.open(directory)
+    else:
+        shape = block_shape(volume.shape, subject.order, subject.halo)
+        store = LabelStore.create(directory, volume.shape, shape, voxel_size=volume.voxel_size)
+
+    def work(box: Box) -> list[int]:
+        turned = labels(subject.vectors, _turn(box, subject.order), clusterer.scores)
+        block = np.ascontiguousarray(turned.transpose(np.argsort(subject.order)))
+        store.write(box, block)
+        counts: list[int] = np.bincount(block.ravel(), minlength=clusterer.k + 1).tolist()
+        return counts
+
+    def progress(done: int, total: int) -> None:
+        report("segmenting", done / total, f"{done / 1e6:.1f}/{total / 1e6:.1f} Mvoxel")
+
+    blocks = list(store.box.split(store.block_shape))
+    counts = map_blocks(work, blocks, partial / "done", progress, stopped)
+    return store, np.sum(counts, axis=0)
+
+
+def block_shape(shape: ZYX, order: ZYX, cubes: bool) -> ZYX:
+    """Return the voxels to compute at a time, about ``BLOCK_VOXELS``.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Of the volume.
+    order : (int, int, int)
+        Its axes, the one across the sharp plane first.
+    cubes : bool
+        Near-cubes, where context is needed along all axes; slabs of whole sharp planes else.
+    """
+    block = [1, 1, 1]
+    if cubes:
+        edge = round(BLOCK_VOXELS ** (1 / 3) / 32) * 32
+        wanted = dict.fromkeys(range(3), edge)
+    else:
+        across, *plane = order
+        sides = {axis: min(shape[axis], 2048) for axis in plane}
+        thickness = max(1, min(64, BLOCK_VOXELS // (sides[plane[0]] * sides[plane[1]])))
+        wanted = {across: thickness} | sides
+    for axis in range(3):
+        parts = -(-shape[axis] // wanted[axis])
+        block[axis] = -(-shape[axis] // parts)
+    return block[0], block[1], block[2]
+
+
+def _turn(box: Box, order: ZYX) -> Box:
+    """Return a box of the volume in the orientation ``order``."""
+    z, y, x = (box.start[axis] for axis in order)
+    z1, y1, x1 = (box.stop[axis] for axis in order)
+    return Box((z, y, x), (z1, y1, x1))
+
+
+def _legend(clusterer: Clusterer, names: dict[int, str] | None) -> dict[int, str]:
+    known = names or {int(k): v for k, v in clusterer.metadata.get("names", {}).items()}
+    if extra := [k for k in known if not 1 <= k <= clusterer.k]:
+        raise InputError(f"names for classes {extra}, but there are classes 1 to {clusterer.k}")
+    return {k: known.get(k, f"class {k}") for k in range(1, clusterer.k + 1)}
+
+
+def _facts(
+    subject: Subject, clusterer: Clusterer, legend: dict[int, str], counts: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return what the statistics and the provenance say of the result."""
+    size = subject.volume.voxel_size
+    grey = clusterer.metadata.get("intensities") or [None] * clusterer.k
+    classes = [
+        {
+            "label": k,
+            "name": legend[k],
+            "voxels": int(counts[k]),
+            "fraction": round(float(counts[k] / counts.sum()), 6),
+            "volume_um3": None if size is None else round(float(counts[k] * np.prod(size) / 1e9), 6),
+            "mean_intensity_in_sample": grey[k - 1],
+        }
+        for k in legend
+    ]
+    intensity = subject.vectors.intensity if isinstance(subject.vectors, DenseEncoder) else None
+    return {"classes": classes, "volume": describe(subject.volume, intensity)}
+
+
+def _write_beside(
+    out: Path,
+    volume: Volume,
+    store: LabelStore,
+    origin: dict[str, Any],
+    legend: dict[int, str],
+    classes: list[dict[str, Any]],
+) -> None:
+    """Write provenance, statistics and the QC picture."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(classes[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(classes)
+    write_text(beside(out, ".csv"), table.getvalue())
+    position: ZYX = (volume.shape[0] // 2, volume.shape[1] // 2, volume.shape[2] // 2)
+    raw, seen = planes(volume, position), planes(store, position)
+    save(three_planes(raw, seen, volume.voxel_size, legend, position=position), beside(out, "_qc.png"))
+    write_json(sidecar(out), origin)
+
+
+def planes(volume: Volume, position: ZYX) -> Planes:
+    """Read the three orthogonal planes through a voxel: (y, x), (z, x), (z, y)."""
+    found = []
+    for axis in range(3):
+        start, stop = [0, 0, 0], list(volume.shape)
+        start[axis], stop[axis] = position[axis], position[axis] + 1
+        box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        found.append(np.squeeze(volume.read(box), axis=axis))
+    return found[0], found[1], found[2]

@@ -1,0 +1,246 @@
+"""The tables of a recipe: every setting, its default, its range, and what must go together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import Field, model_validator
+
+from vemseg.recipe.base import Count, Natural, Positive, Share, Table, multiple, require
+from vemseg.recipe.models import MaesterTable, ModelTable
+
+
+class VolumeTable(Table):
+    """How voxels become model input.
+
+    Attributes
+    ----------
+    voxel_size : float
+        Edge length in nm, in the sharp plane, of the voxels the model works on.
+    intensity : {"percentile", "range"}
+        What becomes 0 and 1: two percentiles of the volume, or the two values of ``range``.
+    percentiles : (float, float)
+        Lower and upper percentile, 0 to 100.
+    range : (float, float)
+        Lower and upper intensity, in the units of the file.
+    """
+
+    voxel_size: Positive = 16.0
+    intensity: Literal["percentile", "range"] = "percentile"
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    range: tuple[float, float] = (0.0, 255.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.percentiles
+        require(0 <= low < high <= 100, f"volume.percentiles must rise within 0..100, not [{low}, {high}]")
+        low, high = self.range
+        require(low < high, f"volume.range must rise, not [{low}, {high}]")
+        return self
+
+
+class FovTable(Table):
+    """Where training looks, and how what it sees is varied.
+
+    Attributes
+    ----------
+    axes : {"auto", "xyz", "xy"}
+        Across which axes slices are taken: all three, the sharp plane alone, or ``auto``: all three of an
+        isotropic volume and the sharp plane of another.
+    crop : {"isotropic", "monai12", "fixed", "off"}
+        The part of the field of view that is resized to all of it: a random share, one for both axes or
+        one for each; always ``crop_min``; or all of it.
+    crop_min : float
+        The smallest share of a side, above 0 and up to 1.
+    flips : {"independent", "joint", "off"}
+        Axes flipped each on its own, or all at once, with probability 1/2.
+    rotate90 : bool
+        Whether to turn by a random multiple of 90 degrees.
+    pool_bytes : int
+        Memory for resident training data.
+    """
+
+    axes: Literal["auto", "xyz", "xy"] = "auto"
+    crop: Literal["isotropic", "monai12", "fixed", "off"] = "isotropic"
+    crop_min: Annotated[float, Field(gt=0, le=1)] = 0.5
+    flips: Literal["independent", "joint", "off"] = "independent"
+    rotate90: bool = True
+    pool_bytes: Annotated[int, Field(ge=2**20)] = 2 * 2**30
+
+
+class TrainTable(Table):
+    """The optimisation: AdamW over a number of steps.
+
+    Attributes
+    ----------
+    steps, batch : int
+        Optimiser steps, and fields of view in each.
+    lr, min_lr : float
+        Learning rate after the warm-up, and where a cosine schedule ends.
+    schedule : {"cosine", "constant"}
+        Course of the learning rate after the warm-up.
+    warmup : float
+        Share of the steps over which the rate rises linearly from 0.
+    weight_decay, betas : float, (float, float)
+        Of AdamW.
+    precision : {"auto", "bf16", "fp32"}
+        Number format of the network; ``auto`` is bf16 where the device has it.
+    seed : int
+        Root of every random stream.
+    log_every, picture_every : int
+        Steps between two lines of metrics, and between two pictures.
+    checkpoint_minutes : float
+        Wall time between two checkpoints.
+    """
+
+    steps: Count = 175_000
+    batch: Count = 32
+    lr: Positive = 1.5e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Share = 0.05
+    min_lr: Annotated[float, Field(ge=0)] = 1e-6
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    seed: Natural = 0
+    log_every: Count = 50
+    checkpoint_minutes: Positive = 10.0
+    picture_every: Count = 1000
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        require(
+            self.min_lr <= self.lr, f"train.min_lr must be at most train.lr ({self.lr}), not {self.min_lr}"
+        )
+        return self
+
+
+class EmbedTable(Table):
+    """How a volume is covered with fields of view.
+
+    Attributes
+    ----------
+    placement : {"cover-and-stride", "expand-stride", "whole-slice"}
+        One vector per voxel, one per patch from overlapping fields of view, or one pass over whole slices.
+    kept : int
+        Central tokens kept along a side (cover-and-stride).
+    stride : int
+        Central pixels kept along a side (expand-stride), a multiple of the patch.
+    batch : int
+        Fields of view in one pass.
+    """
+
+    placement: Literal["cover-and-stride", "expand-stride", "whole-slice"] = "expand-stride"
+    kept: Count = 4
+    stride: Count = 40
+    batch: Count = 64
+
+
+class ClusterTable(Table):
+    """How vectors become classes.
+
+    Attributes
+    ----------
+    method : {"kmeans"}
+        The clusterer.
+    k : int
+        Classes, 1 to 255.
+    sample : int
+        Vectors the clusterer is fitted on.
+    restarts, max_iterations, seed : int
+        Initialisations, iterations of each, and where they start.
+    standardise : bool
+        Whether each feature is brought to mean 0 and variance 1 first. Where it is not given, filter
+        responses are and learned vectors are not.
+    """
+
+    method: Literal["kmeans"] = "kmeans"
+    k: Annotated[int, Field(ge=1, le=255)] = 6
+    sample: Count = 500_000
+    restarts: Count = 10
+    max_iterations: Count = 300
+    seed: Natural = 0
+    standardise: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        require(
+            self.k <= self.sample, f"cluster.sample must be at least cluster.k ({self.k}), not {self.sample}"
+        )
+        return self
+
+
+class EvaluateTable(Table):
+    """How labels are compared with a reference.
+
+    Attributes
+    ----------
+    ignore : tuple of int
+        Reference labels that do not count.
+    """
+
+    ignore: tuple[Natural, ...] = ()
+
+
+class Recipe(Table):
+    """The settings of one method.
+
+    Attributes
+    ----------
+    description, reference : str
+        What the recipe is for, and the paper it follows. They do not count as settings.
+    """
+
+    description: str = ""
+    reference: str = ""
+    volume: VolumeTable = VolumeTable()
+    model: Annotated[ModelTable, Field(discriminator="kind")] = MaesterTable()
+    fov: FovTable = FovTable()
+    train: TrainTable = TrainTable()
+    embed: EmbedTable = EmbedTable()
+    cluster: ClusterTable = ClusterTable()
+    evaluate: EvaluateTable = EvaluateTable()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        model, embed = self.model, self.embed
+        if isinstance(model, MaesterTable) and embed.placement == "cover-and-stride":
+            limit = f"embed.kept must be at most model.fov / model.patch ({model.grid}), not {embed.kept}"
+            require(embed.kept <= model.grid, limit)
+        if isinstance(model, MaesterTable) and embed.placement == "expand-stride":
+            multiple("embed.stride", embed.stride, "model.patch", model.patch)
+            limit = f"embed.stride must be at most model.fov ({model.fov}), not {embed.stride}"
+            require(embed.stride <= model.fov, limit)
+        return self
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Every setting as plain JSON types, table by table."""
+        tables: dict[str, dict[str, Any]] = self.model_dump(mode="json", exclude={"description", "reference"})
+        return tables
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the settings: equal for equal settings, whatever the file looked like."""
+        text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_toml(self) -> str:
+        """Return the complete recipe as TOML, every default written out."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def diff(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which two recipes differ, as ``{"table.key": (in a, in b)}``.
+
+    A key that one of them does not have (another kind of model) is ``None`` there.
+    """
+    flat = [
+        {f"{table}.{key}": value for table, keys in r.settings.items() for key, value in keys.items()}
+        for r in (a, b)
+    ]
+    keys = dict.fromkeys([*flat[0], *flat[1]])
+    return {key: (flat[0].get(key), flat[1].get(key)) for key in keys if flat[0].get(key) != flat[1].get(key)}

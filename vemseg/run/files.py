@@ -1,0 +1,155 @@
+"""Files that are there whole or not at all: text, JSON, named arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from vemseg.errors import InputError, MissingError, ResourceError
+
+_UNWRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+}
+_METADATA_KEY = "vemseg"
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing ``path`` into a ``ResourceError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _UNWRITABLE:
+            raise ResourceError(f"cannot write {path}: {error.strerror}") from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary file name beside ``path``; what was written there becomes ``path`` on success.
+
+    The name ends like ``path``, so writers that look at the suffix find what they expect. Missing parent
+    directories are made. On failure the temporary file is removed and an older ``path`` stays as it was.
+
+    Raises
+    ------
+    ResourceError
+        Where the file cannot be written: disk or quota full, no permission.
+    """
+    temporary = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON that every reader understands, whole or not at all.
+
+    Paths become strings, numpy's numbers and arrays become numbers and lists.
+
+    Raises
+    ------
+    ValueError
+        For NaN and infinities, which JSON does not have.
+    """
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=plain) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    InputError
+        Where it is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+    """Write named arrays as safetensors, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Usually ``*.safetensors``.
+    tensors : mapping of str to array
+        Numbers and booleans of any shape. numpy has no bfloat16: convert before.
+    metadata : mapping
+        Anything JSON has; it goes into the header of the file.
+    """
+    header = {_METADATA_KEY: json.dumps(metadata, allow_nan=False, default=plain)}
+    # order="C" and not ascontiguousarray: that would give an array without axes one
+    data = save({name: np.asarray(array, order="C") for name, array in tensors.items()}, header)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)  # safetensors' own writer makes files that only their owner may read
+
+
+def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read what ``save_tensors`` wrote.
+
+    Returns
+    -------
+    dict of arrays, dict
+        The arrays by name and the metadata; the latter is empty for files that others wrote.
+
+    Raises
+    ------
+    MissingError
+        Where there is no such file.
+    InputError
+        Where it is not safetensors, is cut off, or holds a type that numpy does not have.
+    """
+    if not path.is_file():
+        raise MissingError(f"no file {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"cannot read {path} as safetensors: {error}") from error
+
+
+def _flush(path: Path) -> None:
+    """Bring a file to the disk, so that a crash after renaming cannot leave it empty."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def plain(value: Any) -> Any:
+    """Turn what JSON does not know into what it does."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")

@@ -1,0 +1,262 @@
+"""A run: one directory with the settings, the origin, the course and the result of a training."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from vemseg.errors import InputError, OutputExistsError, UsageError
+from vemseg.recipe import Recipe, diff, parse_recipe
+from vemseg.run.files import plain, read_json, write_json, write_text, writing
+from vemseg.run.origin import fingerprint, now, peak_memory, provenance
+
+_log = logging.getLogger(__name__)
+
+_RECIPE, _INFO, _LOCK = "recipe.toml", "run.json", ".lock"
+_BEFORE_RECIPE = (_INFO, _LOCK, ".partial-*")
+"""All that an interrupted creation can leave: the recipe is written last and makes the directory a run."""
+_CLEARED = (_RECIPE, _INFO, "*.jsonl", "*.safetensors", "*.json", "*.png", ".partial-*")
+"""What starting again removes; anything else in the directory is somebody's own."""
+
+
+class Run:
+    """A directory that can explain itself. Make one with ``create``, read one with ``open``.
+
+    ``recipe.toml`` holds the settings, ``run.json`` where the run comes from, ``metrics.jsonl`` its course,
+    ``model.safetensors`` the encoder as it is now, ``checkpoint.safetensors`` what an exact resume needs.
+    A created run is locked until it is closed: use it as a context manager.
+
+    Attributes
+    ----------
+    path : Path
+        The directory.
+    recipe : Recipe
+        Its settings.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = path, recipe
+        self._lock: int | None = None
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        recipe: Recipe,
+        *,
+        inputs: Sequence[Path] = (),
+        parents: Iterable[Path] = (),
+        details: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> Self:
+        """Make a run to train in, or take up the one that is there if its settings and inputs are the same.
+
+        Parameters
+        ----------
+        path : Path
+            The directory.
+        recipe : Recipe
+            Settings.
+        inputs : sequence of Path
+            The volumes; only their content is compared, not where they lie.
+        parents : iterable of Path
+            Artifacts the run starts from.
+        details : mapping, optional
+            More for ``run.json``: voxel sizes, intensities, the device.
+        overwrite : bool
+            Start again, whatever was there.
+
+        Raises
+        ------
+        OutputExistsError
+            Where the directory holds another run or no run at all, or another process trains in it.
+        ResourceError
+            Where it cannot be written.
+        """
+        _refuse_foreign(path)
+        run = cls(path, recipe)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            run._acquire()
+        try:
+            if overwrite:
+                run._clear()
+            if (path / _RECIPE).exists():
+                run._take_up(inputs)
+            else:
+                run._begin(inputs, parents, details or {})
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a run to read it; it may be in training.
+
+        Raises
+        ------
+        InputError
+            Where the directory is no run.
+        """
+        if not (path / _RECIPE).is_file():
+            what = f"no {_RECIPE} in" if path.is_dir() else "no directory"
+            raise InputError(f"not a vemseg run: {what} {path}")
+        try:
+            recipe = parse_recipe((path / _RECIPE).read_text(encoding="utf-8"), str(path / _RECIPE))
+        except (OSError, UnicodeDecodeError, UsageError) as error:
+            raise InputError(f"cannot read run {path}: {error}") from error
+        return cls(path, recipe)
+
+    @property
+    def model(self) -> Path:
+        """The encoder as it is now."""
+        return self.path / "model.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state that an exact resume needs."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """One line of JSON per report."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Where the run comes from: the content of ``run.json``."""
+        data: dict[str, Any] = read_json(self.path / _INFO)
+        return data
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training reached its end."""
+        return self.info.get("finished") is not None
+
+    def finish(self, **details: Any) -> None:
+        """Note that the training reached its end, with anything else worth knowing (plain JSON types)."""
+        changes = {"finished": now(), "peak_memory_bytes": peak_memory(), **details}
+        write_json(self.path / _INFO, self.info | changes)
+
+    def append_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Add one line; ``metrics`` has a ``step``. What is not finite becomes null."""
+        line = json.dumps({key: _finite(value) for key, value in metrics.items()}, default=plain)
+        with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return all lines; a last one that a crash cut off is left out."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            raise InputError(f"cannot read {self.metrics}: {error}") from error
+
+    def truncate_metrics(self, step: int) -> None:
+        """Forget what was reported after a step, before going on from there."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def close(self) -> None:
+        """Let others train in this directory."""
+        if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # forked workers may still hold the descriptor
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _acquire(self) -> None:
+        """Lock the directory; the system releases the lock when the process ends, however it ends."""
+        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = (self.path / _LOCK).read_text(encoding="utf-8").strip() or "process unknown"
+            os.close(self._lock)
+            self._lock = None
+            raise OutputExistsError(
+                f"another process trains in {self.path} ({holder}): wait for it, or give another -o"
+            ) from None
+        except OSError as error:  # some network file systems have no locks
+            _log.warning("cannot lock %s (%s): do not train in it twice at a time", self.path, error.strerror)
+        os.truncate(self._lock, 0)
+        os.pwrite(self._lock, f"pid {os.getpid()} on {platform.node()}\n".encode(), 0)
+
+    def _clear(self) -> None:
+        for pattern in _CLEARED:
+            for file in self.path.glob(pattern):
+                file.unlink()
+
+    def _begin(self, inputs: Sequence[Path], parents: Iterable[Path], details: Mapping[str, Any]) -> None:
+        """Write down where the run comes from, then its settings, which make the directory a run."""
+        info = provenance(
+            "run",
+            recipe=self.recipe,
+            seed=self.recipe.train.seed,
+            parents=parents,
+            inputs=inputs,
+            extra={**details, "finished": None},
+        )
+        write_json(self.path / _INFO, info)
+        write_text(self.path / _RECIPE, self.recipe.to_toml())
+
+    def _take_up(self, inputs: Sequence[Path]) -> None:
+        """Check that the run that is there is the one asked for, and note that it goes on."""
+        there, info = Run.open(self.path).recipe, self.info
+        way_out = "give another -o, or -f to start again"
+        if differing := diff(there, self.recipe):
+            shown = "; ".join(
+                f"{key} {_show(old)} there, {_show(new)} now" for key, (old, new) in differing.items()
+            )
+            raise OutputExistsError(f"{self.path} was made with other settings ({shown}): {way_out}")
+        found = [fingerprint(path)["sha256"] for path in inputs]
+        if found != [entry["sha256"] for entry in info["inputs"]]:
+            names = ", ".join(Path(entry["path"]).name for entry in info["inputs"])
+            raise OutputExistsError(f"{self.path} was made from other volumes ({names}): {way_out}")
+        if info["finished"]:
+            return
+        entry = {"started": now(), "command": shlex.join(sys.argv), "host": platform.node()}
+        write_json(self.path / _INFO, info | {"resumed": [*info.get("resumed", []), entry]})
+        if not self.checkpoint.exists():
+            self.truncate_metrics(-1)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a path that is there but was not made by ``Run.create``."""
+    if not path.exists() or ((path / _RECIPE).is_file() and (path / _INFO).is_file()):
+        return
+    if not path.is_dir():
+        raise OutputExistsError(f"{path} is a file: give a directory for the run with -o")
+    others = [entry.name for entry in path.iterdir() if not any(entry.match(p) for p in _BEFORE_RECIPE)]
+    if others:
+        raise OutputExistsError(f"{path} is no vemseg run, and not empty ({others[0]}): give another -o")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float | np.floating) and not math.isfinite(value) else value
+
+
+def _show(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value)

@@ -1,0 +1,48 @@
+"""A request to stop, as batch systems make it: by signal, ahead of the time limit."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class StopSignal:
+    """Within the context, SIGTERM and SIGUSR1 do not end the process but set a flag for the loop to see.
+
+    The handlers that were there before are put back on leaving. Signals reach the main thread alone; in
+    another thread the context does nothing.
+
+    Attributes
+    ----------
+    received : str or None
+        Name of the signal that came, such as ``"SIGTERM"``.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal came."""
+        return self.received is not None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGUSR1"):
+                if number := getattr(signal.Signals, name, None):
+                    self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            # None: the handler was installed by other than Python code and cannot be named
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name

@@ -1,0 +1,282 @@
+"""The one training loop: objective + stream of fields of view + schedule -> checkpoints.
+
+It knows no method by name. An objective is a module with
+
+- ``forward(images, generator) -> {"loss": ..., other named scalars}``,
+- ``encoder``, the part that is kept,
+- ``after_step(step)``, for what moves outside the optimiser,
+- optionally ``preview(images, generator)``, for reconstruction pictures.
+
+Everything random about step ``t`` follows from (seed, t), so a checkpoint needs no generator state and a
+resumed run repeats an uninterrupted one exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vemseg import drawing
+from vemseg.fov import FovStream
+from vemseg.models import save_encoder
+from vemseg.models.layers import choose_attention, wants_bf16
+from vemseg.recipe import TrainTable
+from vemseg.run import Run, load_tensors, save_tensors
+
+PREVIEWS = 6
+
+
+class Objective(Protocol):
+    """What the loop asks of a method; see the module's header."""
+
+    encoder: nn.Module
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``loss`` and other named scalars of a batch (b, 1, z, y, x)."""
+
+    def after_step(self, step: int) -> None:
+        """Update what the optimiser does not."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training run stands.
+
+    Attributes
+    ----------
+    step, steps : int
+        Steps done, and steps of the whole run.
+    fraction : float
+        Part of the run that is done, by steps or by time, whichever is further.
+    loss : float
+        Mean since the last report.
+    elapsed : float
+        Seconds of training, earlier parts of a resumed run included.
+    samples_per_second : float
+        Since the last report.
+    """
+
+    step: int
+    steps: int
+    fraction: float
+    loss: float
+    elapsed: float
+    samples_per_second: float
+
+
+class MasterAdamW:
+    """AdamW that keeps float32 masters of parameters that are held in a shorter type.
+
+    Weights in bfloat16 make every product of a step fast; updates as small as a learning rate of 1e-4 makes
+    them would vanish in its 8 bits, so they are added up in float32.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its trainable parameters are optimised; all are subject to weight decay, norms and biases included,
+        as in the reference code of MAESTER.
+    settings : TrainTable
+        Betas and weight decay.
+    """
+
+    def __init__(self, module: nn.Module, settings: TrainTable) -> None:
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in named]
+        self.parameters = [p for _, p in named]
+        self.masters = [p.detach().float().clone() for p in self.parameters]
+        self.adamw = torch.optim.AdamW(
+            self.masters, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
+
+    def step(self, lr: float) -> None:
+        """Apply the gradients of the parameters and clear them."""
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+        for master, parameter in zip(self.masters, self.parameters, strict=True):
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+            parameter.grad = None
+        self.adamw.step()
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self.masters)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return masters and moments by name, float32."""
+        tensors = {f"master.{name}": master for name, master in zip(self.names, self.masters, strict=True)}
+        for name, master in zip(self.names, self.masters, strict=True):
+            for key, value in self.adamw.state[master].items():
+                tensors[f"{key}.{name}"] = value
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what :meth:`state` returned."""
+        moments = ("step", "exp_avg", "exp_avg_sq")
+        with torch.no_grad():
+            for name, master, parameter in zip(self.names, self.masters, self.parameters, strict=True):
+                master.copy_(tensors[f"master.{name}"])
+                parameter.copy_(master)
+                if f"step.{name}" in tensors:
+                    self.adamw.state[master] = {
+                        key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else master.device, copy=True)
+                        for key in moments
+                    }
+
+
+def learning_rate(settings: TrainTable, fraction: float) -> float:
+    """Return the learning rate after a part of the run: linear warm-up, then constant or half a cosine."""
+    if fraction < settings.warmup:
+        return settings.lr * fraction / settings.warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    part = (fraction - settings.warmup) / max(1.0 - settings.warmup, 1e-9)
+    return settings.min_lr + (settings.lr - settings.min_lr) * 0.5 * (
+        1 + float(np.cos(np.pi * min(part, 1.0)))
+    )
+
+
+class Trainer:
+    """Run an objective over a stream and leave checkpoints in a run directory.
+
+    Parameters
+    ----------
+    objective : Objective and nn.Module
+        On its device already, in float32.
+    stream : FovStream
+        Where batches come from.
+    run : Run
+        Where checkpoints, metrics and pictures go; a checkpoint found there is resumed.
+    settings : TrainTable
+        Steps, batch, schedule, precision, seed.
+    limit : float, optional
+        Seconds of training, earlier parts included; the schedule ends with it.
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        stream: FovStream,
+        run: Run,
+        settings: TrainTable,
+        limit: float | None = None,
+    ) -> None:
+        self.objective, self.stream, self.run, self.settings, self.limit = (
+            objective,
+            stream,
+            run,
+            settings,
+            limit,
+        )
+        self.step, self.elapsed = 0, 0.0
+        choose_attention(objective, stream.device, training=True)
+        if wants_bf16(settings.precision, stream.device):
+            objective.to(torch.bfloat16)
+        self.optimiser = MasterAdamW(objective, settings)
+        if run.checkpoint.exists():
+            self._resume()
+
+    @property
+    def fraction(self) -> float:
+        """Part of the run that is done."""
+        by_time = self.elapsed / self.limit if self.limit else 0.0
+        return min(1.0, max(self.step / self.settings.steps, by_time))
+
+    def fit(self, report: Callable[[Progress], None], stopped: Callable[[], bool]) -> bool:
+        """Train to the end, or until ``stopped``; tell whether the end was reached.
+
+        The state is saved at the end, when stopped, and every ``train.checkpoint_minutes``.
+        """
+        self.objective.train()
+        saved = started = time.monotonic() - self.elapsed
+        losses: list[Tensor] = []
+        last = (self.step, self.elapsed)
+        while self.fraction < 1.0 and not stopped():
+            losses.append(self._one_step())
+            self.elapsed = time.monotonic() - started
+            if self.step % self.settings.log_every == 0 or self.fraction >= 1.0:
+                self._report(losses, last, report)
+                losses, last = [], (self.step, self.elapsed)
+            if self.step % self.settings.picture_every == 0:
+                self.draw()
+            if time.monotonic() - saved > self.settings.checkpoint_minutes * 60:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        return self.fraction >= 1.0
+
+    def _one_step(self) -> Tensor:
+        """Set the rate, draw, compute, update; return the loss without waiting for the device."""
+        lr = learning_rate(self.settings, self.fraction)
+        images = self.stream.batch(self.step, self.settings.batch)
+        scalars = self.objective(images, step_generator(self.settings.seed, self.step))
+        scalars["loss"].backward()
+        self.optimiser.step(lr)
+        self.objective.after_step(self.step)
+        self.step += 1
+        return scalars["loss"].detach()
+
+    def _report(
+        self, losses: list[Tensor], last: tuple[int, float], report: Callable[[Progress], None]
+    ) -> None:
+        loss = float(torch.stack(losses).float().mean())
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss became {loss} at step {self.step}")
+        rate = (self.step - last[0]) * self.settings.batch / max(self.elapsed - last[1], 1e-9)
+        state = Progress(self.step, self.settings.steps, self.fraction, loss, self.elapsed, rate)
+        self.run.append_metrics(
+            {
+                "step": self.step,
+                "samples": self.step * self.settings.batch,
+                "loss": loss,
+                "lr": learning_rate(self.settings, self.fraction),
+                "seconds": round(self.elapsed, 2),
+                "samples_per_second": round(rate, 2),
+            }
+        )
+        report(state)
+
+    def save(self) -> None:
+        """Write the state for an exact resume, and the encoder as it is now."""
+        buffers = {f"buffer.{name}": value for name, value in self.objective.named_buffers()}
+        tensors = {name: _to_numpy(value) for name, value in (self.optimiser.state() | buffers).items()}
+        save_tensors(self.run.checkpoint, tensors, {"step": self.step, "seconds": self.elapsed})
+        save_encoder(self.run, self.objective.encoder, {"step": self.step})
+
+    def draw(self) -> None:
+        """Draw the loss curve and, where the objective can, reconstructions of this step's samples."""
+        metrics = self.run.read_metrics()
+        if metrics:
+            figure = drawing.curve([m["samples"] for m in metrics], [m["loss"] for m in metrics])
+            drawing.save(figure, self.run.path / "curve.png")
+        if hasattr(self.objective, "preview"):
+            images = self.stream.batch(self.step, self.settings.batch)[:PREVIEWS]
+            shown = self.objective.preview(images, step_generator(self.settings.seed, self.step))
+            arrays = [_to_numpy(part) for part in (shown.images, shown.masked, shown.predictions)]
+            drawing.save(
+                drawing.reconstructions(*arrays), self.run.path / f"reconstruction-{self.step:07d}.png"
+            )
+
+    def _resume(self) -> None:
+        arrays, state = load_tensors(self.run.checkpoint)
+        tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+        self.optimiser.load(tensors)
+        with torch.no_grad():
+            for name, buffer in self.objective.named_buffers():
+                buffer.copy_(tensors[f"buffer.{name}"])
+        self.step, self.elapsed = int(state["step"]), float(state["seconds"])
+        self.run.truncate_metrics(self.step)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Return the random numbers an objective may use in one step."""
+    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[Any]:
+    short = tensor.dtype in (torch.bfloat16, torch.float16)
+    return (tensor.float() if short else tensor).detach().cpu().numpy()

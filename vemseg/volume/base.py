@@ -1,0 +1,148 @@
+"""What every volume can do: say its shape, dtype and voxel size, and read boxes of voxels.
+
+Subclasses read boxes that lie inside; reading across the border, by reflection, is written once, here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.errors import InputError
+from vemseg.geometry import ZYX, Box, VoxelSize
+
+
+class Volume:
+    """Voxels in (z, y, x) order, read box by box.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+        Voxels along z, y, x.
+    dtype : numpy.dtype
+        What ``read`` returns.
+    voxel_size : (float, float, float) or None
+        Edge lengths of a voxel in nm, z y x; None where nothing trustworthy states them.
+    voxel_size_from : str
+        ``"file"``, ``"option"`` or ``"unknown"``.
+    name : str
+        Short name for logs and figures.
+    path : Path or None
+        Where the voxels lie on disk.
+    """
+
+    shape: ZYX
+    dtype: np.dtype[np.generic]
+    voxel_size: VoxelSize | None
+    voxel_size_from: str
+    name: str
+    path: Path | None
+
+    def __init__(
+        self,
+        shape: ZYX,
+        dtype: np.dtype[np.generic],
+        *,
+        voxel_size: VoxelSize | None = None,
+        voxel_size_from: str = "unknown",
+        name: str = "volume",
+        path: Path | None = None,
+    ) -> None:
+        if min(shape) < 1:
+            raise InputError(f"{path or name} holds no voxels: its shape is {shape} (z, y, x)")
+        self.shape = shape
+        self.dtype = dtype
+        self.voxel_size = voxel_size
+        self.voxel_size_from = voxel_size_from if voxel_size is not None else "unknown"
+        self.name = name
+        self.path = path
+
+    @property
+    def box(self) -> Box:
+        """The box of all voxels."""
+        return Box.whole(self.shape)
+
+    def read(self, box: Box) -> NDArray[np.generic]:
+        """Read a box that lies inside the volume.
+
+        Parameters
+        ----------
+        box : Box
+            Voxels, z y x.
+
+        Returns
+        -------
+        array of ``box.shape`` and the volume's ``dtype``, writable and the caller's own.
+
+        Raises
+        ------
+        InputError
+            Where the data of the box are damaged.
+        ValueError
+            Where the box reaches outside.
+        """
+        if not self.box.contains(box):
+            raise ValueError(f"box {box} reaches outside {self.name} of shape {self.shape}")
+        return self._read(box)
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        raise NotImplementedError
+
+    def read_reflected(self, box: Box) -> NDArray[np.generic]:
+        """Read a box that may reach outside, where the volume is mirrored at its borders.
+
+        As ``numpy.pad(mode="reflect")``: the border voxel is not repeated, and the mirroring goes on as often
+        as needed. An axis of one voxel repeats it.
+
+        Returns
+        -------
+        array of ``box.shape`` and the volume's ``dtype``.
+        """
+        if self.box.contains(box):
+            return self.read(box)
+        if not box.size:
+            return np.zeros(box.shape, self.dtype)
+        folded = [reflect(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)]
+        z, y, x = ((int(index.min()), int(index.max()) + 1) for index in folded)
+        inner = self.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1])))
+        return inner[np.ix_(folded[0] - z[0], folded[1] - y[0], folded[2] - x[0])]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+
+class ArrayVolume(Volume):
+    """A volume in memory.
+
+    Parameters
+    ----------
+    array : array (z, y, x), or (y, x) taken as one plane
+    voxel_size : (float, float, float), optional
+        nm, z y x.
+    """
+
+    def __init__(
+        self, array: NDArray[np.generic], voxel_size: VoxelSize | None = None, name: str = "array"
+    ) -> None:
+        array = array[np.newaxis] if array.ndim == 2 else array
+        if array.ndim != 3:
+            raise InputError(f"{name} has {array.ndim} axes: a volume has z, y, x")
+        nz, ny, nx = array.shape
+        super().__init__(
+            (nz, ny, nx), array.dtype, voxel_size=voxel_size, voxel_size_from="option", name=name
+        )
+        self._array = array
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        return self._array[box.slices].copy()
+
+
+def reflect(start: int, stop: int, n: int) -> NDArray[np.intp]:
+    """Fold the indices ``start .. stop - 1`` into ``0 .. n - 1`` by mirroring at both ends."""
+    if n == 1:
+        return np.zeros(stop - start, np.intp)
+    index = np.abs(np.arange(start, stop)) % (2 * n - 2)
+    folded: NDArray[np.intp] = np.minimum(index, 2 * n - 2 - index)
+    return folded

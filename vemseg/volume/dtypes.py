@@ -1,0 +1,31 @@
+"""Which voxel types are read, and as what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from vemseg.errors import InputError
+
+
+def readable_dtype(dtype: object, path: Path) -> np.dtype[np.generic]:
+    """Return the type voxels of a file are handed out in, in the machine's byte order.
+
+    Integers of any width (labels may need them) and float32 stay as they are, bool becomes uint8, float16 and
+    float64 become float32 (grey values need no more than its 24 bits).
+
+    Raises
+    ------
+    InputError
+        For complex numbers, records, text, and whatever else is not one number.
+    """
+    found = np.dtype(dtype)  # type: ignore[call-overload]
+    if found.kind == "b":
+        return np.dtype(np.uint8)
+    if found.kind == "f":
+        return np.dtype(np.float32)
+    if found.kind in "iu":
+        native: np.dtype[np.generic] = found.newbyteorder("=")
+        return native
+    raise InputError(f"{path} holds {found} voxels: convert it to integers or float32")

@@ -1,0 +1,25 @@
+"""What other libraries raise on damaged input, as one line that names the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vemseg.errors import InputError, VemsegError
+
+
+@contextmanager
+def as_input_error(complaint: str) -> Iterator[None]:
+    """Turn whatever a reader or codec raises inside the block into an ``InputError``.
+
+    Parameters
+    ----------
+    complaint : str
+        What is wrong and where; the library's own words follow it.
+    """
+    try:
+        yield
+    except (VemsegError, MemoryError):
+        raise
+    except Exception as error:  # every codec and every damaged tag raises its own kind
+        raise InputError(f"{complaint}: {' '.join(str(error).split())}") from error

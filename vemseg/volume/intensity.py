@@ -1,0 +1,78 @@
+"""Grey values to [0, 1], by percentiles of a bounded random sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.errors import InputError
+from vemseg.geometry import ZYX, Box, add
+from vemseg.volume.base import Volume
+
+SAMPLE_SHAPE: ZYX = (8, 64, 64)
+"""Largest box of the sample."""
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """The grey values that become 0 and 1.
+
+    Attributes
+    ----------
+    low, high : float
+        In the volume's own unit; ``low < high``.
+    """
+
+    low: float
+    high: float
+
+    def apply(self, array: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Return ``(array - low) / (high - low)`` clipped to [0, 1], float32, of the same shape."""
+        scaled = array.astype(np.float32)
+        scaled -= np.float32(self.low)
+        scaled /= np.float32(self.high - self.low)
+        return np.clip(scaled, 0, 1, out=scaled)
+
+
+def measure_intensity(
+    volume: Volume,
+    percentiles: tuple[float, float] = (0.5, 99.5),
+    seed: int = 0,
+    n_boxes: int = 64,
+) -> Intensity:
+    """Measure the grey values between which the volume's contrast lies.
+
+    Parameters
+    ----------
+    volume : Volume
+    percentiles : (float, float)
+        Of the sample, in [0, 100]. Where both are the same value, the sample's smallest and largest count.
+    seed : int
+        The same seed samples the same boxes.
+    n_boxes : int
+        Boxes of at most 8 x 64 x 64 voxels that are read; they bound time and memory.
+
+    Raises
+    ------
+    InputError
+        Where the sample holds NaN or infinity, or one value only.
+    """
+    rng = np.random.default_rng(seed)
+    where = volume.path or volume.name
+    edges = [min(a, b) for a, b in zip(volume.shape, SAMPLE_SHAPE, strict=True)]
+    parts = []
+    for _ in range(n_boxes):
+        z, y, x = (int(rng.integers(n - e + 1)) for n, e in zip(volume.shape, edges, strict=True))
+        box = Box((z, y, x), add((z, y, x), (edges[0], edges[1], edges[2])))
+        parts.append(volume.read(box).ravel())
+    sample = np.concatenate(parts).astype(np.float32, copy=False)
+    if not np.isfinite(sample).all():
+        raise InputError(f"{where} holds NaN or infinite values: replace them by numbers first")
+    low, high = (float(value) for value in np.percentile(sample, percentiles))
+    if low >= high:
+        low, high = float(sample.min()), float(sample.max())
+    if low >= high:
+        raise InputError(f"{where} is constant: every sampled voxel is {low:g}; check the file and the crop")
+    return Intensity(low, high)

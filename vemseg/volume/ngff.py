@@ -1,0 +1,130 @@
+"""NGFF (OME-Zarr) metadata as plain dictionaries: versions 0.1 to 0.5 are read, 0.5 is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vemseg.geometry import ZYX, VoxelSize
+from vemseg.volume.units import nanometres, voxel_size_or_none
+
+Attributes = Mapping[str, Any]
+
+VERSION = "0.5"
+"""The version that is written."""
+
+
+@dataclass(frozen=True)
+class Multiscale:
+    """One image of a group: its axes and the levels of its pyramid, the finest first.
+
+    Attributes
+    ----------
+    axes : tuple of str
+        Names, such as ``("t", "c", "z", "y", "x")``; empty where the metadata name none.
+    units : tuple of (float or None)
+        nm per unit of each axis.
+    levels : dict of str to tuple of float, or None
+        Path of each array and its scale per axis.
+    """
+
+    axes: tuple[str, ...]
+    units: tuple[float | None, ...]
+    levels: dict[str, tuple[float, ...] | None]
+
+    def voxel_size(self, level: str) -> VoxelSize | None:
+        """Return the voxel size of a level in nm, None unless z, y and x have a scale and a unit."""
+        scale = self.levels.get(level)
+        if scale is None or len(scale) != len(self.axes):
+            return None
+        edges = {
+            axis: None if unit is None else unit * value
+            for axis, unit, value in zip(self.axes, self.units, scale, strict=True)
+        }
+        single_plane = "z" not in self.axes
+        return voxel_size_or_none(edges.get("y" if single_plane else "z"), edges.get("y"), edges.get("x"))
+
+
+def multiscale_of(attributes: Attributes) -> Multiscale | None:
+    """Return the first multiscale image that a group's attributes describe, or None."""
+    ome = attributes.get("ome")
+    described = (ome if isinstance(ome, Mapping) else attributes).get("multiscales")
+    if not isinstance(described, Sequence) or not described or not isinstance(described[0], Mapping):
+        return None
+    image = described[0]
+    axes: list[str] = []
+    units: list[float | None] = []
+    for axis in image.get("axes") or []:
+        named = axis if isinstance(axis, Mapping) else {"name": axis}
+        axes.append(str(named.get("name", "")))
+        units.append(nanometres(named.get("unit")))
+    whole = _scale(image)
+    levels = {}
+    for dataset in image.get("datasets") or []:
+        own = _scale(dataset)
+        if own is not None and whole is not None and len(own) == len(whole):
+            own = tuple(a * b for a, b in zip(own, whole, strict=True))
+        levels[str(dataset.get("path", ""))] = own
+    return Multiscale(tuple(axes), tuple(units), levels)
+
+
+def is_image_collection(attributes: Attributes) -> bool:
+    """Tell whether a group is a Bio-Formats collection, whose first image lies in ``0``."""
+    ome = attributes.get("ome")
+    return "bioformats2raw.layout" in attributes or (
+        isinstance(ome, Mapping) and "bioformats2raw.layout" in ome
+    )
+
+
+def _scale(described: Attributes) -> tuple[float, ...] | None:
+    for transformation in described.get("coordinateTransformations") or []:
+        scale = transformation.get("scale") if transformation.get("type") == "scale" else None
+        if scale and all(isinstance(s, int | float) and math.isfinite(s) for s in scale):
+            return tuple(float(s) for s in scale)
+    return None
+
+
+def image_metadata(
+    name: str, voxel_size: VoxelSize | None, factors: Sequence[ZYX], method: str
+) -> dict[str, Any]:
+    """Return the ``ome`` attribute (NGFF 0.5) of a multiscale image whose levels are ``0``, ``1``, ...
+
+    Parameters
+    ----------
+    voxel_size : (float, float, float) or None
+        nm of level 0, z y x; None leaves the axes without a unit, their scale counts voxels of level 0.
+    factors : sequence of (int, int, int)
+        Downsampling factors of each level relative to level 0. All levels start at the same edge, so their
+        first centres lie half the difference of the voxel edges further in.
+    method : str
+        How levels were made from the finer one.
+    """
+    unit = {} if voxel_size is None else {"unit": "nanometer"}
+    edges = voxel_size or (1.0, 1.0, 1.0)
+    datasets = []
+    for level, factor in enumerate(factors):
+        scale = [edge * f for edge, f in zip(edges, factor, strict=True)]
+        shift = [edge * (f - 1) / 2 for edge, f in zip(edges, factor, strict=True)]
+        transformations = [
+            {"type": "scale", "scale": scale},
+            {"type": "translation", "translation": shift},
+        ]
+        datasets.append({"path": str(level), "coordinateTransformations": transformations})
+    axes = [{"name": axis, "type": "space", **unit} for axis in "zyx"]
+    image = {"name": name, "axes": axes, "datasets": datasets, "type": method}
+    return {"version": VERSION, "multiscales": [image]}
+
+
+def label_metadata(
+    names: Mapping[int, str], colours: Mapping[int, tuple[int, int, int]]
+) -> dict[str, dict[str, Any]]:
+    """Return the ``image-label`` part of the ``ome`` attribute: opaque colours, 0 transparent, and names."""
+    colors = [
+        {"label-value": label, "rgba": [*map(int, colours[label]), 255 if label else 0]}
+        for label in sorted(colours)
+    ]
+    properties = [{"label-value": label, "name": names[label]} for label in sorted(names)]
+    described = {"colors": colors, "properties": properties}
+    return {"image-label": {"version": VERSION} | {key: value for key, value in described.items() if value}}

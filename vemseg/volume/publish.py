@@ -1,0 +1,76 @@
+"""Outputs appear whole: they grow in ``<out>.partial/`` and take their name by one rename at the end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from vemseg.errors import OutputExistsError, UsageError
+
+_TIFF = (".tif", ".tiff")
+_ZARR = (".zarr",)
+
+
+def partial_directory(out: Path) -> Path:
+    """Return the directory in which an output grows: on the same disk, so that a rename finishes it."""
+    return out.with_name(out.name + ".partial")
+
+
+def is_tiff_output(out: Path) -> bool:
+    """Tell whether an output becomes a TIFF (True) or an OME-Zarr (False), by its suffix.
+
+    Raises
+    ------
+    UsageError
+        Where the suffix is neither's.
+    """
+    suffix = out.suffix.lower()
+    if suffix not in _TIFF + _ZARR:
+        raise UsageError(f"{out} has no suffix of a volume: name it .tif or .ome.zarr")
+    return suffix in _TIFF
+
+
+def check_output(out: Path, overwrite: bool = False) -> None:
+    """Refuse an output that cannot be written, before work is put into it.
+
+    Raises
+    ------
+    OutputExistsError
+        Where it exists and ``overwrite`` is not set.
+    UsageError
+        Where its suffix names no format.
+    """
+    is_tiff_output(out)
+    if out.exists() and not overwrite:
+        raise OutputExistsError(f"{out} exists: choose another name or overwrite it")
+
+
+def publish(finished: Path, out: Path, overwrite: bool = False) -> None:
+    """Give a finished file or directory its name, replacing an older output only now.
+
+    Raises
+    ------
+    OutputExistsError
+        Where ``out`` exists and ``overwrite`` is not set.
+    """
+    check_output(out, overwrite)
+    if not out.exists() or (out.is_file() and finished.is_file()):
+        finished.replace(out)
+        return
+    aside = out.with_name(out.name + ".replaced")
+    remove(aside)
+    out.replace(aside)
+    try:
+        finished.replace(out)
+    except OSError:
+        aside.replace(out)
+        raise
+    remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or directory if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

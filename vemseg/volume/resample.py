@@ -1,0 +1,121 @@
+"""A volume seen on a coarser or finer grid, computed where it is read.
+
+Both kinds of resampling are one thing: each output voxel is a weighted sum of a few neighbours along one axis
+(its taps), one axis after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.geometry import Box
+from vemseg.volume.base import Volume
+
+Factors = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Which source voxels along one axis make up each output voxel.
+
+    Attributes
+    ----------
+    index : array (n_out, n_taps)
+        Source voxels.
+    weight : float32 array (n_out, n_taps)
+        Sums to 1 over the taps.
+    """
+
+    index: NDArray[np.intp]
+    weight: NDArray[np.float32]
+
+
+class Resampled(Volume):
+    """A volume on a grid whose voxel edges are ``factors`` times as long.
+
+    The grids start at the same edge: output voxel ``i`` covers ``[i * factor, (i + 1) * factor)`` of the
+    source. Along axes that get coarser it is the mean over that interval, voxels counting by their overlap;
+    along axes that get finer, the linear interpolation between voxel centres, constant beyond the first and
+    last. The last voxel may reach beyond the source by up to half its length; only what lies inside counts.
+
+    Parameters
+    ----------
+    volume : Volume
+        Grey values. Labels must not be averaged.
+    factors : (float, float, float)
+        z, y, x; above 1 coarser, below 1 finer, 1 leaves the axis alone.
+    """
+
+    def __init__(self, volume: Volume, factors: Factors) -> None:
+        if not all(math.isfinite(f) and f > 0 for f in factors):
+            raise ValueError(f"resampling factors must be positive: {factors}")
+        z, y, x = (max(1, round(n / f)) for n, f in zip(volume.shape, factors, strict=True))
+        size = volume.voxel_size
+        super().__init__(
+            (z, y, x),
+            np.dtype(np.float32),
+            voxel_size=size and (size[0] * factors[0], size[1] * factors[1], size[2] * factors[2]),
+            voxel_size_from=volume.voxel_size_from,
+            name=volume.name,
+            path=volume.path,
+        )
+        self.source = volume
+        self.factors = factors
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        if not box.size:
+            return np.zeros(box.shape, np.float32)
+        taps = [
+            taps_of(a, b, f, n)
+            for a, b, f, n in zip(box.start, box.stop, self.factors, self.source.shape, strict=True)
+        ]
+        z, y, x = (_span(tap) for tap in taps)
+        array = self.source.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))).astype(np.float32, copy=False)
+        for axis, tap in sorted(enumerate(taps), key=lambda pair: -self.factors[pair[0]]):
+            array = apply_taps(array, tap, axis, _span(tap)[0])
+        return array
+
+
+def taps_of(start: int, stop: int, factor: float, n: int) -> Taps:
+    """Return the taps of output voxels ``start .. stop - 1`` in an axis of ``n`` source voxels."""
+    out = np.arange(start, stop)
+    if factor == 1.0:
+        return Taps(out[:, None], np.ones((out.size, 1), np.float32))
+    if factor > 1.0:
+        low, high = out * factor, np.minimum((out + 1) * factor, n)
+        index = np.floor(low).astype(np.intp)[:, None] + np.arange(math.ceil(factor) + 1)
+        overlap = np.minimum(index + 1, high[:, None]) - np.maximum(index, low[:, None])
+        weight = np.clip(overlap, 0.0, None)
+        weight /= weight.sum(axis=1, keepdims=True)
+    else:
+        centre = np.clip((out + 0.5) * factor - 0.5, 0, n - 1)
+        first = np.floor(centre).astype(np.intp)
+        index = first[:, None] + np.arange(2)
+        fraction = centre - first
+        weight = np.stack([1 - fraction, fraction], axis=1)
+    kept = np.where(weight > 0, index, index[:, :1])
+    return Taps(np.minimum(kept, n - 1), weight.astype(np.float32))
+
+
+def apply_taps(array: NDArray[np.float32], taps: Taps, axis: int, first: int) -> NDArray[np.float32]:
+    """Return the weighted sums along one axis of an array whose index 0 there is source voxel ``first``."""
+    if taps.weight.shape[1] == 1:
+        return array
+    shape: list[int] = [1, 1, 1]
+    shape[axis] = -1
+    total: NDArray[np.float32] | None = None
+    for tap in range(taps.weight.shape[1]):
+        weight = taps.weight[:, tap].reshape(shape)
+        part = np.take(array, taps.index[:, tap] - first, axis=axis)
+        part *= weight
+        total = part if total is None else np.add(total, part, out=total)
+    assert total is not None
+    return total
+
+
+def _span(taps: Taps) -> tuple[int, int]:
+    return int(taps.index.min()), int(taps.index.max()) + 1

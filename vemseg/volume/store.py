@@ -1,0 +1,153 @@
+"""A growing volume on disk: a sharded Zarr array, written block by block, later a level of an OME-Zarr.
+
+Two writers in one shard lose data without an error, so a block is always a whole number of shards.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from vemseg.errors import InputError, OutputExistsError
+from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.volume.foreign import as_input_error
+from vemseg.volume.zarr_reading import ZarrVolume
+
+CHUNK_EDGE = 64
+"""Edge of a chunk, in voxels, that is aimed at: what a viewer reads at once."""
+
+
+class LabelStore(ZarrVolume):
+    """Labels (or grey values) written block by block, by one or many writers, and readable.
+
+    On disk it is a Zarr group (format 3) whose array ``0`` is the finest level of the OME-Zarr it becomes.
+    Voxels that were not written read as 0.
+
+    Attributes
+    ----------
+    directory : Path
+    block_shape : (int, int, int)
+        Boxes that are written start at multiples of it, and end at multiples or at the volume's end. Along an
+        axis that one block covers it may differ from what was asked for.
+    """
+
+    def __init__(self, directory: Path, array: Any) -> None:
+        nm = array.attrs.get("voxel_size_nm")
+        super().__init__(
+            array,
+            (0, 1, 2),
+            dtype=np.dtype(array.dtype),
+            voxel_size=None if nm is None else (float(nm[0]), float(nm[1]), float(nm[2])),
+            voxel_size_from="file",
+            name=directory.name,
+            path=directory,
+        )
+        self.directory = directory
+        self.block_shape: ZYX = array.shards
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        shape: ZYX,
+        block_shape: ZYX,
+        dtype: str | np.dtype[np.generic] = "uint8",
+        voxel_size: VoxelSize | None = None,
+    ) -> LabelStore:
+        """Create an empty store.
+
+        Raises
+        ------
+        OutputExistsError
+            Where ``directory`` exists.
+        """
+        if directory.exists():
+            raise OutputExistsError(f"{directory} exists: remove it, or go on with it")
+        directory.mkdir(parents=True)
+        group = zarr.create_group(str(directory), zarr_format=3)
+        array = create_array(group, "0", shape, block_shape, dtype)
+        if voxel_size is not None:
+            array.attrs["voxel_size_nm"] = list(voxel_size)
+        return cls(directory, array)
+
+    @classmethod
+    def open(cls, directory: Path) -> LabelStore:
+        """Open a store to go on writing or to read.
+
+        Raises
+        ------
+        InputError
+            Where ``directory`` is none.
+        """
+        with as_input_error(f"{directory} is no label store"):
+            array = zarr.open_array(str(directory / "0"), mode="r+", zarr_format=3)
+        if array.ndim != 3 or array.shards is None:
+            raise InputError(f"{directory} is no label store: its array has other axes or no shards")
+        return cls(directory, array)
+
+    def write(self, box: Box, array: NDArray[np.generic]) -> None:
+        """Write one or several whole blocks.
+
+        Parameters
+        ----------
+        box : Box
+            Aligned to ``block_shape``.
+        array : array of ``box.shape``
+            Of a type that the store's holds without loss.
+
+        Raises
+        ------
+        ValueError
+            Where the box is not aligned, or the array does not fit.
+        """
+        for a, b, edge, n in zip(box.start, box.stop, self.block_shape, self.shape, strict=True):
+            if a < 0 or b > n or a % edge or (b % edge and b != n):
+                raise ValueError(
+                    f"box {box} is not aligned to blocks of {self.block_shape} in a volume of {self.shape}"
+                )
+        if array.shape != box.shape or not np.can_cast(array.dtype, self.dtype):
+            raise ValueError(
+                f"a block of {array.shape} {array.dtype} does not fit {box.shape} voxels of {self.dtype}"
+            )
+        self._array[box.slices] = array
+
+
+def create_array(
+    group: Any, name: str, shape: ZYX, block_shape: ZYX, dtype: str | np.dtype[np.generic]
+) -> Any:
+    """Create a sharded, compressed array (z, y, x) in a group, replacing one of that name.
+
+    Every block of ``block_shape`` is one shard; every shard a whole number of chunks of about 64 voxels an
+    edge.
+    """
+    z, y, x = (_shard_edge(n, block) for n, block in zip(shape, block_shape, strict=True))
+    return group.create_array(
+        name,
+        shape=shape,
+        shards=(z, y, x),
+        chunks=tuple(_chunk_edge(edge) for edge in (z, y, x)),
+        dtype=dtype,
+        fill_value=0,
+        compressors=zarr.codecs.ZstdCodec(level=3),
+        dimension_names=("z", "y", "x"),
+        config={"write_empty_chunks": False},
+        overwrite=True,
+    )
+
+
+def _shard_edge(n: int, block: int) -> int:
+    """Return the edge of a shard: the block's, or one that covers an axis of a single block well."""
+    if block < n:
+        return block
+    return n if n <= CHUNK_EDGE else -(-n // CHUNK_EDGE) * CHUNK_EDGE
+
+
+def _chunk_edge(shard: int) -> int:
+    """Return the divisor of a shard's edge that is nearest to the wanted one, as a ratio."""
+    divisors = [d for d in range(1, shard + 1) if shard % d == 0]
+    return min(divisors, key=lambda d: abs(math.log(d / CHUNK_EDGE)))

@@ -1,0 +1,72 @@
+"""Volumes seen differently without copying them: a part, or other axes first."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.geometry import ZYX, Box
+from vemseg.volume.base import Volume
+
+
+class Cropped(Volume):
+    """The part of a volume inside a box; its first voxel is the origin.
+
+    Parameters
+    ----------
+    volume : Volume
+    box : Box
+        Inside ``volume``.
+    """
+
+    def __init__(self, volume: Volume, box: Box) -> None:
+        if not volume.box.contains(box):
+            raise ValueError(f"box {box} reaches outside {volume.name} of shape {volume.shape}")
+        super().__init__(
+            box.shape,
+            volume.dtype,
+            voxel_size=volume.voxel_size,
+            voxel_size_from=volume.voxel_size_from,
+            name=volume.name,
+            path=volume.path,
+        )
+        self.source = volume
+        self.crop = box
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        return self.source.read(box.shift(self.crop.start))
+
+
+class Permuted(Volume):
+    """A volume with its axes in another order, as ``numpy.transpose``.
+
+    Parameters
+    ----------
+    volume : Volume
+    order : (int, int, int)
+        Axis ``i`` of the view is axis ``order[i]`` of ``volume``.
+    """
+
+    def __init__(self, volume: Volume, order: ZYX) -> None:
+        if sorted(order) != [0, 1, 2]:
+            raise ValueError(f"{order} is no order of three axes")
+        size = volume.voxel_size
+        super().__init__(
+            _permute(volume.shape, order),
+            volume.dtype,
+            voxel_size=None if size is None else (size[order[0]], size[order[1]], size[order[2]]),
+            voxel_size_from=volume.voxel_size_from,
+            name=volume.name,
+            path=volume.path,
+        )
+        self.source = volume
+        self.order = order
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        back = (self.order.index(0), self.order.index(1), self.order.index(2))
+        inner = self.source.read(Box(_permute(box.start, back), _permute(box.stop, back)))
+        return np.ascontiguousarray(inner.transpose(self.order))
+
+
+def _permute(values: ZYX, order: ZYX) -> ZYX:
+    return values[order[0]], values[order[1]], values[order[2]]

@@ -1,0 +1,180 @@
+"""Reading Zarr arrays and OME-Zarr images, Zarr formats 2 and 3."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from vemseg.errors import InputError
+from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.volume.base import Volume
+from vemseg.volume.cache import Cache
+from vemseg.volume.dtypes import readable_dtype
+from vemseg.volume.foreign import as_input_error
+from vemseg.volume.ngff import Multiscale, is_image_collection, multiscale_of
+
+CACHED_RATIO = 4
+"""A box is read by way of cached chunks where these hold at least so many times its voxels."""
+
+_MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+
+
+class ZarrVolume(Volume):
+    """The z, y, x axes of a Zarr array whose other axes have length 1.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    axes : tuple of int
+        Which axes of the array are z, y, x; -1 where the array has none (a single plane).
+    cache : Cache, optional
+        Where chunks are kept that boxes much smaller than a chunk lie in, for arrays that do not change.
+    """
+
+    def __init__(self, array: Any, axes: ZYX, *, cache: Cache | None = None, **about: Any) -> None:
+        z, y, x = (1 if axis < 0 else array.shape[axis] for axis in axes)
+        super().__init__((z, y, x), **about)
+        self._array = array
+        self._axes = axes
+        present = [axis for axis in axes if axis >= 0]
+        stored = sorted(present)
+        self._to_zyx = [stored.index(axis) for axis in present]
+        self._cache = cache
+        cz, cy, cx = (1 if axis < 0 else array.chunks[axis] for axis in axes)
+        self._chunk: ZYX = (cz, cy, cx)
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        chunks = self._whole_chunks(box)
+        worth_keeping = (
+            self._cache is not None
+            and chunks.size >= CACHED_RATIO * box.size > 0
+            and math.prod(self._chunk) * self.dtype.itemsize <= self._cache.limit // 8
+        )
+        if not worth_keeping:
+            return self._load(box)
+        out = np.empty(box.shape, self.dtype)
+        for chunk in chunks.split(self._chunk):
+            part = chunk.clip(box)
+            out[part.relative_to(box).slices] = self._cached(chunk)[part.relative_to(chunk).slices]
+        return out
+
+    def _whole_chunks(self, box: Box) -> Box:
+        """Return the box of all chunks that a box meets."""
+        z, y, x = (
+            (a // c * c, -(-b // c) * c) for a, b, c in zip(box.start, box.stop, self._chunk, strict=True)
+        )
+        return Box((z[0], y[0], x[0]), (z[1], y[1], x[1])).clip(self.box)
+
+    def _cached(self, chunk: Box) -> NDArray[np.generic]:
+        assert self._cache is not None
+        array = self._cache.get(chunk.start)
+        if array is None:
+            array = self._load(chunk)
+            self._cache.put(chunk.start, array)
+        return array
+
+    def _load(self, box: Box) -> NDArray[np.generic]:
+        index: list[slice | int] = [0] * self._array.ndim
+        for axis, part in zip(self._axes, box.slices, strict=True):
+            if axis >= 0:
+                index[axis] = part
+        with as_input_error(f"{self.path} is damaged, box {box} does not decode"):
+            stored = np.asarray(self._array[tuple(index)])
+        return stored.transpose(self._to_zyx).astype(self.dtype, order="C", copy=True).reshape(box.shape)
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a directory is a Zarr array or group."""
+    return path.is_dir() and any((path / marker).is_file() for marker in _MARKERS)
+
+
+def open_zarr(path: Path, *, voxel_size: VoxelSize | None = None) -> Volume:
+    """Open a Zarr array, or level 0 of an OME-Zarr image (``file.zarr``, ``file.zarr/labels/mito``).
+
+    Raises
+    ------
+    InputError
+        Where it is neither, has several channels or time points, or is damaged.
+    """
+    node = _open_node(path)
+    if isinstance(node, zarr.Group) and multiscale_of(node.attrs) is None and is_image_collection(node.attrs):
+        path = path / "0"
+        node = _open_node(path)
+    image, level = None, ""
+    if isinstance(node, zarr.Group):
+        image = multiscale_of(node.attrs)
+        if image is None or not image.levels:
+            raise InputError(f"{path} is a Zarr group without an image; {_inner_arrays(node, path)}")
+        level = next(iter(image.levels))
+        array = _open_node(path / level)
+        if isinstance(array, zarr.Group):
+            raise InputError(f"{path} names the group '{level}' as an image level: it must be an array")
+    else:
+        array = node
+        image, level = _parent_image(path)
+    found = image.voxel_size(level) if image else None
+    return ZarrVolume(
+        array,
+        _spatial_axes(array, image, path),
+        cache=Cache(),
+        dtype=readable_dtype(array.dtype, path),
+        voxel_size=voxel_size or found,
+        voxel_size_from="option" if voxel_size else "file",
+        name=_name(path),
+        path=path,
+    )
+
+
+def _open_node(path: Path) -> Any:
+    if not is_zarr(path):
+        raise InputError(f"{path} is no Zarr array or group")
+    with as_input_error(f"{path} is no readable Zarr"):
+        return zarr.open(str(path), mode="r")
+
+
+def _parent_image(path: Path) -> tuple[Multiscale | None, str]:
+    """Return the image that an array is a level of, looking in the groups around it."""
+    inner = path.absolute()
+    for group in inner.parents:
+        if not is_zarr(group):
+            break
+        node = _open_node(group)
+        image = multiscale_of(node.attrs) if isinstance(node, zarr.Group) else None
+        level = inner.relative_to(group).as_posix()
+        if image is not None and level in image.levels:
+            return image, level
+    return None, ""
+
+
+def _spatial_axes(array: Any, image: Multiscale | None, path: Path) -> ZYX:
+    """Return which axes of an array are z, y, x (-1: none); all others must have length 1."""
+    n = array.ndim
+    named = image.axes if image is not None and len(image.axes) == n else ()
+    if not named:
+        named = tuple(getattr(array.metadata, "dimension_names", None) or ())
+    if not ({"y", "x"} <= set(named) and len(set(named)) == len(named) == n):
+        named = ("t", "c", "z", "y", "x")[-n:] if 2 <= n <= 5 else ()
+    if not named:
+        raise InputError(f"{path} has {n} axes: a volume has z, y, x")
+    for axis, length in zip(named, array.shape, strict=True):
+        if axis not in "zyx" and length > 1:
+            raise InputError(f"{path} has {length} entries along axis '{axis}': extract one as a volume")
+    z, y, x = (named.index(axis) if axis in named else -1 for axis in "zyx")
+    return z, y, x
+
+
+def _inner_arrays(group: Any, path: Path) -> str:
+    names = sorted(name for name, _ in group.members(max_depth=3) if is_zarr(path / name))
+    return f"name one inside it, such as {path / names[0]}" if names else "it is empty"
+
+
+def _name(path: Path) -> str:
+    parts = path.absolute().parts
+    outer = max((i for i, part in enumerate(parts) if part.endswith(".zarr")), default=len(parts) - 1)
+    stem = parts[outer].removesuffix(".zarr").removesuffix(".ome")
+    return "-".join((stem, *parts[outer + 1 :]))
