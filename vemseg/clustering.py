@@ -111,12 +111,14 @@ def fit(vectors: NDArray[np.float16], intensities: NDArray[np.float32], settings
     UsageError
         Where K exceeds the sample.
     InputError
-        Where the sample has fewer than K distinct vectors.
+        Where the sample has fewer than K distinct vectors, or NaN or infinity in them.
     """
     if settings.k > len(vectors):
         raise UsageError(f"k = {settings.k} classes cannot be fitted to a sample of {len(vectors)} vectors")
+    if not np.isfinite(vectors).all():
+        raise InputError("the sample's vectors hold NaN or infinity: the model's weights are damaged")
     rng = np.random.default_rng([settings.seed, 0xC1])
-    data = vectors.astype(np.float32)[rng.permutation(len(vectors))]
+    data = vectors[rng.permutation(len(vectors))].astype(np.float32)
     mean = np.zeros(data.shape[1], np.float32)
     scale = np.ones(data.shape[1], np.float32)
     if settings.standardise:
@@ -145,16 +147,16 @@ def _kmeans(data: NDArray[np.float32], settings: ClusterTable) -> NDArray[np.flo
     search = data[:SEARCH] if settings.k <= SEARCH else data
     common = {"n_clusters": settings.k, "max_iter": settings.max_iterations, "random_state": settings.seed}
     with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            found = KMeans(init="k-means++", n_init=settings.restarts, **common).fit(search)
-            if len(search) < len(data):
-                found = KMeans(init=found.cluster_centers_, n_init=1, **common).fit(data)
-        except ConvergenceWarning:
-            distinct = len(np.unique(data, axis=0))
+        warnings.simplefilter("ignore", ConvergenceWarning)  # empty classes, which are looked into below
+        found = KMeans(init="k-means++", n_init=settings.restarts, **common).fit(search)
+        if len(search) < len(data):
+            found = KMeans(init=found.cluster_centers_, n_init=1, **common).fit(data)
+    if len(np.unique(found.labels_)) < settings.k:
+        distinct = len(np.unique(data, axis=0))
+        if distinct < settings.k:
             raise InputError(
                 f"k = {settings.k} classes, but the sample has only {distinct} distinct vectors: lower -k"
-            ) from None
+            )
     centres: NDArray[np.float32] = found.cluster_centers_.astype(np.float32)
     return centres
 

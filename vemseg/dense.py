@@ -15,6 +15,7 @@ numbers and give the same labels.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vemseg.features import Features
-from vemseg.geometry import ZYX, Box, is_anisotropic
+from vemseg.geometry import ZYX, Box, add, is_anisotropic
 from vemseg.tiling import Floats, Interpolation, Lattice, Placement, interpolation, rescaled
 from vemseg.volume import Intensity, Resampled, Volume
 
@@ -213,16 +214,14 @@ class DenseEncoder:
 
     def _window(self, cells: Box, head: Head) -> Tensor:
         """Encode one window with its halo: all its tokens at once."""
-        margin = tuple(axis.starts[0] for axis in self.layout.lattices)
-        start = tuple(int(c + m) for c, m in zip(cells.start, margin, strict=True))
-        stop = tuple(
-            int(c + m) - 1 + axis.placement.fov
-            for c, m, axis in zip(cells.stop, margin, self.layout.lattices, strict=True)
-        )
-        x = self._read(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
-        halo = self.encoder.halo
-        z, y, x_ = (slice(h, h + n) for h, n in zip(halo, cells.shape, strict=True))
-        vectors = self.encoder.encode(x[None, None], (z, y, x_))[0]
+        covered = [
+            axis.starts[first:stop]
+            for axis, first, stop in zip(self.layout.lattices, cells.start, cells.stop, strict=True)
+        ]
+        margin = [h // p for h, p in zip(self.encoder.halo, self.encoder.patch, strict=True)]
+        z, y, x = (slice(m, m + n) for m, n in zip(margin, cells.shape, strict=True))
+        window = self._read(self._reach(covered))[None, None].to(self.device)
+        vectors = self.encoder.encode(window, (z, y, x))[0]
         return head(vectors.half().float()).cpu()
 
     def _fields_of_view(self, cells: Box, head: Head) -> Tensor:
@@ -259,10 +258,14 @@ class DenseEncoder:
     def _read_windows(self, starts: list[NDArray[np.int64]]) -> Tensor:
         """Read what the fields of view cover; return a view (z, y, x, fz, fy, fx) of all windows."""
         fov = self.encoder.fov
-        low = (int(starts[0][0]), int(starts[1][0]), int(starts[2][0]))
-        high = (int(starts[0][-1]) + fov[0], int(starts[1][-1]) + fov[1], int(starts[2][-1]) + fov[2])
-        x = self._read(Box(low, high))
+        x = self._read(self._reach(starts))
         return x.unfold(0, fov[0], 1).unfold(1, fov[1], 1).unfold(2, fov[2], 1)
+
+    def _reach(self, starts: list[NDArray[np.int64]]) -> Box:
+        """Return the working voxels from the first field of view to the last, given where these start."""
+        z, y, x = (int(s[0]) for s in starts)
+        z1, y1, x1 = (int(s[-1]) + fov for s, fov in zip(starts, self.encoder.fov, strict=True))
+        return Box((z, y, x), (z1, y1, x1))
 
     def _read(self, box: Box) -> Tensor:
         return torch.from_numpy(self.intensity.apply(self.grid.volume.read_reflected(box)))
@@ -272,15 +275,36 @@ class DenseEncoder:
         return interpolations(self.layout.positions, box)
 
 
-def argmax_interpolated(scores: Tensor, axes: Interpolations) -> NDArray[np.uint8]:
-    """Interpolate scores from lattice points to voxels and take the best class, strip by strip.
+def interpolated(values: Tensor, axes: Interpolations) -> Iterator[tuple[int, slice, Tensor]]:
+    """Interpolate from lattice points to voxels, strip by strip.
 
     Parameters
     ----------
-    scores : Tensor float32 (z, y, x, K)
+    values : Tensor float (z, y, x, c)
         At the lattice points that ``axes`` need.
     axes : three Interpolation
         From lattice points to voxels, z y x.
+
+    Yields
+    ------
+    plane : int
+        Index of the strip along z.
+    rows : slice
+        Its rows, as an index along y.
+    strip : Tensor (rows, x', c)
+        About ``STRIP_BYTES`` of values.
+    """
+    z, y, x = axes
+    rows = max(1, STRIP_BYTES // (values.element_size() * values.shape[-1] * len(x.left)))
+    for i, (left, right, weight) in enumerate(zip(z.left, z.right, z.weight, strict=True)):
+        plane = values[left] if weight == 0 else torch.lerp(values[left], values[right], float(weight))
+        for j in range(0, len(y.left), rows):
+            part = slice(j, min(j + rows, len(y.left)))
+            yield i, part, _interpolate(_interpolate(plane, y, axis=0, part=part), x, axis=1)
+
+
+def argmax_interpolated(scores: Tensor, axes: Interpolations) -> NDArray[np.uint8]:
+    """Interpolate scores as :func:`interpolated` does and take the best class.
 
     Returns
     -------
@@ -289,13 +313,8 @@ def argmax_interpolated(scores: Tensor, axes: Interpolations) -> NDArray[np.uint
     """
     z, y, x = axes
     labels = np.empty((len(z.left), len(y.left), len(x.left)), np.uint8)
-    rows = max(1, STRIP_BYTES // (4 * scores.shape[-1] * len(x.left)))
-    for i, (left, right, weight) in enumerate(zip(z.left, z.right, z.weight, strict=True)):
-        plane = scores[left] if weight == 0 else torch.lerp(scores[left], scores[right], float(weight))
-        plane = _interpolate(plane, x, axis=1)
-        for j in range(0, len(y.left), rows):
-            strip = _interpolate(plane, y, axis=0, part=slice(j, j + rows))
-            labels[i, j : j + rows] = (strip.argmax(dim=-1) + 1).to(torch.uint8).numpy()
+    for plane, rows, strip in interpolated(scores, axes):
+        labels[plane, rows] = (strip.argmax(dim=-1) + 1).to(torch.uint8).numpy()
     return labels
 
 
@@ -307,7 +326,7 @@ def _interpolate(values: Tensor, axis_rule: Interpolation, axis: int, part: slic
     right = torch.from_numpy(axis_rule.right[part])
     shape = [1, 1, 1]
     shape[axis] = len(left)
-    weight = torch.from_numpy(axis_rule.weight[part]).reshape(shape)
+    weight = torch.from_numpy(axis_rule.weight[part]).to(values.dtype).reshape(shape)
     return torch.lerp(values.index_select(axis, left), values.index_select(axis, right), weight)
 
 
@@ -365,8 +384,8 @@ def sample_cells(inside: Box, cell: ZYX, n: int, seed: int) -> list[SampleCell]:
     """Choose lattice points for fitting a clusterer; the choice depends on the arguments alone.
 
     Points that come out of one field of view are cheap to sample together, so the lattice is cut into cells,
-    random cells are taken, and all or some of their points, so that at least ``CELLS_AT_LEAST`` cells take
-    part where there are as many.
+    random cells are taken, at least ``CELLS_AT_LEAST`` where there are as many, and from all their points
+    ``n`` are drawn.
 
     Parameters
     ----------
@@ -378,18 +397,39 @@ def sample_cells(inside: Box, cell: ZYX, n: int, seed: int) -> list[SampleCell]:
         Vectors wanted; all where there are no more.
     seed : int
         Seed of the choice.
+
+    Returns
+    -------
+    list of SampleCell
+        In z, y, x order; together they have min(n, ``inside.size``) points.
     """
-    cells = list(inside.split(cell))
+    if n >= inside.size:
+        return [SampleCell(c, np.arange(c.size)) for c in inside.split(cell)]
     rng = np.random.default_rng([seed, 0xCE11])
-    if n < inside.size:
-        count = min(len(cells), max(-(-n // max(c.size for c in cells)), CELLS_AT_LEAST))
-        cells = [cells[i] for i in np.sort(rng.choice(len(cells), count, replace=False))]
-    each = -(-n // len(cells))
-    return [SampleCell(c, np.sort(rng.choice(c.size, min(each, c.size), replace=False))) for c in cells]
+    grid = [-(-edge // c) for edge, c in zip(inside.shape, cell, strict=True)]
+    total, count = math.prod(grid), max(-(-n // math.prod(cell)), CELLS_AT_LEAST)
+    while True:  # cells at the far border may be smaller than the others
+        count = min(count, total)
+        chosen = np.sort(rng.choice(total, count, replace=False))
+        cells = [_nth_cell(inside, cell, grid, int(i)) for i in chosen]
+        missing = n - sum(c.size for c in cells)
+        if missing <= 0:
+            break
+        count += -(-missing // math.prod(cell))
+    each = rng.multivariate_hypergeometric([c.size for c in cells], n, method="marginals")
+    drawn = [np.sort(rng.choice(c.size, m, replace=False)) for c, m in zip(cells, each, strict=True)]
+    return [SampleCell(c, points) for c, points in zip(cells, drawn, strict=True) if len(points)]
+
+
+def _nth_cell(inside: Box, cell: ZYX, grid: list[int], n: int) -> Box:
+    """Return the box that ``inside.split(cell)`` yields as its ``n``-th; ``grid`` cells along each axis."""
+    z, y, x = (int(i) * c for i, c in zip(np.unravel_index(n, grid), cell, strict=True))
+    start = add(inside.start, (z, y, x))
+    return Box(start, add(start, cell)).clip(inside)
 
 
 def lattice_boxes(shape: ZYX, cell: ZYX, dim: int) -> ZYX:
-    """Return the lattice points to compute and store at a time: whole cells, about ``BOX_BYTES`` of vectors."""
+    """Return the lattice points to compute and store at a time: about ``BOX_BYTES`` of whole cells."""
     box = [min(n, c) for n, c in zip(shape, cell, strict=True)]
     for axis in (2, 1, 0):
         room = max(1, BOX_BYTES // (2 * dim * int(np.prod(box))))

@@ -5,7 +5,8 @@ steps or epochs repeat, a resumed run goes on with the very samples it would hav
 processes changes nothing: each takes its share of the same batch.
 
 Voxels live on the training device. A volume that fits its share of the pool is held whole; of a larger one
-the pool holds random boxes, one of which is replaced every ``REFRESH`` steps, again by (seed, step) alone.
+the pool holds random boxes (one, if it must, beyond its share), one of which is replaced every ``REFRESH``
+steps, again by (seed, step) alone.
 Cutting, zooming and flipping a whole batch is then a gather and two small matrix products.
 """
 
@@ -157,16 +158,20 @@ class FovStream:
         corner = _pick(uniform[:, 4:6], np.maximum(in_plane - self.fov, 0) + 1)
         start, extent = self._zoom(uniform[:, 6:10])
         flip = uniform[:, 10:12] < 0.5
-        extra = rng.random(size) < 0.5
+        quarter, half = rng.random((2, size)) < 0.5
         if self.settings.flips == "joint":
             flip[:, 1] = flip[:, 0]
         elif self.settings.flips == "off":
             flip[:] = False
-        return Draw(slot, axis, plane, corner, start, extent, flip, extra & self.settings.rotate90)
+        if self.settings.rotate90 and self.settings.flips != "independent":
+            # A quarter turn is a mirror and a transposition. Independent mirrors bring both turns already.
+            flip ^= half[:, None]
+            flip[:, 0] ^= quarter
+        return Draw(slot, axis, plane, corner, start, extent, flip, quarter & self.settings.rotate90)
 
     def _zoom(self, u: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Choose the part (start, size) of the field of view to enlarge, rows and columns (SYSTEMS 2.3)."""
-        fov, least = float(self.fov), self.settings.crop_min * self.fov
+        fov, least = float(self.fov), max(1.0, self.settings.crop_min * self.fov)
         match self.settings.crop:
             case "isotropic":
                 size = np.repeat(least + (fov - least) * u[:, 2:3], 2, axis=1)
@@ -220,7 +225,7 @@ class FovStream:
             whole = source.volume.box
             boxes = [whole]
             if whole.size > share:
-                d, h, w = (min(a, b) for a, b in zip(POOL_BOX, whole.shape, strict=True))
+                d, h, w = (min(max(a, self.fov), n) for a, n in zip(POOL_BOX, whole.shape, strict=True))
                 boxes = [Box((0, 0, 0), (d, h, w))] * max(1, share // (d * h * w))
             for box in boxes:
                 slots.append(_Slot(i, box, offset, fixed=whole.size <= share))
@@ -262,12 +267,13 @@ class FovStream:
             room = [n - m for n, m in zip(source.volume.shape, slot.box.shape, strict=True)]
             z, y, x = (int(_pick(u, n + 1)) for u, n in zip(rng.random(3), room, strict=True))
             slot.box = Box((0, 0, 0), slot.box.shape).shift((z, y, x))
-        values = source.intensity.apply(source.volume.read(slot.box)).astype(np.float16)
-        if not np.isfinite(values).all():
-            raise InputError(f"{source.volume.name}: not-a-number or infinite voxels in box {slot.box}")
-        self._pool[slot.offset : slot.offset + slot.box.size] = torch.from_numpy(values.ravel()).to(
-            self.device
-        )
+        resident = self._pool[slot.offset : slot.offset + slot.box.size].view(slot.box.shape)
+        for part in slot.box.split(POOL_BOX):
+            values = source.volume.read(part)
+            if not np.isfinite(values).all():
+                raise InputError(f"{source.volume.name}: not-a-number or infinite voxels in box {part}")
+            scaled = torch.from_numpy(source.intensity.apply(values).astype(np.float16))
+            resident[part.relative_to(slot.box).slices] = scaled.to(self.device)
         self._filled_for[i] = generation
 
 

@@ -63,13 +63,14 @@ class Placement:
             raise UsageError(f"a field of view of {self.fov} is no multiple of the patch, {self.patch}")
         if not self.patch <= self.stride <= self.fov:
             raise UsageError(
-                f"stride {self.stride} must lie between the patch ({self.patch}) and the field of view ({self.fov})"
+                f"stride {self.stride} must lie between the patch ({self.patch}) "
+                f"and the field of view ({self.fov})"
             )
         if self.patch % self.shift:
             raise UsageError(f"shift {self.shift} does not divide the patch, {self.patch}")
         if self.shift < self.patch and self.stride % self.patch:
             raise UsageError(
-                f"stride {self.stride} must be a multiple of the patch, {self.patch}, to cover each voxel once"
+                f"stride {self.stride} must be a multiple of the patch, {self.patch}: else voxels are missed"
             )
 
     @property
@@ -126,7 +127,7 @@ class Lattice:
     @property
     def per_stride(self) -> int:
         """Lattice points per stride of the placement: those of one FOV, at all its shifts."""
-        return self.index.shape[1] * (self.placement.patch // self.placement.shift)
+        return int(self.index.shape[1]) * (self.placement.patch // self.placement.shift)
 
     def reaching(self, start: int, stop: int) -> Ints:
         """Return which FOVs keep a token among lattice points ``start .. stop``."""
@@ -157,11 +158,6 @@ class Interpolation:
     left: Ints
     right: Ints
     weight: NDArray[np.float32]
-
-    @property
-    def identity(self) -> bool:
-        """Tell whether each voxel simply takes one lattice point, in order."""
-        return bool(not self.weight.any() and np.array_equal(self.left, np.arange(len(self.left))))
 
 
 def interpolation(positions: Floats, start: int, stop: int) -> Interpolation:

@@ -14,7 +14,7 @@ resumed run repeats an uninterrupted one exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vemseg import drawing
+from vemseg.errors import VemsegError
 from vemseg.fov import FovStream
 from vemseg.models import save_encoder
 from vemseg.models.layers import choose_attention, wants_bf16
@@ -89,7 +90,7 @@ class MasterAdamW:
     def __init__(self, module: nn.Module, settings: TrainTable) -> None:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
-        self.parameters = [p for _, p in named]
+        self.parameters: list[Tensor] = [p for _, p in named]
         self.masters = [p.detach().float().clone() for p in self.parameters]
         self.adamw = torch.optim.AdamW(
             self.masters, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
@@ -123,8 +124,7 @@ class MasterAdamW:
                 parameter.copy_(master)
                 if f"step.{name}" in tensors:
                     self.adamw.state[master] = {
-                        key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else master.device, copy=True)
-                        for key in moments
+                        key: tensors[f"{key}.{name}"].to(master.device, copy=True) for key in moments
                     }
 
 
@@ -165,20 +165,17 @@ class Trainer:
         settings: TrainTable,
         limit: float | None = None,
     ) -> None:
-        self.objective, self.stream, self.run, self.settings, self.limit = (
-            objective,
-            stream,
-            run,
-            settings,
-            limit,
-        )
+        self.objective, self.stream, self.run = objective, stream, run
+        self.settings, self.limit = settings, limit
         self.step, self.elapsed = 0, 0.0
+        self._losses: list[Tensor] = []  # since the last report
         choose_attention(objective, stream.device, training=True)
         if wants_bf16(settings.precision, stream.device):
             objective.to(torch.bfloat16)
         self.optimiser = MasterAdamW(objective, settings)
         if run.checkpoint.exists():
             self._resume()
+        run.truncate_metrics(self.step)
 
     @property
     def fraction(self) -> float:
@@ -190,17 +187,22 @@ class Trainer:
         """Train to the end, or until ``stopped``; tell whether the end was reached.
 
         The state is saved at the end, when stopped, and every ``train.checkpoint_minutes``.
+
+        Raises
+        ------
+        VemsegError
+            Where the training diverged; what was saved before stays as it is.
         """
         self.objective.train()
-        saved = started = time.monotonic() - self.elapsed
-        losses: list[Tensor] = []
+        saved = time.monotonic()
+        started = saved - self.elapsed
         last = (self.step, self.elapsed)
         while self.fraction < 1.0 and not stopped():
-            losses.append(self._one_step())
+            self._losses.append(self._one_step())
             self.elapsed = time.monotonic() - started
             if self.step % self.settings.log_every == 0 or self.fraction >= 1.0:
-                self._report(losses, last, report)
-                losses, last = [], (self.step, self.elapsed)
+                self._report(last, report)
+                self._losses, last = [], (self.step, self.elapsed)
             if self.step % self.settings.picture_every == 0:
                 self.draw()
             if time.monotonic() - saved > self.settings.checkpoint_minutes * 60:
@@ -218,14 +220,12 @@ class Trainer:
         self.optimiser.step(lr)
         self.objective.after_step(self.step)
         self.step += 1
-        return scalars["loss"].detach()
+        loss: Tensor = scalars["loss"].detach().float()
+        return loss
 
-    def _report(
-        self, losses: list[Tensor], last: tuple[int, float], report: Callable[[Progress], None]
-    ) -> None:
-        loss = float(torch.stack(losses).float().mean())
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"the loss became {loss} at step {self.step}")
+    def _report(self, last: tuple[int, float], report: Callable[[Progress], None]) -> None:
+        self._refuse_divergence(self._losses)
+        loss = float(torch.stack(self._losses).mean())
         rate = (self.step - last[0]) * self.settings.batch / max(self.elapsed - last[1], 1e-9)
         state = Progress(self.step, self.settings.steps, self.fraction, loss, self.elapsed, rate)
         self.run.append_metrics(
@@ -240,26 +240,35 @@ class Trainer:
         )
         report(state)
 
+    def _refuse_divergence(self, values: Iterable[Tensor]) -> None:
+        """Stop where numbers are no longer finite, before any of it is written."""
+        if not all(bool(value.isfinite().all()) for value in values):
+            raise VemsegError(
+                f"{self.run.path}: the training diverged before step {self.step} (loss or weights are not "
+                f"finite): start again (-f) with train.lr below {self.settings.lr:g} or a longer train.warmup"
+            )
+
     def save(self) -> None:
         """Write the state for an exact resume, and the encoder as it is now."""
+        self._refuse_divergence([*self._losses, *self.optimiser.state().values()])
         buffers = {f"buffer.{name}": value for name, value in self.objective.named_buffers()}
         tensors = {name: _to_numpy(value) for name, value in (self.optimiser.state() | buffers).items()}
-        save_tensors(self.run.checkpoint, tensors, {"step": self.step, "seconds": self.elapsed})
+        progress = {"step": self.step, "seconds": self.elapsed, "losses": [float(x) for x in self._losses]}
+        save_tensors(self.run.checkpoint, tensors, progress)
         save_encoder(self.run, self.objective.encoder, {"step": self.step})
 
     def draw(self) -> None:
         """Draw the loss curve and, where the objective can, reconstructions of this step's samples."""
         metrics = self.run.read_metrics()
         if metrics:
-            figure = drawing.curve([m["samples"] for m in metrics], [m["loss"] for m in metrics])
-            drawing.save(figure, self.run.path / "curve.png")
+            steps, losses, lr = (np.array([m[key] for m in metrics]) for key in ("step", "loss", "lr"))
+            drawing.save(drawing.curve(steps, losses, lr=lr), self.run.path / "curve.png")
         if hasattr(self.objective, "preview"):
             images = self.stream.batch(self.step, self.settings.batch)[:PREVIEWS]
             shown = self.objective.preview(images, step_generator(self.settings.seed, self.step))
-            arrays = [_to_numpy(part) for part in (shown.images, shown.masked, shown.predictions)]
-            drawing.save(
-                drawing.reconstructions(*arrays), self.run.path / f"reconstruction-{self.step:07d}.png"
-            )
+            seen, masked, made = (_to_numpy(p) for p in (shown.images, shown.masked, shown.predictions))
+            figure = drawing.reconstructions(seen, masked, made)
+            drawing.save(figure, self.run.path / f"reconstruction-{self.step:07d}.png")
 
     def _resume(self) -> None:
         arrays, state = load_tensors(self.run.checkpoint)
@@ -269,7 +278,7 @@ class Trainer:
             for name, buffer in self.objective.named_buffers():
                 buffer.copy_(tensors[f"buffer.{name}"])
         self.step, self.elapsed = int(state["step"]), float(state["seconds"])
-        self.run.truncate_metrics(self.step)
+        self._losses = [torch.tensor(loss, device=self.stream.device) for loss in state.get("losses", [])]
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -50,7 +50,7 @@ class ClassicalEncoder(nn.Module):
         self.fov: ZYX = (1 + 2 * reach[0], 1 + 2 * reach[1], 1 + 2 * reach[2])
 
     def _radius(self, sigma: float) -> int:
-        """Return the reach of two filters in a row: the local deviation smooths, the gradient differentiates."""
+        """Return the reach of a Gaussian and the difference taken of it."""
         return int(self.truncate * sigma + 0.5) + (1 if sigma else 0)
 
     def encode(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,8 +61,10 @@ class Model:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the weights, or of the settings where there are none."""
-        return str(fingerprint(self.weights, whole=True)["sha256"]) if self.weights else self.recipe.hash
+        """SHA-256 of what its vectors depend on: the weights, the encoder's settings, the voxels it sees."""
+        weights = fingerprint(self.weights, whole=True)["sha256"] if self.weights else None
+        tables = [self.recipe.settings[table] for table in ("volume", "model")]
+        return hashlib.sha256(json.dumps([weights, *tables], sort_keys=True).encode()).hexdigest()
 
 
 def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
@@ -114,7 +118,7 @@ def open_input(path: str | Path, voxel_size: str | None = None, crop: str | None
     volume = open_volume(path, voxel_size=size, crop=crop)
     if volume.voxel_size is None:
         log.warning(
-            "%s: voxel size unknown, taken as the model's; outputs carry none (give it with --voxel-size z,y,x)",
+            "%s: voxel size unknown, taken as the model's; outputs carry none (--voxel-size z,y,x gives it)",
             volume.name,
         )
     return volume

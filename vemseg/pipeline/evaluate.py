@@ -115,7 +115,7 @@ def evaluate(
             raise InputError(
                 f"{prediction} has shape {predicted.shape}, but {path} has {volume.shape} (z, y, x)"
             )
-    slices, clusters, classes = _count(predicted, wanted, inside, report)
+    slices, clusters, classes = count(predicted, wanted, inside, report)
     slices = metrics.drop_classes(slices, [classes.index(c) for c in ignore if c in classes])
     table = slices.sum(axis=0)
     if not table.any():
@@ -123,7 +123,7 @@ def evaluate(
     labels = {classes.index(c): (names or {}).get(c, f"class {c}") for c in classes}
     scores = [
         metrics.score(table, _without_zero(assignment, clusters), labels)
-        for assignment in _protocols(_blank_zero(table, clusters), mapping, clusters, classes)
+        for assignment in _protocols(blank_zero(table, clusters), mapping, clusters, classes)
     ]
     found = Evaluation(
         scores,
@@ -146,10 +146,16 @@ def _open_labels(path: str, crop: str | None) -> Volume:
     return volume
 
 
-def _count(
+def count(
     predicted: Volume, wanted: Volume, inside: Volume | None, report: Report
 ) -> tuple[NDArray[np.int64], list[int], list[int]]:
-    """Return the contingency table of every slice, (Z, P, G), and the ids of its rows and columns."""
+    """Return the contingency table of every slice, (Z, P, G), and the ids of its rows and columns.
+
+    Parameters
+    ----------
+    predicted, wanted, inside : Volume
+        Labels, reference, and a mask if any, of one shape.
+    """
     rows = max(1, SLAB_VOXELS // (predicted.shape[1] * predicted.shape[2]))
     slabs = list(predicted.box.split((rows, *predicted.shape[1:])))
     clusters, classes = _ids(predicted, slabs), _ids(wanted, slabs)
@@ -182,7 +188,7 @@ def _ids(volume: Volume, slabs: list[Box]) -> list[int]:
     return sorted(ids)
 
 
-def _blank_zero(table: metrics.Table, clusters: list[int]) -> metrics.Table:
+def blank_zero(table: metrics.Table, clusters: list[int]) -> metrics.Table:
     """Return the table with the row of label 0 emptied, so that no protocol gives it a class."""
     if clusters[0] != 0:
         return table

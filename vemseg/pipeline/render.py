@@ -11,7 +11,9 @@ from vemseg.drawing import comparison, montage, save, three_planes
 from vemseg.drawing.pixels import Style
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import ZYX, Box
+from vemseg.metrics import merge_greedy
 from vemseg.pipeline.common import Report, open_input
+from vemseg.pipeline.evaluate import blank_zero, count
 from vemseg.pipeline.segment import Planes, planes
 from vemseg.volume import Volume, open_volume
 
@@ -25,6 +27,7 @@ def render(
     labels: str | None = None,
     reference: str | None = None,
     names: dict[int, str] | None = None,
+    reference_names: dict[int, str] | None = None,
     voxel_size: str | None = None,
     crop: str | None = None,
     at: str | None = None,
@@ -36,6 +39,9 @@ def render(
 ) -> list[Path]:
     """Draw three planes, a montage through the stack, and a comparison where there is a reference.
 
+    For the comparison, labels are merged into the reference's classes greedily: the merge looks at the
+    reference, and the picture says so.
+
     Parameters
     ----------
     volume : str
@@ -44,8 +50,8 @@ def render(
         Directory of the pictures, which are named after the volume.
     labels, reference : str, optional
         Label volumes of the same shape.
-    names : dict of int to str, optional
-        Names of labels.
+    names, reference_names : dict of int to str, optional
+        Names of labels, and of the reference's classes.
     voxel_size, crop : str, optional
         As in ``segment``; the crop holds for labels and reference too where they have the whole shape.
     at : str, optional
@@ -72,9 +78,8 @@ def render(
     for name in sorted(expected):
         if (out / name).exists() and not overwrite:
             raise OutputExistsError(f"{out / name} exists: choose another directory or overwrite it (-f)")
-    out.mkdir(parents=True, exist_ok=True)
-
     position = _position(at, grey.shape)
+    out.mkdir(parents=True, exist_ok=True)
     shown = painted or truth
     raw = planes(grey, position)
     seen = _blank(raw) if shown is None else planes(shown, position)
@@ -98,12 +103,21 @@ def render(
     if painted is not None and truth is not None:
         cut, found, wished = (_slices(part, [position[0]])[0] for part in (grey, painted, truth))
         figures[f"{stem}_comparison.png"] = comparison(
-            cut, found, wished, names, pixel, style=style, alpha=alpha
+            cut, _merged(painted, truth, found), wished, reference_names, pixel, style=style, alpha=alpha
         )
     for name, figure in figures.items():
         save(figure, out / name, dpi=DPI)
     report("drawing", 1.0)
     return [out / name for name in figures]
+
+
+def _merged(labels: Volume, reference: Volume, part: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Give the labels of a slice the class that greedy merging over the whole volume finds for them."""
+    tables, clusters, classes = count(labels, reference, None, lambda stage, fraction, detail="": None)
+    greedy = merge_greedy(blank_zero(tables.sum(axis=0), clusters)).mapping
+    table = {label: classes[c] for i, label in enumerate(clusters) if (c := greedy[i]) is not None}
+    ids, inverse = np.unique(part, return_inverse=True)
+    return np.array([table.get(int(label), 0) for label in ids])[inverse].reshape(part.shape)
 
 
 def _like(path: str | None, grey: Volume, crop: str | None) -> Volume | None:

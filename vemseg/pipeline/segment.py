@@ -265,7 +265,7 @@ def _clusterer(subject: Subject, clusters: Path | None, partial: Path, report: R
         if clusterer.dim != dim:
             raise InputError(f"{clusters}: clusters of {clusterer.dim} features, but the model has {dim}")
         if clusterer.metadata.get("model") not in (None, subject.model):
-            log.warning("%s: these clusters were fitted to another model's vectors", clusters)
+            raise InputError(f"{clusters or kept}: these clusters were fitted to another model's vectors")
         return clusterer
     table: ClusterTable = subject.recipe.cluster
     if isinstance(subject.vectors, StoredVectors):

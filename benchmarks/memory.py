@@ -1,0 +1,111 @@
+"""Peak memory of ``vemseg segment`` on a small and on a large volume: it must not grow with the volume.
+
+Phantoms are written as OME-Zarr into a scratch directory, and kept there for the next time. Each is segmented
+by a process of its own, whose peak resident memory the system reports at its end. ``--max-minutes`` cuts a
+segmentation off: memory reaches its peak within the first blocks, but only a whole run proves it.
+
+    python benchmarks/memory.py --scratch /tmp/phantoms --edges 128 256 -- -m classical
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from common import conclude, machine, show
+
+SPREAD = 0.10
+LIMIT = 3.0
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def main() -> None:
+    """Measure and print."""
+    options = _options()
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    found = [_segment(_phantom(options.scratch, edge), edge, options) for edge in options.edges]
+    show(
+        "peak resident memory of vemseg segment " + " ".join(options.segment),
+        ["edge", "voxels", "as float32", "peak", "time", "Mvoxel/s", "whole"],
+        [
+            [
+                one["edge"],
+                f"{one['edge'] ** 3 / 1e6:.0f} M",
+                f"{4 * one['edge'] ** 3 / 2**30:.2f} GiB",
+                f"{one['peak_gib']:.2f} GiB",
+                f"{one['seconds']:.0f} s",
+                f"{one['edge'] ** 3 / 1e6 / one['seconds']:.2f}" if one["whole"] else "-",
+                "yes" if one["whole"] else "cut off",
+            ]
+            for one in found
+        ],
+    )
+    peaks = [one["peak_gib"] for one in found]
+    ratio = max(peaks) / min(peaks)
+    met = ratio <= 1 + SPREAD and max(peaks) < LIMIT
+    target = f"<= {1 + SPREAD:.2f} times, < {LIMIT:g} GiB"
+    details = {"options": options.segment, "runs": found, "machine": machine()}
+    conclude("memory", ratio, "times the least peak", target, met, details)
+
+
+def _options() -> argparse.Namespace:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--scratch", type=Path, required=True, help="directory for phantoms and labels")
+    made.add_argument("--edges", type=int, nargs="+", default=[512, 1024], help="edges of the volumes")
+    made.add_argument("--max-minutes", type=float, help="cut each segmentation off after this time")
+    made.add_argument("segment", nargs="*", help="after --: options for 'vemseg segment'")
+    return made.parse_args()
+
+
+def _phantom(scratch: Path, edge: int) -> Path:
+    """Return a phantom, made by a process of its own if it is not there yet."""
+    path = scratch / f"phantom-{edge}.ome.zarr"
+    if not path.exists():
+        command = ["fetch", "phantom", "--shape", str(edge), "-o", str(path), "-f", "-q"]
+        subprocess.run([sys.executable, "-m", "vemseg", *command], check=True)
+    return path
+
+
+def _segment(volume: Path, edge: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Segment a volume from the beginning; return what it took."""
+    out = volume.with_name(f"labels-{edge}.ome.zarr")
+    command = [sys.executable, "-m", "vemseg", "segment", str(volume), "-o", str(out), "-f", *options.segment]
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, "--progress", "none"])
+    whole, usage = _wait(process, options.max_minutes)
+    seconds = time.perf_counter() - started
+    for path in volume.parent.glob(f"labels-{edge}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return {"edge": edge, "peak_gib": round(usage / 2**30, 3), "seconds": round(seconds, 1), "whole": whole}
+
+
+def _wait(process: subprocess.Popen[bytes], minutes: float | None) -> tuple[bool, int]:
+    """Return whether a process came to its end by itself, and its peak resident bytes.
+
+    What the system reports is at least the size of this process when it started the other: nothing heavy is
+    imported here before the last measurement.
+    """
+    deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
+    asked = False
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode and not asked:
+                sys.exit(f"vemseg segment failed with exit code {process.returncode}")
+            return not asked, usage.ru_maxrss * MAXRSS_UNIT
+        if not asked and time.monotonic() > deadline:
+            process.send_signal(signal.SIGTERM)  # it stops at the next block and keeps what it has
+            asked = True
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()

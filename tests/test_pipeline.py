@@ -1,0 +1,310 @@
+"""The verbs, end to end, on small phantoms: stages apart or in one go, resumed or not, any orientation."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from vemseg import pipeline
+from vemseg.catalog import bundled_weights
+from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, UsageError
+from vemseg.features import Features
+from vemseg.geometry import Box
+from vemseg.phantom import Phantom
+from vemseg.recipe import ClusterTable, load_recipe
+from vemseg.run import Run
+from vemseg.volume import open_volume
+
+TINY = [
+    "model.dim=16",
+    "model.depth=2",
+    "model.heads=1",
+    "model.fov=20",
+    "model.decoder_dim=8",
+    "model.decoder_depth=1",
+    "model.decoder_heads=1",
+    "train.steps=6",
+    "train.batch=4",
+    "train.log_every=2",
+    "embed.stride=10",
+    "cluster.sample=3000",
+    "cluster.k=4",
+]
+SHAPE = (6, 61, 83)
+
+
+def quiet(stage, fraction, detail=""):
+    assert 0 <= fraction <= 1
+
+
+def never():
+    return False
+
+
+def save(path, array, voxel_size=(16.0, 16.0, 16.0)):
+    z, y, x = voxel_size
+    meta = {"axes": "ZYX", "spacing": z, "unit": "nm"}
+    tifffile.imwrite(path, array, imagej=True, resolution=(1 / x, 1 / y), metadata=meta)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom")
+    return pipeline.fetch_phantom(folder / "cell.tif", SHAPE, 3, (16.0, 16.0, 16.0), False)
+
+
+@pytest.fixture(scope="module")
+def model(phantom, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    recipe = load_recipe("maester-quick", TINY)
+    return str(pipeline.train([str(phantom[0])], out, recipe, report=quiet, stopped=never))
+
+
+def segment(path, out, **options):
+    return pipeline.segment(str(path), out, report=quiet, stopped=never, **options)
+
+
+def labels_of(path):
+    volume = open_volume(path)
+    return volume.read(volume.box)
+
+
+def test_phantom_files_are_the_phantom(phantom):
+    grey, labels = phantom
+    made = Phantom(SHAPE, 3)
+    np.testing.assert_array_equal(labels_of(grey), made.read(Box.whole(SHAPE)))
+    np.testing.assert_array_equal(labels_of(labels), made.labels(Box.whole(SHAPE)))
+    assert open_volume(grey).voxel_size == pytest.approx((16.0, 16.0, 16.0))
+    assert json.loads(grey.with_suffix(".json").read_text())["phantom"]["seed"] == 3
+
+
+def test_run_explains_itself(model):
+    run = Run.open(Path(model))
+    assert run.finished
+    assert run.info["volumes"][0]["voxel_size_nm"] == pytest.approx([16.0, 16.0, 16.0])
+    assert [line["step"] for line in run.read_metrics()] == [2, 4, 6]
+    assert {"recipe.toml", "run.json", "metrics.jsonl", "model.safetensors", "curve.png"} <= {
+        p.name for p in run.path.iterdir()
+    }
+    assert list(run.path.glob("reconstruction-*.png"))
+
+
+def test_segment_leaves_labels_and_what_explains_them(phantom, model, tmp_path):
+    out = segment(phantom[0], tmp_path / "seg.tif", model=model)
+    labels = labels_of(out)
+    assert labels.shape == SHAPE and set(np.unique(labels)) == {1, 2, 3, 4}
+    assert open_volume(out).voxel_size == pytest.approx((16.0, 16.0, 16.0))
+    about = json.loads((tmp_path / "seg.json").read_text())
+    assert about["kind"] == "segmentation"
+    assert about["parents"][0]["path"].endswith("model.safetensors")
+    assert [c["voxels"] for c in about["classes"]] == np.bincount(labels.ravel())[1:].tolist()
+    grey = [c["mean_intensity_in_sample"] for c in about["classes"]]
+    assert grey == sorted(grey)
+    rows = (tmp_path / "seg.csv").read_text().splitlines()
+    assert rows[0].startswith("label,name,voxels") and len(rows) == 5
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "seg.tif", "seg.json", "seg.csv", "seg_qc.png", "seg_clusters.safetensors"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["tiny", "classical"])
+def test_stages_apart_give_the_labels_of_one_go(phantom, model, tmp_path, name):
+    chosen = model if name == "tiny" else "classical"
+    settings = ["cluster.sample=3000", "cluster.k=4"]
+    whole = segment(phantom[0], tmp_path / "whole.tif", model=chosen, settings=settings)
+    features = pipeline.embed(
+        str(phantom[0]), tmp_path / "f.zarr", model=chosen, settings=settings, report=quiet, stopped=never
+    )
+    stored = Features(features)
+    table = ClusterTable(k=4, sample=3000, standardise=name == "classical")
+    clusters = pipeline.cluster([features], tmp_path / "c.safetensors", table)
+    apart = segment(phantom[0], tmp_path / "apart.ome.zarr", model=chosen, clusters=clusters)
+    from_features = segment(features, tmp_path / "features.tif", clusters=clusters)
+    np.testing.assert_array_equal(labels_of(apart), labels_of(whole))
+    np.testing.assert_array_equal(labels_of(from_features), labels_of(whole))
+    assert stored.source_shape == SHAPE
+
+
+def test_same_command_twice_does_nothing_and_other_settings_are_refused(phantom, model, tmp_path):
+    out = segment(phantom[0], tmp_path / "seg.tif", model=model)
+    before = out.stat().st_mtime_ns
+    assert segment(phantom[0], out, model=model).stat().st_mtime_ns == before
+    with pytest.raises(OutputExistsError, match=r"cluster\.k 4 there, 3 now"):
+        segment(phantom[0], out, model=model, settings=["cluster.k=3"])
+    assert (
+        labels_of(segment(phantom[0], out, model=model, settings=["cluster.k=3"], overwrite=True)).max() == 3
+    )
+
+
+def test_a_stopped_segmentation_goes_on_and_gives_the_same(phantom, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["vemseg.pipeline.segment"], "BLOCK_VOXELS", 61 * 83)
+    whole = labels_of(segment(phantom[0], tmp_path / "whole.tif", model=model))
+    out = tmp_path / "seg.tif"
+    asked = []
+
+    def after_two():
+        asked.append(1)
+        return len(asked) > 2
+
+    with pytest.raises(Interrupted):
+        pipeline.segment(str(phantom[0]), out, model=model, report=quiet, stopped=after_two)
+    assert not out.exists()
+    assert len(list((tmp_path / "seg.tif.partial" / "done").glob("*.json"))) == 2
+    with pytest.raises(OutputExistsError, match="begun earlier"):
+        segment(phantom[0], out, model=model, settings=["cluster.k=3"])
+    np.testing.assert_array_equal(labels_of(segment(phantom[0], out, model=model)), whole)
+    assert not (tmp_path / "seg.tif.partial").exists()
+
+
+def test_clusters_keep_their_numbers_on_another_volume(phantom, model, tmp_path):
+    first = segment(phantom[0], tmp_path / "a.tif", model=model)
+    other = tmp_path / "other.tif"
+    shutil.copy(phantom[0], other)
+    second = segment(other, tmp_path / "b.tif", model=model, clusters=tmp_path / "a_clusters.safetensors")
+    np.testing.assert_array_equal(labels_of(first), labels_of(second))
+    with pytest.raises(InputError, match="another model"):
+        segment(other, tmp_path / "c.tif", model="classical", clusters=tmp_path / "a_clusters.safetensors")
+
+
+def test_the_sharp_plane_may_lie_anywhere(phantom, model, tmp_path):
+    cell = labels_of(phantom[0])
+    flat = save(tmp_path / "flat.tif", cell, (40.0, 16.0, 16.0))
+    upright = save(
+        tmp_path / "upright.tif", np.ascontiguousarray(cell.transpose(1, 0, 2)), (16.0, 40.0, 16.0)
+    )
+    a = labels_of(segment(flat, tmp_path / "a.tif", model=model))
+    b = labels_of(segment(upright, tmp_path / "b.tif", model=model))
+    np.testing.assert_array_equal(b.transpose(1, 0, 2), a)
+
+
+def test_another_resolution_comes_back_on_its_own_grid(phantom, model, tmp_path):
+    fine = np.kron(labels_of(phantom[0])[:2], np.ones((2, 2, 2), np.uint8))
+    path = save(tmp_path / "fine.tif", fine, (8.0, 8.0, 8.0))
+    out = segment(path, tmp_path / "fine_seg.ome.zarr", model=model)
+    assert open_volume(out).shape == fine.shape
+    assert open_volume(out).voxel_size == pytest.approx((8.0, 8.0, 8.0))
+
+
+def test_crop_and_plane_images(phantom, model, tmp_path):
+    cell = labels_of(phantom[0])
+    out = segment(
+        phantom[0], tmp_path / "crop.tif", model=model, crop="1:4,10:50,:", settings=["cluster.k=2"]
+    )
+    assert labels_of(out).shape == (3, 40, 83)
+    tifffile.imwrite(tmp_path / "plane.tif", cell[0])
+    flat = segment(tmp_path / "plane.tif", tmp_path / "plane_seg.tif", model=model)
+    assert labels_of(flat).shape == (1, 61, 83)
+    assert open_volume(flat).voxel_size is None
+
+
+def test_volumes_smaller_than_a_field_of_view(model, tmp_path):
+    cell = Phantom((3, 24, 15), 1).read(Box.whole((3, 24, 15)))
+    out = segment(
+        save(tmp_path / "small.tif", cell), tmp_path / "s.tif", model=model, settings=["cluster.k=2"]
+    )
+    assert labels_of(out).shape == (3, 24, 15)
+
+
+def test_evaluate_prints_both_protocols_and_writes_them(phantom, tmp_path):
+    found = pipeline.evaluate(str(phantom[1]), str(phantom[1]), out=tmp_path / "m.json", report=quiet)
+    assert [s.assignment.name for s in found.tables] == ["hungarian", "majority", "greedy"]
+    present = [c for c in found.classes if c != 0]
+    for scores in found.tables:
+        assert all(scores.dice[found.classes.index(c)] == 1.0 for c in present)
+    written = json.loads((tmp_path / "m.json").read_text())
+    assert written["voxels"] == np.prod(SHAPE)
+    assert written["protocols"][0]["uses_reference"]
+    assert (tmp_path / "m_greedy.png").exists() and (tmp_path / "m_slices.png").exists()
+
+
+def test_evaluate_by_hand(tmp_path):
+    predicted = np.array([[[1, 1, 2, 2], [3, 3, 0, 0]]], np.uint8)
+    wanted = np.array([[[5, 5, 5, 7], [7, 7, 7, 7]]], np.uint8)
+    mask = np.array([[[1, 1, 1, 1], [1, 1, 1, 0]]], np.uint8)
+    paths = [save(tmp_path / f"{n}.tif", a) for n, a in (("p", predicted), ("w", wanted), ("m", mask))]
+    found = pipeline.evaluate(paths[0], paths[1], mask=paths[2], mapping={1: 5, 2: 5, 3: 7}, report=quiet)
+    manual = {s.assignment.name: s for s in found.tables}["manual"]
+    assert manual.dice.tolist() == pytest.approx([2 * 3 / (4 + 3), 2 * 2 / (2 + 4)])
+    hungarian = found.tables[0]
+    assert hungarian.dice.tolist() == pytest.approx([2 * 2 / (2 + 3), 2 * 2 / (2 + 4)])
+    ignored = pipeline.evaluate(paths[0], paths[1], ignore=[7], report=quiet)
+    assert ignored.voxels == 3
+
+
+def test_evaluate_refuses_what_does_not_fit(phantom, tmp_path):
+    small = save(tmp_path / "small.tif", np.ones((2, 3, 4), np.uint8))
+    with pytest.raises(InputError, match="shape"):
+        pipeline.evaluate(small, str(phantom[1]), report=quiet)
+    with pytest.raises(InputError, match="no voxel is left"):
+        pipeline.evaluate(small, small, ignore=[1], report=quiet)
+    grey = save(tmp_path / "grey.tif", np.ones((2, 3, 4), np.float32))
+    with pytest.raises(InputError, match="integers"):
+        pipeline.evaluate(grey, small, report=quiet)
+    with pytest.raises(InputError, match="names labels"):
+        pipeline.evaluate(small, small, mapping={9: 1}, report=quiet)
+
+
+def test_render_draws_what_it_is_given(phantom, tmp_path):
+    grey, labels = map(str, phantom)
+    alone = pipeline.render(grey, tmp_path / "a", report=quiet)
+    assert [p.name for p in alone] == ["cell_planes.png", "cell_montage.png"]
+    full = pipeline.render(grey, tmp_path / "b", labels=labels, reference=labels, at="2,20,30", report=quiet)
+    assert full[-1].name == "cell_comparison.png" and all(p.stat().st_size > 10_000 for p in full)
+    with pytest.raises(OutputExistsError):
+        pipeline.render(grey, tmp_path / "a", report=quiet)
+    with pytest.raises(UsageError, match="outside"):
+        pipeline.render(grey, tmp_path / "c", at="99,0,0", report=quiet)
+    assert not (tmp_path / "c").exists()
+
+
+def test_models_that_are_none(phantom, tmp_path):
+    for name, error in (
+        ("nothing", MissingError),
+        ("maester-quick", InputError),
+        (str(tmp_path), InputError),
+        (str(tmp_path / "no.pt"), MissingError),
+    ):
+        with pytest.raises(error):
+            segment(phantom[0], tmp_path / "x.tif", model=name)
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_bad_volumes_leave_nothing(model, tmp_path):
+    with pytest.raises(InputError, match="constant"):
+        segment(save(tmp_path / "c.tif", np.full(SHAPE, 7, np.uint8)), tmp_path / "x.tif", model=model)
+    bad = Phantom(SHAPE, 3).read(Box.whole(SHAPE)).astype(np.float32)
+    bad[2] = np.nan
+    with pytest.raises(InputError, match="(?i)not-a-number|nan|infinite"):
+        segment(save(tmp_path / "n.tif", bad), tmp_path / "x.tif", model=model)
+    with pytest.raises(UsageError, match="sample of"):
+        segment(
+            save(tmp_path / "t.tif", bad[:1, :20, :20]),
+            tmp_path / "x.tif",
+            model=model,
+            settings=["cluster.k=200"],
+        )
+    assert not list(tmp_path.glob("x.tif"))
+
+
+def test_reference_checkpoint_is_a_model(phantom, tmp_path):
+    import torch
+
+    state = torch.load(Path(__file__).parent / "golden" / "maester_small_weights.pt", weights_only=True)
+    torch.save(state, tmp_path / "released.pt")
+    out = segment(
+        phantom[0], tmp_path / "r.tif", model=str(tmp_path / "released.pt"), settings=["cluster.k=3"]
+    )
+    assert set(np.unique(labels_of(out))) == {1, 2, 3}
+
+
+@pytest.mark.skipif("maester" not in bundled_weights(), reason="no weights are bundled yet")
+def test_bundled_weights_segment_without_a_model_named(phantom, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="vemseg"):
+        out = segment(phantom[0], tmp_path / "b.tif", settings=["cluster.k=3"])
+    assert "bundled weights 'maester'" in caplog.text
+    assert set(np.unique(labels_of(out))) == {1, 2, 3}

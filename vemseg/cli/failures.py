@@ -1,0 +1,76 @@
+"""How a command ends: every exception becomes one line on standard error and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from vemseg.errors import Interrupted, ResourceError, VemsegError
+
+INTERNAL, OUT_OF_RESOURCES, KEYBOARD, CLOSED_PIPE = 1, ResourceError.exit_code, 130, 141
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def exit_codes(verbose: bool) -> Iterator[None]:
+    """Turn whatever is raised inside into a line and an exit code.
+
+    Parameters
+    ----------
+    verbose : bool
+        Print the traceback of what was not foreseen.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except KeyboardInterrupt:
+        _end(KEYBOARD, "interrupted")
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # so that flushing it later says nothing
+        raise typer.Exit(CLOSED_PIPE) from None
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        code, message = _verdict(error, verbose)
+        _end(code, message)
+
+
+def _verdict(error: Exception, verbose: bool) -> tuple[int, str]:
+    """Return the exit code of an exception, and what to say."""
+    if isinstance(error, Interrupted):
+        return error.exit_code, str(error)
+    if isinstance(error, VemsegError):
+        return error.exit_code, f"error: {error}"
+    if _is_out_of_memory(error):
+        hint = "try smaller batches (--set embed.batch=16, --batch-size 8) or a part of the volume (--crop)"
+        return OUT_OF_RESOURCES, f"error: out of memory: {hint}"
+    if isinstance(error, OSError) and error.errno in _DISK_FULL + _REFUSED:
+        where = f"{error.filename}: " if error.filename else ""
+        return OUT_OF_RESOURCES, f"error: {where}{error.strerror}"
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    hint = "" if verbose else " (the same command with -v shows where; please report it)"
+    return INTERNAL, f"internal error: {what[:300]}{hint}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether memory ran out, on the host or, as a ``RuntimeError``, on a GPU or in a tensor library."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _end(code: int, message: str) -> None:
+    typer.echo(f"vemseg: {message}", err=True)
+    raise typer.Exit(code) from None

@@ -1,0 +1,69 @@
+"""``vemseg embed`` and ``vemseg cluster``: the two stages of ``segment`` one by one."""
+
+from __future__ import annotations
+
+from vemseg.cli import options, parsing, shell
+from vemseg.cli.segment import placement_settings
+
+
+def embed(
+    volume: options.Volume,
+    *,
+    voxel_size: options.VoxelSize = None,
+    crop: options.Crop = None,
+    model: options.Model = None,
+    out: options.FeaturesOut,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    placement: options.Placement = None,
+    kept: options.Kept = None,
+    stride: options.Stride = None,
+    set_: options.Settings = None,
+) -> None:
+    """Store the features that a model computes from a volume.
+
+    Needed only to try several clusterings, or to cluster several volumes together; 'segment' works without.
+    """
+    settings = parsing.settings(set_, placement_settings(placement, kept, stride))
+    from vemseg.pipeline.features import embed as compute
+
+    with shell.stoppable() as (report, stopped):
+        features = compute(
+            volume,
+            out,
+            model=model,
+            settings=settings,
+            voxel_size=voxel_size,
+            crop=crop,
+            device=device,
+            overwrite=overwrite,
+            report=report,
+            stopped=stopped,
+        )
+    shell.result(features)
+
+
+def cluster(
+    features: options.StoredFeatures,
+    *,
+    k: options.Classes = None,
+    out: options.ClustersOut,
+    overwrite: options.Overwrite = False,
+    sample: options.Sample = None,
+    restarts: options.Restarts = None,
+    seed: options.Seed = None,
+    set_: options.Settings = None,
+) -> None:
+    """Find classes in stored features.
+
+    Labels mean the same in every volume segmented with them: vemseg segment VOLUME --clusters FILE
+    """
+    shortcuts = {"cluster.k": k, "cluster.sample": sample, "cluster.restarts": restarts, "cluster.seed": seed}
+    settings = parsing.settings(set_, shortcuts)
+    from vemseg.features import Features
+    from vemseg.pipeline.features import cluster as compute
+    from vemseg.recipe import override, recipe_of
+
+    recipe = recipe_of(Features(features[0]).attributes["recipe"], str(features[0]))
+    table = override(recipe, settings).cluster
+    shell.result(compute(features, out, table, overwrite=overwrite))

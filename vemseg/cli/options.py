@@ -1,0 +1,209 @@
+"""Every option, once: its names, its help, its panel. Commands pick from here, so none forks.
+
+An option that a recipe decides too has no default here: where it is left out, the recipe's value holds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class ProgressStyle(StrEnum):
+    """How to say how far a command is."""
+
+    auto = "auto"
+    rich = "rich"
+    plain = "plain"
+    none = "none"
+
+
+class PlacementName(StrEnum):
+    """How a volume is covered with fields of view."""
+
+    cover_and_stride = "cover-and-stride"
+    expand_stride = "expand-stride"
+    whole_slice = "whole-slice"
+
+
+class LabelStyle(StrEnum):
+    """How labels are drawn on a picture."""
+
+    fill = "fill"
+    contour = "contour"
+
+
+_argument = partial(typer.Argument, show_default=False)
+_input = partial(typer.Option, rich_help_panel="Input", show_default=False)
+_model = partial(typer.Option, rich_help_panel="Model")
+_output = partial(typer.Option, rich_help_panel="Output")
+_out = partial(_output, "-o", "--out", show_default=False)
+_compute = partial(typer.Option, rich_help_panel="Compute")
+_advanced = partial(typer.Option, rich_help_panel="Advanced")
+_messages = partial(typer.Option, rich_help_panel="Messages")
+_flag = {"metavar": "", "show_default": False}
+_zyx = {"metavar": "Z,Y,X"}
+_box = {"metavar": "Z0:Z1,Y0:Y1,X0:X1"}
+
+# What is read
+
+Volume = Annotated[str, _argument(metavar="VOLUME", help="TIFF stack, OME-Zarr, or an array in one.")]
+VolumeOrFeatures = Annotated[
+    str, _argument(metavar="VOLUME", help="TIFF stack, OME-Zarr, or features that 'embed' stored.")
+]
+TrainingVolumes = Annotated[
+    list[str] | None, _argument(metavar="VOLUMES...", help="TIFF stacks or OME-Zarr; no labels needed.")
+]
+StoredFeatures = Annotated[
+    list[Path], _argument(metavar="FEATURES...", help="What 'embed' stored, of one volume or of several.")
+]
+Prediction = Annotated[str, _argument(metavar="PREDICTION", help="Labels to score.")]
+
+_reference = partial(_input, "--reference", "--gt", metavar="LABELS")
+Reference = Annotated[str, _reference(help="Labels to compare with.")]
+ReferenceToDraw = Annotated[str | None, _reference(help="Labels to draw beside them for comparison.")]
+Labels = Annotated[str | None, _input("--labels", metavar="LABELS", help="Labels to draw on the volume.")]
+Mask = Annotated[
+    str | None, _input("--mask", metavar="VOLUME", help="Count only voxels where this is above 0.")
+]
+Ignore = Annotated[str | None, _input("--ignore", metavar="0,5", help="Reference labels that do not count.")]
+Map = Annotated[
+    str | None, _input("--map", metavar="1=2,3=2", help="Your own merge: label 1 is class 2, and so on.")
+]
+Names = Annotated[
+    str | None,
+    _input("--names", metavar="1=nucleus,...", help="Names of the labels, or a .toml file of them."),
+]
+VoxelSize = Annotated[
+    str | None,
+    _input("--voxel-size", **_zyx, help="Voxel size in nm, where the file has none or a wrong one."),
+]
+Crop = Annotated[str | None, _input("--crop", **_box, help="Use a part of the volume, in voxels.")]
+ReferenceCrop = Annotated[
+    str | None, _input("--crop", **_box, help="Part of the reference that PREDICTION shows.")
+]
+
+# What computes
+
+Model = Annotated[
+    str | None,
+    _model(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        show_default="bundled weights",
+        help="A run, bundled weights by name, a .pt file, or 'classical'.",
+    ),
+]
+Clusters = Annotated[
+    Path | None,
+    _model("--clusters", metavar="FILE", help="Classes that 'cluster' or an earlier 'segment' found."),
+]
+Classes = Annotated[int | None, _model("-k", "--classes", metavar="K", help="How many classes to find.")]
+Config = Annotated[
+    str | None,
+    _model(
+        "-c",
+        "--config",
+        metavar="RECIPE",
+        show_default="maester-quick",
+        help="A recipe by name (see 'fetch list'), or a .toml file.",
+    ),
+]
+Steps = Annotated[int | None, _model("--steps", metavar="N", help="Training steps.")]
+BatchSize = Annotated[int | None, _model("--batch-size", metavar="N", help="Fields of view in one step.")]
+LearningRate = Annotated[float | None, _model("--lr", metavar="RATE", help="Learning rate.")]
+
+Device = Annotated[
+    str,
+    _compute("-d", "--device", metavar="DEVICE", envvar="VEMSEG_DEVICE", help="auto, cpu, cuda, cuda:1."),
+]
+MaxTime = Annotated[
+    str | None,
+    _compute("--max-time", metavar="TIME", help="Finish within 90s, 20min, 1h30 or 23:30 (hours:minutes)."),
+]
+
+# What is written
+
+RunFolder = Annotated[Path | None, _out(metavar="RUN", help="Folder of the run: model, settings, curves.")]
+FeaturesOut = Annotated[Path, _out(metavar="NAME.zarr", help="Where to store the features.")]
+ClustersOut = Annotated[Path, _out(metavar="NAME.safetensors", help="Where to store the classes.")]
+LabelsOut = Annotated[
+    Path | None,
+    _output(
+        "-o",
+        "--out",
+        metavar="LABELS",
+        show_default="VOLUME_seg, here",
+        help="Labels, .tif or .ome.zarr.",
+    ),
+]
+ScoresOut = Annotated[
+    Path | None, _out(metavar="NAME.json", help="Store all scores, with plots beside them.")
+]
+PicturesOut = Annotated[Path, _out(metavar="FOLDER", help="Where to put the pictures.")]
+PhantomOut = Annotated[Path, _output("-o", "--out", metavar="VOLUME", help="A .tif or .ome.zarr.")]
+Overwrite = Annotated[bool, _output("-f", "--overwrite", **_flag, help="Replace what is there.")]
+Json = Annotated[bool, _output("--json", **_flag, help="Print the result as JSON.")]
+FailUnder = Annotated[
+    str | None,
+    _output("--fail-under", metavar="dice=0.6", help="Exit with code 7 if the mean is below."),
+]
+DumpConfig = Annotated[bool, _output("--dump-config", **_flag, help="Print the complete recipe and stop.")]
+
+PhantomShape = Annotated[str, _output("--shape", **_zyx, help="Voxels; one number for a cube.")]
+PhantomVoxelSize = Annotated[str, _output("--voxel-size", **_zyx, help="Voxel size in nm.")]
+PhantomSeed = Annotated[int, _output("--seed", metavar="N", help="Another seed, another cell.")]
+
+At = Annotated[
+    str | None, _output("--at", **_zyx, show_default="the middle", help="Voxel where the planes cross.")
+]
+Style = Annotated[LabelStyle, _output("--style", metavar="HOW", help="Draw labels as fill or contour.")]
+Alpha = Annotated[float, _output("--alpha", metavar="0..1", help="Opacity of a fill.")]
+Slices = Annotated[int, _output("--slices", metavar="N", help="Slices of the montage.")]
+
+# Fine control
+
+Placement = Annotated[
+    PlacementName | None,
+    _advanced(
+        "--placement",
+        metavar="NAME",
+        help="How fields of view cover it: cover-and-stride, expand-stride, whole-slice.",
+    ),
+]
+Kept = Annotated[
+    int | None,
+    _advanced("--kept", metavar="M", help="cover-and-stride: central patches kept along a side."),
+]
+Stride = Annotated[
+    int | None,
+    _advanced("--stride", metavar="S", help="expand-stride: central pixels kept along a side."),
+]
+Sample = Annotated[int | None, _advanced("--sample", metavar="N", help="Vectors to find the classes on.")]
+Restarts = Annotated[
+    int | None, _advanced("--restarts", metavar="N", help="Attempts, of which the best is kept.")
+]
+Seed = Annotated[int | None, _advanced("--seed", metavar="N", help="Same seed, same result.")]
+Settings = Annotated[
+    list[str] | None,
+    _advanced("--set", metavar="TABLE.KEY=VALUE", help="Change a setting of the recipe; may be repeated."),
+]
+
+# Shared by all commands
+
+Verbose = Annotated[bool, _messages("-v", "--verbose", **_flag, help="Say more; show where an error arose.")]
+Quiet = Annotated[bool, _messages("-q", "--quiet", **_flag, help="Only warnings and errors.")]
+Progress = Annotated[
+    ProgressStyle,
+    _messages(
+        "--progress",
+        metavar="HOW",
+        envvar="VEMSEG_PROGRESS",
+        help="auto, rich (a bar), plain (lines) or none.",
+    ),
+]

@@ -1,0 +1,123 @@
+"""The texts of options -> values; a text that is none is a ``UsageError`` that shows how to write one."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vemseg.errors import UsageError
+from vemseg.geometry import ZYX
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+
+
+def settings(given: Sequence[str] | None, shortcuts: Mapping[str, object]) -> list[str]:
+    """Lay the options that have a name of their own over ``--set``, as ``table.key=value``."""
+    return [*(given or ()), *(f"{key}={value}" for key, value in shortcuts.items() if value is not None)]
+
+
+def duration(text: str) -> float:
+    """Read ``90s``, ``20min``, ``1h30``, ``2d`` or ``23:30`` (hours:minutes) as seconds."""
+    clock = re.fullmatch(r"(\d+):([0-5]\d)", text.strip())
+    units = re.fullmatch(
+        r"(?:(?P<d>[\d.]+)d)?(?:(?P<h>[\d.]+)h(?:(?P<rest>\d+)$)?)?(?:(?P<m>[\d.]+)m(?:in)?)?(?:(?P<s>[\d.]+)s)?",
+        re.sub(r"\s", "", text.lower()),
+    )
+    try:
+        if clock:
+            seconds = int(clock[1]) * 3600.0 + int(clock[2]) * 60.0
+        else:
+            parts = {} if units is None else {unit: float(n) for unit, n in units.groupdict("0").items()}
+            weights = {"d": 86400.0, "h": 3600.0, "m": 60.0, "rest": 60.0, "s": 1.0}
+            seconds = sum(n * weights[unit] for unit, n in parts.items())
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise UsageError(f"'{text}' is no time: write 90s, 20min, 1h30, 2d or 23:30 (hours:minutes)")
+    return seconds
+
+
+def shape(text: str) -> ZYX:
+    """Read ``z,y,x``, or one number for a cube."""
+    parts = text.split(",")
+    if len(parts) not in (1, 3) or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"'{text}' is no shape: write z,y,x in voxels, such as 64,256,256, or one number")
+    z, y, x = (int(part) for part in (parts if len(parts) == 3 else parts * 3))
+    return z, y, x
+
+
+def ids(text: str | None) -> list[int]:
+    """Read ``0,5`` as label values."""
+    parts = text.split(",") if text else []
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"'{text}' is no list of labels: write 0,5")
+    return [int(part) for part in parts]
+
+
+def names(text: str | None) -> dict[int, str] | None:
+    """Read ``1=nucleus,2=mitochondria``, or a TOML file of lines such as ``1 = "nucleus"``."""
+    if text is None:
+        return None
+    if "=" not in text:
+        return _names_in(Path(text))
+    return {_label(key, text): value for key, value in _pairs(text, "1=nucleus,2=mitochondria")}
+
+
+def mapping(text: str | None) -> dict[int, int] | None:
+    """Read ``1=2,3=2``: labels 1 and 3 are class 2."""
+    if text is None:
+        return None
+    return {_label(key, text): _label(value, text) for key, value in _pairs(text, "1=2,3=2")}
+
+
+def threshold(text: str, measures: Sequence[str]) -> tuple[str, float]:
+    """Read ``dice=0.6`` as a measure and a value between 0 and 1."""
+    measure, _, value = (part.strip().lower() for part in text.partition("="))
+    try:
+        limit = float(value)
+    except ValueError:
+        limit = -1.0
+    if measure not in measures or not 0 <= limit <= 1:
+        raise UsageError(f"'{text}' is no threshold: write dice=0.6, with one of {', '.join(measures)}")
+    return measure, limit
+
+
+def default_labels(path: str) -> Path:
+    """Return where the labels of an input go where nobody says: this folder, named after the input.
+
+    TIFF stays TIFF; all else becomes OME-Zarr. The place inside a Zarr hierarchy is part of the name:
+    ``cell.zarr/em/s2`` becomes ``cell-em-s2_seg.ome.zarr``.
+    """
+    parts = Path(path).absolute().parts
+    zarr = max((i for i, part in enumerate(parts) if part.endswith(".zarr")), default=len(parts) - 1)
+    stem = re.sub(r"(\.ome)?\.[^.]+$", "", parts[zarr], flags=re.IGNORECASE)
+    suffix = ".tif" if path.lower().endswith(TIFF_SUFFIXES) else ".ome.zarr"
+    return Path("-".join([stem, *parts[zarr + 1 :]]) + f"_seg{suffix}")
+
+
+def _pairs(text: str, example: str) -> list[tuple[str, str]]:
+    found = []
+    for part in text.split(","):
+        key, separator, value = (piece.strip() for piece in part.partition("="))
+        if not (separator and key and value):
+            raise UsageError(f"'{text}' is no list of pairs: write {example}")
+        found.append((key, value))
+    return found
+
+
+def _label(text: str, whole: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"'{text}' in '{whole}' is no label: labels are whole numbers")
+    return int(text)
+
+
+def _names_in(path: Path) -> dict[int, str]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read names from {path}: {error}") from None
+    if not all(isinstance(value, str) for value in table.values()):
+        raise UsageError(f'{path}: each line gives a label its name, such as 1 = "nucleus"')
+    return {_label(key, str(path)): value for key, value in table.items()}

@@ -1,0 +1,74 @@
+"""``vemseg segment``: a volume -> labels."""
+
+from __future__ import annotations
+
+from vemseg.cli import options, parsing, shell
+from vemseg.errors import UsageError
+
+
+def segment(
+    volume: options.VolumeOrFeatures,
+    *,
+    voxel_size: options.VoxelSize = None,
+    crop: options.Crop = None,
+    names: options.Names = None,
+    k: options.Classes = None,
+    model: options.Model = None,
+    clusters: options.Clusters = None,
+    out: options.LabelsOut = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    placement: options.Placement = None,
+    kept: options.Kept = None,
+    stride: options.Stride = None,
+    seed: options.Seed = None,
+    set_: options.Settings = None,
+) -> None:
+    """Divide a volume into K classes; no labels are needed.
+
+    Classes are numbered from the darkest, 1, to the brightest, K. Beside the labels go a picture to check
+    them, a table of volumes, and how they were made. What was begun goes on with the same command.
+    """
+    if clusters is not None and k is not None:
+        raise UsageError("-k and --clusters do not go together: the file holds its number of classes")
+    covering = placement_settings(placement, kept, stride)
+    settings = parsing.settings(set_, {"cluster.k": k, "cluster.seed": seed, **covering})
+    legend = parsing.names(names)
+    from vemseg.pipeline.segment import segment as compute
+
+    with shell.stoppable() as (report, stopped):
+        labels = compute(
+            volume,
+            out or parsing.default_labels(volume),
+            model=model,
+            clusters=clusters,
+            settings=settings,
+            names=legend,
+            voxel_size=voxel_size,
+            crop=crop,
+            device=device,
+            overwrite=overwrite,
+            report=report,
+            stopped=stopped,
+        )
+    shell.result(labels)
+
+
+def placement_settings(
+    placement: options.PlacementName | None, kept: int | None, stride: int | None
+) -> dict[str, object]:
+    """Return what the options on placement set in a recipe.
+
+    Raises
+    ------
+    UsageError
+        Where a number belongs to another placement.
+    """
+    wanted = options.PlacementName
+    for option, number, owner in (
+        ("--kept", kept, wanted.cover_and_stride),
+        ("--stride", stride, wanted.expand_stride),
+    ):
+        if number is not None and placement is not owner:
+            raise UsageError(f"{option} belongs to --placement {owner}: give both")
+    return {"embed.placement": placement, "embed.kept": kept, "embed.stride": stride}

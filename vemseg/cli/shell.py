@@ -1,0 +1,129 @@
+"""What all commands share: verbosity, messages, progress, stopping by signal, exit codes, results."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vemseg.cli import options
+from vemseg.cli.failures import exit_codes
+from vemseg.cli.progress import showing
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from vemseg.pipeline.common import Report, Stopped
+
+
+@dataclass
+class Shell:
+    """How this process speaks to its user; set from the options all commands have."""
+
+    verbose: bool = False
+    quiet: bool = False
+    progress: options.ProgressStyle = options.ProgressStyle.auto
+
+    @functools.cached_property
+    def errors(self) -> Console:
+        """Standard error: all that is no result."""
+        from rich.console import Console
+
+        return Console(stderr=True)
+
+
+_shell = Shell()
+
+
+def set_up(
+    *,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+    progress: options.Progress = options.ProgressStyle.auto,
+) -> None:
+    """Apply the options that stand before a command and after it alike."""
+    _shell.verbose |= verbose
+    _shell.quiet |= quiet
+    if progress is not options.ProgressStyle.auto:
+        _shell.progress = progress
+    _log(logging.DEBUG if _shell.verbose else logging.WARNING if _shell.quiet else logging.INFO)
+
+
+def as_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a function as a command: with the options of ``set_up``, ending in an exit code.
+
+    The command line reads the options from the signature.
+    """
+    own, common = (inspect.signature(f, eval_str=True).parameters.values() for f in (function, set_up))
+    shared = [parameter.name for parameter in common]
+
+    @functools.wraps(function)
+    def command(*args: Any, **given: Any) -> None:
+        set_up(**{name: given.pop(name) for name in shared if name in given})
+        with exit_codes(_shell.verbose):
+            function(*args, **given)
+
+    command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
+    return command
+
+
+@contextmanager
+def reporting() -> Iterator[Report]:
+    """Yield what the pipeline says its progress to."""
+    style = options.ProgressStyle.none if _shell.quiet else _shell.progress
+    with showing(style, _shell.errors) as report:
+        yield report
+
+
+@contextmanager
+def stoppable() -> Iterator[tuple[Report, Stopped]]:
+    """Yield what the pipeline says its progress to, and what tells it that SIGTERM or SIGUSR1 came."""
+    from vemseg.run import StopSignal
+
+    with StopSignal() as signal, reporting() as report:
+        yield report, lambda: signal.requested
+
+
+def result(*lines: str | Path) -> None:
+    """Print results, one per line, to standard output: paths as they are, whatever bytes they hold."""
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def show(renderable: RenderableType, *, as_result: bool) -> None:
+    """Print a table: to standard output where it is what was asked for, else to standard error."""
+    from rich.console import Console
+
+    if as_result:
+        console = Console()
+        with console.capture() as shown:
+            console.print(renderable)
+        result(shown.get().rstrip("\n"))
+    elif not _shell.quiet:
+        _shell.errors.print(renderable)
+
+
+class _Messages(logging.Handler):
+    """Log messages as plain lines, above the progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        _shell.errors.print(f"{prefix}{record.getMessage()}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _log(level: int) -> None:
+    """Show this package's messages from a level on, and other packages' where they matter."""
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Messages) for handler in root.handlers):
+        root.addHandler(_Messages())
+    root.setLevel(logging.WARNING if _shell.verbose else logging.ERROR)
+    logging.getLogger("vemseg").setLevel(level)

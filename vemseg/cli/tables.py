@@ -1,0 +1,129 @@
+"""Results for people to read: scores, and what is at hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from vemseg.metrics import Scores
+    from vemseg.pipeline.evaluate import Evaluation
+
+PROTOCOLS = {
+    "identity": "labels taken as classes",
+    "hungarian": "one label for each class, the rest left out",
+    "majority": "each label given to the class it overlaps most",
+    "greedy": "labels merged for the best mean Dice",
+    "manual": "labels merged as --map says",
+}
+"""What a protocol does."""
+
+COLUMNS = {
+    "Dice": "dice",
+    "IoU": "iou",
+    "sens.": "sensitivity",
+    "prec.": "precision",
+    "acc.": "accuracy",
+}
+"""Head of a column -> measure."""
+
+
+def score_tables(found: Evaluation) -> Group:
+    """Return a table for each protocol, and which of them look at the reference."""
+    from rich.console import Group
+    from rich.text import Text
+
+    sighted = [scores.assignment.name for scores in found.tables if scores.assignment.uses_reference]
+    note = f"Matched by looking at the reference, so upper bounds for unseen data: {', '.join(sighted)}."
+    return Group(
+        *(_score_table(scores, found) for scores in found.tables), *([Text(note)] if sighted else [])
+    )
+
+
+def _score_table(scores: Scores, found: Evaluation) -> Table:
+    """Return a row for each class, then the mean of the present ones."""
+    protocol, lost = scores.assignment.name, scores.unassigned_voxels
+    table = _table(f"{protocol}: {PROTOCOLS[protocol]}")
+    table.add_column("class", no_wrap=True, max_width=28)
+    table.add_column("labels", min_width=9)
+    for head in ("voxels", *COLUMNS):
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, labels, share, measures in _rows(scores, found):
+        table.add_row(name, labels, share, *measures)
+    means = [_number(scores.mean(measure)) for measure in COLUMNS.values()]
+    table.add_section()
+    table.add_row(f"mean of {len(scores.present)}", "", "", *means, style="bold")
+    if lost:
+        table.add_row("in no class", "", f"{lost / found.voxels:.1%}")
+    return table
+
+
+def _rows(scores: Scores, found: Evaluation) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Yield name, labels, share of the voxels and measures of each class that either side holds."""
+    for i in range(len(found.classes)):
+        if not (scores.reference_voxels[i] or scores.predicted_voxels[i]):
+            continue
+        labels = [str(found.clusters[p]) for p, g in scores.assignment.mapping.items() if g == i]
+        share = f"{scores.reference_voxels[i] / found.voxels:.1%}"
+        measures = [_number(float(getattr(scores, measure)[i])) for measure in COLUMNS.values()]
+        unnamed = f"class {found.classes[i]}"
+        name = unnamed if scores.names[i] == unnamed else f"{found.classes[i]} {scores.names[i]}"
+        yield name, ", ".join(labels) or "none", share, measures
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """Return what comes with the package: weights, recipes, the practice volume."""
+    from vemseg.catalog import bundled_weights
+    from vemseg.recipe import load_recipe, shipped
+    from vemseg.run import Run
+
+    found = [
+        {
+            "kind": "weights",
+            "name": name,
+            "about": Run.open(path).recipe.description,
+            "megabytes": round((path / "model.safetensors").stat().st_size / 1e6, 1),
+            "path": str(path),
+        }
+        for name, path in bundled_weights().items()
+    ]
+    found += [
+        {"kind": "recipe", "name": name, "about": load_recipe(name).description, "path": str(path)}
+        for name, path in shipped().items()
+    ]
+    about = "A synthetic cell with exact labels: vemseg fetch phantom"
+    return [*found, {"kind": "volume", "name": "phantom", "about": about}]
+
+
+def catalogue_table(entries: list[dict[str, Any]]) -> Table:
+    """Return what ``catalogue`` found as a table."""
+    table = _table(None, "what", "name", "about")
+    for entry in entries:
+        size = f" ({entry['megabytes']} MB)" if "megabytes" in entry else ""
+        table.add_row(entry["kind"], entry["name"], f"{entry['about']}{size}")
+    return table
+
+
+def as_json(value: Any) -> str:
+    """Return JSON for a program to read."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _table(title: str | None, *columns: str) -> Table:
+    """Return an empty table, light enough for 80 columns."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
