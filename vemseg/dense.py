@@ -40,7 +40,7 @@ SAME_VOXEL_SIZE = 0.1
 """A volume within this fraction of the model's voxel size is not resampled."""
 
 STRIP_BYTES = 2**26
-CELLS_AT_LEAST = 128
+CELLS_AT_LEAST = 64
 DENSE_CELL: ZYX = (16, 32, 32)
 BOX_BYTES = 2**27
 
@@ -186,6 +186,21 @@ class DenseEncoder:
     intensity: Intensity
     device: torch.device
     batch: int
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return int(self.encoder.dim)
+
+    @property
+    def shape(self) -> ZYX:
+        """Number of lattice points along each axis."""
+        return self.layout.shape
+
+    @property
+    def in_cubes(self) -> bool:
+        """Whether boxes should be near-cubes, because their context reaches across planes too."""
+        return self.encoder.halo is not None and self.encoder.halo[0] > 0
 
     def with_encoder(self, encoder: Any) -> DenseEncoder:
         """Return the same placement with another encoder of the same fields of view."""
@@ -340,6 +355,17 @@ class StoredVectors:
     """Vectors read back instead of computed; labels from them are those of the encoder that made them."""
 
     features: Features
+    in_cubes = False
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.features.dim
+
+    @property
+    def shape(self) -> ZYX:
+        """Number of lattice points along each axis."""
+        return self.features.shape
 
     def values(self, cells: Box, head: Head) -> Tensor:
         """Return what a head makes of the vectors of a box of lattice points."""

@@ -170,7 +170,7 @@ class FovStream:
         return Draw(slot, axis, plane, corner, start, extent, flip, quarter & self.settings.rotate90)
 
     def _zoom(self, u: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Choose the part (start, size) of the field of view to enlarge, rows and columns (SYSTEMS 2.3)."""
+        """Choose the part (start, size) of the field of view to enlarge, rows and columns."""
         fov, least = float(self.fov), max(1.0, self.settings.crop_min * self.fov)
         match self.settings.crop:
             case "isotropic":
@@ -233,13 +233,18 @@ class FovStream:
         return slots
 
     def _usable_axes(self, slot: _Slot) -> list[int]:
-        """Return the axes across planes that are sharp and at least half a field of view wide."""
+        """Return the axes across sharp planes that are a field of view wide, or else half of one.
+
+        Narrower planes are mirrored at their borders to fill the field of view, which nature does not do;
+        they serve where there is nothing better.
+        """
         size = self.sources[slot.source].volume.voxel_size
         axes = [0, 1, 2] if self.settings.axes != "xy" else [sharp_axis(size)]
         if self.settings.axes == "auto" and is_anisotropic(size):
             axes = [sharp_axis(size)]
         extents = {axis: [n for k, n in enumerate(slot.box.shape) if k != axis] for axis in axes}
-        usable = [axis for axis in axes if min(extents[axis]) >= self.fov / 2]
+        whole = [axis for axis in axes if min(extents[axis]) >= self.fov]
+        usable = whole or [axis for axis in axes if min(extents[axis]) >= self.fov / 2]
         if not usable:
             name, shape = self.sources[slot.source].volume.name, slot.box.shape
             raise InputError(

@@ -32,6 +32,8 @@ from vemseg.recipe import TrainTable
 from vemseg.run import Run, load_tensors, save_tensors
 
 PREVIEWS = 6
+SMOOTHING = 0.8
+"""Of the curve, whose points are means over ``train.log_every`` steps already."""
 
 
 class Objective(Protocol):
@@ -175,7 +177,6 @@ class Trainer:
         self.optimiser = MasterAdamW(objective, settings)
         if run.checkpoint.exists():
             self._resume()
-        run.truncate_metrics(self.step)
 
     @property
     def fraction(self) -> float:
@@ -262,7 +263,7 @@ class Trainer:
         metrics = self.run.read_metrics()
         if metrics:
             steps, losses, lr = (np.array([m[key] for m in metrics]) for key in ("step", "loss", "lr"))
-            drawing.save(drawing.curve(steps, losses, lr=lr), self.run.path / "curve.png")
+            drawing.save(drawing.curve(steps, losses, SMOOTHING, lr), self.run.path / "curve.png")
         if hasattr(self.objective, "preview"):
             images = self.stream.batch(self.step, self.settings.batch)[:PREVIEWS]
             shown = self.objective.preview(images, step_generator(self.settings.seed, self.step))
@@ -279,6 +280,7 @@ class Trainer:
                 buffer.copy_(tensors[f"buffer.{name}"])
         self.step, self.elapsed = int(state["step"]), float(state["seconds"])
         self._losses = [torch.tensor(loss, device=self.stream.device) for loss in state.get("losses", [])]
+        self.run.truncate_metrics(self.step)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -18,7 +18,7 @@ def evaluate(
     mask: options.Mask = None,
     ignore: options.Ignore = None,
     mapping: options.Map = None,
-    names: options.Names = None,
+    names: options.EvaluateNames = None,
     crop: options.ReferenceCrop = None,
     out: options.ScoresOut = None,
     json: options.Json = False,

@@ -62,8 +62,8 @@ def cluster(
     settings = parsing.settings(set_, shortcuts)
     from vemseg.features import Features
     from vemseg.pipeline.features import cluster as compute
-    from vemseg.recipe import override, recipe_of
+    from vemseg.recipe import override, parse_recipe
 
-    recipe = recipe_of(Features(features[0]).attributes["recipe"], str(features[0]))
+    recipe = parse_recipe(Features(features[0]).attributes["recipe"], str(features[0]))
     table = override(recipe, settings).cluster
     shell.result(compute(features, out, table, overwrite=overwrite))

@@ -78,6 +78,14 @@ Names = Annotated[
     str | None,
     _input("--names", metavar="1=nucleus,...", help="Names of the labels, or a .toml file of them."),
 ]
+ReferenceNames = Annotated[
+    str | None,
+    _input("--reference-names", metavar="1=nucleus,...", help="Names of the reference's classes."),
+]
+EvaluateNames = Annotated[
+    str | None,
+    _input("--names", "--reference-names", metavar="1=nucleus,...", help="Names of the reference's classes."),
+]
 VoxelSize = Annotated[
     str | None,
     _input("--voxel-size", **_zyx, help="Voxel size in nm, where the file has none or a wrong one."),

@@ -123,17 +123,25 @@ def showing(style: ProgressStyle, console: Console) -> Iterator[Report]:
 @contextmanager
 def _bars(console: Console) -> Iterator[Report]:
     """Yield a report that draws a bar per stage; finished ones stay."""
-    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich import progress
     from rich.table import Column
+    from rich.text import Text
 
-    one_line = Column(no_wrap=True, overflow="ellipsis")
-    tasks: dict[str, tuple[TaskID, Pace]] = {}
-    with Progress(
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=16),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}", markup=False, table_column=one_line),
+    class Detail(progress.ProgressColumn):
+        """The rest of the line; the only part that is cut where the terminal is narrow."""
+
+        def render(self, task: progress.Task) -> Text:
+            """Return what the stage says."""
+            return Text(task.fields["detail"], no_wrap=True, overflow="ellipsis")
+
+    rigid = Column(no_wrap=True)
+    tasks: dict[str, tuple[progress.TaskID, Pace]] = {}
+    with progress.Progress(
+        progress.TextColumn("{task.description:<10}", table_column=rigid),
+        progress.BarColumn(bar_width=16, table_column=rigid),
+        progress.TaskProgressColumn(table_column=rigid),
+        progress.TimeElapsedColumn(table_column=rigid),
+        Detail(),
         console=console,
     ) as bars:
         starting = bars.add_task("starting", total=None, detail="")

@@ -11,6 +11,7 @@ def render(
     labels: options.Labels = None,
     reference: options.ReferenceToDraw = None,
     names: options.Names = None,
+    reference_names: options.ReferenceNames = None,
     voxel_size: options.VoxelSize = None,
     crop: options.Crop = None,
     out: options.PicturesOut,
@@ -24,7 +25,7 @@ def render(
 
     Three planes through a point, a montage through the stack, and labels beside the reference.
     """
-    legend = parsing.names(names)
+    legend, classes = parsing.names(names), parsing.names(reference_names)
     from vemseg.pipeline.render import render as compute
 
     with shell.reporting() as report:
@@ -34,6 +35,7 @@ def render(
             labels=labels,
             reference=reference,
             names=legend,
+            reference_names=classes,
             voxel_size=voxel_size,
             crop=crop,
             at=at,

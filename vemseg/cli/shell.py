@@ -92,9 +92,9 @@ def stoppable() -> Iterator[tuple[Report, Stopped]]:
 
 def result(*lines: str | Path) -> None:
     """Print results, one per line, to standard output: paths as they are, whatever bytes they hold."""
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    text = "".join(f"{line}\n" for line in lines)
+    sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "surrogateescape"))
+    sys.stdout.buffer.flush()
 
 
 def show(renderable: RenderableType, *, as_result: bool) -> None:

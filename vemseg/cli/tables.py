@@ -111,7 +111,7 @@ def catalogue_table(entries: list[dict[str, Any]]) -> Table:
 
 def as_json(value: Any) -> str:
     """Return JSON for a program to read."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, indent=2, allow_nan=False)
 
 
 def _table(title: str | None, *columns: str) -> Table:
@@ -126,4 +126,4 @@ def _table(title: str | None, *columns: str) -> Table:
 
 
 def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"
+    return "-" if math.isnan(value) else f"{value:.3f}"

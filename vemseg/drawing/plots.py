@@ -23,6 +23,8 @@ CELL = 0.5
 WRITTEN = 0.17
 """Cells lower than this have no number; a colour bar stands beside the matrix instead."""
 
+LOG_RATIO = 8.0
+"""Losses that fall by more than this are drawn on a logarithmic axis."""
 LIGHT = 170
 """Lines of a colour brighter than this get a dark rim, to be seen on white."""
 
@@ -93,6 +95,7 @@ def curve(
         Learning rate, drawn against an axis of its own on the right.
     """
     figure, axes = _plot_axes("training step", "loss")
+    _log_scale_where_it_pays(axes, losses)
     named = losses if isinstance(losses, Mapping) else {"loss": losses}
     handles = []
     for (name, values), colour in zip(named.items(), _line_colours(len(named)), strict=True):
@@ -143,6 +146,15 @@ def slice_dice(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_above(axes, axes.lines)
     return figure
+
+
+def _log_scale_where_it_pays(axes: Axes, losses: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
+    """Take a logarithmic axis for positive losses that fall by more than ``LOG_RATIO``."""
+    parts = losses.values() if isinstance(losses, Mapping) else [losses]
+    values = np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in parts])
+    values = values[np.isfinite(values)]
+    if values.size and values.min() > 0 and values.max() > LOG_RATIO * values.min():
+        axes.set_yscale("log")
 
 
 def moving_average(values: NDArray[np.float64], smoothing: float) -> NDArray[np.float64]:

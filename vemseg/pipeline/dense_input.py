@@ -27,6 +27,9 @@ from vemseg.volume import Volume
 
 log = logging.getLogger("vemseg")
 
+BATCH = {"cpu": 8, "cuda": 1024}
+"""Fields of view per pass where the recipe leaves it open: what stays in a CPU's cache, what fills a GPU."""
+
 
 def lay_model(model: Model, volume: Volume, device: str) -> DenseEncoder:
     """Load a model and lay it over a volume whose sharp plane is (y, x)."""
@@ -38,7 +41,8 @@ def lay_model(model: Model, volume: Volume, device: str) -> DenseEncoder:
     if grid.volume is not volume:
         factors = ", ".join(f"{factor:.3g}" for factor in grid.factors)
         log.info("%s: resampled by %s (z, y, x) to the model's voxel size", volume.name, factors)
-    return DenseEncoder(encoder, grid, layout, intensity, target, model.recipe.embed.batch)
+    batch = model.recipe.embed.batch or BATCH.get(target.type, BATCH["cuda"])
+    return DenseEncoder(encoder, grid, layout, intensity, target, batch)
 
 
 def placements(encoder: Any, table: EmbedTable) -> tuple[Placement, Placement, Placement]:

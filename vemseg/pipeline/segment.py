@@ -46,6 +46,9 @@ from vemseg.volume import LabelStore, Volume, check_output, finish_labels, parti
 from vemseg.volume.publish import remove
 
 BLOCK_VOXELS = 2**23
+LEAST_VOXELS = 2**16
+BLOCK_BYTES = 2**28
+"""Bounds of a block: its voxels, and the bytes of what is held of it on the lattice (scores; features in 3-D)."""
 
 Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
 """Slices across z, y and x: (y, x), (z, x), (z, y)."""
@@ -57,8 +60,8 @@ class Subject:
 
     Attributes
     ----------
-    volume : Volume or None
-        The grey volume; None where stored features are segmented and their volume is gone.
+    volume : Volume
+        The grey volume.
     vectors : DenseEncoder or StoredVectors
         In the orientation whose sharp plane is (y, x).
     order : (int, int, int)
@@ -77,10 +80,12 @@ class Subject:
     inputs: list[Path]
     parents: list[Path]
 
-    @property
-    def halo(self) -> bool:
-        """Whether blocks should be cubes because their context reaches along z too."""
-        return isinstance(self.vectors, DenseEncoder) and bool((self.vectors.encoder.halo or (0,))[0])
+    def block_shape(self, k: int) -> ZYX:
+        """Return the voxels to segment at a time into ``k`` classes."""
+        density = np.prod(self.vectors.shape) / np.prod(self.volume.shape)
+        channels = k + (self.vectors.dim if self.vectors.in_cubes else 0)
+        voxels = min(BLOCK_VOXELS, max(LEAST_VOXELS, int(BLOCK_BYTES / (4 * channels * density))))
+        return block_shape(self.volume.shape, self.order, self.vectors.in_cubes, voxels)
 
 
 def segment(
@@ -289,7 +294,7 @@ def _stream(
     if directory.exists():
         store = LabelStore.open(directory)
     else:
-        shape = block_shape(volume.shape, subject.order, subject.halo)
+        shape = subject.block_shape(clusterer.k)
         store = LabelStore.create(directory, volume.shape, shape, voxel_size=volume.voxel_size)
 
     def work(box: Box) -> list[int]:
@@ -307,8 +312,8 @@ def _stream(
     return store, np.sum(counts, axis=0)
 
 
-def block_shape(shape: ZYX, order: ZYX, cubes: bool) -> ZYX:
-    """Return the voxels to compute at a time, about ``BLOCK_VOXELS``.
+def block_shape(shape: ZYX, order: ZYX, cubes: bool, voxels: int) -> ZYX:
+    """Return the edges of the blocks to compute at a time.
 
     Parameters
     ----------
@@ -318,15 +323,17 @@ def block_shape(shape: ZYX, order: ZYX, cubes: bool) -> ZYX:
         Its axes, the one across the sharp plane first.
     cubes : bool
         Near-cubes, where context is needed along all axes; slabs of whole sharp planes else.
+    voxels : int
+        About how many; a single plane may hold more.
     """
     block = [1, 1, 1]
     if cubes:
-        edge = round(BLOCK_VOXELS ** (1 / 3) / 32) * 32
+        edge = max(32, round(voxels ** (1 / 3) / 32) * 32)
         wanted = dict.fromkeys(range(3), edge)
     else:
         across, *plane = order
         sides = {axis: min(shape[axis], 2048) for axis in plane}
-        thickness = max(1, min(64, BLOCK_VOXELS // (sides[plane[0]] * sides[plane[1]])))
+        thickness = max(1, min(64, voxels // (sides[plane[0]] * sides[plane[1]])))
         wanted = {across: thickness} | sides
     for axis in range(3):
         parts = -(-shape[axis] // wanted[axis])

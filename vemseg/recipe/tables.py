@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import Field, model_validator
 
-from vemseg.recipe.base import Count, Natural, Positive, Share, Table, multiple, require
+from vemseg.recipe.base import Count, Natural, Positive, Seed, Share, Table, multiple, require
 from vemseg.recipe.models import MaesterTable, ModelTable
 
 
@@ -105,7 +105,7 @@ class TrainTable(Table):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     betas: tuple[Share, Share] = (0.9, 0.999)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    seed: Natural = 0
+    seed: Seed = 0
     log_every: Count = 50
     checkpoint_minutes: Positive = 10.0
     picture_every: Count = 1000
@@ -130,13 +130,13 @@ class EmbedTable(Table):
     stride : int
         Central pixels kept along a side (expand-stride), a multiple of the patch.
     batch : int
-        Fields of view in one pass.
+        Fields of view in one pass; 0 takes what suits the device.
     """
 
     placement: Literal["cover-and-stride", "expand-stride", "whole-slice"] = "expand-stride"
     kept: Count = 4
     stride: Count = 40
-    batch: Count = 64
+    batch: Natural = 0
 
 
 class ClusterTable(Table):
@@ -162,7 +162,7 @@ class ClusterTable(Table):
     sample: Count = 500_000
     restarts: Count = 10
     max_iterations: Count = 300
-    seed: Natural = 0
+    seed: Seed = 0
     standardise: bool = False
 
     @model_validator(mode="after")
