@@ -178,7 +178,10 @@ def test_diagnose(inside):
         (["segment", "-k", "4"], "Missing argument"),
         (["segment", "cell.tif", "--clases", "4"], "No such option"),
         (["segment", "cell.tif", "-k", "4", "--clusters", "c.safetensors"], "do not go together"),
-        (["segment", "cell.tif", "--kept", "4"], "--placement cover-and-stride"),
+        (
+            ["segment", "cell.tif", "--placement", "whole-slice", "--kept", "4"],
+            "--placement cover-and-stride",
+        ),
         (["segment", "cell.tif", "-m", "classical", "-k", "300"], "cluster.k must be at most 255, not 300"),
         (["segment", "cell.tif", "-m", "classical", "--names", "nucleus"], "cannot read names"),
         (["segment", "cell.tif", "-m", "classical", "-o", "labels.png"], ".tif or .ome.zarr"),
@@ -413,16 +416,18 @@ def test_names_maps_ids_shapes(tmp_path):
             read(text)
 
 
-def test_options_of_a_placement_need_it():
+def test_options_of_a_placement_name_it():
     cover, expand = PlacementName.cover_and_stride, PlacementName.expand_stride
     assert placement_settings(cover, 2, None)["embed.kept"] == 2
-    assert parsing.settings(["a.b=c"], placement_settings(expand, None, 20)) == [
+    assert parsing.settings(["a.b=c"], placement_settings(None, None, 20)) == [
         "a.b=c",
         "embed.placement=expand-stride",
         "embed.stride=20",
     ]
-    for wrong in [(None, 2, None), (expand, 2, None), (cover, None, 20)]:
-        with pytest.raises(UsageError, match="give both"):
+    assert placement_settings(None, 2, None)["embed.placement"] is cover
+    assert not any(placement_settings(None, None, None).values())
+    for wrong in [(expand, 2, None), (cover, None, 20), (None, 2, 20)]:
+        with pytest.raises(UsageError, match="belongs to"):
             placement_settings(*wrong)
 
 

@@ -325,7 +325,7 @@ def test_interpolation_goes_by_strips_of_bounded_size(monkeypatch):
     scores = torch.from_numpy(rng.normal(size=(3, 9, 7, 4)).astype(np.float32))
     axes = interpolations(tuple(np.arange(n) * 3.0 for n in (3, 9, 7)), Box.whole((7, 25, 19)))
     whole = argmax_interpolated(scores, axes)
-    monkeypatch.setattr(vemseg.dense, "STRIP_BYTES", 3000)
+    monkeypatch.setattr(vemseg.dense.scores, "STRIP_BYTES", 3000)
     assert max(strip.nbytes for _, _, strip in interpolated(scores, axes)) <= 3000
     np.testing.assert_array_equal(argmax_interpolated(scores, axes), whole)
 
@@ -395,7 +395,7 @@ def store(dense, path, box_bytes):
         "cell": list(layout.cell),
     }
     dim = dense.encoder.dim
-    shape = lattice_boxes(layout.shape, layout.cell, dim * vemseg.dense.BOX_BYTES // box_bytes)
+    shape = lattice_boxes(layout.shape, layout.cell, dim * vemseg.dense.sample.BOX_BYTES // box_bytes)
     features = Features.create(path, layout.positions, dim, shape, attributes)
     boxes = list(Box.whole(layout.shape).split(features.box_shape))
     assert len(boxes) > 1
@@ -476,7 +476,7 @@ def test_samples_are_distinct_points_as_many_as_asked_for(cell, n):
     known = set(INSIDE.split(cell))
     assert {part.cells for part in sample} <= known
     if n >= 1000:
-        assert len(sample) >= min(len(known), 100)
+        assert len(sample) >= min(len(known), vemseg.dense.CELLS_AT_LEAST)
 
 
 def test_samples_depend_on_the_seed_alone():
@@ -499,7 +499,7 @@ def test_samples_favour_no_place():
 @pytest.mark.parametrize("shape", [(3, 500, 700), (1, 2, 3), (40, 90, 90)], ids=str)
 @pytest.mark.parametrize("cell", [(1, 8, 8), (1, 20, 20), (16, 32, 32)], ids=str)
 def test_stored_boxes_are_whole_cells_of_bounded_size(shape, cell, monkeypatch):
-    monkeypatch.setattr(vemseg.dense, "BOX_BYTES", 2**21)
+    monkeypatch.setattr(vemseg.dense.sample, "BOX_BYTES", 2**21)
     box = lattice_boxes(shape, cell, 16)
     for edge, n, c in zip(box, shape, cell, strict=True):
         assert edge == n or edge % c == 0

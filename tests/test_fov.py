@@ -105,9 +105,10 @@ def test_intensities_lie_between_0_and_1(crop, crop_min):
     assert batch.max() <= 1 + 1e-6
 
 
-def test_a_volume_thinner_than_the_field_of_view_is_mirrored():
-    thin = source((14, 40, 40))
-    made = stream_of(thin, crop="off", flips="off", rotate90=False)
+def test_planes_thinner_than_the_field_of_view_serve_only_where_there_are_no_others():
+    whole = stream_of(source((14, 40, 40)), crop="off", flips="off", rotate90=False)
+    assert set(whole.draw(0, 64).axis) == {0}
+    made = stream_of(source((14, 16, 40)), crop="off", flips="off", rotate90=False)
     draw = made.draw(0, 64)
     assert set(draw.axis) == {0, 1, 2}
     batch = made.batch(0, 64)[:, 0, 0]
@@ -248,8 +249,10 @@ def test_planes_are_taken_across_the_axes_asked_for(voxel_size, axes, expected):
 
 
 def test_axes_whose_planes_are_too_narrow_are_left_out():
-    assert set(stream_of(source((F // 2 - 1, 40, 40))).draw(0, 200).axis) == {0}
-    assert set(stream_of(source((F // 2, 40, 40))).draw(0, 200).axis) == {0, 1, 2}
+    assert set(stream_of(source((F - 1, 40, 40))).draw(0, 200).axis) == {0}
+    assert set(stream_of(source((F, 40, 40))).draw(0, 200).axis) == {0, 1, 2}
+    assert set(stream_of(source((F // 2 - 1, 15, 40))).draw(0, 200).axis) == {0}
+    assert set(stream_of(source((F // 2, 15, 40))).draw(0, 200).axis) == {0, 1, 2}
 
 
 # Augmentation

@@ -2,19 +2,23 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from vemseg import pipeline
 from vemseg.catalog import bundled_weights
 from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.phantom import Phantom
+from vemseg.pipeline import segment as segmenting
+from vemseg.pipeline.evaluate import evaluate
+from vemseg.pipeline.features import cluster, embed
+from vemseg.pipeline.fetch import fetch_phantom
+from vemseg.pipeline.render import render
+from vemseg.pipeline.train import train
 from vemseg.recipe import ClusterTable, load_recipe
 from vemseg.run import Run
 from vemseg.volume import open_volume
@@ -55,18 +59,18 @@ def save(path, array, voxel_size=(16.0, 16.0, 16.0)):
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
-    return pipeline.fetch_phantom(folder / "cell.tif", SHAPE, 3, (16.0, 16.0, 16.0), False)
+    return fetch_phantom(folder / "cell.tif", SHAPE, 3, (16.0, 16.0, 16.0), False)
 
 
 @pytest.fixture(scope="module")
 def model(phantom, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "tiny"
     recipe = load_recipe("maester-quick", TINY)
-    return str(pipeline.train([str(phantom[0])], out, recipe, report=quiet, stopped=never))
+    return str(train([str(phantom[0])], out, recipe, report=quiet, stopped=never))
 
 
 def segment(path, out, **options):
-    return pipeline.segment(str(path), out, report=quiet, stopped=never, **options)
+    return segmenting.segment(str(path), out, report=quiet, stopped=never, **options)
 
 
 def labels_of(path):
@@ -117,12 +121,12 @@ def test_stages_apart_give_the_labels_of_one_go(phantom, model, tmp_path, name):
     chosen = model if name == "tiny" else "classical"
     settings = ["cluster.sample=3000", "cluster.k=4"]
     whole = segment(phantom[0], tmp_path / "whole.tif", model=chosen, settings=settings)
-    features = pipeline.embed(
+    features = embed(
         str(phantom[0]), tmp_path / "f.zarr", model=chosen, settings=settings, report=quiet, stopped=never
     )
     stored = Features(features)
     table = ClusterTable(k=4, sample=3000, standardise=name == "classical")
-    clusters = pipeline.cluster([features], tmp_path / "c.safetensors", table)
+    clusters = cluster([features], tmp_path / "c.safetensors", table)
     apart = segment(phantom[0], tmp_path / "apart.ome.zarr", model=chosen, clusters=clusters)
     from_features = segment(features, tmp_path / "features.tif", clusters=clusters)
     np.testing.assert_array_equal(labels_of(apart), labels_of(whole))
@@ -142,7 +146,7 @@ def test_same_command_twice_does_nothing_and_other_settings_are_refused(phantom,
 
 
 def test_a_stopped_segmentation_goes_on_and_gives_the_same(phantom, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["vemseg.pipeline.segment"], "BLOCK_VOXELS", 61 * 83)
+    monkeypatch.setattr(segmenting, "BLOCK_VOXELS", 61 * 83)
     whole = labels_of(segment(phantom[0], tmp_path / "whole.tif", model=model))
     out = tmp_path / "seg.tif"
     asked = []
@@ -152,7 +156,7 @@ def test_a_stopped_segmentation_goes_on_and_gives_the_same(phantom, model, tmp_p
         return len(asked) > 2
 
     with pytest.raises(Interrupted):
-        pipeline.segment(str(phantom[0]), out, model=model, report=quiet, stopped=after_two)
+        segmenting.segment(str(phantom[0]), out, model=model, report=quiet, stopped=after_two)
     assert not out.exists()
     assert len(list((tmp_path / "seg.tif.partial" / "done").glob("*.json"))) == 2
     with pytest.raises(OutputExistsError, match="begun earlier"):
@@ -211,7 +215,7 @@ def test_volumes_smaller_than_a_field_of_view(model, tmp_path):
 
 
 def test_evaluate_prints_both_protocols_and_writes_them(phantom, tmp_path):
-    found = pipeline.evaluate(str(phantom[1]), str(phantom[1]), out=tmp_path / "m.json", report=quiet)
+    found = evaluate(str(phantom[1]), str(phantom[1]), out=tmp_path / "m.json", report=quiet)
     assert [s.assignment.name for s in found.tables] == ["hungarian", "majority", "greedy"]
     present = [c for c in found.classes if c != 0]
     for scores in found.tables:
@@ -227,38 +231,38 @@ def test_evaluate_by_hand(tmp_path):
     wanted = np.array([[[5, 5, 5, 7], [7, 7, 7, 7]]], np.uint8)
     mask = np.array([[[1, 1, 1, 1], [1, 1, 1, 0]]], np.uint8)
     paths = [save(tmp_path / f"{n}.tif", a) for n, a in (("p", predicted), ("w", wanted), ("m", mask))]
-    found = pipeline.evaluate(paths[0], paths[1], mask=paths[2], mapping={1: 5, 2: 5, 3: 7}, report=quiet)
+    found = evaluate(paths[0], paths[1], mask=paths[2], mapping={1: 5, 2: 5, 3: 7}, report=quiet)
     manual = {s.assignment.name: s for s in found.tables}["manual"]
     assert manual.dice.tolist() == pytest.approx([2 * 3 / (4 + 3), 2 * 2 / (2 + 4)])
     hungarian = found.tables[0]
     assert hungarian.dice.tolist() == pytest.approx([2 * 2 / (2 + 3), 2 * 2 / (2 + 4)])
-    ignored = pipeline.evaluate(paths[0], paths[1], ignore=[7], report=quiet)
+    ignored = evaluate(paths[0], paths[1], ignore=[7], report=quiet)
     assert ignored.voxels == 3
 
 
 def test_evaluate_refuses_what_does_not_fit(phantom, tmp_path):
     small = save(tmp_path / "small.tif", np.ones((2, 3, 4), np.uint8))
     with pytest.raises(InputError, match="shape"):
-        pipeline.evaluate(small, str(phantom[1]), report=quiet)
+        evaluate(small, str(phantom[1]), report=quiet)
     with pytest.raises(InputError, match="no voxel is left"):
-        pipeline.evaluate(small, small, ignore=[1], report=quiet)
+        evaluate(small, small, ignore=[1], report=quiet)
     grey = save(tmp_path / "grey.tif", np.ones((2, 3, 4), np.float32))
     with pytest.raises(InputError, match="integers"):
-        pipeline.evaluate(grey, small, report=quiet)
+        evaluate(grey, small, report=quiet)
     with pytest.raises(InputError, match="names labels"):
-        pipeline.evaluate(small, small, mapping={9: 1}, report=quiet)
+        evaluate(small, small, mapping={9: 1}, report=quiet)
 
 
 def test_render_draws_what_it_is_given(phantom, tmp_path):
     grey, labels = map(str, phantom)
-    alone = pipeline.render(grey, tmp_path / "a", report=quiet)
+    alone = render(grey, tmp_path / "a", report=quiet)
     assert [p.name for p in alone] == ["cell_planes.png", "cell_montage.png"]
-    full = pipeline.render(grey, tmp_path / "b", labels=labels, reference=labels, at="2,20,30", report=quiet)
+    full = render(grey, tmp_path / "b", labels=labels, reference=labels, at="2,20,30", report=quiet)
     assert full[-1].name == "cell_comparison.png" and all(p.stat().st_size > 10_000 for p in full)
     with pytest.raises(OutputExistsError):
-        pipeline.render(grey, tmp_path / "a", report=quiet)
+        render(grey, tmp_path / "a", report=quiet)
     with pytest.raises(UsageError, match="outside"):
-        pipeline.render(grey, tmp_path / "c", at="99,0,0", report=quiet)
+        render(grey, tmp_path / "c", at="99,0,0", report=quiet)
     assert not (tmp_path / "c").exists()
 
 
@@ -279,7 +283,7 @@ def test_bad_volumes_leave_nothing(model, tmp_path):
         segment(save(tmp_path / "c.tif", np.full(SHAPE, 7, np.uint8)), tmp_path / "x.tif", model=model)
     bad = Phantom(SHAPE, 3).read(Box.whole(SHAPE)).astype(np.float32)
     bad[2] = np.nan
-    with pytest.raises(InputError, match="(?i)not-a-number|nan|infinite"):
+    with pytest.raises(InputError, match=r"(?i)not-a-number|nan|infinite"):
         segment(save(tmp_path / "n.tif", bad), tmp_path / "x.tif", model=model)
     with pytest.raises(UsageError, match="sample of"):
         segment(

@@ -77,9 +77,12 @@ def test_maester_has_the_settings_of_the_paper():
     assert (recipe.volume.intensity, recipe.volume.range) == ("range", (0.0, 255.0))
 
 
-def test_quick_differs_from_the_paper_in_training_and_inference_alone():
+def test_quick_differs_from_the_paper_in_sizes_training_and_inference_alone():
     changed = diff(load_recipe("maester"), load_recipe("maester-quick"))
-    assert not [key for key in changed if key.startswith(("model.", "cluster.", "evaluate."))]
+    assert not [key for key in changed if key.startswith(("cluster.", "evaluate."))]
+    assert {key for key in changed if key.startswith("model.")} == {
+        f"model.{side}{size}" for side in ("", "decoder_") for size in ("dim", "depth", "heads")
+    }
     assert changed["train.schedule"] == ("constant", "cosine")
 
 

@@ -422,8 +422,8 @@ def test_the_curve_is_drawn_over_steps(train, monkeypatch):
     monkeypatch.setattr(
         training.drawing,
         "curve",
-        lambda steps, losses, **more: (
-            seen.update(steps=list(steps), losses=list(losses)) or draw(steps, losses, **more)
+        lambda steps, losses, *more: (
+            seen.update(steps=list(steps), losses=list(losses)) or draw(steps, losses, *more)
         ),
     )
     trainer = train("run", picture_every=24)

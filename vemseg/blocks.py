@@ -49,17 +49,22 @@ def map_blocks(
     """
     markers.mkdir(parents=True, exist_ok=True)
     total = sum(block.size for block in blocks)
-    done = 0
+    done = sum(block.size for i, block in enumerate(blocks) if (markers / _name(i)).exists())
+    report(done, total)
     results = []
     for i, block in enumerate(blocks):
-        marker = markers / f"{i:06d}.json"
+        marker = markers / _name(i)
         if not marker.exists():
             if stopped():
                 raise Interrupted(
                     f"stopped after {i} of {len(blocks)} blocks: the same command goes on from there"
                 )
             write_json(marker, work(block))
+            done += block.size
+            report(done, total)
         results.append(read_json(marker))
-        done += block.size
-        report(done, total)
     return results
+
+
+def _name(i: int) -> str:
+    return f"{i:06d}.json"

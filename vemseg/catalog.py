@@ -29,6 +29,8 @@ def find_weights(name: str) -> Path:
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f": did you mean '{near[0]}'?" if near else ""
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
     listed = ", ".join(known) or "none"
-    raise MissingError(f"no weights '{name}'{hint} Bundled: {listed}; or give a run directory or a .pt file")
+    raise MissingError(
+        f"no weights '{name}'{hint}: name bundled ones ({listed}), a run directory, or a .pt checkpoint"
+    )

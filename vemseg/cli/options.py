@@ -39,11 +39,11 @@ class LabelStyle(StrEnum):
 
 _argument = partial(typer.Argument, show_default=False)
 _input = partial(typer.Option, rich_help_panel="Input", show_default=False)
-_model = partial(typer.Option, rich_help_panel="Model")
+_model = partial(typer.Option, rich_help_panel="Model", show_default=False)
 _output = partial(typer.Option, rich_help_panel="Output")
 _out = partial(_output, "-o", "--out", show_default=False)
 _compute = partial(typer.Option, rich_help_panel="Compute")
-_advanced = partial(typer.Option, rich_help_panel="Advanced")
+_advanced = partial(typer.Option, rich_help_panel="Advanced", show_default=False)
 _messages = partial(typer.Option, rich_help_panel="Messages")
 _flag = {"metavar": "", "show_default": False}
 _zyx = {"metavar": "Z,Y,X"}
@@ -132,7 +132,12 @@ Device = Annotated[
 ]
 MaxTime = Annotated[
     str | None,
-    _compute("--max-time", metavar="TIME", help="Finish within 90s, 20min, 1h30 or 23:30 (hours:minutes)."),
+    _compute(
+        "--max-time",
+        metavar="TIME",
+        show_default=False,
+        help="Finish within 90s, 20min, 1h30 or 23:30 (hours:minutes).",
+    ),
 ]
 
 # What is written
@@ -159,7 +164,9 @@ Overwrite = Annotated[bool, _output("-f", "--overwrite", **_flag, help="Replace 
 Json = Annotated[bool, _output("--json", **_flag, help="Print the result as JSON.")]
 FailUnder = Annotated[
     str | None,
-    _output("--fail-under", metavar="dice=0.6", help="Exit with code 7 if the mean is below."),
+    _output(
+        "--fail-under", metavar="dice=0.6", show_default=False, help="Exit with code 7 if the mean is below."
+    ),
 ]
 DumpConfig = Annotated[bool, _output("--dump-config", **_flag, help="Print the complete recipe and stop.")]
 

@@ -57,18 +57,20 @@ def segment(
 def placement_settings(
     placement: options.PlacementName | None, kept: int | None, stride: int | None
 ) -> dict[str, object]:
-    """Return what the options on placement set in a recipe.
+    """Return what the options on placement set in a recipe; a number names its placement by itself.
 
     Raises
     ------
     UsageError
-        Where a number belongs to another placement.
+        Where a number belongs to another placement than the one given.
     """
     wanted = options.PlacementName
     for option, number, owner in (
         ("--kept", kept, wanted.cover_and_stride),
         ("--stride", stride, wanted.expand_stride),
     ):
-        if number is not None and placement is not owner:
-            raise UsageError(f"{option} belongs to --placement {owner}: give both")
+        if number is not None and (placement or owner) is not owner:
+            raise UsageError(f"{option} belongs to --placement {owner}, not to {placement}")
+        if number is not None:
+            placement = owner
     return {"embed.placement": placement, "embed.kept": kept, "embed.stride": stride}

@@ -1,9 +1,9 @@
 """Encoders and objectives, by the ``kind`` a recipe names.
 
-    layers                parts that several models share
-    vit, classical        encoders
-    mae                   objectives: a module with ``encoder``, ``forward(images, generator)``, ``after_step``
-    here                  kind -> builder; weights in and out
+    layers           parts that several models share
+    vit, classical   encoders
+    mae              objectives: modules with ``encoder``, ``forward(images, generator)``, ``after_step``
+    here             kind -> builder; weights in and out
 
 An encoder has ``fov``, ``patch``, ``dim``, ``halo`` and ``encode((b, 1, z, y, x) in [0, 1], kept) ->
 (b, gz, gy, gx, dim)``; its weights are what a run directory keeps.

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.phantom import CLASSES, Phantom
+from vemseg.pipeline.outputs import split_name
 from vemseg.run import provenance, sidecar, write_json
-from vemseg.volume import Volume, write_volume
+from vemseg.volume import Volume, check_output, write_volume
 
 
 class _Painted(Volume):
@@ -50,6 +51,11 @@ def fetch_phantom(
     overwrite : bool
         Replace what is there.
 
+    Raises
+    ------
+    OutputExistsError
+        Where one of the files exists and ``overwrite`` is not set.
+
     Returns
     -------
     Path, Path
@@ -58,16 +64,10 @@ def fetch_phantom(
     phantom = Phantom(shape, seed, voxel_size)
     stem, suffix = split_name(out)
     labels = out.with_name(f"{stem}_labels{suffix}")
+    for path in (out, labels):
+        check_output(path, overwrite)
     about = {"phantom": {"shape": list(shape), "seed": seed, "classes": CLASSES}}
-    write_json(sidecar(out), provenance("phantom", seed=seed, extra=about))
     write_volume(_Painted(phantom, "labels", stem), labels, description=about, overwrite=overwrite)
+    write_json(sidecar(out), provenance("phantom", seed=seed, extra=about))
     write_volume(_Painted(phantom, "read", stem), out, description=about, overwrite=overwrite)
     return out, labels
-
-
-def split_name(path: Path) -> tuple[str, str]:
-    """Return stem and suffix of a volume's name; ``.ome.zarr`` and ``.ome.tif`` are one suffix."""
-    for suffix in (".ome.zarr", ".ome.tif", ".ome.tiff"):
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)], path.name[-len(suffix) :]
-    return path.stem, path.suffix

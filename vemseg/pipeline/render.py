@@ -14,7 +14,7 @@ from vemseg.geometry import ZYX, Box
 from vemseg.metrics import merge_greedy
 from vemseg.pipeline.common import Report, open_input
 from vemseg.pipeline.evaluate import blank_zero, count
-from vemseg.pipeline.segment import Planes, planes
+from vemseg.pipeline.outputs import Planes, planes
 from vemseg.volume import Volume, open_volume
 
 DPI = 200

@@ -11,8 +11,6 @@ they were made with: a killed run goes on from there.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +22,8 @@ from numpy.typing import NDArray
 from vemseg.blocks import map_blocks
 from vemseg.clustering import Clusterer, fit
 from vemseg.dense import DenseEncoder, StoredVectors, labels
-from vemseg.drawing import palette, save, three_planes
-from vemseg.errors import InputError, OutputExistsError
+from vemseg.drawing import palette
+from vemseg.errors import InputError
 from vemseg.features import Features
 from vemseg.geometry import ZYX, Box
 from vemseg.pipeline.common import (
@@ -39,19 +37,16 @@ from vemseg.pipeline.common import (
     sharp_plane_first,
 )
 from vemseg.pipeline.dense_input import draw_sample, lay_model, stored_sample
-from vemseg.pipeline.fetch import split_name
+from vemseg.pipeline.outputs import beside, class_table, legend_of, write_beside
+from vemseg.pipeline.resume import done_already, take_up
 from vemseg.recipe import ClusterTable, Recipe, override, parse_recipe
-from vemseg.run import fingerprint, provenance, read_json, sidecar, write_json, write_text
+from vemseg.run import fingerprint, provenance
 from vemseg.volume import LabelStore, Volume, check_output, finish_labels, partial_directory
-from vemseg.volume.publish import remove
 
 BLOCK_VOXELS = 2**23
 LEAST_VOXELS = 2**16
 BLOCK_BYTES = 2**28
-"""Bounds of a block: its voxels, and the bytes of what is held of it on the lattice (scores; features in 3-D)."""
-
-Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
-"""Slices across z, y and x: (y, x), (z, x), (z, y)."""
+"""Bounds of a block: its voxels, and the bytes of the scores (in 3-D, the features) held of it."""
 
 
 @dataclass(frozen=True)
@@ -131,24 +126,25 @@ def segment(
     check_output(out, overwrite=True)
     subject = _open(path, model, settings, voxel_size, crop, device)
     state = _state(subject, clusters, names, crop)
-    if not overwrite and _done_already(out, state):
+    if not overwrite and done_already(out, state):
         log.info("%s is there already, made with the same settings", out)
         return out
     partial = partial_directory(out)
-    _take_up(partial, state, overwrite)
+    take_up(partial, state, overwrite)
     clusterer = _clusterer(subject, clusters, partial, report)
     store, counts = _stream(subject, clusterer, partial, report, stopped)
-    legend = _legend(clusterer, names)
-    facts = _facts(subject, clusterer, legend, counts)
+    legend = legend_of(clusterer, names)
+    classes = class_table(clusterer, legend, counts, subject.volume.voxel_size)
+    intensity = subject.vectors.intensity if isinstance(subject.vectors, DenseEncoder) else None
     origin = provenance(
         "segmentation",
         recipe=subject.recipe,
         seed=subject.recipe.cluster.seed,
         parents=[*subject.parents, *([clusters] if clusters else [])],
         inputs=subject.inputs,
-        extra={"state": state, **facts},
+        extra={"state": state, "classes": classes, "volume": describe(subject.volume, intensity)},
     )
-    _write_beside(out, subject.volume, store, origin, legend, facts["classes"])
+    write_beside(out, subject.volume, store, origin, legend, classes)
     clusterer.save(beside(out, "_clusters.safetensors"))
     return finish_labels(
         store,
@@ -159,11 +155,6 @@ def segment(
         description=origin,
         overwrite=overwrite,
     )
-
-
-def beside(out: Path, ending: str) -> Path:
-    """Return the path of a file that lies beside an output: its stem and an ending."""
-    return out.with_name(split_name(out)[0] + ending)
 
 
 def _open(
@@ -217,57 +208,12 @@ def _state(
     }
 
 
-def _done_already(out: Path, state: dict[str, Any]) -> bool:
-    if not out.exists():
-        return False
-    before = read_json(sidecar(out)).get("state") if sidecar(out).exists() else None
-    if before == state:
-        return True
-    raise OutputExistsError(
-        f"{out} exists and {_difference(before, state)}: give another -o, or -f to replace it"
-    )
-
-
-def _take_up(partial: Path, state: dict[str, Any], overwrite: bool) -> None:
-    """Begin in the partial directory, or go on there if it was begun with the same settings."""
-    marker = partial / "state.json"
-    if overwrite or not marker.exists():
-        remove(partial)
-        write_json(marker, state)
-    elif (before := read_json(marker)) != state:
-        raise OutputExistsError(
-            f"{partial} was begun earlier and {_difference(before, state)}: -f starts again"
-        )
-    else:
-        log.info("going on in %s", partial)
-
-
-def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
-    """Say in what two states differ, the first few settings by name."""
-    if before is None:
-        return "does not say how it was made"
-    flat = [state | state.get("settings", {}) for state in (before, now)]
-    keys = [k for k in flat[1] if k != "settings" and flat[0].get(k) != flat[1][k]]
-    shown = "; ".join(f"{k} {_short(flat[0].get(k))} there, {_short(flat[1][k])} now" for k in keys[:3])
-    return f"was made otherwise ({shown})"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else text[:12] + "…"
-
-
 def _clusterer(subject: Subject, clusters: Path | None, partial: Path, report: Report) -> Clusterer:
     """Load the clusterer, or fit it and keep it for the case of a resume."""
     kept = partial / "clusters.safetensors"
     if clusters is not None or kept.exists():
         clusterer = Clusterer.load(clusters or kept)
-        dim = (
-            subject.vectors.encoder.dim
-            if isinstance(subject.vectors, DenseEncoder)
-            else subject.vectors.features.dim
-        )
-        if clusterer.dim != dim:
+        if clusterer.dim != (dim := subject.vectors.dim):
             raise InputError(f"{clusters}: clusters of {clusterer.dim} features, but the model has {dim}")
         if clusterer.metadata.get("model") not in (None, subject.model):
             raise InputError(f"{clusters or kept}: these clusters were fitted to another model's vectors")
@@ -346,62 +292,3 @@ def _turn(box: Box, order: ZYX) -> Box:
     z, y, x = (box.start[axis] for axis in order)
     z1, y1, x1 = (box.stop[axis] for axis in order)
     return Box((z, y, x), (z1, y1, x1))
-
-
-def _legend(clusterer: Clusterer, names: dict[int, str] | None) -> dict[int, str]:
-    known = names or {int(k): v for k, v in clusterer.metadata.get("names", {}).items()}
-    if extra := [k for k in known if not 1 <= k <= clusterer.k]:
-        raise InputError(f"names for classes {extra}, but there are classes 1 to {clusterer.k}")
-    return {k: known.get(k, f"class {k}") for k in range(1, clusterer.k + 1)}
-
-
-def _facts(
-    subject: Subject, clusterer: Clusterer, legend: dict[int, str], counts: NDArray[np.int64]
-) -> dict[str, Any]:
-    """Return what the statistics and the provenance say of the result."""
-    size = subject.volume.voxel_size
-    grey = clusterer.metadata.get("intensities") or [None] * clusterer.k
-    classes = [
-        {
-            "label": k,
-            "name": legend[k],
-            "voxels": int(counts[k]),
-            "fraction": round(float(counts[k] / counts.sum()), 6),
-            "volume_um3": None if size is None else round(float(counts[k] * np.prod(size) / 1e9), 6),
-            "mean_intensity_in_sample": grey[k - 1],
-        }
-        for k in legend
-    ]
-    intensity = subject.vectors.intensity if isinstance(subject.vectors, DenseEncoder) else None
-    return {"classes": classes, "volume": describe(subject.volume, intensity)}
-
-
-def _write_beside(
-    out: Path,
-    volume: Volume,
-    store: LabelStore,
-    origin: dict[str, Any],
-    legend: dict[int, str],
-    classes: list[dict[str, Any]],
-) -> None:
-    """Write provenance, statistics and the QC picture."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(classes[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(classes)
-    write_text(beside(out, ".csv"), table.getvalue())
-    position: ZYX = (volume.shape[0] // 2, volume.shape[1] // 2, volume.shape[2] // 2)
-    raw, seen = planes(volume, position), planes(store, position)
-    save(three_planes(raw, seen, volume.voxel_size, legend, position=position), beside(out, "_qc.png"))
-    write_json(sidecar(out), origin)
-
-
-def planes(volume: Volume, position: ZYX) -> Planes:
-    """Read the three orthogonal planes through a voxel: (y, x), (z, x), (z, y)."""
-    found = []
-    for axis in range(3):
-        start, stop = [0, 0, 0], list(volume.shape)
-        start[axis], stop[axis] = position[axis], position[axis] + 1
-        box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-        found.append(np.squeeze(volume.read(box), axis=axis))
-    return found[0], found[1], found[2]

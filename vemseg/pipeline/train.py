@@ -77,6 +77,7 @@ def train(
         trainer = Trainer(objective.to(target), stream, run, recipe.train, max_seconds)
         if trainer.step:
             log.info("going on from step %d", trainer.step)
+        report("training", trainer.fraction, f"step {trainer.step}")
         if not trainer.fit(lambda progress: report("training", progress.fraction, words(progress)), stopped):
             raise Interrupted(
                 f"stopped at step {trainer.step}, state saved in {out}: the same command goes on"

@@ -1,0 +1,107 @@
+"""The working grid of a model in a volume, and the lattice its vectors lie on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vemseg.geometry import ZYX, Box, is_anisotropic
+from vemseg.tiling import Floats, Lattice, Placement, rescaled
+from vemseg.volume import Resampled, Volume
+
+SAME_VOXEL_SIZE = 0.1
+"""A volume within this fraction of the model's voxel size is not resampled."""
+
+DENSE_CELL: ZYX = (16, 32, 32)
+"""Lattice points a dense encoder computes together for a sample."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A volume at the model's voxel size.
+
+    Attributes
+    ----------
+    volume : Volume
+        The working grid; the source itself where voxel sizes agree.
+    factors : (float, float, float)
+        Edge of a working voxel in source voxels.
+    spacing : (float, float, float)
+        Edges of a working voxel in units of the shortest.
+    """
+
+    volume: Volume
+    factors: tuple[float, float, float]
+    spacing: tuple[float, float, float]
+
+
+def working_grid(volume: Volume, voxel_size: float) -> Grid:
+    """Bring a volume to a model's voxel size.
+
+    An isotropic volume is resampled along all axes, an anisotropic one in its sharp plane alone. A volume
+    of unknown voxel size, or one within ``SAME_VOXEL_SIZE`` of the model's, is taken as it is.
+
+    Parameters
+    ----------
+    volume : Volume
+        Its sharp plane is (y, x).
+    voxel_size : float
+        The model's voxel edge in nm.
+    """
+    size = volume.voxel_size
+    if size is None:
+        return Grid(volume, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+    wanted = (size[0] if is_anisotropic(size) else voxel_size, voxel_size, voxel_size)
+    ratios = (wanted[0] / size[0], wanted[1] / size[1], wanted[2] / size[2])
+    z, y, x = (1.0 if abs(ratio - 1.0) <= SAME_VOXEL_SIZE else ratio for ratio in ratios)
+    edges = (size[0] * z, size[1] * y, size[2] * x)
+    spacing = (edges[0] / min(edges), edges[1] / min(edges), edges[2] / min(edges))
+    return Grid(volume if (z, y, x) == (1.0, 1.0, 1.0) else Resampled(volume, (z, y, x)), (z, y, x), spacing)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The lattice of an encoder's vectors in a volume.
+
+    Attributes
+    ----------
+    lattices : three Lattice
+        On the working grid, z y x.
+    positions : three float64 arrays
+        Where the lattice points lie, in source voxels.
+    """
+
+    lattices: tuple[Lattice, Lattice, Lattice]
+    positions: tuple[Floats, Floats, Floats]
+
+    @property
+    def shape(self) -> ZYX:
+        """Number of lattice points along each axis."""
+        z, y, x = (len(lattice) for lattice in self.lattices)
+        return z, y, x
+
+    @property
+    def inside(self) -> Box:
+        """The lattice points that lie within the volume."""
+        (z0, z1), (y0, y1), (x0, x1) = (lattice.inside() for lattice in self.lattices)
+        return Box((z0, y0, x0), (z1, y1, x1))
+
+    @property
+    def cell(self) -> ZYX:
+        """Lattice points that come out of neighbouring fields of view together."""
+        if all(lattice.placement.stride == lattice.placement.patch == 1 for lattice in self.lattices):
+            return DENSE_CELL
+        z, y, x = (lattice.per_stride for lattice in self.lattices)
+        return z, y, x
+
+    @property
+    def kept(self) -> tuple[slice, slice, slice]:
+        """The tokens kept of each field of view."""
+        z, y, x = (lattice.placement.kept for lattice in self.lattices)
+        return z, y, x
+
+
+def lay_out(placements: tuple[Placement, Placement, Placement], grid: Grid) -> Layout:
+    """Lay placements, z y x, over the working grid of a volume."""
+    z, y, x = (placement.lattice(n) for placement, n in zip(placements, grid.volume.shape, strict=True))
+    places = [rescaled(axis.positions, factor) for axis, factor in zip((z, y, x), grid.factors, strict=True)]
+    return Layout((z, y, x), (places[0], places[1], places[2]))
