@@ -44,6 +44,7 @@ CLASSES = {
     "cdeep3m_mito_train": {0: "rest", 1: "mitochondrion"},
     "drosophila_vnc": {1: "membrane", 2: "glia", 3: "mitochondrion", 4: "synapse", 5: "cytoplasm"},
 }
+BLOCK_VOXELS = 2**21
 PROTOCOLS = {"hungarian": metrics.match_hungarian, "greedy": metrics.merge_greedy}
 
 
@@ -163,8 +164,7 @@ def _count(
     """Return the contingency table of each clusterer, clusters 0..K-1 by reference labels, block by block."""
     top = max(pair.classes) + 1
     tables = {key: np.zeros((one.k, top), np.int64) for key, one in clusterers.items()}
-    cubes = bool((dense.encoder.halo or (0,))[0])
-    for box in pair.grey.box.split(block_shape(pair.grey.shape, (0, 1, 2), cubes)):
+    for box in pair.grey.box.split(block_shape(pair.grey.shape, (0, 1, 2), dense.in_cubes, BLOCK_VOXELS)):
         block, reference = Block(dense, box), pair.reference.read(box)
         for key, clusterer in clusterers.items():
             found = labels(block, box, clusterer.scores) - 1

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.phantom import CLASSES, Phantom
 from vemseg.pipeline.outputs import split_name
-from vemseg.run import provenance, sidecar, write_json
+from vemseg.run import provenance, sidecar, write_json, write_text
 from vemseg.volume import Volume, check_output, write_volume
 
 
@@ -41,7 +41,8 @@ def fetch_phantom(
     Parameters
     ----------
     out : Path
-        Of the grey volume, .tif or .ome.zarr; the labels lie beside it, ``<stem>_labels``.
+        Of the grey volume, .tif or .ome.zarr; the labels lie beside it, ``<stem>_labels``, and the names of
+        their classes, ``<stem>_classes.toml``.
     shape : (int, int, int)
         Voxels, z y x.
     seed : int
@@ -68,6 +69,8 @@ def fetch_phantom(
         check_output(path, overwrite)
     about = {"phantom": {"shape": list(shape), "seed": seed, "classes": CLASSES}}
     write_volume(_Painted(phantom, "labels", stem), labels, description=about, overwrite=overwrite)
+    names = "".join(f'{number} = "{name}"\n' for number, name in CLASSES.items())
+    write_text(out.with_name(f"{stem}_classes.toml"), names)
     write_json(sidecar(out), provenance("phantom", seed=seed, extra=about))
     write_volume(_Painted(phantom, "read", stem), out, description=about, overwrite=overwrite)
     return out, labels
