@@ -5,25 +5,52 @@ A *state* is what labels depend on, as plain JSON types: two calls with equal st
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vemseg.errors import OutputExistsError
 from vemseg.pipeline.common import log
-from vemseg.run import read_json, sidecar, write_json
+from vemseg.run import lock, read_json, sidecar, unlock, write_json
 from vemseg.volume.publish import remove
 
+LABELS, LOCK = "labels", ".lock"
+"""In the partial directory: the store that grows, and the file whose lock keeps other processes out."""
 
-def done_already(out: Path, state: dict[str, Any]) -> bool:
+
+@contextlib.contextmanager
+def alone_in(partial: Path, out: Path) -> Iterator[None]:
+    """Keep other processes out of a partial directory; leave none behind where nothing was achieved.
+
+    Raises
+    ------
+    OutputExistsError
+        Where another process is at work there.
+    """
+    held = lock(partial / LOCK, f"another process writes {out}")
+    try:
+        yield
+    except BaseException:
+        if not (partial / LABELS).exists():
+            remove(partial)
+        raise
+    finally:
+        unlock(held)
+
+
+def done_already(out: Path, partial: Path, state: dict[str, Any]) -> bool:
     """Tell whether an output made with this state is there; refuse one made otherwise.
 
     Raises
     ------
     OutputExistsError
-        Naming the settings that differ.
+        Naming the settings that differ, or that a replacement of the output was begun.
     """
     if not out.exists():
         return False
+    if (partial / LABELS).exists():
+        raise OutputExistsError(f"{out} exists and is being replaced in {partial}: -f goes on with that")
     before = read_json(sidecar(out)).get("state") if sidecar(out).exists() else None
     if before == state:
         return True
@@ -33,17 +60,26 @@ def done_already(out: Path, state: dict[str, Any]) -> bool:
 
 
 def take_up(partial: Path, state: dict[str, Any], overwrite: bool) -> None:
-    """Begin in the partial directory, or go on there if it was begun with the same settings."""
+    """Begin in the partial directory, or go on there if it was begun with the same settings.
+
+    Raises
+    ------
+    OutputExistsError
+        Where it was begun with other settings and ``overwrite`` is not set.
+    """
     marker = partial / "state.json"
-    if overwrite or not marker.exists():
-        remove(partial)
-        write_json(marker, state)
-    elif (before := read_json(marker)) != state:
+    before = read_json(marker) if marker.exists() else None
+    if before == state:
+        log.info("going on in %s", partial)
+        return
+    if before is not None and not overwrite:
         raise OutputExistsError(
             f"{partial} was begun earlier and {_difference(before, state)}: -f starts again"
         )
-    else:
-        log.info("going on in %s", partial)
+    for entry in partial.iterdir() if partial.exists() else ():
+        if entry.name != LOCK:
+            remove(entry)
+    write_json(marker, state)
 
 
 def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:

@@ -38,10 +38,11 @@ from vemseg.pipeline.common import (
 )
 from vemseg.pipeline.dense_input import draw_sample, lay_model, stored_sample
 from vemseg.pipeline.outputs import beside, class_table, legend_of, write_beside
-from vemseg.pipeline.resume import done_already, take_up
+from vemseg.pipeline.resume import LABELS, alone_in, done_already, take_up
 from vemseg.recipe import ClusterTable, Recipe, override, parse_recipe
 from vemseg.run import fingerprint, provenance
 from vemseg.volume import LabelStore, Volume, check_output, finish_labels, partial_directory
+from vemseg.volume.publish import remove
 
 BLOCK_VOXELS = 2**23
 LEAST_VOXELS = 2**16
@@ -124,23 +125,38 @@ def segment(
         Where it was stopped; the same call goes on.
     """
     check_output(out, overwrite=True)
-    subject = _open(path, model, settings, voxel_size, crop, device)
+    subject = _open(path, model, clusters, settings, voxel_size, crop, device)
     state = _state(subject, clusters, names, crop)
-    if not overwrite and done_already(out, state):
+    partial = partial_directory(out)
+    if not overwrite and done_already(out, partial, state):
         log.info("%s is there already, made with the same settings", out)
         return out
-    partial = partial_directory(out)
-    take_up(partial, state, overwrite)
-    clusterer = _clusterer(subject, clusters, partial, report)
-    store, counts = _stream(subject, clusterer, partial, report, stopped)
-    legend = legend_of(clusterer, names)
+    with alone_in(partial, out):
+        take_up(partial, state, overwrite)
+        clusterer = _clusterer(subject, clusters, partial, report)
+        legend = legend_of(clusterer, names)
+        store, counts = _stream(subject, clusterer, partial, report, stopped)
+        return _finish(subject, clusterer, store, counts, out, state, legend, overwrite)
+
+
+def _finish(
+    subject: Subject,
+    clusterer: Clusterer,
+    store: LabelStore,
+    counts: NDArray[np.int64],
+    out: Path,
+    state: dict[str, Any],
+    legend: dict[int, str],
+    overwrite: bool,
+) -> Path:
+    """Write what lies beside the labels, then give these their name."""
     classes = class_table(clusterer, legend, counts, subject.volume.voxel_size)
     intensity = subject.vectors.intensity if isinstance(subject.vectors, DenseEncoder) else None
     origin = provenance(
         "segmentation",
         recipe=subject.recipe,
         seed=subject.recipe.cluster.seed,
-        parents=[*subject.parents, *([clusters] if clusters else [])],
+        parents=subject.parents,
         inputs=subject.inputs,
         extra={"state": state, "classes": classes, "volume": describe(subject.volume, intensity)},
     )
@@ -160,22 +176,24 @@ def segment(
 def _open(
     path: str,
     model: str | None,
+    clusters: Path | None,
     settings: Sequence[str],
     voxel_size: str | None,
     crop: str | None,
     device: str,
 ) -> Subject:
+    parents = [clusters] if clusters else []
     if (Path(path) / "vectors").is_dir():
-        return _open_features(Path(path), settings)
+        return _open_features(Path(path), parents, settings)
     chosen: Model = open_model(model, settings)
     volume = open_input(path, voxel_size, crop)
     oriented, order = sharp_plane_first(volume)
     inputs = [volume.path] if volume.path else []
     dense = lay_model(chosen, oriented, device)
-    return Subject(volume, dense, order, chosen.recipe, chosen.hash, inputs, chosen.parents)
+    return Subject(volume, dense, order, chosen.recipe, chosen.hash, inputs, [*chosen.parents, *parents])
 
 
-def _open_features(path: Path, settings: Sequence[str]) -> Subject:
+def _open_features(path: Path, parents: list[Path], settings: Sequence[str]) -> Subject:
     features = Features(path)
     facts = features.attributes
     source = facts["volume"]
@@ -185,7 +203,7 @@ def _open_features(path: Path, settings: Sequence[str]) -> Subject:
         raise InputError(f"{source['path']} has changed since {path} was made from it: {volume.shape} voxels")
     recipe = override(parse_recipe(facts["recipe"], str(path)), settings)
     z, y, x = facts["order"]
-    return Subject(volume, StoredVectors(features), (z, y, x), recipe, facts["model"], [path], [])
+    return Subject(volume, StoredVectors(features), (z, y, x), recipe, facts["model"], [path], parents)
 
 
 def _state(
@@ -235,11 +253,12 @@ def _stream(
     subject: Subject, clusterer: Clusterer, partial: Path, report: Report, stopped: Stopped
 ) -> tuple[LabelStore, NDArray[np.int64]]:
     """Label every block; return the store and the voxels of each label, 0..K."""
-    directory = partial / "labels"
+    directory = partial / LABELS
     volume = subject.volume
     if directory.exists():
         store = LabelStore.open(directory)
     else:
+        remove(partial / "done")  # markers of a store that has become an output already
         shape = subject.block_shape(clusterer.k)
         store = LabelStore.create(directory, volume.shape, shape, voxel_size=volume.voxel_size)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
+import logging
 import os
+import platform
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +19,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from vemseg.errors import InputError, MissingError, ResourceError
+from vemseg.errors import InputError, MissingError, OutputExistsError, ResourceError
+
+_log = logging.getLogger(__name__)
 
 _UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
@@ -58,6 +63,47 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def lock(path: Path, busy: str) -> int:
+    """Lock a file against other processes; the system releases the lock when the process ends, however.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is not there; it holds who locked it.
+    busy : str
+        What to say where another process holds the lock.
+
+    Returns
+    -------
+    int
+        The open descriptor, for ``unlock``. On file systems without locks nothing is locked.
+
+    Raises
+    ------
+    OutputExistsError
+        Where another process holds the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = path.read_text(encoding="utf-8").strip() or "process unknown"
+        os.close(descriptor)
+        raise OutputExistsError(f"{busy} ({holder}): wait for it, or give another -o") from None
+    except OSError as error:
+        _log.warning("cannot lock %s (%s): do not use it twice at a time", path.parent, error.strerror)
+    os.truncate(descriptor, 0)
+    os.pwrite(descriptor, f"pid {os.getpid()} on {platform.node()}\n".encode(), 0)
+    return descriptor
+
+
+def unlock(descriptor: int) -> None:
+    """Release a lock; forked workers may still hold the descriptor."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

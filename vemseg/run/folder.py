@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import math
-import os
 import platform
 import shlex
 import sys
@@ -19,7 +17,7 @@ import numpy as np
 
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.recipe import Recipe, diff, parse_recipe
-from vemseg.run.files import plain, read_json, write_json, write_text, writing
+from vemseg.run.files import lock, plain, read_json, unlock, write_json, write_text, writing
 from vemseg.run.origin import fingerprint, now, peak_memory, provenance
 
 _log = logging.getLogger(__name__)
@@ -175,8 +173,7 @@ class Run:
     def close(self) -> None:
         """Let others train in this directory."""
         if self._lock is not None:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)  # forked workers may still hold the descriptor
-            os.close(self._lock)
+            unlock(self._lock)
             self._lock = None
 
     def __enter__(self) -> Self:
@@ -188,21 +185,8 @@ class Run:
         self.close()
 
     def _acquire(self) -> None:
-        """Lock the directory; the system releases the lock when the process ends, however it ends."""
-        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = (self.path / _LOCK).read_text(encoding="utf-8").strip() or "process unknown"
-            os.close(self._lock)
-            self._lock = None
-            raise OutputExistsError(
-                f"another process trains in {self.path} ({holder}): wait for it, or give another -o"
-            ) from None
-        except OSError as error:  # some network file systems have no locks
-            _log.warning("cannot lock %s (%s): do not train in it twice at a time", self.path, error.strerror)
-        os.truncate(self._lock, 0)
-        os.pwrite(self._lock, f"pid {os.getpid()} on {platform.node()}\n".encode(), 0)
+        """Lock the directory until the run is closed or its process ends."""
+        self._lock = lock(self.path / _LOCK, f"another process trains in {self.path}")
 
     def _clear(self) -> None:
         for pattern in _CLEARED:

@@ -1,0 +1,65 @@
+"""What the package carries and what its documents promise."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from vemseg.catalog import DEFAULT_WEIGHTS, bundled_weights, find_weights
+from vemseg.cli import app
+from vemseg.errors import MissingError
+from vemseg.models import load_encoder
+from vemseg.recipe import shipped
+from vemseg.run import Run
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_default_weights_ship_small_and_with_a_card():
+    folder = bundled_weights()[DEFAULT_WEIGHTS]
+    weights = folder / "model.safetensors"
+    assert weights.stat().st_size < 10_000_000
+    card = (folder / "README.md").read_text()
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
+    for word in ("CC BY", "FlyEM", "labels", "vemseg train", "curve.png", "BSD-3-Clause"):
+        assert word in card
+    assert (folder / "curve.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", bundled_weights())
+def test_bundled_weights_load(name):
+    run = Run.open(find_weights(name))
+    encoder = load_encoder(run.recipe, run.model)
+    assert all(p.isfinite().all() for p in encoder.parameters())
+
+
+def test_unknown_weights_are_told_the_nearest_name():
+    with pytest.raises(MissingError, match="did you mean 'maester'"):
+        find_weights("maestro")
+
+
+def test_readme_calls_what_ci_runs():
+    called = re.search(r"tests/\w+\.sh", (ROOT / ".ci" / "run").read_text())
+    assert f"bash {called.group(0)}" in README
+
+
+def test_readme_names_every_command_recipe_and_existing_file():
+    for command in app.registered_commands:
+        assert re.search(rf"(vemseg |`){command.callback.__name__}\b", README), command
+    for recipe in shipped():
+        assert f"`{recipe}`" in README, recipe
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_options_exist():
+    from typer.testing import CliRunner
+
+    runner = CliRunner()
+    for line in re.findall(r"^(?:\.venv/bin/)?vemseg (\w+) (.*)$", README, re.M):
+        verb, rest = line
+        shown = runner.invoke(app, [verb, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+        for option in re.findall(r"(?<!\S)(--?[a-z][\w-]*)", rest.split("#")[0]):
+            assert option in shown, f"{verb} {option}"

@@ -1,0 +1,35 @@
+"""Claims about quality, on real volumes with labels; skipped where there are none."""
+
+import pytest
+
+from vemseg.catalog import bundled_weights
+from vemseg.pipeline.evaluate import evaluate
+from vemseg.pipeline.segment import segment
+
+pytestmark = [pytest.mark.slow, pytest.mark.data]
+
+BAND_BEST = 0.52
+"""Dice of mitochondria by the best threshold band on smoothed grey values, chosen with the labels."""
+
+
+def quiet(stage, fraction, detail=""):
+    pass
+
+
+def mitochondria(real_volume, out, model, k):
+    raw = real_volume("epfl_train_15nm")
+    settings = [f"cluster.k={k}", "cluster.sample=100000", "cluster.restarts=3"]
+    segment(str(raw), out, model=model, settings=settings, report=quiet, stopped=lambda: False)
+    found = evaluate(str(out), str(real_volume("epfl_train_15nm", "labels.tif")), report=quiet)
+    return found.tables[-1].dice[1]
+
+
+def test_plain_filters_find_mitochondria(real_volume, tmp_path):
+    assert mitochondria(real_volume, tmp_path / "seg.tif", "classical", 8) > 0.45
+    assert mitochondria(real_volume, tmp_path / "more.tif", "classical", 16) > BAND_BEST
+
+
+@pytest.mark.skipif("maester" not in bundled_weights(), reason="no weights are bundled yet")
+def test_bundled_weights_are_better_than_chance(real_volume, tmp_path):
+    """A labelling by chance cannot exceed the Dice of calling everything a mitochondrion, 0.10."""
+    assert mitochondria(real_volume, tmp_path / "seg.tif", "maester", 8) > 0.3
