@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import shutil
 from pathlib import Path
 
 import numpy as np
 
-from vemseg import catalog
+from vemseg import catalog, drawing
 from vemseg.run import Run, load_tensors, save_tensors, write_text
 
 LIMIT = 10_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Pack the run that the command line names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--card", type=Path, required=True)
@@ -43,8 +45,10 @@ def main() -> None:
     if size > LIMIT:
         parser.error(f"the weights take {size} bytes, more than {LIMIT}")
     write_text(target / "recipe.toml", run.recipe.to_toml())
-    shutil.copy(run.path / "curve.png", target / "curve.png")
-    last = run.read_metrics()[-1]
+    metrics = run.read_metrics()
+    steps, losses, rates = (np.array([line[key] for line in metrics]) for key in ("step", "loss", "lr"))
+    drawing.save(drawing.curve(steps, losses, 0.8, rates), target / "curve.png", dpi=150)
+    last = metrics[-1]
     facts = {
         "steps": f"{last['step']:,}",
         "samples": f"{last['samples']:,}",

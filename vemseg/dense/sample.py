@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from vemseg.geometry import ZYX, Box, add
 
 CELLS_AT_LEAST = 64
+TOGETHER = 4
+"""Cells along a side that are computed in one go where all points are wanted."""
+
 BOX_BYTES = 2**27
 
 
@@ -46,7 +49,8 @@ def sample_cells(inside: Box, cell: ZYX, n: int, seed: int) -> list[SampleCell]:
         In z, y, x order; together they have min(n, ``inside.size``) points.
     """
     if n >= inside.size:
-        return [SampleCell(c, np.arange(c.size)) for c in inside.split(cell)]
+        z, y, x = (edge * TOGETHER if edge > 1 else edge for edge in cell)
+        return [SampleCell(c, np.arange(c.size)) for c in inside.split((z, y, x))]
     rng = np.random.default_rng([seed, 0xCE11])
     grid = [-(-edge // c) for edge, c in zip(inside.shape, cell, strict=True)]
     total, count = math.prod(grid), max(-(-n // math.prod(cell)), CELLS_AT_LEAST)
