@@ -253,6 +253,96 @@ def test_evaluate_refuses_what_does_not_fit(phantom, tmp_path):
         evaluate(small, small, mapping={9: 1}, report=quiet)
 
 
+def test_an_output_is_never_an_input_nor_somebody_elses_file(phantom, model, tmp_path):
+    cell = tmp_path / "cell.tif"
+    shutil.copy(phantom[0], cell)
+    before = cell.read_bytes()
+    with pytest.raises(UsageError, match="is an input"):
+        segment(cell, cell, model=model, overwrite=True)
+    assert cell.read_bytes() == before
+    (tmp_path / "seg.csv").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"seg\.csv exists and does not belong"):
+        segment(cell, tmp_path / "seg.tif", model=model)
+    assert (tmp_path / "seg.csv").read_text() == "mine"
+    (tmp_path / "f.zarr").mkdir()
+    (tmp_path / "f.zarr" / "keep").write_text("mine")
+    with pytest.raises(InputError, match="no features"):
+        embed(str(cell), tmp_path / "f.zarr", model=model, overwrite=True, report=quiet, stopped=never)
+    assert (tmp_path / "f.zarr" / "keep").exists()
+
+
+def test_two_outputs_of_one_stem_do_not_mix_up_their_descriptions(phantom, model, tmp_path):
+    segment(phantom[0], tmp_path / "seg.tif", model=model)
+    with pytest.raises(OutputExistsError, match="does not belong to"):
+        segment(phantom[0], tmp_path / "seg.ome.zarr", model=model, settings=["cluster.k=3"])
+
+
+def test_killed_after_publishing_is_done(phantom, model, tmp_path):
+    out = segment(phantom[0], tmp_path / "seg.tif", model=model)
+    state = json.loads((tmp_path / "seg.json").read_text())["state"]
+    partial = tmp_path / "seg.tif.partial"
+    (partial / "store").mkdir(parents=True)
+    (partial / "state.json").write_text(json.dumps({"state": state, "replaces": False}))
+    assert segment(phantom[0], out, model=model) == out
+    assert not partial.exists()
+
+
+def test_markers_without_their_store_count_for_nothing(phantom, model, tmp_path):
+    whole = labels_of(segment(phantom[0], tmp_path / "seg.tif", model=model))
+    state = json.loads((tmp_path / "seg.json").read_text())["state"]
+    (tmp_path / "seg.tif").unlink()
+    partial = tmp_path / "seg.tif.partial"
+    (partial / "done").mkdir(parents=True)
+    (partial / "done" / "000000.json").write_text("[0, 1, 1, 1, 1]")
+    (partial / "state.json").write_text(json.dumps({"state": state, "replaces": False}))
+    np.testing.assert_array_equal(labels_of(segment(phantom[0], tmp_path / "seg.tif", model=model)), whole)
+
+
+def test_a_stopped_embedding_goes_on_and_gives_the_same(phantom, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("vemseg.dense.sample.BOX_BYTES", 2**12)
+    options = {"model": model, "report": quiet}
+    whole = Features(embed(str(phantom[0]), tmp_path / "whole.zarr", **options, stopped=never))
+    asked = []
+    out = tmp_path / "f.zarr"
+    with pytest.raises(Interrupted):
+        embed(str(phantom[0]), out, **options, stopped=lambda: bool(asked.append(1)) or len(asked) > 2)
+    assert not out.exists()
+    features = Features(embed(str(phantom[0]), out, **options, stopped=never))
+    box = Box.whole(features.shape)
+    np.testing.assert_array_equal(features.vectors(box), whole.vectors(box))
+    assert embed(str(phantom[0]), out, **options, stopped=never) == out
+    with pytest.raises(OutputExistsError, match=r"embed\.stride"):
+        embed(str(phantom[0]), out, **options, settings=["embed.stride=15"], stopped=never)
+
+
+def test_not_a_number_is_found_wherever_it_is(phantom, model, tmp_path):
+    segment(phantom[0], tmp_path / "a.tif", model=model)
+    cell = labels_of(phantom[0]).astype(np.float32)
+    cell[4, 33, 44] = np.nan
+    path = save(tmp_path / "bad.tif", cell)
+    with pytest.raises(InputError, match=r"(?i)not-a-number|nan"):
+        segment(path, tmp_path / "b.tif", model=model, clusters=tmp_path / "a_clusters.safetensors")
+    assert not (tmp_path / "b.tif").exists()
+
+
+def test_features_settle_what_they_were_made_with(phantom, model, tmp_path):
+    features = embed(str(phantom[0]), tmp_path / "f.zarr", model=model, report=quiet, stopped=never)
+    for option in ({"crop": "0:2,:,:"}, {"model": "classical"}, {"voxel_size": "8"}):
+        with pytest.raises(UsageError, match="they were made with"):
+            segment(features, tmp_path / "x.tif", **option)
+
+
+def test_the_same_phantom_twice_is_made_once(tmp_path):
+    made = fetch_phantom(tmp_path / "cell.tif", (4, 30, 30), 1, (16.0, 16.0, 16.0), False)
+    before = made[0].stat().st_mtime_ns
+    assert fetch_phantom(tmp_path / "cell.tif", (4, 30, 30), 1, (16.0, 16.0, 16.0), False) == made
+    assert made[0].stat().st_mtime_ns == before
+    made[0].unlink()
+    assert fetch_phantom(tmp_path / "cell.tif", (4, 30, 30), 1, (16.0, 16.0, 16.0), False)[0].exists()
+    with pytest.raises(OutputExistsError):
+        fetch_phantom(tmp_path / "cell.tif", (4, 30, 30), 2, (16.0, 16.0, 16.0), False)
+
+
 def test_render_draws_what_it_is_given(phantom, tmp_path):
     grey, labels = map(str, phantom)
     alone = render(grey, tmp_path / "a", report=quiet)

@@ -82,7 +82,8 @@ class Features:
             Plain JSON types: ``source`` (path), ``source_shape``, ``voxel_size_nm``, ``inside``, ``cell`` and
             anything else worth keeping.
         """
-        group = zarr.create_group(path, overwrite=True)
+        growing = path.with_name(f"{path.name}.new")
+        group = zarr.create_group(growing, overwrite=True)
         shape = tuple(len(axis) for axis in positions)
         chunk = _chunk(box_shape, dim)
         shard = tuple(-(-b // c) * c for b, c in zip(box_shape, chunk, strict=True))
@@ -98,6 +99,7 @@ class Features:
                 **attributes,
             }
         )
+        growing.replace(path)
         return cls(path, mode="r+")
 
     @property

@@ -17,6 +17,7 @@ INTERNAL, OUT_OF_RESOURCES, KEYBOARD, CLOSED_PIPE = 1, ResourceError.exit_code, 
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def _verdict(error: Exception, verbose: bool) -> tuple[int, str]:
     if _is_out_of_memory(error):
         hint = "try smaller batches (--set embed.batch=16, --batch-size 8) or a part of the volume (--crop)"
         return OUT_OF_RESOURCES, f"error: out of memory: {hint}"
-    if isinstance(error, OSError) and error.errno in _DISK_FULL + _REFUSED:
+    if isinstance(error, OSError) and error.errno in _DISK_FULL + _REFUSED + _NO_PLACE:
         where = f"{error.filename}: " if error.filename else ""
         return OUT_OF_RESOURCES, f"error: {where}{error.strerror}"
     what = " ".join(f"{type(error).__name__}: {error}".split())

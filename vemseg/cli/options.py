@@ -178,8 +178,8 @@ At = Annotated[
     str | None, _output("--at", **_zyx, show_default="the middle", help="Voxel where the planes cross.")
 ]
 Style = Annotated[LabelStyle, _output("--style", metavar="HOW", help="Draw labels as fill or contour.")]
-Alpha = Annotated[float, _output("--alpha", metavar="0..1", help="Opacity of a fill.")]
-Slices = Annotated[int, _output("--slices", metavar="N", help="Slices of the montage.")]
+Alpha = Annotated[float, _output("--alpha", metavar="0..1", min=0.0, max=1.0, help="Opacity of a fill.")]
+Slices = Annotated[int, _output("--slices", metavar="N", min=1, help="Slices of the montage.")]
 
 # Fine control
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vemseg.dense.grid import Grid, Layout
 from vemseg.dense.scores import Interpolations, argmax_interpolated, interpolations
+from vemseg.errors import InputError
 from vemseg.features import Features
 from vemseg.geometry import ZYX, Box
 from vemseg.volume import Intensity
@@ -159,7 +160,10 @@ class DenseEncoder:
         return Box((z, y, x), (z1, y1, x1))
 
     def _read(self, box: Box) -> Tensor:
-        return torch.from_numpy(self.intensity.apply(self.grid.volume.read_reflected(box)))
+        values = torch.from_numpy(self.intensity.apply(self.grid.volume.read_reflected(box)))
+        if values.isnan().any():
+            raise InputError(f"{self.grid.volume.name}: not-a-number voxels in or around box {box}")
+        return values
 
     def interpolations(self, box: Box) -> Interpolations:
         """Return how each axis of a box of source voxels is interpolated from the lattice."""

@@ -142,7 +142,7 @@ def intensity_of(volume: Volume, recipe: Recipe) -> Intensity:
 def describe(volume: Volume, intensity: Intensity | None = None) -> dict[str, Any]:
     """Return what provenance says of an input volume."""
     facts: dict[str, Any] = {
-        "path": None if volume.path is None else str(volume.path),
+        "path": None if volume.path is None else str(volume.path.resolve()),
         "shape": list(volume.shape),
         "dtype": str(volume.dtype),
         "voxel_size_nm": None if volume.voxel_size is None else list(volume.voxel_size),

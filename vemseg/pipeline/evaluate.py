@@ -17,9 +17,12 @@ from vemseg.errors import InputError, OutputExistsError
 from vemseg.geometry import Box
 from vemseg.pipeline.common import Report
 from vemseg.run import provenance, write_json
+from vemseg.run.files import writing
 from vemseg.volume import Volume, open_volume
 
 SLAB_VOXELS = 2**24
+MOST_COUNTS = 2**27
+"""Numbers in the contingency tables of all slices: 1 GiB."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,14 @@ def evaluate(
     Raises
     ------
     InputError
-        Where shapes differ, labels are no integers, or no voxel is left to count.
+        Where shapes differ, labels are no integers or too many, or no voxel is left to count.
     OutputExistsError
-        Where ``out`` exists and ``overwrite`` is not set.
+        Where ``out`` or a picture beside it exists and ``overwrite`` is not set.
+    ResourceError
+        Where the directory of ``out`` cannot be made.
     """
-    if out is not None and out.exists() and not overwrite:
-        raise OutputExistsError(f"{out} exists: choose another name or overwrite it (-f)")
+    if out is not None:
+        _check_outputs(out, manual=bool(mapping), overwrite=overwrite)
     predicted = _open_labels(prediction, None)
     wanted = _open_labels(reference, crop)
     inside = None if mask is None else _open_labels(mask, crop)
@@ -115,6 +120,9 @@ def evaluate(
             raise InputError(
                 f"{prediction} has shape {predicted.shape}, but {path} has {volume.shape} (z, y, x)"
             )
+    if out is not None:
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
     slices, clusters, classes = count(predicted, wanted, inside, report)
     slices = metrics.drop_classes(slices, [classes.index(c) for c in ignore if c in classes])
     table = slices.sum(axis=0)
@@ -139,6 +147,21 @@ def evaluate(
     return found
 
 
+def _check_outputs(out: Path, *, manual: bool, overwrite: bool) -> None:
+    """Refuse a directory in the place of the scores, and what must not be overwritten."""
+    endings = ("hungarian", "majority", "greedy", *(("manual",) if manual else ()), "slices")
+    with writing(out):
+        if out.is_dir():
+            raise OutputExistsError(f"{out} is a directory: give a file for the scores with -o")
+        for path in (out, *(_picture(out, ending) for ending in endings)):
+            if path.exists() and not overwrite:
+                raise OutputExistsError(f"{path} exists: choose another name or overwrite it (-f)")
+
+
+def _picture(out: Path, ending: str) -> Path:
+    return out.with_name(f"{out.stem}_{ending}.png")
+
+
 def _open_labels(path: str, crop: str | None) -> Volume:
     volume = open_volume(path, crop=crop)
     if not np.issubdtype(volume.dtype, np.integer):
@@ -155,10 +178,20 @@ def count(
     ----------
     predicted, wanted, inside : Volume
         Labels, reference, and a mask if any, of one shape.
+
+    Raises
+    ------
+    InputError
+        Where there are too many labels for tables of them.
     """
     rows = max(1, SLAB_VOXELS // (predicted.shape[1] * predicted.shape[2]))
     slabs = list(predicted.box.split((rows, *predicted.shape[1:])))
     clusters, classes = _ids(predicted, slabs), _ids(wanted, slabs)
+    if predicted.shape[0] * len(clusters) * len(classes) > MOST_COUNTS:
+        raise InputError(
+            f"{len(clusters)} labels in the prediction and {len(classes)} in the reference are too many "
+            f"for {predicted.shape[0]} slices: evaluate classes, not instances"
+        )
     tables = np.zeros((predicted.shape[0], len(clusters), len(classes)), np.int64)
     for i, slab in enumerate(slabs):
         found = metrics.to_index(_ints(predicted, slab), clusters)
@@ -223,9 +256,9 @@ def _write(found: Evaluation, out: Path, inputs: list[str]) -> None:
     for scores in found.tables:
         names = [scores.names[g] for g in range(len(found.classes))]
         figure = confusion(scores.confusion, [*names, "unassigned"], names, "column")
-        save(figure, out.with_name(f"{out.stem}_{scores.assignment.name}.png"), dpi=200)
+        save(figure, _picture(out, scores.assignment.name), dpi=200)
     best = found.tables[-1]
     figure = draw_slice_dice(found.per_slice[best.assignment.name], dict(best.names))
-    save(figure, out.with_name(f"{out.stem}_slices.png"), dpi=200)
+    save(figure, _picture(out, "slices"), dpi=200)
     origin = provenance("evaluation", inputs=[Path(path) for path in inputs if Path(path).exists()])
     write_json(out, found.to_dict() | {"provenance": origin})

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from vemseg.blocks import map_blocks
 from vemseg.clustering import fit
-from vemseg.dense import PatchMean, lattice_boxes
-from vemseg.errors import InputError, Interrupted, OutputExistsError
+from vemseg.dense import DenseEncoder, PatchMean, lattice_boxes
+from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.pipeline.common import Report, Stopped, describe, open_input, open_model, sharp_plane_first
 from vemseg.pipeline.dense_input import lay_model, stored_sample
+from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
 from vemseg.recipe import ClusterTable
-from vemseg.run import provenance
+from vemseg.run import fingerprint, provenance
+from vemseg.volume import partial_directory
+from vemseg.volume.publish import publish, remove
 
 log = logging.getLogger("vemseg")
 
@@ -45,55 +49,76 @@ def embed(
 
     Raises
     ------
+    UsageError
+        Where ``out`` is not named .zarr.
+    InputError
+        Where ``out`` exists and holds no features.
     OutputExistsError
-        Where it exists and ``overwrite`` is not set.
+        Where it, or its beginnings, were made with other settings and ``overwrite`` is not set.
     Interrupted
-        Where it was stopped; nothing is kept.
+        Where it was stopped; the same call goes on.
     """
-    if out.exists() and not overwrite:
-        raise OutputExistsError(f"{out} exists: choose another name or overwrite it (-f)")
+    if out.suffix != ".zarr":
+        raise UsageError(f"{out} has no suffix of stored features: name it .zarr")
+    if out.exists():
+        Features(out)  # anything else is not ours to replace
     chosen = open_model(model, settings)
     volume = open_input(path, voxel_size, crop)
     oriented, order = sharp_plane_first(volume)
     dense = lay_model(chosen, oriented, device)
-    layout, dim = dense.layout, dense.encoder.dim
+    inputs = [volume.path] if volume.path else []
+    origin = provenance("features", recipe=chosen.recipe, parents=chosen.parents, inputs=inputs)
+    state: dict[str, Any] = {
+        "model": chosen.hash,
+        "settings": {f"embed.{k}": v for k, v in chosen.recipe.settings["embed"].items() if k != "batch"},
+        "volume": describe(volume, dense.intensity),
+        "sha256": [fingerprint(p)["sha256"] for p in inputs],
+    }
+    attributes = {
+        "source_shape": list(volume.shape),
+        "voxel_size_nm": state["volume"]["voxel_size_nm"],
+        "order": list(order),
+        "inside": [list(dense.layout.inside.start), list(dense.layout.inside.stop)],
+        "cell": list(dense.layout.cell),
+        "recipe": chosen.recipe.to_toml(),
+        "state": state,
+        "provenance": origin,
+    } | {key: state[key] for key in ("model", "volume")}
+    partial = partial_directory(out)
+    with alone_in(partial, out):
+        made = Features(out).attributes.get("state") if out.exists() else None
+        if not overwrite and done_already(out, partial, made, state):
+            log.info("%s is there already, made with the same settings", out)
+            return out
+        take_up(out, partial, state, overwrite)
+        _stream(dense, partial, attributes, report, stopped)
+        publish(partial / STORE, out, overwrite)
+    return out
+
+
+def _stream(
+    dense: DenseEncoder, partial: Path, attributes: dict[str, Any], report: Report, stopped: Stopped
+) -> None:
+    """Compute and store the vectors, box by box."""
+    layout, dim = dense.layout, dense.dim
     size = int(np.prod(layout.shape)) * (dim + 1) * 2
     log.info("%s vectors of %d numbers: %.3g GB at most", "x".join(map(str, layout.shape)), dim, size / 1e9)
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    attributes = {
-        "source": None if volume.path is None else str(volume.path),
-        "source_shape": list(volume.shape),
-        "voxel_size_nm": None if volume.voxel_size is None else list(volume.voxel_size),
-        "order": list(order),
-        "inside": [list(layout.inside.start), list(layout.inside.stop)],
-        "cell": list(layout.cell),
-        "model": chosen.hash,
-        "recipe": chosen.recipe.to_toml(),
-        "volume": describe(volume, dense.intensity),
-        "provenance": provenance(
-            "features",
-            recipe=chosen.recipe,
-            parents=chosen.parents,
-            inputs=[volume.path] if volume.path else [],
-        ),
-    }
-    try:
+    store = partial / STORE
+    if not store.exists():
+        remove(partial / "done")  # markers of a store that has become an output already
         box_shape = lattice_boxes(layout.shape, layout.cell, dim)
-        features = Features.create(partial, layout.positions, dim, box_shape, attributes)
-        means = dense.with_encoder(PatchMean(dense.encoder))
-        boxes = list(Box.whole(layout.shape).split(features.box_shape))
-        for i, box in enumerate(boxes):
-            if stopped():
-                raise Interrupted(f"stopped after {i} of {len(boxes)} boxes; nothing is kept: start it again")
-            features.write(box, dense.values(box).numpy(), means.values(box).numpy()[..., 0])
-            report("embedding", (i + 1) / len(boxes), f"{i + 1}/{len(boxes)} boxes")
-        if overwrite:
-            shutil.rmtree(out, ignore_errors=True)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return out
+        Features.create(store, layout.positions, dim, box_shape, attributes)
+    features = Features(store, mode="r+")
+    means = dense.with_encoder(PatchMean(dense.encoder))
+
+    def work(box: Box) -> None:
+        features.write(box, dense.values(box).numpy(), means.values(box).numpy()[..., 0])
+
+    def progress(done: int, total: int) -> None:
+        report("embedding", done / total, f"{done / 1e6:.2f}/{total / 1e6:.2f} million vectors")
+
+    boxes = list(Box.whole(layout.shape).split(features.box_shape))
+    map_blocks(work, boxes, partial / "done", progress, stopped)
 
 
 def cluster(paths: Sequence[Path], out: Path, table: ClusterTable, *, overwrite: bool = False) -> Path:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg import __version__
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.phantom import CLASSES, Phantom
 from vemseg.pipeline.outputs import split_name
-from vemseg.run import provenance, sidecar, write_json, write_text
+from vemseg.run import provenance, read_json, sidecar, write_json, write_text
 from vemseg.volume import Volume, check_output, write_volume
 
 
@@ -55,7 +57,7 @@ def fetch_phantom(
     Raises
     ------
     OutputExistsError
-        Where one of the files exists and ``overwrite`` is not set.
+        Where one of the files exists, is not of this very phantom, and ``overwrite`` is not set.
 
     Returns
     -------
@@ -65,12 +67,24 @@ def fetch_phantom(
     phantom = Phantom(shape, seed, voxel_size)
     stem, suffix = split_name(out)
     labels = out.with_name(f"{stem}_labels{suffix}")
+    facts = {"output": out.name, "shape": list(shape), "seed": seed, "voxel_size_nm": list(voxel_size)}
+    ours = _made_before(out, facts)
+    if ours and out.exists() and labels.exists() and not overwrite:
+        return out, labels
     for path in (out, labels):
-        check_output(path, overwrite)
-    about = {"phantom": {"shape": list(shape), "seed": seed, "classes": CLASSES}}
-    write_volume(_Painted(phantom, "labels", stem), labels, description=about, overwrite=overwrite)
+        check_output(path, overwrite or ours)
+    about = {"phantom": facts | {"classes": {str(k): name for k, name in CLASSES.items()}}}
+    write_json(sidecar(out), provenance("phantom", seed=seed, extra=about))
+    write_volume(_Painted(phantom, "labels", stem), labels, description=about, overwrite=overwrite or ours)
     names = "".join(f'{number} = "{name}"\n' for number, name in CLASSES.items())
     write_text(out.with_name(f"{stem}_classes.toml"), names)
-    write_json(sidecar(out), provenance("phantom", seed=seed, extra=about))
-    write_volume(_Painted(phantom, "read", stem), out, description=about, overwrite=overwrite)
+    write_volume(_Painted(phantom, "read", stem), out, description=about, overwrite=overwrite or ours)
     return out, labels
+
+
+def _made_before(out: Path, facts: dict[str, Any]) -> bool:
+    """Tell whether this very phantom was made, or begun, by this version of vemseg."""
+    path = sidecar(out)
+    made = read_json(path) if path.exists() else {}
+    phantom = {k: v for k, v in made.get("phantom", {}).items() if k != "classes"}
+    return phantom == facts and made.get("vemseg") == __version__

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from vemseg.clustering import Clusterer
 from vemseg.drawing import save, three_planes
-from vemseg.errors import InputError
+from vemseg.errors import InputError, OutputExistsError
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.run import sidecar, write_json, write_text
+from vemseg.run import read_json, sidecar, write_json, write_text
 from vemseg.volume import Volume
 
 Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
@@ -32,6 +32,30 @@ def split_name(path: Path) -> tuple[str, str]:
 def beside(out: Path, ending: str) -> Path:
     """Return the path of a file that lies beside an output: its stem and an ending."""
     return out.with_name(split_name(out)[0] + ending)
+
+
+ENDINGS = (".csv", "_qc.png", "_clusters.safetensors")
+"""Of the files beside labels, apart from their description."""
+
+
+def state_beside(out: Path) -> dict[str, Any] | None:
+    """Return the state that the description beside labels gives, None where there is none of theirs."""
+    path = sidecar(out)
+    state = read_json(path).get("state") if path.exists() else None
+    return state if isinstance(state, dict) else None
+
+
+def check_beside(out: Path) -> None:
+    """Refuse to overwrite files beside an output that are not its own.
+
+    Raises
+    ------
+    OutputExistsError
+        Naming the first of them.
+    """
+    there = [path for path in (sidecar(out), *(beside(out, e) for e in ENDINGS)) if path.exists()]
+    if there and (state_beside(out) or {}).get("output") != out.name:
+        raise OutputExistsError(f"{there[0]} exists and does not belong to {out}: give another -o, or -f")
 
 
 def legend_of(clusterer: Clusterer, names: dict[int, str] | None) -> dict[int, str]:
@@ -76,6 +100,7 @@ def write_beside(
     classes: list[dict[str, Any]],
 ) -> None:
     """Write provenance, statistics and the QC picture."""
+    write_json(sidecar(out), origin)
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(classes[0]), lineterminator="\n")
     writer.writeheader()
@@ -84,7 +109,6 @@ def write_beside(
     position: ZYX = (volume.shape[0] // 2, volume.shape[1] // 2, volume.shape[2] // 2)
     raw, seen = planes(volume, position), planes(labels, position)
     save(three_planes(raw, seen, volume.voxel_size, legend, position=position), beside(out, "_qc.png"))
-    write_json(sidecar(out), origin)
 
 
 def planes(volume: Volume, position: ZYX) -> Planes:

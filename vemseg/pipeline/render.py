@@ -15,6 +15,7 @@ from vemseg.metrics import merge_greedy
 from vemseg.pipeline.common import Report, open_input
 from vemseg.pipeline.evaluate import blank_zero, count
 from vemseg.pipeline.outputs import Planes, planes
+from vemseg.run.files import writing
 from vemseg.volume import Volume, open_volume
 
 DPI = 200
@@ -67,7 +68,20 @@ def render(
     -------
     list of Path
         What was written.
+
+    Raises
+    ------
+    UsageError
+        Where ``alpha``, ``slices`` or ``at`` is out of range.
+    OutputExistsError
+        Where ``out`` is a file, or a picture exists and ``overwrite`` is not set.
     """
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"--alpha {alpha:g} is no opacity: give a number from 0 to 1")
+    if slices < 1:
+        raise UsageError(f"--slices {slices}: a montage has at least 1 slice")
+    if out.is_file():
+        raise OutputExistsError(f"{out} is a file: give a directory for the pictures with -o")
     grey = open_input(volume, voxel_size, crop)
     painted = _like(labels, grey, crop)
     truth = _like(reference, grey, crop)
@@ -79,7 +93,8 @@ def render(
         if (out / name).exists() and not overwrite:
             raise OutputExistsError(f"{out / name} exists: choose another directory or overwrite it (-f)")
     position = _position(at, grey.shape)
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     shown = painted or truth
     raw = planes(grey, position)
     seen = _blank(raw) if shown is None else planes(shown, position)

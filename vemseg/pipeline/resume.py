@@ -1,6 +1,6 @@
-"""Whether an output is there already, was begun, or is another one: what makes ``segment`` repeatable.
+"""Whether an output is there, was begun, or is another one: what makes ``embed`` and ``segment`` repeatable.
 
-A *state* is what labels depend on, as plain JSON types: two calls with equal states give equal labels.
+A *state* is what an output depends on, as plain JSON types: two calls with equal states give equal outputs.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 
 from vemseg.errors import OutputExistsError
 from vemseg.pipeline.common import log
-from vemseg.run import lock, read_json, sidecar, unlock, write_json
+from vemseg.run import lock, read_json, unlock, write_json
 from vemseg.volume.publish import remove
 
-LABELS, LOCK = "labels", ".lock"
-"""In the partial directory: the store that grows, and the file whose lock keeps other processes out."""
+STORE, BEGUN, LOCK = "store", "state.json", ".lock"
+"""In the partial directory: what grows, how it was begun, and a file whose lock keeps other processes out."""
 
 
 @contextlib.contextmanager
 def alone_in(partial: Path, out: Path) -> Iterator[None]:
-    """Keep other processes out of a partial directory; leave none behind where nothing was achieved.
+    """Keep other processes out of a partial directory; leave none behind that has nothing to go on with.
 
     Raises
     ------
@@ -31,16 +31,23 @@ def alone_in(partial: Path, out: Path) -> Iterator[None]:
     held = lock(partial / LOCK, f"another process writes {out}")
     try:
         yield
-    except BaseException:
-        if not (partial / LABELS).exists():
-            remove(partial)
-        raise
     finally:
+        if not (partial / STORE).exists():
+            remove(partial)
         unlock(held)
 
 
-def done_already(out: Path, partial: Path, state: dict[str, Any]) -> bool:
+def done_already(out: Path, partial: Path, made: dict[str, Any] | None, state: dict[str, Any]) -> bool:
     """Tell whether an output made with this state is there; refuse one made otherwise.
+
+    Parameters
+    ----------
+    out, partial : Path
+        The output, and the directory it grows in.
+    made : dict or None
+        The state the output says it was made with.
+    state : dict
+        The state asked for.
 
     Raises
     ------
@@ -49,17 +56,18 @@ def done_already(out: Path, partial: Path, state: dict[str, Any]) -> bool:
     """
     if not out.exists():
         return False
-    if (partial / LABELS).exists():
+    begun = _begun(partial)
+    if begun is not None and begun["replaces"] and (partial / STORE).exists():
         raise OutputExistsError(f"{out} exists and is being replaced in {partial}: -f goes on with that")
-    before = read_json(sidecar(out)).get("state") if sidecar(out).exists() else None
-    if before == state:
+    if made == state:
+        remove(partial / STORE)  # published before a kill that came before the clean-up
         return True
     raise OutputExistsError(
-        f"{out} exists and {_difference(before, state)}: give another -o, or -f to replace it"
+        f"{out} exists and {_difference(made, state)}: give another -o, or -f to replace it"
     )
 
 
-def take_up(partial: Path, state: dict[str, Any], overwrite: bool) -> None:
+def take_up(out: Path, partial: Path, state: dict[str, Any], overwrite: bool) -> None:
     """Begin in the partial directory, or go on there if it was begun with the same settings.
 
     Raises
@@ -67,19 +75,25 @@ def take_up(partial: Path, state: dict[str, Any], overwrite: bool) -> None:
     OutputExistsError
         Where it was begun with other settings and ``overwrite`` is not set.
     """
-    marker = partial / "state.json"
-    before = read_json(marker) if marker.exists() else None
-    if before == state:
+    begun = _begun(partial)
+    if begun is not None and begun["state"] == state:
         log.info("going on in %s", partial)
         return
-    if before is not None and not overwrite:
+    if begun is not None and not overwrite:
         raise OutputExistsError(
-            f"{partial} was begun earlier and {_difference(before, state)}: -f starts again"
+            f"{partial} was begun earlier and {_difference(begun['state'], state)}: -f starts again"
         )
-    for entry in partial.iterdir() if partial.exists() else ():
+    remove(partial / BEGUN)  # first: without it nothing goes on with what is left
+    for entry in partial.iterdir():
         if entry.name != LOCK:
             remove(entry)
-    write_json(marker, state)
+    write_json(partial / BEGUN, {"state": state, "replaces": out.exists()})
+
+
+def _begun(partial: Path) -> dict[str, Any] | None:
+    path = partial / BEGUN
+    found: dict[str, Any] | None = read_json(path) if path.exists() else None
+    return found
 
 
 def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from vemseg.blocks import map_blocks
 from vemseg.clustering import Clusterer, fit
 from vemseg.dense import DenseEncoder, StoredVectors, labels
 from vemseg.drawing import palette
-from vemseg.errors import InputError
+from vemseg.errors import InputError, UsageError
 from vemseg.features import Features
 from vemseg.geometry import ZYX, Box
 from vemseg.pipeline.common import (
@@ -37,8 +37,8 @@ from vemseg.pipeline.common import (
     sharp_plane_first,
 )
 from vemseg.pipeline.dense_input import draw_sample, lay_model, stored_sample
-from vemseg.pipeline.outputs import beside, class_table, legend_of, write_beside
-from vemseg.pipeline.resume import LABELS, alone_in, done_already, take_up
+from vemseg.pipeline.outputs import beside, check_beside, class_table, legend_of, state_beside, write_beside
+from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
 from vemseg.recipe import ClusterTable, Recipe, override, parse_recipe
 from vemseg.run import fingerprint, provenance
 from vemseg.volume import LabelStore, Volume, check_output, finish_labels, partial_directory
@@ -126,13 +126,17 @@ def segment(
     """
     check_output(out, overwrite=True)
     subject = _open(path, model, clusters, settings, voxel_size, crop, device)
-    state = _state(subject, clusters, names, crop)
+    if out.resolve() in {p.resolve() for p in [*subject.inputs, *subject.parents, *_source(subject)]}:
+        raise UsageError(f"{out} is an input: name another output with -o")
+    state = _state(subject, out, clusters, names)
     partial = partial_directory(out)
-    if not overwrite and done_already(out, partial, state):
-        log.info("%s is there already, made with the same settings", out)
-        return out
     with alone_in(partial, out):
-        take_up(partial, state, overwrite)
+        if not overwrite and done_already(out, partial, state_beside(out), state):
+            log.info("%s is there already, made with the same settings", out)
+            return out
+        if not overwrite:
+            check_beside(out)
+        take_up(out, partial, state, overwrite)
         clusterer = _clusterer(subject, clusters, partial, report)
         legend = legend_of(clusterer, names)
         store, counts = _stream(subject, clusterer, partial, report, stopped)
@@ -184,6 +188,10 @@ def _open(
 ) -> Subject:
     parents = [clusters] if clusters else []
     if (Path(path) / "vectors").is_dir():
+        if model or voxel_size or crop:
+            raise UsageError(
+                f"{path} holds features: model, voxel size and crop are those they were made with"
+            )
         return _open_features(Path(path), parents, settings)
     chosen: Model = open_model(model, settings)
     volume = open_input(path, voxel_size, crop)
@@ -206,23 +214,29 @@ def _open_features(path: Path, parents: list[Path], settings: Sequence[str]) -> 
     return Subject(volume, StoredVectors(features), (z, y, x), recipe, facts["model"], [path], parents)
 
 
+def _source(subject: Subject) -> list[Path]:
+    return [subject.volume.path] if subject.volume.path else []
+
+
 def _state(
-    subject: Subject, clusters: Path | None, names: dict[int, str] | None, crop: str | None
+    subject: Subject, out: Path, clusters: Path | None, names: dict[int, str] | None
 ) -> dict[str, Any]:
     """Return what labels depend on: two calls with equal states give equal labels."""
     source = describe(subject.volume)
     return {
+        "output": out.name,
         "settings": {
             f"{table}.{key}": value
             for table in ("volume", "model", "embed", "cluster")
             for key, value in subject.recipe.settings[table].items()
+            if key != "batch"
         },
         "model": subject.model,
         "clusters": fingerprint(clusters, whole=True)["sha256"] if clusters else None,
         "names": {str(k): v for k, v in (names or {}).items()},
         "volume": [fingerprint(p)["sha256"] for p in subject.inputs],
         "voxel_size": source["voxel_size_nm"],
-        "crop": crop,
+        "crop": source["crop"],
     }
 
 
@@ -253,7 +267,7 @@ def _stream(
     subject: Subject, clusterer: Clusterer, partial: Path, report: Report, stopped: Stopped
 ) -> tuple[LabelStore, NDArray[np.int64]]:
     """Label every block; return the store and the voxels of each label, 0..K."""
-    directory = partial / LABELS
+    directory = partial / STORE
     volume = subject.volume
     if directory.exists():
         store = LabelStore.open(directory)

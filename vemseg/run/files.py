@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _UNWRITABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
-    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
 _METADATA_KEY = "vemseg"
 

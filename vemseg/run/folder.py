@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -23,10 +24,22 @@ from vemseg.run.origin import fingerprint, now, peak_memory, provenance
 _log = logging.getLogger(__name__)
 
 _RECIPE, _INFO, _LOCK = "recipe.toml", "run.json", ".lock"
+_TEMPORARY = (".partial-*", ".curve.png.*.part", ".reconstruction-*.part")
+"""What a killed process leaves of files that it was writing."""
 _BEFORE_RECIPE = (_INFO, _LOCK, ".partial-*")
-"""All that an interrupted creation can leave: the recipe is written last and makes the directory a run."""
-_CLEARED = (_RECIPE, _INFO, "*.jsonl", "*.safetensors", "*.json", "*.png", ".partial-*")
+"""All that an interrupted creation leaves in a directory that was new."""
+_COURSE = (
+    "metrics.jsonl",
+    "model.safetensors",
+    "checkpoint.safetensors",
+    "curve.png",
+    "reconstruction-*.png",
+)
 """What starting again removes; anything else in the directory is somebody's own."""
+_BEGINNING = "beginning"
+"""Key in ``run.json`` while a run begins: whatever is left of an earlier one is given up."""
+_COMPARED = ("shape", "voxel_size_nm", "crop", "intensity")
+"""Facts on a volume that decide what is learnt from its file."""
 
 
 class Run:
@@ -72,7 +85,8 @@ class Run:
         parents : iterable of Path
             Artifacts the run starts from.
         details : mapping, optional
-            More for ``run.json``: voxel sizes, intensities, the device.
+            More for ``run.json``, such as the device. ``volumes`` holds facts on each volume, of which
+            shape, voxel size, crop and intensity must be those of the run that is there.
         overwrite : bool
             Start again, whatever was there.
 
@@ -89,12 +103,10 @@ class Run:
             path.mkdir(parents=True, exist_ok=True)
             run._acquire()
         try:
-            if overwrite:
-                run._clear()
-            if (path / _RECIPE).exists():
-                run._take_up(inputs)
-            else:
+            if overwrite or not (path / _RECIPE).exists() or _BEGINNING in run.info:
                 run._begin(inputs, parents, details or {})
+            else:
+                run._take_up(inputs, details or {})
         except BaseException:
             run.close()
             raise
@@ -188,13 +200,16 @@ class Run:
         """Lock the directory until the run is closed or its process ends."""
         self._lock = lock(self.path / _LOCK, f"another process trains in {self.path}")
 
-    def _clear(self) -> None:
-        for pattern in _CLEARED:
-            for file in self.path.glob(pattern):
+    def _remove(self, patterns: Iterable[str]) -> None:
+        with writing(self.path):
+            for file in [file for pattern in patterns for file in self.path.glob(pattern)]:
                 file.unlink()
 
     def _begin(self, inputs: Sequence[Path], parents: Iterable[Path], details: Mapping[str, Any]) -> None:
-        """Write down where the run comes from, then its settings, which make the directory a run."""
+        """Remove what an earlier run left, write the settings, then where the run comes from.
+
+        ``run.json`` says so meanwhile: where this is interrupted, it is done again.
+        """
         info = provenance(
             "run",
             recipe=self.recipe,
@@ -203,10 +218,12 @@ class Run:
             inputs=inputs,
             extra={**details, "finished": None},
         )
-        write_json(self.path / _INFO, info)
+        write_json(self.path / _INFO, {"kind": "run", _BEGINNING: now()})
+        self._remove(_COURSE + _TEMPORARY)
         write_text(self.path / _RECIPE, self.recipe.to_toml())
+        write_json(self.path / _INFO, info)
 
-    def _take_up(self, inputs: Sequence[Path]) -> None:
+    def _take_up(self, inputs: Sequence[Path], details: Mapping[str, Any]) -> None:
         """Check that the run that is there is the one asked for, and note that it goes on."""
         there, info = Run.open(self.path).recipe, self.info
         way_out = "give another -o, or -f to start again"
@@ -219,6 +236,9 @@ class Run:
         if found != [entry["sha256"] for entry in info["inputs"]]:
             names = ", ".join(Path(entry["path"]).name for entry in info["inputs"])
             raise OutputExistsError(f"{self.path} was made from other volumes ({names}): {way_out}")
+        if changed := _changed(info.get("volumes"), details.get("volumes")):
+            raise OutputExistsError(f"{self.path} saw its volumes otherwise ({changed}): {way_out}")
+        self._remove(_TEMPORARY)
         if info["finished"]:
             return
         entry = {"started": now(), "command": shlex.join(sys.argv), "host": platform.node()}
@@ -229,13 +249,30 @@ class Run:
 
 def _refuse_foreign(path: Path) -> None:
     """Refuse a path that is there but was not made by ``Run.create``."""
-    if not path.exists() or ((path / _RECIPE).is_file() and (path / _INFO).is_file()):
-        return
+    with writing(path):
+        if not path.exists() or ((path / _RECIPE).is_file() and (path / _INFO).is_file()):
+            return
     if not path.is_dir():
         raise OutputExistsError(f"{path} is a file: give a directory for the run with -o")
+    with contextlib.suppress(InputError):
+        if _BEGINNING in read_json(path / _INFO):
+            return
     others = [entry.name for entry in path.iterdir() if not any(entry.match(p) for p in _BEFORE_RECIPE)]
     if others:
         raise OutputExistsError(f"{path} is no vemseg run, and not empty ({others[0]}): give another -o")
+
+
+def _changed(
+    there: Sequence[Mapping[str, Any]] | None, wanted: Sequence[Mapping[str, Any]] | None
+) -> str | None:
+    """Say in which facts volumes differ, or return None; facts that are not known differ in nothing."""
+    found = [
+        f"{Path(new.get('path') or 'volume').name}: {key} {_show(old.get(key))} there, {_show(new.get(key))} now"
+        for old, new in zip(there or (), wanted or (), strict=False)
+        for key in _COMPARED
+        if _show(old.get(key)) != _show(new.get(key))
+    ]
+    return "; ".join(found) or None
 
 
 def _finite(value: Any) -> Any:
@@ -243,4 +280,4 @@ def _finite(value: Any) -> Any:
 
 
 def _show(value: Any) -> str:
-    return "absent" if value is None else json.dumps(value)
+    return "absent" if value is None else json.dumps(value, default=plain)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vemseg.errors import InputError, OutputExistsError
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.volume.foreign import as_input_error
+from vemseg.volume.publish import remove
 from vemseg.volume.zarr_reading import ZarrVolume
 
 CHUNK_EDGE = 64
@@ -68,12 +69,15 @@ class LabelStore(ZarrVolume):
         """
         if directory.exists():
             raise OutputExistsError(f"{directory} exists: remove it, or go on with it")
-        directory.mkdir(parents=True)
-        group = zarr.create_group(str(directory), zarr_format=3)
+        growing = directory.with_name(f"{directory.name}.new")
+        remove(growing)
+        growing.mkdir(parents=True)
+        group = zarr.create_group(str(growing), zarr_format=3)
         array = create_array(group, "0", shape, block_shape, dtype)
         if voxel_size is not None:
             array.attrs["voxel_size_nm"] = list(voxel_size)
-        return cls(directory, array)
+        growing.replace(directory)
+        return cls.open(directory)
 
     @classmethod
     def open(cls, directory: Path) -> LabelStore:

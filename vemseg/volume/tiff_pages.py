@@ -65,13 +65,14 @@ class Stack:
     def shape_zyx(self, path: Path) -> ZYX:
         """Return the lengths of z, y, x, or refuse colours, channels, times and other axes."""
         axes = self.axes
-        sizes = dict(zip(axes, self.shape, strict=True))
+        long = [(axis, n) for axis, n in zip(axes, self.shape, strict=True) if n > 1]
+        sizes = dict(long)  # tifffile may use a letter twice: one voxel has the axes XYX
         for axis, meaning in (("S", "colour samples"), ("C", "channels"), ("T", "time points")):
             if sizes.get(axis, 1) > 1:
                 raise InputError(f"{path} has {sizes[axis]} {meaning}: extract one as a grey stack")
-        deep = [n for axis, n in sizes.items() if axis in _DEPTH_AXES and n > 1]
-        odd = [axis for axis, n in sizes.items() if axis not in _DEPTH_AXES + "YXSCT" and n > 1]
-        if len(deep) > 1 or odd or len(sizes) < len(axes):
+        deep = [n for axis, n in sizes.items() if axis in _DEPTH_AXES]
+        odd = [axis for axis in sizes if axis not in _DEPTH_AXES + "YXSCT"]
+        if len(deep) > 1 or odd or len(sizes) < len(long):
             raise InputError(f"{path} is no stack: it has the axes {axes} of lengths {self.shape}")
         return (deep[0] if deep else 1), sizes.get("Y", 1), sizes.get("X", 1)
 
