@@ -214,6 +214,44 @@ def test_input_errors_are_3(inside, tmp_path):
     refuse(inside("segment", "text.tif", "-m", "classical"), 3, "text.tif is no TIFF")
 
 
+def test_places_that_cannot_be_are_4(inside, cell, tmp_path):
+    (tmp_path / "text.txt").write_text("mine")
+    compute = ("segment", cell, "-m", "classical", "--voxel-size", "16")
+    for command, option in ((compute, ".tif"), (("evaluate", cell, "--gt", cell), ".json")):
+        for out in (f"text.txt/a{option}", "a" * (254 - len(option)) + option):
+            done = inside("-q", *command, "-o", out)
+            refuse(done, 4)
+            assert re.search("Not a directory|File exists|File name too long", done.stderr)
+    refuse(inside("-q", "render", cell, "--voxel-size", "16", "-o", "text.txt/a"), 4, "text.txt/a")
+
+
+def test_scores_of_an_evaluation_go_where_they_should(inside, tmp_path, monkeypatch):
+    tifffile.imwrite(
+        tmp_path / "labels.tif", np.arange(60, dtype=np.uint8).reshape(2, 5, 6) % 3, photometric="minisblack"
+    )
+    compare = ("-q", "evaluate", "labels.tif", "--gt", "labels.tif")
+    (tmp_path / "s_slices.png").write_text("mine")
+    refuse(inside(*compare, "-o", "s.json"), 6, "s_slices.png exists")
+    assert (tmp_path / "s_slices.png").read_text() == "mine"
+    assert not (tmp_path / "s.json").exists()
+    refuse(inside(*compare, "-o", ".", "-f"), 6, "is a directory")
+    assert inside(*compare, "-o", "new/er/s.json").returncode == 0
+    assert (tmp_path / "new" / "er" / "s_greedy.png").exists()
+    from vemseg.pipeline import evaluate
+
+    monkeypatch.setattr(evaluate, "MOST_COUNTS", 2 * 3 * 3 - 1)
+    refuse(inside(*compare), 3, "3 labels in the prediction", "evaluate classes, not instances")
+
+
+def test_pictures_with_options_out_of_range(inside, cell, tmp_path):
+    draw = ("-q", "render", cell, "--voxel-size", "16", "-o", "pictures")
+    for option, value in (("--slices", 0), ("--slices", -3), ("--alpha", 7), ("--alpha", -0.1)):
+        done = inside(*draw, option, value)
+        assert done.returncode == 2 and option in done.stderr
+    (tmp_path / "pictures").write_text("mine")
+    refuse(inside(*draw), 6, "pictures is a file")
+
+
 def test_a_device_that_is_not_there_is_4(inside, cell):
     refuse(
         inside("segment", cell, "-m", "classical", "--voxel-size", "8", "-d", "cuda:77"),

@@ -1,6 +1,8 @@
 """Outputs that appear whole, directories that explain themselves, and stopping in good order."""
 
+import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -375,6 +377,81 @@ def test_overwriting_starts_again_and_spares_what_is_not_the_runs(tmp_path):
         assert run.read_metrics() == []
     assert Run.open(run.path).recipe == other
     assert {file.name for file in run.path.iterdir()} == {".lock", "notes.txt", "recipe.toml", "run.json"}
+
+
+def test_the_same_volumes_seen_otherwise_are_refused_by_name(tmp_path, volume):
+    facts = {
+        "path": str(volume), "shape": [4, 5, 6], "voxel_size_nm": [8.0, 8.0, 8.0], "crop": "0:4,0:5,0:6",
+        "intensity": {"low": np.float64(1 / 3), "high": 200.0}, "voxel_size_from": "option",
+    }  # fmt: skip
+
+    def create(**changes):
+        details = {"volumes": [facts | changes]}
+        Run.create(tmp_path / "a", load_recipe(), inputs=[volume], details=details).close()
+
+    create()
+    create(path="/moved/cell.tif", voxel_size_from="file")
+    for key, value in [("shape", [4, 5, 7]), ("voxel_size_nm", None), ("intensity", {"low": 0, "high": 1})]:
+        with pytest.raises(OutputExistsError, match=rf"saw its volumes otherwise \({key} of cell\.tif "):
+            create(**{key: value})
+    with pytest.raises(OutputExistsError) as caught:
+        create(crop=None)
+    assert str(caught.value) == (
+        f'{tmp_path / "a"} saw its volumes otherwise (crop of cell.tif "0:4,0:5,0:6" there, absent now): '
+        "give another -o, or -f to start again"
+    )
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_starting_again_survives_being_killed_anywhere(tmp_path, monkeypatch, overwrite):
+    class Killed(BaseException):
+        pass
+
+    def dying(method, step, last):
+        def act(*args, **kwargs):
+            if next(step) >= last:
+                raise Killed
+            return method(*args, **kwargs)
+
+        return act
+
+    def start_again_until(last):
+        """Start the run again; whatever changes the directory fails from a step on."""
+        step = itertools.count()
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            for method in ("unlink", "replace"):
+                patch.setattr(Path, method, dying(getattr(Path, method), step, last))
+            Run.create(tmp_path / "a", load_recipe(), overwrite=True).close()
+        return next(step)
+
+    for last in range(10):
+        with Run.create(tmp_path / "a", load_recipe(), overwrite=True) as run:
+            run.append_metrics({"step": 1})
+            save_tensors(run.checkpoint, {}, {"step": 1})
+            run.finish()
+        for name in ("notes.txt", "mine.png", "mine.json"):
+            (run.path / name).write_text("mine")
+        taken = start_again_until(last)
+        with Run.create(tmp_path / "a", load_recipe(), overwrite=overwrite) as run:
+            untouched = last == 0 and not overwrite
+            assert bool(run.read_metrics()) == run.checkpoint.exists() == run.finished == untouched
+        kept = {".lock", "recipe.toml", "run.json", "notes.txt", "mine.png", "mine.json"}
+        course = {"metrics.jsonl", "checkpoint.safetensors"}  # untouched, or begun anew
+        assert {file.name for file in run.path.iterdir()} - course == kept
+    assert taken < last  # the last time it was not killed
+
+
+def test_taking_up_sweeps_what_a_killed_process_left(tmp_path):
+    Run.create(tmp_path / "a", load_recipe()).close()
+    for name in (
+        ".partial-1234-model.safetensors",
+        ".curve.png.77.part",
+        ".reconstruction-0000001.png.7.part",
+    ):
+        (tmp_path / "a" / name).touch()
+    Run.create(tmp_path / "a", load_recipe()).close()
+    left = {file.name for file in (tmp_path / "a").iterdir()}
+    assert left == {".lock", "recipe.toml", "run.json", "metrics.jsonl"}
 
 
 def test_a_directory_of_something_else_is_never_touched(tmp_path):

@@ -397,6 +397,16 @@ def test_the_option_overrides_the_file(tmp_path):
 # --- what is refused -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1), (1, 1, 5)])
+@pytest.mark.parametrize("described", [{}, {"metadata": None}, {"imagej": True}])
+def test_tiffs_with_axes_of_one_voxel(tmp_path, shape, described):
+    array = grey(shape)
+    tifffile.imwrite(tmp_path / "v.tif", array, photometric="minisblack", **described)
+    volume = open_volume(tmp_path / "v.tif")
+    assert volume.shape[-2:] == shape[-2:] and np.prod(volume.shape) == array.size
+    np.testing.assert_array_equal(volume.read(volume.box).ravel(), array.ravel())
+
+
 def refuse(path, message):
     with pytest.raises(InputError, match=message) as caught:
         volume = open_volume(path)

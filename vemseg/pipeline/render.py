@@ -76,12 +76,7 @@ def render(
     OutputExistsError
         Where ``out`` is a file, or a picture exists and ``overwrite`` is not set.
     """
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"--alpha {alpha:g} is no opacity: give a number from 0 to 1")
-    if slices < 1:
-        raise UsageError(f"--slices {slices}: a montage has at least 1 slice")
-    if out.is_file():
-        raise OutputExistsError(f"{out} is a file: give a directory for the pictures with -o")
+    _check(out, alpha, slices)
     grey = open_input(volume, voxel_size, crop)
     painted = _like(labels, grey, crop)
     truth = _like(reference, grey, crop)
@@ -124,6 +119,16 @@ def render(
         save(figure, out / name, dpi=DPI)
     report("drawing", 1.0)
     return [out / name for name in figures]
+
+
+def _check(out: Path, alpha: float, slices: int) -> None:
+    """Refuse what can be seen to be wrong before anything is opened."""
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"--alpha {alpha:g} is no opacity: give a number from 0 to 1")
+    if slices < 1:
+        raise UsageError(f"--slices {slices}: a montage has at least 1 slice")
+    if out.is_file():
+        raise OutputExistsError(f"{out} is a file: give a directory for the pictures with -o")
 
 
 def _merged(labels: Volume, reference: Volume, part: NDArray[np.generic]) -> NDArray[np.int64]:

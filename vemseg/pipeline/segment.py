@@ -23,7 +23,7 @@ from vemseg.blocks import map_blocks
 from vemseg.clustering import Clusterer, fit
 from vemseg.dense import DenseEncoder, StoredVectors, labels
 from vemseg.drawing import palette
-from vemseg.errors import InputError, UsageError
+from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.features import Features
 from vemseg.geometry import ZYX, Box
 from vemseg.pipeline.common import (
@@ -118,6 +118,8 @@ def segment(
 
     Raises
     ------
+    MissingError
+        Where there is no such model or clusterer.
     OutputExistsError
         Where labels, or the beginnings of them, made with other settings are there and ``overwrite`` is not
         set. Labels made with the same settings are left alone.
@@ -125,6 +127,8 @@ def segment(
         Where it was stopped; the same call goes on.
     """
     check_output(out, overwrite=True)
+    if clusters is not None and not clusters.is_file():
+        raise MissingError(f"no clusters at {clusters}: 'cluster' or an earlier 'segment' makes them")
     subject = _open(path, model, clusters, settings, voxel_size, crop, device)
     if out.resolve() in {p.resolve() for p in [*subject.inputs, *subject.parents, *_source(subject)]}:
         raise UsageError(f"{out} is an input: name another output with -o")

@@ -254,7 +254,7 @@ def _refuse_foreign(path: Path) -> None:
             return
     if not path.is_dir():
         raise OutputExistsError(f"{path} is a file: give a directory for the run with -o")
-    with contextlib.suppress(InputError):
+    with contextlib.suppress(InputError, TypeError):
         if _BEGINNING in read_json(path / _INFO):
             return
     others = [entry.name for entry in path.iterdir() if not any(entry.match(p) for p in _BEFORE_RECIPE)]
@@ -267,7 +267,8 @@ def _changed(
 ) -> str | None:
     """Say in which facts volumes differ, or return None; facts that are not known differ in nothing."""
     found = [
-        f"{Path(new.get('path') or 'volume').name}: {key} {_show(old.get(key))} there, {_show(new.get(key))} now"
+        f"{key} of {Path(new.get('path') or 'a volume').name} "
+        f"{_show(old.get(key))} there, {_show(new.get(key))} now"
         for old, new in zip(there or (), wanted or (), strict=False)
         for key in _COMPARED
         if _show(old.get(key)) != _show(new.get(key))
