@@ -61,9 +61,14 @@ class Clusterer:
         return len(self.weight)
 
     def scores(self, vectors: Tensor) -> Tensor:
-        """Return class scores: float32 (..., d) -> float32 (..., K), on the device of the vectors."""
-        weight = torch.from_numpy(self.weight).to(vectors.device)
-        return vectors @ weight + torch.from_numpy(self.bias).to(vectors.device)
+        """Return class scores: float32 (..., d) -> float32 (..., K), on the device of the vectors.
+
+        Summed in float64: the last bit of a float32 product depends on the size of the batch and on where
+        its arrays lie in memory, and labels must not (a device without float64 makes do).
+        """
+        exact = torch.float32 if vectors.device.type == "mps" else torch.float64
+        weight, bias = (torch.from_numpy(a).to(vectors.device, exact) for a in (self.weight, self.bias))
+        return (vectors.to(exact) @ weight + bias).float()
 
     def save(self, path: Path) -> None:
         """Write the clusterer as safetensors with its metadata, whole or not at all."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.layers import Attention
+from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from vemseg.errors import ResourceError
