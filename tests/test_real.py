@@ -17,7 +17,7 @@ def quiet(stage, fraction, detail=""):
 
 
 def mitochondria(real_volume, out, model, k):
-    raw = real_volume("epfl_train_15nm")
+    raw = real_volume("epfl_train_15nm", "raw.tif")
     settings = [f"cluster.k={k}", "cluster.sample=100000", "cluster.restarts=3"]
     segment(str(raw), out, model=model, settings=settings, report=quiet, stopped=lambda: False)
     found = evaluate(str(out), str(real_volume("epfl_train_15nm", "labels.tif")), report=quiet)
