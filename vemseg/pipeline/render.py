@@ -14,7 +14,7 @@ from vemseg.geometry import ZYX, Box
 from vemseg.metrics import merge_greedy
 from vemseg.pipeline.common import Report, open_input
 from vemseg.pipeline.evaluate import blank_zero, count
-from vemseg.pipeline.outputs import Planes, planes
+from vemseg.pipeline.outputs import Planes, planes, split_name
 from vemseg.run.files import writing
 from vemseg.volume import Volume, open_volume
 
@@ -80,7 +80,7 @@ def render(
     grey = open_input(volume, voxel_size, crop)
     painted = _like(labels, grey, crop)
     truth = _like(reference, grey, crop)
-    stem = Path(volume).name.split(".")[0]
+    stem, _ = split_name(Path(volume))
     expected = {f"{stem}_planes.png", f"{stem}_montage.png"}
     if truth is not None and painted is not None:
         expected.add(f"{stem}_comparison.png")
