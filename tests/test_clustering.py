@@ -1,12 +1,21 @@
-"""k-means as affine scores: found clusters, their order, and how they are kept."""
+"""Classes as scores: found clusters, their order, what scores mean, and how they are kept."""
+
+import itertools
 
 import numpy as np
 import pytest
 import torch
+from scipy.cluster.hierarchy import fcluster
+from scipy.cluster.hierarchy import linkage as scipy_linkage
+from scipy.stats import multivariate_normal
 from sklearn.cluster import KMeans
 
-import vemseg.clustering
+import vemseg.clustering.clusterer
+import vemseg.clustering.methods
 from vemseg.clustering import Clusterer, fit
+from vemseg.clustering.joining import join_by_distance, join_by_entropy, join_by_overlap
+from vemseg.clustering.methods import LEAST_VARIANCE
+from vemseg.clustering.scaling import scaling
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.recipe import ClusterTable
 from vemseg.run import load_tensors, save_tensors
@@ -28,6 +37,13 @@ def table(**settings):
     return ClusterTable(**({"k": 4, "restarts": 3, "seed": 1} | settings))
 
 
+METHODS = [
+    {"method": "kmeans"},
+    {"method": "gmm"},
+    {"method": "gmm", "components": 7},
+    {"method": "linkage", "linkage": "ward", "parts": 12},
+    {"method": "linkage", "linkage": "overlap", "parts": 12},
+]
 SIZES = [700, 150, 400, 50]
 
 
@@ -40,16 +56,19 @@ GREY = np.array([0.6, 0.2, 0.9, 0.4], np.float32)
 DARK_TO_BRIGHT = [1, 3, 0, 2]
 
 
-@pytest.mark.parametrize("standardise", [False, True])
-def test_planted_clusters_are_found_and_numbered_from_dark_to_bright(blobs, standardise):
+@pytest.mark.parametrize("scale", ["none", "standardise", "whiten"])
+@pytest.mark.parametrize("method", METHODS)
+def test_planted_clusters_are_found_and_numbered_from_dark_to_bright(blobs, method, scale):
     vectors, blob = blobs
-    clusterer = fit(vectors, GREY[blob], table(standardise=standardise))
+    clusterer = fit(vectors, GREY[blob], table(scale=scale, **method))
     assert (clusterer.k, clusterer.dim) == (4, 8)
-    np.testing.assert_array_equal(np.array(DARK_TO_BRIGHT)[argmax(clusterer, vectors)], blob)
-    assert clusterer.metadata["sizes"] == [SIZES[i] for i in DARK_TO_BRIGHT]
-    assert clusterer.metadata["intensities"] == pytest.approx([float(GREY[i]) for i in DARK_TO_BRIGHT])
+    astray = 0 if "parts" not in method else 1  # of 1300, between parts that noise has cut
+    assert (np.array(DARK_TO_BRIGHT)[argmax(clusterer, vectors)] != blob).sum() <= astray
+    assert clusterer.metadata["sizes"] == pytest.approx([SIZES[i] for i in DARK_TO_BRIGHT], abs=astray)
+    assert clusterer.metadata["intensities"] == pytest.approx([GREY[i] for i in DARK_TO_BRIGHT], abs=0.01)
     assert clusterer.metadata["sample"] == len(vectors)
-    assert clusterer.metadata["standardise"] is standardise
+    assert clusterer.metadata["method"] == method["method"]
+    assert clusterer.metadata["scale"] == scale
 
 
 def test_among_equally_bright_classes_the_larger_comes_first(blobs):
@@ -70,14 +89,14 @@ def overlapping(rng, n=3000, dim=12):
     return vectors.astype(np.float16)
 
 
-@pytest.mark.parametrize("standardise", [False, True])
-def test_the_best_score_is_the_nearest_centroid(standardise):
+@pytest.mark.parametrize("scale", ["none", "standardise"])
+def test_the_best_score_is_the_nearest_centroid(scale):
     rng = np.random.default_rng(5)
     vectors = overlapping(rng)
-    clusterer = fit(vectors, vectors[:, 0].astype(np.float32), table(k=7, standardise=standardise))
+    clusterer = fit(vectors, vectors[:, 0].astype(np.float32), table(k=7, scale=scale))
     found = argmax(clusterer, vectors)
     single = vectors.astype(np.float64)
-    if standardise:
+    if scale == "standardise":
         single = (single - single.mean(axis=0)) / single.std(axis=0)
     centres = np.stack([single[found == k].mean(axis=0) for k in range(7)])
     distance = np.square(single[:, None] - centres).sum(axis=-1)
@@ -102,14 +121,14 @@ def test_scores_are_those_of_scikit_learn():
 def test_the_whole_sample_refines_what_a_part_found(monkeypatch):
     vectors, blob = planted(np.random.default_rng(2), [800, 700, 600, 500], spread=1.2)
     clusterer = fit(vectors, blob.astype(np.float32), table())
-    monkeypatch.setattr(vemseg.clustering, "SEARCH", 200)
+    monkeypatch.setattr(vemseg.clustering.methods, "SEARCH", 200)
     from_part = fit(vectors, blob.astype(np.float32), table())
     assert np.mean(argmax(clusterer, vectors) == argmax(from_part, vectors)) > 0.99
     np.testing.assert_allclose(from_part.weight, clusterer.weight, atol=0.15)
 
 
 def test_classes_that_only_the_whole_sample_shows_are_no_error(monkeypatch):
-    monkeypatch.setattr(vemseg.clustering, "SEARCH", 50)
+    monkeypatch.setattr(vemseg.clustering.methods, "SEARCH", 50)
     vectors = np.zeros((5000, 3), np.float16)
     vectors[:4] = [[0, 0, 5], [0, 5, 0], [5, 0, 0], [5, 5, 5]]
     clusterer = fit(vectors, vectors.mean(axis=1, dtype=np.float32), table())
@@ -130,7 +149,7 @@ def test_standardised_classes_do_not_depend_on_the_features_scales():
     vectors = overlapping(rng)
     stretched = (vectors * 2.0 ** rng.integers(-4, 5, vectors.shape[1])).astype(np.float16)
     grey = vectors[:, 0].astype(np.float32)
-    plain, other = (fit(v, grey, table(k=5, standardise=True)) for v in (vectors, stretched))
+    plain, other = (fit(v, grey, table(k=5, scale="standardise")) for v in (vectors, stretched))
     np.testing.assert_array_equal(argmax(plain, vectors), argmax(other, stretched))
     unlike = fit(stretched, grey, table(k=5))
     assert not np.array_equal(argmax(unlike, stretched), argmax(other, stretched))
@@ -139,14 +158,15 @@ def test_standardised_classes_do_not_depend_on_the_features_scales():
 def test_a_constant_feature_is_harmless_when_standardised(blobs):
     vectors, blob = blobs
     vectors = np.concatenate([vectors, np.full((len(vectors), 1), 0.1, np.float16)], axis=1)
-    clusterer = fit(vectors, GREY[blob], table(standardise=True))
+    clusterer = fit(vectors, GREY[blob], table(scale="standardise"))
     assert np.isfinite(clusterer.weight).all()
     np.testing.assert_array_equal(np.array(DARK_TO_BRIGHT)[argmax(clusterer, vectors)], blob)
 
 
-def test_one_class_takes_all(blobs):
+@pytest.mark.parametrize("method", METHODS)
+def test_one_class_takes_all(blobs, method):
     vectors, blob = blobs
-    assert not argmax(fit(vectors, GREY[blob], table(k=1)), vectors).any()
+    assert not argmax(fit(vectors, GREY[blob], table(k=1, **method)), vectors).any()
 
 
 def test_as_many_classes_as_vectors():
@@ -160,11 +180,19 @@ def test_more_classes_than_vectors_is_a_mistake_in_use():
         fit(np.eye(3, dtype=np.float16), np.zeros(3, np.float32), table())
 
 
-@pytest.mark.parametrize("standardise", [False, True])
-def test_more_classes_than_distinct_vectors_is_a_fault_of_the_input(standardise):
+@pytest.mark.parametrize("method", ["kmeans", "gmm"])
+@pytest.mark.parametrize("scale", ["none", "standardise", "whiten"])
+def test_more_classes_than_distinct_vectors_is_a_fault_of_the_input(scale, method):
     vectors = np.repeat(np.eye(3, dtype=np.float16), 40, axis=0)
     with pytest.raises(InputError, match="k = 4 classes, but the sample has only 3 distinct vectors"):
-        fit(vectors, np.zeros(120, np.float32), table(standardise=standardise))
+        fit(vectors, np.zeros(120, np.float32), table(scale=scale, method=method))
+
+
+@pytest.mark.parametrize("method", [{"method": "linkage", "parts": 5}, {"method": "gmm", "components": 5}])
+def test_more_parts_than_distinct_vectors_is_a_fault_of_the_input(method):
+    vectors = np.repeat(np.eye(4, dtype=np.float16), 30, axis=0)
+    with pytest.raises(InputError, match="5 parts, but the sample has only 4 distinct vectors: lower their"):
+        fit(vectors, np.zeros(120, np.float32), table(**method))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -178,7 +206,7 @@ def test_vectors_that_are_no_numbers_are_refused(blobs, bad):
 def test_the_sample_is_left_as_it_was(blobs):
     vectors, blob = blobs
     before = vectors.copy()
-    fit(vectors, GREY[blob], table(standardise=True))
+    fit(vectors, GREY[blob], table(scale="standardise"))
     np.testing.assert_array_equal(vectors, before)
 
 
@@ -193,14 +221,29 @@ def test_scores_of_any_shape_on_affine_vectors(blobs):
     torch.testing.assert_close(mixed, torch.lerp(scores, clusterer.scores(b), 0.3), rtol=1e-5, atol=1e-4)
 
 
-def test_a_saved_clusterer_is_the_same(tmp_path, blobs):
+@pytest.mark.parametrize("method", METHODS)
+def test_a_saved_clusterer_is_the_same(tmp_path, blobs, method):
     vectors, blob = blobs
-    made = fit(vectors, GREY[blob], table())
+    made = fit(vectors, GREY[blob], table(**method))
     made.save(tmp_path / "clusters.safetensors")
     found = Clusterer.load(tmp_path / "clusters.safetensors")
-    np.testing.assert_array_equal(found.weight, made.weight)
-    np.testing.assert_array_equal(found.bias, made.bias)
+    for name in ("weight", "bias", "parts", "offset"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
     assert found.metadata == made.metadata
+    single = torch.from_numpy(vectors).float()
+    assert torch.equal(found.scores(single), made.scores(single))
+
+
+def test_clusters_of_format_1_are_read(tmp_path, blobs):
+    vectors, blob = blobs
+    made = fit(vectors, GREY[blob], table())
+    old = {"kind": "vemseg-clusters", "format": 1, "method": "kmeans", "standardise": False}
+    path = tmp_path / "old.safetensors"
+    save_tensors(path, {"weight": made.weight, "bias": made.bias}, old)
+    found = Clusterer.load(path)
+    assert found.k == 4
+    assert found.metadata == {"method": "kmeans", "standardise": False}
+    np.testing.assert_array_equal(argmax(found, vectors), argmax(made, vectors))
 
 
 def test_what_is_no_clusterer_is_told_apart(tmp_path, blobs):
@@ -219,3 +262,239 @@ def test_what_is_no_clusterer_is_told_apart(tmp_path, blobs):
     save_tensors(later, arrays, metadata | {"format": 99})
     with pytest.raises(InputError, match="format 99"):
         Clusterer.load(later)
+
+
+def whitened(vectors, floor):
+    """Standardise, turn to principal axes, divide by deviations: step by step."""
+    single = vectors.astype(np.float64)
+    single = (single - single.mean(axis=0)) / single.std(axis=0)
+    axes, deviation, _ = np.linalg.svd(np.cov(single.T, bias=True))
+    return single @ axes / np.sqrt(np.maximum(deviation, floor * deviation[0]))
+
+
+def scaled(vectors, **settings):
+    data = vectors.astype(np.float32)
+    found = scaling(data, table(**settings))
+    found.apply(data)
+    return data
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-3, 0.2])
+def test_whitening_is_that_of_principal_components(floor):
+    vectors = overlapping(np.random.default_rng(10))
+    found, expected = scaled(vectors, scale="whiten", floor=floor), whitened(vectors, floor)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=0.02)
+    if floor == 0:
+        np.testing.assert_allclose(np.cov(found.T), np.eye(12), atol=2e-3)
+
+
+def test_folded_whitening_is_explicit_whitening():
+    vectors = overlapping(np.random.default_rng(11))
+    grey = vectors[:, 0].astype(np.float32)
+    folded = argmax(fit(vectors, grey, table(k=5, scale="whiten")), vectors)
+    explicit = scaled(vectors, scale="whiten")
+    order = np.random.default_rng([1, 0xC1]).permutation(len(vectors))
+    theirs = KMeans(5, n_init=3, max_iter=300, random_state=1).fit(explicit[order]).predict(explicit)
+    pairs, counts = np.unique(np.stack([folded, theirs]), axis=1, return_counts=True)
+    assert np.sort(counts)[-5:].sum() > 0.999 * len(vectors)
+    assert len(set(pairs[0, np.argsort(counts)[-5:]])) == 5
+
+
+def test_a_floor_keeps_noise_small():
+    rng = np.random.default_rng(12)
+    signal = rng.normal(size=(4000, 1))
+    vectors = np.concatenate([signal, signal + 0.002 * rng.normal(size=(4000, 1))], axis=1)
+    half = vectors.astype(np.float16)
+    blown_up, kept = (scaled(half, scale="whiten", floor=floor).std(axis=0) for floor in (0.0, 1e-2))
+    np.testing.assert_allclose(blown_up, 1, rtol=1e-2)
+    assert kept.min() < 0.05
+    assert kept.max() == pytest.approx(1, rel=1e-2)
+
+
+@pytest.mark.parametrize("scale", ["none", "standardise", "whiten"])
+def test_features_that_are_constant_or_repeated_do_no_harm(blobs, scale):
+    vectors, blob = blobs
+    vectors = np.concatenate([vectors, vectors[:, :2], np.full((len(vectors), 1), 0.1)], axis=1)
+    for method in METHODS:
+        clusterer = fit(vectors.astype(np.float16), GREY[blob], table(scale=scale, floor=0.0, **method))
+        assert np.isfinite(clusterer.weight).all()
+        assert np.mean(np.array(DARK_TO_BRIGHT)[argmax(clusterer, vectors)] == blob) > 0.99
+
+
+@pytest.mark.parametrize("scale", ["none", "standardise", "whiten"])
+def test_scores_of_a_mixture_are_log_densities(scale):
+    rng = np.random.default_rng(13)
+    vectors = np.concatenate([overlapping(rng, 2000, 5), overlapping(rng, 1000, 5)])
+    clusterer = fit(vectors, vectors[:, 0].astype(np.float32), table(k=3, method="gmm", scale=scale))
+    assert clusterer.parts is None
+    found = clusterer.scores(torch.from_numpy(vectors).float()).numpy()
+    expected = np.empty_like(found)
+    for i in range(3):
+        factor = clusterer.weight[:, 5 * i : 5 * i + 5].astype(np.float64)
+        covariance = np.linalg.inv(factor @ factor.T)
+        mean = -np.linalg.solve(factor.T, clusterer.bias[5 * i : 5 * i + 5].astype(np.float64))
+        share = clusterer.offset[i] - multivariate_normal.logpdf(mean, mean, covariance)
+        assert -10 < share < 0
+        expected[:, i] = multivariate_normal.logpdf(vectors.astype(np.float64), mean, covariance) + share
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
+    shares = np.exp(found - np.logaddexp.reduce(found, axis=1, keepdims=True)).mean(axis=0)
+    own = [
+        clusterer.offset[i] - 0.5 * np.linalg.slogdet(f @ f.T)[1] + 2.5 * np.log(2 * np.pi)
+        for i, f in enumerate(np.split(clusterer.weight, 3, axis=1))
+    ]
+    np.testing.assert_allclose(np.exp(own), shares, atol=5e-3)  # each class holds the share it claims
+
+
+def test_a_mixture_tells_classes_apart_that_share_a_centre():
+    rng = np.random.default_rng(14)
+    inside = rng.permutation(np.repeat([True, False], 2000))
+    vectors = (rng.normal(size=(4000, 3)) * np.where(inside, 0.05, 2.0)[:, None]).astype(np.float16)
+    grey = inside.astype(np.float32)
+    mixed, nearest = (fit(vectors, grey, table(k=2, method=m)) for m in ("gmm", "kmeans"))
+    assert np.mean(argmax(mixed, vectors) == inside) > 0.98
+    assert np.mean(argmax(nearest, vectors) == inside) < 0.8
+
+
+def test_joined_components_score_by_the_sum_of_their_densities():
+    rng = np.random.default_rng(22)
+    vectors = overlapping(rng, 3000, 4)
+    grey = vectors[:, 0].astype(np.float32)
+    joined = fit(vectors, grey, table(k=3, method="gmm", components=8))
+    apart = fit(vectors, grey, table(k=8, method="gmm"))
+    single = torch.from_numpy(vectors).float()
+    assert joined.parts.sum() == 8
+    np.testing.assert_allclose(
+        joined.scores(single).logsumexp(dim=-1), apart.scores(single).logsumexp(dim=-1), atol=1e-4
+    )
+    alone = Clusterer(joined.weight, joined.bias, {}, None, joined.offset)
+    densities = np.split(alone.scores(single).double().exp().numpy(), np.cumsum(joined.parts)[:-1], axis=1)
+    expected = np.log(np.stack([one.sum(axis=1) for one in densities], axis=1))
+    np.testing.assert_allclose(joined.scores(single), expected, atol=1e-4)
+
+
+def slow_join_by_entropy(posterior, k):
+    """Join the pair of groups after which the entropy of all groups is least."""
+
+    def entropy(groups):
+        own = np.stack([posterior[:, group].sum(axis=1) for group in groups])
+        return -np.sum(own * np.log(own))
+
+    def after(pair):
+        return [group for group in groups if group not in pair] + [pair[0] + pair[1]]
+
+    groups = [(i,) for i in range(posterior.shape[1])]
+    while len(groups) > k:
+        groups = min((after(pair) for pair in itertools.combinations(groups, 2)), key=entropy)
+    return {frozenset(group) for group in groups}
+
+
+def test_entropy_joins_what_the_slow_obvious_one_joins():
+    posterior = np.random.default_rng(23).dirichlet(np.full(9, 0.3), 200) + 1e-12
+    found = join_by_entropy(posterior, 4)
+    groups = {frozenset(np.flatnonzero(found == g).tolist()) for g in range(4)}
+    assert groups == slow_join_by_entropy(posterior, 4)
+
+
+def test_a_mixture_is_fitted_on_a_part(blobs):
+    vectors, blob = blobs
+    whole, part = (fit(vectors, GREY[blob], table(method="gmm", mixture_sample=n)) for n in (1300, 300))
+    assert not np.array_equal(whole.weight, part.weight)
+    np.testing.assert_array_equal(argmax(part, vectors), argmax(whole, vectors))
+
+
+def test_the_variance_of_a_mixture_has_a_least():
+    vectors = np.repeat(np.eye(4, dtype=np.float16), 50, axis=0)
+    clusterer = fit(vectors, np.arange(200, dtype=np.float32), table(method="gmm"))
+    least = LEAST_VARIANCE * vectors.astype(np.float64).var(axis=0).mean()
+    for factor in np.split(clusterer.weight, 4, axis=1):
+        np.testing.assert_allclose(np.linalg.inv(factor @ factor.T), least * np.eye(4), atol=0.01 * least)
+
+
+def test_ward_joins_as_scipy_does_where_sizes_are_equal():
+    rng = np.random.default_rng(15)
+    centres = rng.normal(size=(30, 4))
+    found = join_by_distance(centres, np.full(30, 7), 6)
+    expected = fcluster(scipy_linkage(centres, "ward"), 6, "maxclust")
+    assert len(set(zip(found.tolist(), expected.tolist(), strict=True))) == 6
+    assert sorted(set(found.tolist())) == list(range(6))
+
+
+def test_ward_joins_clusters_as_if_their_vectors_were_joined():
+    rng = np.random.default_rng(16)
+    centres, sizes = rng.normal(size=(12, 3)), rng.integers(1, 9, 12)
+    found = join_by_distance(centres, sizes, 4)
+    expected = fcluster(scipy_linkage(np.repeat(centres, sizes, axis=0), "ward"), 4, "maxclust")
+    assert len(set(zip(np.repeat(found, sizes).tolist(), expected.tolist(), strict=True))) == 4
+
+
+def test_an_empty_cluster_is_joined_first():
+    found = join_by_distance(np.array([[0.0], [1.0], [9.0], [8.0]]), np.array([5, 5, 0, 5]), 3)
+    assert found[2] == found[3]
+
+
+def slow_join_by_overlap(overlap, sizes, k):
+    """Join the pair of groups with the largest overlap for their sizes."""
+
+    def crowd(pair):
+        a, b = pair
+        between = sum(overlap[i, j] for i in a for j in b)
+        return between / (sum(sizes[i] for i in a) * sum(sizes[j] for j in b))
+
+    groups = [(i,) for i in range(len(overlap))]
+    while len(groups) > k:
+        a, b = max(itertools.combinations(groups, 2), key=crowd)
+        groups = [group for group in groups if group not in (a, b)] + [a + b]
+    return {frozenset(group) for group in groups}
+
+
+def test_overlap_joins_what_the_slow_obvious_one_joins():
+    rng = np.random.default_rng(17)
+    overlap, sizes = np.tril(rng.uniform(1, 50, (14, 14)), -1), rng.integers(40, 200, 14)
+    overlap += overlap.T
+    found = join_by_overlap(overlap, sizes, 4)
+    groups = {frozenset(np.flatnonzero(found == g).tolist()) for g in range(4)}
+    assert groups == slow_join_by_overlap(overlap, sizes, 4)
+
+
+def test_linkage_follows_a_bent_cluster_and_scores_by_its_nearest_part():
+    rng = np.random.default_rng(18)
+    angle, ring = rng.uniform(0, 2 * np.pi, 6000), rng.permutation(np.repeat([True, False], 3000))
+    radius = np.where(ring, 4.0, 0.4)
+    vectors = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    vectors = (vectors + 0.15 * rng.normal(size=vectors.shape)).astype(np.float16)
+    settings = table(k=2, method="linkage", linkage="overlap", parts=24)
+    clusterer = fit(vectors, ring.astype(np.float32), settings)
+    np.testing.assert_array_equal(argmax(clusterer, vectors), ring)
+    assert clusterer.parts.sum() == 24
+    parts = vectors.astype(np.float32) @ clusterer.weight + clusterer.bias
+    expected = np.stack([p.max(axis=1) for p in np.split(parts, clusterer.parts[:1], axis=1)], axis=1)
+    found = clusterer.scores(torch.from_numpy(vectors).float()).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_more_parts_than_vectors_is_a_mistake_in_use():
+    with pytest.raises(UsageError, match=r"cluster\.parts = 64 cannot be fitted to a sample of 30"):
+        fit(np.eye(30, dtype=np.float16), np.zeros(30, np.float32), table(method="linkage"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_do_not_depend_on_batches(monkeypatch, method):
+    rng = np.random.default_rng(19)
+    vectors = overlapping(rng, dim=24)
+    clusterer = fit(vectors, vectors[:, 0].astype(np.float32), table(k=6, **method))
+    single = torch.from_numpy(vectors).float()
+    whole = clusterer.scores(single)
+    assert torch.equal(torch.cat([clusterer.scores(part) for part in single.split(77)]), whole)
+    assert torch.equal(clusterer.scores(single.view(30, 10, 10, 24)).view(-1, 6), whole)
+    assert torch.equal(clusterer.scores(single.T.contiguous().T), whole)
+    monkeypatch.setitem(vemseg.clustering.clusterer.CHUNK_BYTES, "cpu", 10_000)
+    assert torch.equal(clusterer.scores(single), whole)
+    assert clusterer.scores(single[:0]).shape == (0, 6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whitened_classes_do_not_depend_on_the_features_scales(method):
+    vectors, blob = planted(np.random.default_rng(20), SIZES, spread=0.8)
+    stretched = vectors * np.array([1, 64, 0.25, 8, 1, 1, 2, 0.5], np.float16)
+    plain, other = (fit(v, GREY[blob], table(scale="whiten", **method)) for v in (vectors, stretched))
+    assert np.mean(argmax(plain, vectors) == argmax(other, stretched)) > 0.999

@@ -254,11 +254,31 @@ def test_another_kind_replaces_the_model_and_what_depends_on_it():
         load_recipe("classical", ["model.sigmas=[1, 0]"])
 
 
-def test_standardising_follows_the_kind_of_model_unless_given(write):
-    assert not load_recipe(write("")).cluster.standardise
-    assert load_recipe(write("[model]\nkind = 'classical'\n")).cluster.standardise
-    given = write("[model]\nkind = 'classical'\n[cluster]\nstandardise = false\n")
-    assert not load_recipe(given).cluster.standardise
+def test_scaling_follows_the_kind_of_model_unless_given(write):
+    assert load_recipe(write("")).cluster.scale == "none"
+    assert load_recipe(write("[model]\nkind = 'classical'\n")).cluster.scale == "standardise"
+    given = write("[model]\nkind = 'classical'\n[cluster]\nscale = 'whiten'\n")
+    assert load_recipe(given).cluster.scale == "whiten"
+
+
+@pytest.mark.parametrize(("old", "new"), [("true", "standardise"), ("false", "none")])
+def test_recipes_of_the_first_version_say_standardise(write, old, new):
+    for kind in ("maester", "classical"):
+        recipe = load_recipe(write(f"[model]\nkind = '{kind}'\n[cluster]\nstandardise = {old}\n"))
+        assert recipe.cluster.scale == new
+    with pytest.raises(UsageError, match=r"unknown key 'cluster\.standardise'"):
+        load_recipe(write("[cluster]\nstandardise = 3\n"))
+
+
+def test_parts_lie_between_classes_and_sample():
+    with pytest.raises(UsageError, match=r"cluster\.parts must be at least cluster\.k \(6\), not 5"):
+        load_recipe(overrides=["cluster.method=linkage", "cluster.parts=5"])
+    with pytest.raises(UsageError, match=r"cluster\.parts must be at most cluster\.sample \(50\), not 64"):
+        load_recipe(overrides=["cluster.method=linkage", "cluster.sample=50"])
+    with pytest.raises(
+        UsageError, match=r"cluster\.components must be 0 or at least cluster\.k \(6\), not 5"
+    ):
+        load_recipe(overrides=["cluster.method=gmm", "cluster.components=5"])
 
 
 def test_a_file_is_named_in_its_errors(write):

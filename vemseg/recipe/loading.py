@@ -210,8 +210,17 @@ def _fill_by_kind(raw: Raw) -> Raw:
     """Write out the kind of model, and what depends on it, where they are not given."""
     kind = _kind(raw)
     model = MODEL_KINDS.get(str(kind), MaesterTable)  # a kind that is none is refused with the other settings
-    by_kind = {"model": {"kind": kind}, "cluster": {"standardise": model.standardise}}
-    return _merge(by_kind, raw)
+    by_kind = {"model": {"kind": kind}, "cluster": {"scale": model.scale}}
+    return _merge(by_kind, _renamed(raw))
+
+
+def _renamed(raw: Raw) -> Raw:
+    """Write ``cluster.standardise``, as recipes before 0.2 have it, as ``cluster.scale``."""
+    cluster = raw.get("cluster")
+    if not isinstance(cluster, dict) or not isinstance(cluster.get("standardise"), bool):
+        return raw
+    rest = {key: value for key, value in cluster.items() if key != "standardise"}
+    return raw | {"cluster": {"scale": "standardise" if cluster["standardise"] else "none"} | rest}
 
 
 def _freeze(value: Any) -> Any:

@@ -129,6 +129,11 @@ class EmbedTable(Table):
         Central tokens kept along a side (cover-and-stride).
     stride : int
         Central pixels kept along a side (expand-stride), a multiple of the patch.
+    planes : {"auto", "one", "three"}
+        Across which axes a volume is looked at: its sharp plane's alone, or all three, whose vectors are
+        averaged; ``auto``: all three of an isotropic volume.
+    smooth : float
+        Standard deviation, in working voxels, of the Gaussian that vectors are smoothed with; 0 for none.
     batch : int
         Fields of view in one pass; 0 takes what suits the device.
     """
@@ -136,6 +141,8 @@ class EmbedTable(Table):
     placement: Literal["cover-and-stride", "expand-stride", "whole-slice"] = "expand-stride"
     kept: Count = 4
     stride: Count = 40
+    planes: Literal["auto", "one", "three"] = "one"
+    smooth: Annotated[float, Field(ge=0)] = 0.0
     batch: Natural = 0
 
 
@@ -144,32 +151,61 @@ class ClusterTable(Table):
 
     Attributes
     ----------
-    method : {"kmeans"}
-        The clusterer.
+    method : {"kmeans", "gmm", "linkage"}
+        The nearest of K centroids; the likeliest of K normal distributions, each with its own covariance;
+        many small clusters of k-means, joined into K classes.
     k : int
         Classes, 1 to 255.
     sample : int
         Vectors the clusterer is fitted on.
     restarts, max_iterations, seed : int
         Initialisations, iterations of each, and where they start.
-    standardise : bool
-        Whether each feature is brought to mean 0 and variance 1 first. Where it is not given, filter
-        responses are and learned vectors are not.
+    scale : {"none", "standardise", "whiten"}
+        What is done to vectors first: nothing, each feature to variance 1, or all directions to variance 1.
+        Where it is not given, it follows the kind of model.
+    floor : float
+        The least variance of a principal direction of standardised features, relative to the largest, that is
+        brought to 1 when whitening; weaker directions hold noise and stay below.
+    parts : int
+        Small clusters that "linkage" joins.
+    linkage : {"ward", "overlap"}
+        What "linkage" joins first: what adds least to the variance within the classes, or those with the most
+        vectors between them.
+    components : int
+        Normal distributions of "gmm"; where they are more than K, those that leave most doubt between them
+        are joined into K classes. 0 takes K.
+    mixture_sample : int
+        Vectors of the sample that "gmm" is fitted on, after k-means on all of them.
     """
 
-    method: Literal["kmeans"] = "kmeans"
+    method: Literal["kmeans", "gmm", "linkage"] = "kmeans"
     k: Annotated[int, Field(ge=1, le=255)] = 6
     sample: Count = 500_000
     restarts: Count = 10
     max_iterations: Count = 300
     seed: Seed = 0
-    standardise: bool = False
+    scale: Literal["none", "standardise", "whiten"] = "none"
+    floor: Share = 1e-3
+    parts: Annotated[int, Field(ge=1, le=4096)] = 64
+    linkage: Literal["ward", "overlap"] = "ward"
+    components: Annotated[int, Field(ge=0, le=255)] = 0
+    mixture_sample: Count = 100_000
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         require(
             self.k <= self.sample, f"cluster.sample must be at least cluster.k ({self.k}), not {self.sample}"
         )
+        if self.method == "linkage":
+            least = f"cluster.parts must be at least cluster.k ({self.k}), not {self.parts}"
+            require(self.k <= self.parts, least)
+            most = f"cluster.parts must be at most cluster.sample ({self.sample}), not {self.parts}"
+            require(self.parts <= self.sample, most)
+        if self.method == "gmm" and self.components:
+            least = f"cluster.components must be 0 or at least cluster.k ({self.k}), not {self.components}"
+            require(self.k <= self.components, least)
+            most = f"cluster.components must be at most cluster.sample ({self.sample}), not {self.components}"
+            require(self.components <= self.sample, most)
         return self
 
 

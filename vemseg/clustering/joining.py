@@ -1,0 +1,110 @@
+"""Which of many small clusters belong together: hierarchical linkage of the parts of an over-segmentation.
+
+A tree of a few dozen parts is small, so nothing is updated by formula: at every step the cost of each
+possible join is taken afresh from the joined groups, and the cheapest is made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import xlogy
+
+Doubles = NDArray[np.float64]
+
+
+def join_by_distance(centres: Doubles, sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Join clusters by Ward's criterion: the growth of the sum of squares within.
+
+    Parameters
+    ----------
+    centres : float64 (P, d)
+    sizes : int64 (P,)
+        Vectors in each cluster; an empty one costs nothing and is joined to the nearest first.
+    k : int
+        Groups wanted.
+
+    Returns
+    -------
+    int64 (P,)
+        Group of each cluster, 0..k-1.
+    """
+    group = np.arange(len(sizes))
+    while (groups := group.max() + 1) > k:
+        member = np.equal.outer(np.arange(groups), group).astype(np.float64)
+        size = member @ np.maximum(sizes, 1e-9)
+        centre = member @ (centres * np.maximum(sizes, 1e-9)[:, None]) / size[:, None]
+        apart = np.square(centre[:, None] - centre).sum(axis=-1)
+        group = _joined(group, apart * np.outer(size, size) / np.add.outer(size, size))
+    return group
+
+
+def join_by_overlap(overlap: Doubles, sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Join clusters with a crowd between them, by average linkage.
+
+    Parameters
+    ----------
+    overlap : float64 (P, P)
+        How many vectors lie between two clusters, symmetric.
+    sizes : int64 (P,)
+        Vectors in each cluster.
+    k : int
+        Groups wanted.
+
+    Returns
+    -------
+    int64 (P,)
+        Group of each cluster, 0..k-1.
+
+    Notes
+    -----
+    First come the groups A and B of the largest overlap(A, B) / (|A| |B|): what vectors of the one and
+    vectors of the other share on average. Where nothing lies between any two, the smallest are joined.
+    """
+    group = np.arange(len(sizes))
+    while (groups := group.max() + 1) > k:
+        member = np.equal.outer(np.arange(groups), group).astype(np.float64)
+        size = np.maximum(member @ sizes, 1)
+        between = member @ overlap @ member.T
+        group = _joined(group, -(between + 1e-9) / np.outer(size, size))
+    return group
+
+
+def join_by_entropy(posterior: Doubles, k: int) -> NDArray[np.int64]:
+    """Join components of a mixture that leave most doubt between them (Baudry et al. 2010).
+
+    Parameters
+    ----------
+    posterior : float64 (n, P)
+        Probability of each component given each vector of a sample.
+    k : int
+        Groups wanted.
+
+    Returns
+    -------
+    int64 (P,)
+        Group of each component, 0..k-1.
+
+    Notes
+    -----
+    First come the groups whose join lowers the entropy of the classification most. The density of all stays
+    as it was fitted; only what counts as one class changes.
+    """
+    group = np.arange(posterior.shape[1])
+    while (groups := group.max() + 1) > k:
+        member = np.equal.outer(np.arange(groups), group).astype(np.float64)
+        own = posterior @ member.T
+        doubt = -xlogy(own, own).sum(axis=0)
+        together = np.stack(
+            [-xlogy(both, both).sum(axis=0) for both in (own + one[:, None] for one in own.T)]
+        )
+        group = _joined(group, together - np.add.outer(doubt, doubt))
+    return group
+
+
+def _joined(group: NDArray[np.int64], cost: Doubles) -> NDArray[np.int64]:
+    """Join the two groups of the least cost; numbers stay without gaps."""
+    np.fill_diagonal(cost, np.inf)
+    low, high = sorted(np.unravel_index(cost.argmin(), cost.shape))
+    joined = np.where(group == high, low, group)
+    return joined - (joined > high)

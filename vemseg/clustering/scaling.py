@@ -1,0 +1,82 @@
+"""What is done to vectors before they are compared: ``z = (vector - mean) @ matrix``.
+
+    none         nothing
+    standardise  each feature to variance 1
+    whiten       all directions to variance 1: principal components of the standardised features, each divided
+                 by its deviation; a floor keeps directions of next to no variance, which hold noise, small
+
+The map is folded into the scores, so it costs nothing when they are computed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.recipe import ClusterTable
+
+Doubles = NDArray[np.float64]
+
+CHUNK = 2**16
+
+
+class Scaling(NamedTuple):
+    """An affine map of vectors.
+
+    Attributes
+    ----------
+    mean : float64 (d,)
+    matrix : float64 (d, d)
+    """
+
+    mean: Doubles
+    matrix: Doubles
+
+    def apply(self, data: NDArray[np.float32]) -> None:
+        """Scale vectors, float32 (n, d), where they stand."""
+        for start in range(0, len(data), CHUNK):
+            part = data[start : start + CHUNK]
+            part[:] = (part - self.mean) @ self.matrix
+
+
+def scaling(data: NDArray[np.float32], settings: ClusterTable) -> Scaling | None:
+    """Return the scaling of a sample, None where there is nothing to do.
+
+    Parameters
+    ----------
+    data : float32 (n, d)
+    settings : ClusterTable
+        ``scale`` and ``floor``.
+    """
+    if settings.scale == "none":
+        return None
+    mean = data.mean(axis=0, dtype=np.float64)
+    deviation = data.std(axis=0, dtype=np.float64)
+    inverse = 1 / np.where(deviation > 0, deviation, 1)
+    if settings.scale == "standardise":
+        return Scaling(mean, np.diag(inverse))
+    matrix = inverse[:, None] * _whitening(
+        _covariance(data, mean) * np.outer(inverse, inverse), settings.floor
+    )
+    return Scaling(mean, matrix)
+
+
+def _whitening(covariance: Doubles, floor: float) -> Doubles:
+    """Return principal axes (d, d) in columns, each divided by its deviation.
+
+    ``floor`` is the least variance that counts, relative to the largest: weaker directions come out with a
+    variance below 1.
+    """
+    variance, axes = np.linalg.eigh(covariance)
+    least = max(floor, np.finfo(np.float64).eps * len(variance)) * variance[-1]
+    return axes / np.sqrt(np.maximum(variance, least)) if least > 0 else axes
+
+
+def _covariance(data: NDArray[np.float32], mean: Doubles) -> Doubles:
+    total = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(data), CHUNK):
+        part = data[start : start + CHUNK] - mean
+        total += part.T @ part
+    return total / len(data)
