@@ -13,6 +13,7 @@ from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsErr
 from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.phantom import Phantom
+from vemseg.pipeline import blocking
 from vemseg.pipeline import segment as segmenting
 from vemseg.pipeline.evaluate import evaluate
 from vemseg.pipeline.features import cluster, embed
@@ -125,7 +126,7 @@ def test_stages_apart_give_the_labels_of_one_go(phantom, model, tmp_path, name):
         str(phantom[0]), tmp_path / "f.zarr", model=chosen, settings=settings, report=quiet, stopped=never
     )
     stored = Features(features)
-    table = ClusterTable(k=4, sample=3000, standardise=name == "classical")
+    table = ClusterTable(k=4, sample=3000, scale="standardise" if name == "classical" else "none")
     clusters = cluster([features], tmp_path / "c.safetensors", table)
     apart = segment(phantom[0], tmp_path / "apart.ome.zarr", model=chosen, clusters=clusters)
     from_features = segment(features, tmp_path / "features.tif", clusters=clusters)
@@ -146,7 +147,7 @@ def test_same_command_twice_does_nothing_and_other_settings_are_refused(phantom,
 
 
 def test_a_stopped_segmentation_goes_on_and_gives_the_same(phantom, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(segmenting, "BLOCK_VOXELS", 61 * 83)
+    monkeypatch.setattr(blocking, "MOST_VOXELS", 61 * 83)
     whole = labels_of(segment(phantom[0], tmp_path / "whole.tif", model=model))
     out = tmp_path / "seg.tif"
     asked = []
@@ -299,7 +300,7 @@ def test_markers_without_their_store_count_for_nothing(phantom, model, tmp_path)
 
 
 def test_a_stopped_embedding_goes_on_and_gives_the_same(phantom, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("vemseg.dense.sample.BOX_BYTES", 2**12)
+    monkeypatch.setattr(blocking, "MOST_VOXELS", 2**5)
     options = {"model": model, "report": quiet}
     whole = Features(embed(str(phantom[0]), tmp_path / "whole.zarr", **options, stopped=never))
     asked = []

@@ -1,46 +1,76 @@
-"""A function mapped over blocks, so that a killed run goes on where it was.
+"""Work done block by block: read, compute, write, each while its neighbours' other stages go on.
 
-A finished block leaves a marker: a small JSON file with what the function returned. Blocks that have one are
-not computed again. Markers appear by renaming, so one that is there is whole.
+While one block is computed in the calling thread, the next one is read in a second thread and the one
+before is written in a third; each stage has one block at most. A written block leaves a marker: a small JSON
+file with what writing it returned. Blocks that have one are not computed again, so that a killed run goes on
+where it was. Markers appear by renaming, so one that is there is whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from vemseg.errors import Interrupted
 from vemseg.geometry import Box
 from vemseg.run import read_json, write_json
 
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Stages(Generic[Given, Made]):
+    """What is done to a block.
+
+    Attributes
+    ----------
+    read : callable
+        Returns what is needed to compute a block; called in a thread of its own, one block ahead.
+    compute : callable
+        Turns it into what is to be written; called in the thread of the caller.
+    write : callable
+        Stores it and returns plain JSON types; called in a third thread, one block behind.
+    """
+
+    read: Callable[[Box], Given]
+    compute: Callable[[Box, Given], Made]
+    write: Callable[[Box, Made], Any]
+
 
 def map_blocks(
-    work: Callable[[Box], Any],
+    stages: Stages[Given, Made],
     blocks: Sequence[Box],
     markers: Path,
     report: Callable[[int, int], None],
     stopped: Callable[[], bool],
 ) -> list[Any]:
-    """Call a function for each block that has no marker yet.
+    """Read, compute and write each block that has no marker yet.
+
+    When a stage fails or the run is stopped, what is being read is dropped, what is being written is finished
+    and marked, and both threads end before this returns.
 
     Parameters
     ----------
-    work : callable
-        Computes and writes one block; returns plain JSON types.
+    stages : Stages
+        What is done to a block.
     blocks : sequence of Box
         In the order to take them; their numbers name the markers.
     markers : Path
         Directory of the markers; made if it is not there.
     report : callable
-        Told how many of how many voxels are done.
+        Told how many of how many voxels are done, in the thread of the caller.
     stopped : callable
         Asked before each block whether to stop.
 
     Returns
     -------
     list
-        What ``work`` returned for every block, now or in an earlier run.
+        What writing returned for every block, now or in an earlier run.
 
     Raises
     ------
@@ -48,23 +78,44 @@ def map_blocks(
         Where it was stopped before the last block.
     """
     markers.mkdir(parents=True, exist_ok=True)
+    paths = [markers / f"{i:06d}.json" for i in range(len(blocks))]
+    todo = [(block, path) for block, path in zip(blocks, paths, strict=True) if not path.exists()]
     total = sum(block.size for block in blocks)
-    done = sum(block.size for i, block in enumerate(blocks) if (markers / _name(i)).exists())
+    done = total - sum(block.size for block, _ in todo)
     report(done, total)
-    results = []
-    for i, block in enumerate(blocks):
-        marker = markers / _name(i)
-        if not marker.exists():
-            if stopped():
-                raise Interrupted(
-                    f"stopped after {i} of {len(blocks)} blocks: the same command goes on from there"
-                )
-            write_json(marker, work(block))
-            done += block.size
+    with closing(_finished(stages, todo, stopped)) as finished:
+        for size in finished:
+            done += size
             report(done, total)
-        results.append(read_json(marker))
-    return results
+    if left := sum(not path.exists() for path in paths):
+        raise Interrupted(
+            f"stopped after {len(blocks) - left} of {len(blocks)} blocks: the same command goes on from there"
+        )
+    return [read_json(path) for path in paths]
 
 
-def _name(i: int) -> str:
-    return f"{i:06d}.json"
+def _finished(
+    stages: Stages[Given, Made], todo: Sequence[tuple[Box, Path]], stopped: Callable[[], bool]
+) -> Generator[int]:
+    """Yield the sizes of blocks as they are written and marked; end early where it is to stop."""
+
+    def store(block: Box, made: Made, marker: Path) -> int:
+        write_json(marker, stages.write(block, made))
+        return block.size
+
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        reading: Future[Given] | None = None
+        writing: Future[int] | None = None
+        for i, (block, marker) in enumerate(todo):
+            if stopped():
+                break
+            given = (reading or reader.submit(stages.read, block)).result()
+            reading = reader.submit(stages.read, todo[i + 1][0]) if i + 1 < len(todo) else None
+            made = stages.compute(block, given)
+            del given
+            if writing is not None:
+                yield writing.result()
+            writing = writer.submit(store, block, made, marker)
+            del made
+        if writing is not None:
+            yield writing.result()

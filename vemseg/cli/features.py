@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vemseg.cli import options, parsing, shell
 from vemseg.cli.segment import placement_settings
+from vemseg.resources import parse_bytes
 
 
 def embed(
@@ -15,6 +16,8 @@ def embed(
     out: options.FeaturesOut,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
+    max_memory: options.MaxMemory = None,
+    threads: options.Threads = None,
     placement: options.Placement = None,
     kept: options.Kept = None,
     stride: options.Stride = None,
@@ -25,6 +28,7 @@ def embed(
     Needed only to try several clusterings, or to cluster several volumes together; 'segment' works without.
     """
     settings = parsing.settings(set_, placement_settings(placement, kept, stride))
+    limit = None if max_memory is None else parse_bytes(max_memory)
     from vemseg.pipeline.features import embed as compute
 
     with shell.stoppable() as (report, stopped):
@@ -36,6 +40,8 @@ def embed(
             voxel_size=voxel_size,
             crop=crop,
             device=device,
+            max_memory=limit,
+            threads=threads,
             overwrite=overwrite,
             report=report,
             stopped=stopped,

@@ -130,6 +130,23 @@ Device = Annotated[
     str,
     _compute("-d", "--device", metavar="DEVICE", envvar="VEMSEG_DEVICE", help="auto, cpu, cuda, cuda:1."),
 ]
+MaxMemory = Annotated[
+    str | None,
+    _compute(
+        "--max-memory",
+        metavar="SIZE",
+        show_default="half of what is free, at most 4GiB",
+        help="Memory to use, such as 2GiB.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    _compute("--threads", metavar="N", min=1, show_default="all cores", help="Threads to compute with."),
+]
+Plan = Annotated[
+    bool,
+    _compute("--plan", **_flag, help="Show blocks, memory, disk and time this would take, and stop."),
+]
 MaxTime = Annotated[
     str | None,
     _compute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vemseg.cli import options, parsing, shell
 from vemseg.errors import UsageError
+from vemseg.resources import parse_bytes
 
 
 def segment(
@@ -18,6 +19,8 @@ def segment(
     out: options.LabelsOut = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
+    max_memory: options.MaxMemory = None,
+    threads: options.Threads = None,
     placement: options.Placement = None,
     kept: options.Kept = None,
     stride: options.Stride = None,
@@ -34,6 +37,7 @@ def segment(
     covering = placement_settings(placement, kept, stride)
     settings = parsing.settings(set_, {"cluster.k": k, "cluster.seed": seed, **covering})
     legend = parsing.names(names)
+    limit = None if max_memory is None else parse_bytes(max_memory)
     from vemseg.pipeline.segment import segment as compute
 
     with shell.stoppable() as (report, stopped):
@@ -47,6 +51,8 @@ def segment(
             voxel_size=voxel_size,
             crop=crop,
             device=device,
+            max_memory=limit,
+            threads=threads,
             overwrite=overwrite,
             report=report,
             stopped=stopped,

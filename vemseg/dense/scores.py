@@ -1,8 +1,8 @@
-"""Scores interpolated from lattice points to voxels, strip by strip, in bounded memory."""
+"""Scores of vectors, and their interpolation from lattice points to voxels, in bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,7 +15,24 @@ from vemseg.tiling import Floats, Interpolation, interpolation
 Interpolations = tuple[Interpolation, Interpolation, Interpolation]
 """Interpolation along z, y and x."""
 
-STRIP_BYTES = 2**26
+STRIP_BYTES = 2**24
+
+TILE_VOXELS = 2**15
+"""Labelled together: a few arrays of them stay in a core's cache."""
+
+PART_ROWS = 2**16
+"""Vectors that are given to a head together."""
+
+
+def in_parts(head: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a head that gets ``PART_ROWS`` vectors at a time, so that what it makes between stays small."""
+
+    def apply(vectors: Tensor) -> Tensor:
+        rows = torch.split(vectors.reshape(-1, vectors.shape[-1]), PART_ROWS)
+        values = torch.cat([head(part) for part in rows])
+        return values.reshape(*vectors.shape[:-1], values.shape[-1])
+
+    return apply
 
 
 def interpolations(positions: tuple[Floats, Floats, Floats], box: Box) -> Interpolations:
@@ -58,6 +75,16 @@ def interpolated(values: Tensor, axes: Interpolations) -> Iterator[tuple[int, sl
 def argmax_interpolated(scores: Tensor, axes: Interpolations) -> NDArray[np.uint8]:
     """Interpolate scores as :func:`interpolated` does and take the best class.
 
+    Whole columns of voxels are compared class by class: three times as fast as looking for the best of K
+    neighbouring numbers.
+
+    Parameters
+    ----------
+    scores : Tensor float (z, y, x, K)
+        At the lattice points that ``axes`` need, K <= 255.
+    axes : three Interpolation
+        From lattice points to voxels, z y x.
+
     Returns
     -------
     uint8 (z', y', x')
@@ -65,13 +92,33 @@ def argmax_interpolated(scores: Tensor, axes: Interpolations) -> NDArray[np.uint
     """
     z, y, x = axes
     labels = np.empty((len(z.left), len(y.left), len(x.left)), np.uint8)
-    for plane, rows, strip in interpolated(scores, axes):
-        labels[plane, rows] = (strip.argmax(dim=-1) + 1).to(torch.uint8).numpy()
+    height = max(1, STRIP_BYTES // (scores.element_size() * scores[0, 0].numel()))
+    for i, (left, right, weight) in enumerate(zip(z.left, z.right, z.weight, strict=True)):
+        plane = scores[left] if weight == 0 else torch.lerp(scores[left], scores[right], float(weight))
+        for j in range(0, len(y.left), height):
+            rows = _interpolate(plane, y, axis=0, part=slice(j, j + height))
+            by_column = rows.flatten(1).T.contiguous().view(*rows.shape[1:], -1)  # (x, K, y')
+            width = max(1, TILE_VOXELS // len(rows))
+            for k in range(0, len(x.left), width):
+                tile = _interpolate(by_column, x, axis=0, part=slice(k, k + width))
+                labels[i, j : j + height, k : k + width] = _best(tile.numpy()).T
     return labels
 
 
+def _best(scores: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return 1 + the first class of the highest score: (x, K, y) -> (x, y)."""
+    highest = scores[:, 0].copy()
+    label = np.ones(highest.shape, np.uint8)
+    higher = np.empty(highest.shape, bool)
+    for k in range(1, scores.shape[1]):
+        np.greater(scores[:, k], highest, out=higher)
+        np.maximum(scores[:, k], highest, out=highest)
+        np.maximum(label, higher.view(np.uint8) * np.uint8(k + 1), out=label)
+    return label
+
+
 def _interpolate(values: Tensor, axis_rule: Interpolation, axis: int, part: slice = slice(None)) -> Tensor:
-    """Interpolate one axis of (y, x, K) values at some of its voxels."""
+    """Interpolate one axis of an array of three at some of its voxels."""
     left = torch.from_numpy(axis_rule.left[part])
     if not axis_rule.weight.any():
         return values.index_select(axis, left)

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vemseg.blocks import map_blocks
+from vemseg.blocks import Stages, map_blocks
 from vemseg.clustering import fit
-from vemseg.dense import DenseEncoder, PatchMean, lattice_boxes
+from vemseg.dense import DenseEncoder, PatchMean
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.pipeline.common import Report, Stopped, describe, open_input, open_model, sharp_plane_first
 from vemseg.pipeline.dense_input import lay_model, stored_sample
+from vemseg.pipeline.memory import lattice_blocks, set_threads
 from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
 from vemseg.recipe import ClusterTable
 from vemseg.run import fingerprint, provenance
@@ -25,6 +27,9 @@ from vemseg.volume import partial_directory
 from vemseg.volume.publish import publish, remove
 
 log = logging.getLogger("vemseg")
+
+Values = tuple[NDArray[np.float16], NDArray[np.float16]]
+"""Vectors (z, y, x, d) and mean intensities (z, y, x)."""
 
 
 def embed(
@@ -36,11 +41,19 @@ def embed(
     voxel_size: str | None = None,
     crop: str | None = None,
     device: str = "auto",
+    max_memory: int | None = None,
+    threads: int | None = None,
     overwrite: bool = False,
     report: Report,
     stopped: Stopped,
 ) -> Path:
     """Store the vectors of a volume on their lattice, float16.
+
+    Parameters
+    ----------
+    max_memory, threads : int, optional
+        Bytes this process may occupy, and threads to compute with; both follow from the machine where left
+        out.
 
     Returns
     -------
@@ -55,6 +68,8 @@ def embed(
         Where ``out`` exists and holds no features.
     OutputExistsError
         Where it, or its beginnings, were made with other settings and ``overwrite`` is not set.
+    ResourceError
+        Where ``max_memory`` is not enough.
     Interrupted
         Where it was stopped; the same call goes on.
     """
@@ -62,6 +77,7 @@ def embed(
         raise UsageError(f"{out} has no suffix of stored features: name it .zarr")
     if out.exists():
         Features(out)  # anything else is not ours to replace
+    set_threads(threads)
     chosen = open_model(model, settings)
     volume = open_input(path, voxel_size, crop)
     oriented, order = sharp_plane_first(volume)
@@ -91,13 +107,18 @@ def embed(
             log.info("%s is there already, made with the same settings", out)
             return out
         take_up(out, partial, state, overwrite)
-        _stream(dense, partial, attributes, report, stopped)
+        _stream(dense, partial, attributes, max_memory, report, stopped)
         publish(partial / STORE, out, overwrite)
     return out
 
 
 def _stream(
-    dense: DenseEncoder, partial: Path, attributes: dict[str, Any], report: Report, stopped: Stopped
+    dense: DenseEncoder,
+    partial: Path,
+    attributes: dict[str, Any],
+    limit: int | None,
+    report: Report,
+    stopped: Stopped,
 ) -> None:
     """Compute and store the vectors, box by box."""
     layout, dim = dense.layout, dense.dim
@@ -106,19 +127,21 @@ def _stream(
     store = partial / STORE
     if not store.exists():
         remove(partial / "done")  # markers of a store that has become an output already
-        box_shape = lattice_boxes(layout.shape, layout.cell, dim)
-        Features.create(store, layout.positions, dim, box_shape, attributes)
+        Features.create(store, layout.positions, dim, lattice_blocks(dense, limit).shape, attributes)
     features = Features(store, mode="r+")
     means = dense.with_encoder(PatchMean(dense.encoder))
 
-    def work(box: Box) -> None:
-        features.write(box, dense.values(box).numpy(), means.values(box).numpy()[..., 0])
+    def compute(box: Box, given: NDArray[Any]) -> Values:
+        return dense.compute(box, given).numpy(), means.compute(box, given).numpy()[..., 0]
+
+    def write(box: Box, values: Values) -> None:
+        features.write(box, *values)
 
     def progress(done: int, total: int) -> None:
         report("embedding", done / total, f"{done / 1e6:.2f}/{total / 1e6:.2f} million vectors")
 
     boxes = list(Box.whole(layout.shape).split(features.box_shape))
-    map_blocks(work, boxes, partial / "done", progress, stopped)
+    map_blocks(Stages(dense.read, compute, write), boxes, partial / "done", progress, stopped)
 
 
 def cluster(paths: Sequence[Path], out: Path, table: ClusterTable, *, overwrite: bool = False) -> Path:

@@ -1,0 +1,238 @@
+"""Into which blocks a volume is cut: the cheapest ones whose work fits into a budget of memory.
+
+An axis can be cut into pieces of many lengths. A cut costs the context (halo, or overlap of fields of view)
+that both its sides read, so long pieces are cheap and short ones small. All cuts of the three axes are tried:
+the memory of a block grows with the voxels of its window, its lattice points and the voxels it writes, and of
+the blocks that fit those are taken that make the least work.
+
+Labels do not depend on the choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.errors import ResourceError
+from vemseg.geometry import ZYX
+from vemseg.resources import byte_text
+
+GRAIN = 32
+"""Pieces of an axis are multiples of it, or thinner powers of two, or the whole axis."""
+
+MOST_VOXELS = 2**28
+"""Of a block, which is one shard on disk."""
+
+BLOCK_OVERHEAD = 2**16
+"""Voxels that could be computed in the time a block takes by being one: files, markers, calls."""
+
+FILL = 0.1
+"""Work on one block that nothing overlaps with, at the start and the end, as a part of computing it."""
+
+PIECES_LOOKED_AT = 48
+"""Of an axis cut into more, evenly spread ones stand for all."""
+
+Reach = Callable[[int, int], tuple[int, int]]
+"""From a range of an axis to the length of the window read for it, and the lattice points computed."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory at one phase of the work on a block, while its neighbours are read and written.
+
+    Attributes
+    ----------
+    window, point, voxel : float
+        Bytes for each voxel of the window that is read, each lattice point computed, each voxel written.
+    work : float
+        Bytes for each voxel of the window that are needed only while it is encoded ...
+    most_work : float
+        ... and where these end, because large windows are encoded part by part.
+    """
+
+    window: float = 0.0
+    point: float = 0.0
+    voxel: float = 0.0
+    work: float = 0.0
+    most_work: float = math.inf
+
+    def __add__(self, other: Need) -> Need:
+        return Need(
+            self.window + other.window,
+            self.point + other.point,
+            self.voxel + other.voxel,
+            self.work + other.work,
+            min(self.most_work, other.most_work),
+        )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that may be occupied.
+
+    Attributes
+    ----------
+    limit : int
+    base : int
+        Bytes that are occupied whatever the block.
+    phases : tuple of Need
+        Of which the greediest counts.
+    name : str
+        Of the memory, for messages.
+    """
+
+    limit: int
+    base: int
+    phases: tuple[Need, ...]
+    name: str = "memory"
+
+    def bytes(
+        self, window: NDArray[np.float64], points: NDArray[np.float64], voxels: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return what blocks of these sizes need."""
+        each = [
+            need.window * window
+            + need.point * points
+            + need.voxel * voxels
+            + np.minimum(need.work * window, need.most_work)
+            for need in self.phases
+        ]
+        most: NDArray[np.float64] = self.base + np.max(each, axis=0)
+        return most
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks chosen.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+        Edges of a block; the last ones of an axis may be shorter.
+    count : int
+    read : int
+        Voxels of all windows together.
+    window : int
+        Voxels of the largest window.
+    bytes : int
+        Memory needed at most.
+    """
+
+    shape: ZYX
+    count: int
+    read: int
+    window: int
+    bytes: int
+
+    def turned(self, axes: ZYX) -> Blocks:
+        """Return the same blocks with the axes in another order."""
+        return replace(self, shape=(self.shape[axes[0]], self.shape[axes[1]], self.shape[axes[2]]))
+
+    def __str__(self) -> str:
+        plural = "" if self.count == 1 else "s"
+        edges = " x ".join(map(str, self.shape))
+        return f"{self.count} block{plural} of {edges} voxels, {byte_text(self.bytes)} of memory at most"
+
+
+@dataclass
+class Cuts:
+    """The ways to cut one axis; one entry in each array for each way.
+
+    Attributes
+    ----------
+    edge, count : int64
+        Length of a piece, and how many there are.
+    read : float64
+        Lengths of all windows together.
+    window, points : int64
+        Length of the largest window, and its lattice points.
+    """
+
+    edge: NDArray[np.int64]
+    count: NDArray[np.int64] = field(init=False)
+    read: NDArray[np.float64] = field(init=False)
+    window: NDArray[np.int64] = field(init=False)
+    points: NDArray[np.int64] = field(init=False)
+
+    @classmethod
+    def of(cls, n: int, reach: Reach, unit: int = 1) -> Cuts:
+        """Return the ways to cut an axis of ``n`` into multiples of ``unit``."""
+        found = cls(np.array(_edges(n, unit), np.int64))
+        found.count = -(-n // found.edge)
+        looked = [_measure(n, int(edge), reach) for edge in found.edge]
+        found.read = np.array([read for read, _, _ in looked])
+        found.window = np.array([window for _, window, _ in looked])
+        found.points = np.array([points for _, _, points in looked])
+        return found
+
+
+def choose_blocks(axes: tuple[Cuts, Cuts, Cuts], budgets: Sequence[Budget]) -> Blocks:
+    """Choose the blocks that make the least work among those that fit.
+
+    Work is what is read and computed, ``BLOCK_OVERHEAD`` for each block, and ``FILL`` of one block: more and
+    smaller blocks overlap better, fewer and larger ones share more.
+
+    Parameters
+    ----------
+    axes : three Cuts
+        z, y, x.
+    budgets : sequence of Budget
+        All must be kept.
+
+    Raises
+    ------
+    ResourceError
+        Where no block fits, naming the least memory that is enough.
+    """
+    edge, count, read, window, points = (
+        _product([getattr(cuts, name) for cuts in axes])
+        for name in ("edge", "count", "read", "window", "points")
+    )
+    allowed = edge <= max(MOST_VOXELS, edge.min())
+    for budget in budgets:
+        need = budget.bytes(window, points, edge)
+        fits = need <= budget.limit
+        if not (allowed & fits).any():
+            least = byte_text(1.01 * need[allowed].min())
+            raise ResourceError(
+                f"{byte_text(budget.limit)} of {budget.name} is not enough: the least that works is {least}"
+            )
+        allowed &= fits
+    work = np.where(allowed, read + BLOCK_OVERHEAD * count + FILL * window, np.inf)
+    i, j, k = (int(at) for at in np.unravel_index(int(work.argmin()), work.shape))
+    z, y, x = axes
+    return Blocks(
+        (int(z.edge[i]), int(y.edge[j]), int(x.edge[k])),
+        int(count[i, j, k]),
+        int(read[i, j, k]),
+        int(window[i, j, k]),
+        int(budgets[0].bytes(window, points, edge)[i, j, k]),
+    )
+
+
+def _product(axes: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:
+    """Return the products of all combinations of three arrays."""
+    z, y, x = (axis.astype(np.float64) for axis in axes)
+    return z[:, None, None] * y[:, None] * x
+
+
+def _edges(n: int, unit: int) -> list[int]:
+    """Return the lengths of pieces worth trying: one for each number of pieces."""
+    grain = -(-GRAIN // unit) * unit
+    thin = [unit * 2**i for i in range(GRAIN.bit_length()) if unit * 2**i < min(n, grain)]
+    parts = range(2, -(-n // grain) + 1)
+    thick = {-(-n // p // grain) * grain if n // p >= grain else grain for p in parts}
+    return sorted({*thin, *(edge for edge in thick if edge < n), n})
+
+
+def _measure(n: int, edge: int, reach: Reach) -> tuple[float, int, int]:
+    """Return the lengths of all windows together, the longest, and the most lattice points."""
+    count = -(-n // edge)
+    looked = np.unique(np.linspace(0, count - 1, min(count, PIECES_LOOKED_AT)).round().astype(int))
+    found = [reach(int(i) * edge, min(n, (int(i) + 1) * edge)) for i in looked]
+    lengths, points = zip(*found, strict=True)
+    return sum(lengths) / len(lengths) * count, max(lengths), max(points)

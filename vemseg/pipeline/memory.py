@@ -1,0 +1,180 @@
+"""What dense inference on a block takes of memory, and the blocks that a budget allows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from vemseg.dense import DenseEncoder, StoredVectors
+from vemseg.errors import ResourceError
+from vemseg.geometry import ZYX, Box
+from vemseg.pipeline.blocking import Blocks, Budget, Cuts, Need, Reach, choose_blocks
+from vemseg.resources import byte_text, memory_budget, resident_memory, usable_cores
+from vemseg.tiling import interpolation
+
+Vectors = DenseEncoder | StoredVectors
+
+RESERVE = 96 * 2**20
+"""Bytes beyond what is occupied at the start: strips, chunks, pictures, libraries loaded later."""
+
+WRITING = 3.0
+"""Bytes for each voxel of labels that are turned, compressed and put together as a shard."""
+
+FIT_BYTES = 12
+"""For each number of a sample: float16 twice, float32 twice, where classes are fitted."""
+
+FIELD_BYTES = 512
+"""For each voxel of the fields of view that are encoded together."""
+
+GPU_SHARE = 0.8
+"""Of the memory a GPU has left."""
+
+
+def set_threads(wanted: int | None) -> int:
+    """Let torch compute with that many threads, or with as many as there are cores to use; return them."""
+    import torch
+
+    threads = wanted or usable_cores()
+    torch.set_num_threads(threads)
+    return threads
+
+
+def label_blocks(vectors: Vectors, shape: ZYX, k: int, limit: int | None) -> Blocks:
+    """Choose the blocks in which a volume is segmented.
+
+    Parameters
+    ----------
+    vectors : DenseEncoder or StoredVectors
+    shape : (int, int, int)
+        Source voxels, in the orientation of the vectors.
+    k : int
+        Classes.
+    limit : int or None
+        Bytes that may be occupied; the machine's choice where left out.
+
+    Raises
+    ------
+    ResourceError
+        Where nothing fits.
+    """
+    positions = vectors.layout.positions if isinstance(vectors, DenseEncoder) else vectors.features.positions
+
+    def reach(axis: int) -> Reach:
+        def of(start: int, stop: int) -> tuple[int, int]:
+            rule = interpolation(positions[axis], start, stop)
+            return _window(vectors, axis, rule.start, rule.stop)
+
+        return of
+
+    z, y, x = (Cuts.of(n, reach(axis)) for axis, n in enumerate(shape))
+    return choose_blocks((z, y, x), _budgets(vectors, 4.0 * k, 1.0 + WRITING, limit))
+
+
+def lattice_blocks(dense: DenseEncoder, limit: int | None) -> Blocks:
+    """Choose the boxes of lattice points in which vectors are computed and stored."""
+
+    def reach(axis: int) -> Reach:
+        return lambda start, stop: _window(dense, axis, start, stop)
+
+    z, y, x = (
+        Cuts.of(n, reach(axis), unit)
+        for axis, (n, unit) in enumerate(zip(dense.layout.shape, dense.layout.cell, strict=True))
+    )
+    stored = 2.0 * dense.dim
+    return choose_blocks((z, y, x), _budgets(dense, stored, WRITING * stored, limit))
+
+
+def check_sample(vectors: Vectors, n: int, limit: int | None) -> None:
+    """Refuse a budget in which classes cannot be fitted to a sample of ``n`` vectors.
+
+    Raises
+    ------
+    ResourceError
+        Naming what works.
+    """
+    limit = limit or memory_budget()
+    count = min(n, math.prod(vectors.shape))
+    need = resident_memory() + RESERVE + FIT_BYTES * count * vectors.dim
+    if need > limit:
+        raise ResourceError(
+            f"{byte_text(limit)} of memory is not enough to fit classes to {count} vectors: the least that "
+            f"works is {byte_text(1.01 * need)}, or take a smaller sample (--set cluster.sample={count // 4})"
+        )
+
+
+def _window(vectors: Vectors, axis: int, start: int, stop: int) -> tuple[int, int]:
+    """Return the length of the window along an axis for lattice points ``start .. stop``, and these."""
+    low, high = [0, 0, 0], [1, 1, 1]
+    low[axis], high[axis] = start, stop
+    cells = Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    if isinstance(vectors, StoredVectors):
+        return stop - start, stop - start
+    cells = vectors._grown(cells)
+    return vectors._window(cells).shape[axis], cells.shape[axis]
+
+
+def _budgets(vectors: Vectors, kept: float, written: float, limit: int | None) -> list[Budget]:
+    """Return the budgets of the machine and, where it computes, of a GPU.
+
+    Parameters
+    ----------
+    kept : float
+        Bytes for each lattice point that are kept of its vector.
+    written : float
+        Bytes for each voxel (or lattice point) written, while it is.
+    """
+    base = resident_memory() + RESERVE
+    limit = limit or memory_budget()
+    if isinstance(vectors, StoredVectors):
+        return [Budget(limit, base, (Need(point=10.0 * vectors.dim + 2 * kept, voxel=written),))]
+    reading, given = _reading(vectors)
+    beside = Need(window=reading + given, voxel=written)
+    grey = Need(window=4.0)
+    fields, phases = _computing(vectors, kept)
+    scores = beside + Need(point=2 * kept)
+    if vectors.device.type == "cpu":
+        return [Budget(limit, base + fields, (*(beside + grey + need for need in phases), scores))]
+    host = Budget(limit, base, (beside + grey, scores))
+    if vectors.device.type != "cuda":
+        return [host]
+    gpu = Budget(_gpu_memory(vectors.device), fields, tuple(grey + need for need in phases), "GPU memory")
+    return [host, gpu]
+
+
+def _reading(dense: DenseEncoder) -> tuple[float, float]:
+    """Return the bytes per voxel of a window while it is read, and once it is."""
+    item = float(dense.grid.volume.dtype.itemsize)
+    source = math.prod(dense.grid.factors)
+    resampling = 0.0 if source == 1.0 else 8.0 * source + 8.0
+    return 2 * item + 1.0 + resampling, item
+
+
+def _computing(dense: DenseEncoder, kept: float) -> tuple[int, tuple[Need, Need]]:
+    """Return what a pass of fields of view takes, and what encoding and the head take on their device.
+
+    Vectors come out of an encoder as its own type, are rounded to float16 and given to the head as float32.
+    """
+    encoder, dim = dense.encoder, dense.dim
+    inner: Any = getattr(encoder, "encoder", encoder)
+    smoothing = 12.0 * dim if dense.smooth else 0.0
+    if encoder.halo is None:
+        fields = dense.batch * encoder.fov[0] // encoder.patch[0] * math.prod(inner.fov) * FIELD_BYTES
+        need = Need(point=smoothing + 6.0 * dim if smoothing else 2 * kept)
+        return int(fields), (need, need)
+    summed = 8.0 * dim if inner is not encoder else 0.0
+    head = 6.0 * dim + 2 * kept + smoothing
+    work = getattr(inner, "bytes_per_voxel", None)
+    if work is None:  # features of whole windows, copied once
+        return 0, (Need(window=8.0 * dim + 8.0, point=summed), Need(window=4.0 * dim, point=summed + head))
+    item = next(inner.parameters()).element_size()
+    most = getattr(inner, "pass_bytes", math.inf)
+    encoding = Need(window=item, point=2 * item * dim + summed, work=work, most_work=most)
+    return 0, (encoding, Need(point=max(item * dim, summed) + head))
+
+
+def _gpu_memory(device: Any) -> int:
+    """Return the bytes a GPU may still give."""
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(GPU_SHARE * (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)))

@@ -1,0 +1,192 @@
+"""What this process may use of the machine: memory and cores, whoever limits them.
+
+A batch system, a container and the machine itself each set bounds; the tightest counts. Every function reads
+files below ``root`` and variables of ``environment``, which tests replace.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from vemseg.errors import UsageError
+
+GIB = 2**30
+
+SHARE = 0.5
+"""Of the memory that is left, what is used where nobody says."""
+
+MOST_BYTES = 4 * GIB
+"""Used at most where nobody says: more makes nothing faster."""
+
+BYTES_IF_UNKNOWN = 2 * GIB
+UNLIMITED = 2**60
+"""Control groups of version 1 write some number above it for "no limit"."""
+
+_UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_bytes(text: str) -> int:
+    """Read ``2GiB``, ``1500MB`` or ``2G`` (as 2GiB) as bytes.
+
+    Raises
+    ------
+    UsageError
+        Where the text is no such size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])(i?b)?\s*", text.lower())
+    size = 0
+    if found:
+        thousand = 1000 if found[3] == "b" else 1024
+        size = int(float(found[1]) * thousand ** _UNITS[found[2]])
+    if size <= 0:
+        raise UsageError(f"'{text}' is no amount of memory: write 2GiB, 1500MB or 2G")
+    return size
+
+
+def byte_text(size: float) -> str:
+    """Return a number of bytes as people say it, and as ``parse_bytes`` reads it: ``1.5GiB``, ``300MiB``."""
+    if size >= 0.995 * GIB:
+        return f"{size / GIB:.3g}GiB"
+    return f"{size / 2**20:.0f}MiB" if size >= 2**20 else f"{size / 2**10:.1f}KiB"
+
+
+def memory_budget(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+    """Return the bytes to use where nobody says: ``SHARE`` of what is left, at most ``MOST_BYTES``."""
+    left = available_memory(root, environment)
+    return BYTES_IF_UNKNOWN if left is None else min(int(SHARE * left), MOST_BYTES)
+
+
+def available_memory(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return the bytes this process can still take, None where nothing tells.
+
+    The least of what the machine has left, what is left in each control group around the process (version 1
+    and 2), what Slurm gave the job, and the limit of its address space.
+    """
+    machine = _machine_memory(root)
+    limits = [*_group_memory(root), *_slurm_memory(environment), *_address_space()]
+    found = [*limits, machine] if machine is not None else limits
+    return max(0, min(found)) if found else None
+
+
+def usable_cores(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many threads to compute with: what the user or Slurm says, else the cores at hand.
+
+    ``OMP_NUM_THREADS`` is taken as it is; without it the least counts of ``SLURM_CPUS_PER_TASK``, the cores
+    the process may run on, and those its control groups pay for.
+    """
+    wanted = _number(environment.get("OMP_NUM_THREADS", "").split(",")[0])
+    if wanted:
+        return wanted
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    slurm = _number(environment.get("SLURM_CPUS_PER_TASK"))
+    return max(1, min([affinity, *_group_cores(root), *([slurm] if slurm else [])]))
+
+
+def _machine_memory(root: Path) -> int | None:
+    try:
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    for pages in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):
+        try:
+            return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError, AttributeError):
+            continue
+    return None
+
+
+def _group_memory(root: Path) -> Iterator[int]:
+    """Yield what is left in each control group; cached file pages that nobody uses count as left."""
+    for folder in _groups(root, ""):
+        limit, used = _read(folder / "memory.max"), _read(folder / "memory.current")
+        if limit is not None:
+            yield limit - (used or 0) + _idle_cache(folder, "inactive_file")
+    for folder in _groups(root, "memory"):
+        limit, used = _read(folder / "memory.limit_in_bytes"), _read(folder / "memory.usage_in_bytes")
+        if limit is not None and limit < UNLIMITED:
+            yield limit - (used or 0) + _idle_cache(folder, "total_inactive_file")
+
+
+def _group_cores(root: Path) -> Iterator[int]:
+    """Yield the whole cores that each control group pays for."""
+    for folder in _groups(root, ""):
+        quota, _, period = (_text(folder / "cpu.max") or "max").partition(" ")
+        if quota.isdecimal() and period.isdecimal():
+            yield max(1, int(quota) // int(period))
+    for folder in _groups(root, "cpu"):
+        spent, each = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        if spent and each:
+            yield max(1, spent // each)
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the control groups around this process, innermost first; "" is the hierarchy of version 2."""
+    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, inside = line.split(":", 2)
+        if controller not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup"
+        if controller:
+            top = next((p for p in (top / controllers, top / controller) if p.is_dir()), top / controller)
+        place = PurePosixPath(*(part for part in PurePosixPath(inside).parts if part not in ("/", "..")))
+        for group in (place, *place.parents):
+            yield top / group
+
+
+def _slurm_memory(environment: Mapping[str, str]) -> Iterator[int]:
+    """Yield what Slurm gave the job on this node; it counts in MiB, and 0 is all there is."""
+    if node := _number(environment.get("SLURM_MEM_PER_NODE")):
+        yield node * 2**20
+    each, cores = (_number(environment.get(f"SLURM_{name}")) for name in ("MEM_PER_CPU", "CPUS_ON_NODE"))
+    if each and cores:
+        yield each * cores * 2**20
+
+
+def _address_space() -> Iterator[int]:
+    if sys.platform != "win32":
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            yield soft
+
+
+def _idle_cache(folder: Path, key: str) -> int:
+    for line in (_text(folder / "memory.stat") or "").splitlines():
+        if line.startswith(f"{key} "):
+            return int(line.split()[1])
+    return 0
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _read(path: Path) -> int | None:
+    return _number(_text(path))
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.strip().isdecimal() else None
+
+
+def resident_memory() -> int:
+    """Return the bytes of memory this process occupies; on systems that do not tell, the most it ever did."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        return GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
