@@ -35,7 +35,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     settings = TrainTable(batch=options.batch)
     volume = ArrayVolume(Phantom(SHAPE).read(Box.whole(SHAPE)), (16.0, 16.0, 16.0))
-    stream = FovStream([Source(volume, Intensity(0.0, 255.0))], MaesterTable().fov, FovTable(), 0, CPU)
+    edge = MaesterTable().fov
+    stream = FovStream([Source(volume, Intensity(0.0, 255.0))], (1, edge, edge), FovTable(), 0, CPU)
     candidates = {"plain": _plain(stream, settings), "vemseg": _vemseg(stream, settings, options.precision)}
     seconds = interleaved(
         {name: _several(step, options.steps) for name, step in candidates.items()}, options.repetitions

@@ -68,7 +68,7 @@ class Oracle:
     dim = 2
 
     def __init__(self, fov, patch, halo=None):
-        self.fov, self.patch, self.halo = fov, patch, halo
+        self.fov, self.patch, self.halo, self.align = fov, patch, halo, None
         self.fovs_seen = 0
 
     def encode(self, x, kept):
@@ -441,7 +441,7 @@ def test_patch_mean_is_the_mean_over_the_patch_on_its_lattice_point(vit):
 class Doubling(nn.Module):
     """Says how large the vectors are that a head is given."""
 
-    fov, patch, dim, halo = (1, 1, 1), (1, 1, 1), 1, None
+    fov, patch, dim, halo, align = (1, 1, 1), (1, 1, 1), 1, None, None
 
     def encode(self, x, kept):
         return x.movedim(1, -1) * 2

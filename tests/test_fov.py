@@ -28,7 +28,7 @@ def source(shape, seed=0, voxel_size=ISOTROPIC, name="array"):
 
 
 def stream_of(*sources, seed=0, **settings):
-    return FovStream(sources, F, FovTable(**settings), seed, CPU)
+    return FovStream(sources, (1, F, F), FovTable(**settings), seed, CPU)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     **dict.fromkeys(["errors", "geometry"], 0),
-    **dict.fromkeys(["tiling", "metrics", "drawing", "phantom", "recipe", "superpixels"], 1),
+    **dict.fromkeys(["tiling", "metrics", "drawing", "phantom", "recipe", "resources", "superpixels"], 1),
     **dict.fromkeys(["volume", "run", "catalog", "blocks"], 2),
     **dict.fromkeys(["models", "fov", "features"], 3),
     **dict.fromkeys(["training", "dense", "clustering"], 4),
@@ -28,7 +28,13 @@ FLOORS = {
 # Who sees a neighbour: geometry raises errors, blocks keeps its markers as run keeps its files, __main__
 # starts cli.
 NEIGHBOURS = {("geometry", "errors"), ("blocks", "run"), ("__main__", "cli")}
-INSIDE_MODELS = {"layers": 0, "vit": 1, "classical": 1, "mae": 2, "__init__": 3}
+INSIDE_MODELS = {
+    "layers": 0,
+    **dict.fromkeys(["vit", "unet", "classical", "planes"], 1),
+    "mae": 2,
+    "invariance": 3,
+    "__init__": 4,
+}
 
 TENSORS = {room for room, floor in FLOORS.items() if floor in (3, 4, 5)}
 DOORS = {

@@ -53,7 +53,7 @@ def train(cell, tmp_path):
         objective = build_objective(TINY, table.seed)
         if change is not None:
             change(objective)
-        stream = FovStream([cell], TINY.fov, FovTable(), table.seed, CPU)
+        stream = FovStream([cell], (1, TINY.fov, TINY.fov), FovTable(), table.seed, CPU)
         with Run.create(tmp_path / name, Recipe(model=TINY, train=table, embed=EmbedTable(stride=20))) as run:
             trainer = Trainer(objective, stream, run, table, limit)
             told = []

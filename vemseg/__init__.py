@@ -13,12 +13,13 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
     floor 2  volume      voxels on disk: TIFF, OME-Zarr; voxel size, intensities
              run         directories that explain themselves; outputs that appear whole
              catalog     what can be fetched or ships with the package
-             blocks      a function mapped over blocks, resumable
+             blocks      read, compute, write block by block: in overlap, resumable
     floor 1  tiling      placements: pure index arithmetic
              metrics     contingency tables -> Dice, matching, merging
              drawing     arrays -> figures
              phantom     a procedural cell with exact labels
              recipe      frozen settings of one method
+             resources   the memory and cores this process may use
     floor 0  geometry    Box, axis order, nanometres
              errors      what can go wrong, and its exit code
 

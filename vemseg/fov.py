@@ -1,5 +1,7 @@
 """Where training looks: fields of view drawn from volumes, and their augmentation.
 
+A field of view is a square of one plane, or of several neighbouring ones.
+
 The draw is a counter-based stream: everything about step ``t`` follows from (seed, t) alone. So no two
 steps or epochs repeat, a resumed run goes on with the very samples it would have seen, and the number of
 processes changes nothing: each takes its share of the same batch.
@@ -23,6 +25,7 @@ from torch import Tensor
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, is_anisotropic, sharp_axis
 from vemseg.recipe import FovTable
+from vemseg.tiling import slice_offsets
 from vemseg.volume import Intensity, Volume
 
 REFRESH = 50
@@ -83,8 +86,8 @@ class FovStream:
     ----------
     sources : sequence of Source
         Each is drawn from with equal probability, whatever its size (MAESTER, reference code).
-    fov : int
-        Edge of a field of view in working voxels.
+    fov : (int, int, int)
+        Slices of a field of view, one or an even number, and its edges, equal, in working voxels.
     settings : FovTable
         Axes, crops, flips, and the memory of the pool.
     seed : int
@@ -99,10 +102,10 @@ class FovStream:
     """
 
     def __init__(
-        self, sources: Sequence[Source], fov: int, settings: FovTable, seed: int, device: torch.device
+        self, sources: Sequence[Source], fov: ZYX, settings: FovTable, seed: int, device: torch.device
     ) -> None:
         self.sources = list(sources)
-        self.fov = fov
+        self.slices, self.fov, _ = fov
         self.settings = settings
         self.seed = seed
         self.device = device
@@ -129,14 +132,14 @@ class FovStream:
 
         Returns
         -------
-        Tensor float32 (size / world, 1, 1, F, F)
+        Tensor float32 (size / world, 1, slices, F, F)
             Intensities in [0, 1].
         """
         self._refresh(step)
         draw = self.draw(step, size)
         mine = np.arange(size)[rank::world]
         planes = self._gather(draw, mine)
-        return self._augment(planes, draw, mine)[:, None, None]
+        return self._augment(planes, draw, mine)[:, None]
 
     def draw(self, step: int, size: int) -> Draw:
         """Choose the samples of a step; depends on (seed, step) and on nothing else that moves."""
@@ -187,34 +190,47 @@ class FovStream:
                 return np.zeros((len(u), 2)), np.full((len(u), 2), fov)
 
     def _gather(self, draw: Draw, mine: NDArray[np.int64]) -> Tensor:
-        """Cut the planes out of the pool: float32 (b, F, F)."""
+        """Cut the planes out of the pool: float32 (b, slices, F, F)."""
         shapes = np.array([self._slots[s].box.shape for s in draw.slot[mine]])
         strides = np.stack([shapes[:, 1] * shapes[:, 2], shapes[:, 2], np.ones(len(mine), np.int64)], axis=1)
         offset = np.array([self._slots[s].offset for s in draw.slot[mine]])
         pick = np.arange(len(mine))
-        base = offset + draw.plane[mine] * strides[pick, draw.axis[mine]]
-        axes = _plane_axes(draw.axis[mine])
+        across = draw.axis[mine]
+        planes = draw.plane[mine][:, None] + self._offsets(draw, mine)
+        planes = _reflect(planes, shapes[pick, across][:, None]) * strides[pick, across][:, None]
+        axes = _plane_axes(across)
         steps = np.arange(self.fov)
-        index = torch.from_numpy(base)[:, None, None]
-        for k, view in enumerate([(-1, self.fov, 1), (-1, 1, self.fov)]):
+        index = torch.from_numpy(offset[:, None] + planes)[:, :, None, None]
+        for k, view in enumerate([(-1, 1, self.fov, 1), (-1, 1, 1, self.fov)]):
             extent = shapes[pick, axes[:, k]]
             place = _reflect(draw.corner[mine, k][:, None] + steps, extent[:, None])
             index = index + torch.from_numpy(place * strides[pick, axes[:, k]][:, None]).reshape(view)
         return self._pool[index.to(self.device)].float()
 
+    def _offsets(self, draw: Draw, mine: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the slices of each sample, relative to its plane: (b, slices)."""
+        if self.slices == 1:
+            return np.zeros((len(mine), 1), np.int64)
+        found = []
+        for slot, axis in zip(draw.slot[mine], draw.axis[mine], strict=True):
+            size = self.sources[self._slots[slot].source].volume.voxel_size or (1.0, 1.0, 1.0)
+            y, x = (size[k] for k in range(3) if k != axis)
+            found.append(slice_offsets(self.slices, (size[axis], y, x)))
+        return np.array(found)
+
     def _augment(self, planes: Tensor, draw: Draw, mine: NDArray[np.int64]) -> Tensor:
-        """Zoom into, mirror and transpose the planes (b, F, F)."""
+        """Zoom into, mirror and transpose the planes (b, slices, F, F)."""
         if self.settings.crop != "off":
             rows, columns = (
                 _zoom_matrix(draw.zoom_start[mine, k], draw.zoom_size[mine, k], self.fov).to(self.device)
                 for k in range(2)
             )
-            planes = rows @ planes @ columns.transpose(1, 2)
-        for axis in (1, 2):
-            flip = torch.from_numpy(draw.flip[mine, axis - 1]).to(self.device)
-            planes = torch.where(flip[:, None, None], planes.flip(axis), planes)
+            planes = rows[:, None] @ planes @ columns[:, None].transpose(2, 3)
+        for axis in (2, 3):
+            flip = torch.from_numpy(draw.flip[mine, axis - 2]).to(self.device)
+            planes = torch.where(flip[:, None, None, None], planes.flip(axis), planes)
         turn = torch.from_numpy(draw.transpose[mine]).to(self.device)
-        return torch.where(turn[:, None, None], planes.transpose(1, 2), planes)
+        return torch.where(turn[:, None, None, None], planes.transpose(2, 3), planes)
 
     def _plan_slots(self) -> list[_Slot]:
         """Divide the pool among the volumes; what a small volume leaves unused goes to nobody."""

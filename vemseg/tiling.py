@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.errors import UsageError
+from vemseg.geometry import is_anisotropic
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -180,6 +181,25 @@ def interpolation(positions: Floats, start: int, stop: int) -> Interpolation:
     right = np.where(weight > 0, right, left)
     low, high = int(left.min()), int(right.max()) + 1
     return Interpolation(low, high, left - low, right - low, weight.astype(np.float32))
+
+
+def slice_offsets(slices: int, spacing: tuple[float, float, float]) -> list[int]:
+    """Return which planes, relative to the first of a patch, make up a slab around it.
+
+    The slices of a slab lie one short voxel edge apart. An isotropic volume has an even number of them about
+    the middle between two planes; of an anisotropic one each slice is the section that holds its place, so
+    a section thicker than the slab is repeated.
+
+    Parameters
+    ----------
+    slices : int
+        Even.
+    spacing : (float, float, float)
+        Voxel edges in units of the shortest, the axis across the planes first.
+    """
+    if not is_anisotropic(spacing):
+        return list(range(1 - slices // 2, slices // 2 + 1))
+    return [round((i - (slices - 1) / 2) * min(spacing) / spacing[0]) for i in range(slices)]
 
 
 def rescaled(positions: Floats, factor: float) -> Floats:

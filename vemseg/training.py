@@ -126,8 +126,15 @@ class MasterAdamW:
                 parameter.copy_(master)
                 if f"step.{name}" in tensors:
                     self.adamw.state[master] = {
-                        key: tensors[f"{key}.{name}"].to(master.device, copy=True) for key in moments
+                        key: _laid_out(tensors[f"{key}.{name}"], master) for key in moments
                     }
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """Copy to another tensor's device and order in memory, which the fused kernel takes for granted."""
+    if tensor.shape != like.shape:
+        return tensor.to(like.device, copy=True)
+    return torch.empty_like(like).copy_(tensor)
 
 
 def learning_rate(settings: TrainTable, fraction: float) -> float:
@@ -266,7 +273,9 @@ class Trainer:
             drawing.save(drawing.curve(steps, losses, SMOOTHING, lr), self.run.path / "curve.png")
         if hasattr(self.objective, "preview"):
             images = self.stream.batch(self.step, self.settings.batch)[:PREVIEWS]
+            self.objective.eval()
             shown = self.objective.preview(images, step_generator(self.settings.seed, self.step))
+            self.objective.train()
             seen, masked, made = (_to_numpy(p) for p in (shown.images, shown.masked, shown.predictions))
             figure = drawing.reconstructions(seen, masked, made)
             drawing.save(figure, self.run.path / f"reconstruction-{self.step:07d}.png")

@@ -13,6 +13,7 @@ numbers and give the same labels.
 
     grid      the working grid, and the layout of the lattice on it
     vectors   an encoder laid over a volume, or stored vectors; labels from either
+    smoothing a Gaussian on the lattice
     scores    interpolation from the lattice to voxels
     sample    lattice points for fitting a clusterer
 """
@@ -20,7 +21,15 @@ numbers and give the same labels.
 from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
 from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, lattice_boxes, sample_cells
 from vemseg.dense.scores import Interpolations, argmax_interpolated, interpolated, interpolations
-from vemseg.dense.vectors import DenseEncoder, Head, PatchMean, StoredVectors, labels
+from vemseg.dense.vectors import (
+    DenseEncoder,
+    Head,
+    PatchMean,
+    StoredVectors,
+    block_input,
+    block_labels,
+    labels,
+)
 
 __all__ = [
     "CELLS_AT_LEAST",
@@ -34,6 +43,8 @@ __all__ = [
     "SampleCell",
     "StoredVectors",
     "argmax_interpolated",
+    "block_input",
+    "block_labels",
     "interpolated",
     "interpolations",
     "labels",

@@ -88,7 +88,7 @@ class Layout:
     @property
     def cell(self) -> ZYX:
         """Lattice points that come out of neighbouring fields of view together."""
-        if all(lattice.placement.stride == lattice.placement.patch == 1 for lattice in self.lattices):
+        if all(lattice.per_stride == 1 for lattice in self.lattices):
             return DENSE_CELL
         z, y, x = (lattice.per_stride for lattice in self.lattices)
         return z, y, x

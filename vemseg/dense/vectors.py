@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from vemseg.dense.grid import Grid, Layout
 from vemseg.dense.scores import Interpolations, argmax_interpolated, interpolations
+from vemseg.dense.smoothing import gaussian, smoothed
 from vemseg.errors import InputError
 from vemseg.features import Features
 from vemseg.geometry import ZYX, Box
@@ -29,7 +31,7 @@ class PatchMean:
     dim = 1
 
     def __init__(self, like: Any) -> None:
-        self.fov, self.patch, self.halo = like.fov, like.patch, like.halo
+        self.fov, self.patch, self.halo, self.align = like.fov, like.patch, like.halo, like.align
 
     def encode(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Tensor:
         """Average over patches: (b, 1, z, y, x) -> (b, gz, gy, gx, 1)."""
@@ -55,6 +57,9 @@ class DenseEncoder:
         Where it computes.
     batch : int
         Fields of view per call.
+    smooth : float
+        Standard deviation, in working voxels, of a Gaussian that vectors are smoothed with along z, y and x;
+        0 for none.
     """
 
     encoder: Any
@@ -63,6 +68,7 @@ class DenseEncoder:
     intensity: Intensity
     device: torch.device
     batch: int
+    smooth: float = 0.0
 
     @property
     def dim(self) -> int:
@@ -81,9 +87,8 @@ class DenseEncoder:
 
     def with_encoder(self, encoder: Any) -> DenseEncoder:
         """Return the same placement with another encoder of the same fields of view."""
-        return DenseEncoder(encoder, self.grid, self.layout, self.intensity, self.device, self.batch)
+        return dataclasses.replace(self, encoder=encoder)
 
-    @torch.inference_mode()
     def values(self, cells: Box, head: Head | None = None) -> Tensor:
         """Compute the vectors of a box of lattice points, or what a head makes of them.
 
@@ -99,24 +104,89 @@ class DenseEncoder:
         Tensor (z, y, x, c), on the CPU
             float16 vectors, or what the head returns.
         """
+        return self.compute(cells, self.read(cells), head)
+
+    def read(self, cells: Box) -> NDArray[Any]:
+        """Read the voxels that :meth:`compute` needs for a box of lattice points."""
+        window = self._window(self._grown(cells))
+        voxels = self.grid.volume.read_reflected(window)
+        if not np.isfinite(voxels).all():
+            raise InputError(f"{self.grid.volume.name}: not-a-number voxels in or around box {window}")
+        return voxels
+
+    @torch.inference_mode()
+    def compute(self, cells: Box, voxels: NDArray[Any], head: Head | None = None) -> Tensor:
+        """Compute what :meth:`values` returns from the voxels that :meth:`read` read."""
         apply = head or (lambda vectors: vectors.half())
-        if self.encoder.halo is not None:
-            return self._window(cells, apply)
-        return self._fields_of_view(cells, apply)
+        grown = self._grown(cells)
+        encode = self._fields_of_view if self.encoder.halo is None else self._patches
+        x = torch.from_numpy(self.intensity.apply(voxels))
+        if grown == cells and not self.smooth:
+            return encode(cells, x, lambda vectors: apply(vectors.half().float()))
+        vectors = smoothed(encode(grown, x, Tensor.float), self._kernels())
+        part = cells.shift((-grown.start[0], -grown.start[1], -grown.start[2]))
+        return apply(vectors[part.slices].half().float())
 
-    def _window(self, cells: Box, head: Head) -> Tensor:
-        """Encode one window with its halo: all its tokens at once."""
-        covered = [
-            axis.starts[first:stop]
-            for axis, first, stop in zip(self.layout.lattices, cells.start, cells.stop, strict=True)
+    def _kernels(self) -> list[NDArray[np.float32]]:
+        """Return the taps of the smoothing along z, y and x."""
+        pitches = [
+            lattice.placement.stride * edge / lattice.per_stride
+            for lattice, edge in zip(self.layout.lattices, self.grid.spacing, strict=True)
         ]
-        margin = [h // p for h, p in zip(self.encoder.halo, self.encoder.patch, strict=True)]
-        z, y, x = (slice(m, m + n) for m, n in zip(margin, cells.shape, strict=True))
-        window = self._read(self._reach(covered))[None, None].to(self.device)
-        vectors = self.encoder.encode(window, (z, y, x))[0]
-        return head(vectors.half().float()).cpu()
+        return [gaussian(self.smooth / pitch) for pitch in pitches]
 
-    def _fields_of_view(self, cells: Box, head: Head) -> Tensor:
+    def _grown(self, cells: Box) -> Box:
+        """Return the lattice points that are smoothed over."""
+        if not self.smooth:
+            return cells
+        z, y, x = (len(kernel) // 2 for kernel in self._kernels())
+        (a, b, c), (d, e, f) = cells.start, cells.stop
+        return Box((a - z, b - y, c - x), (d + z, e + y, f + x)).clip(Box.whole(self.shape))
+
+    def _window(self, cells: Box) -> Box:
+        """Return the working voxels that a box of lattice points is computed from."""
+        if self.encoder.halo is None:
+            return self._reach(
+                [
+                    axis.starts[axis.reaching(start, stop)]
+                    for axis, start, stop in zip(self.layout.lattices, cells.start, cells.stop, strict=True)
+                ]
+            )
+        ranges = [self._axis_window(axis, cells) for axis in range(3)]
+        z, y, x = (first for first, _ in ranges)
+        z1, y1, x1 = (stop for _, stop in ranges)
+        return Box((z, y, x), (z1, y1, x1))
+
+    def _axis_window(self, axis: int, cells: Box) -> tuple[int, int]:
+        """Return the working voxels of one axis of a window with its halo.
+
+        An encoder with ``align`` pads at the volume's border itself; for others the volume is mirrored there.
+        """
+        lattice = self.layout.lattices[axis]
+        patch, halo = self.encoder.patch[axis], self.encoder.halo[axis]
+        first = int(lattice.starts[0]) + halo  # the first voxel of the first patch
+        start = (cells.start[axis]) * patch - halo
+        stop = cells.stop[axis] * patch + halo
+        if self.encoder.align is not None:
+            unit = self.encoder.align[axis]
+            end = -(-len(lattice) * patch // unit) * unit
+            start = max(0, start // unit * unit)
+            stop = min(end, -(-stop // unit) * unit)
+        return first + start, first + stop
+
+    def _patches(self, cells: Box, x: Tensor, head: Head) -> Tensor:
+        """Encode one window with its halo: all its tokens at once."""
+        window = self._window(cells)
+        kept = []
+        for axis in range(3):
+            lattice, patch = self.layout.lattices[axis], self.encoder.patch[axis]
+            first = int(lattice.starts[0]) + self.encoder.halo[axis]
+            skipped = cells.start[axis] - (window.start[axis] - first) // patch
+            kept.append(slice(skipped, skipped + cells.shape[axis]))
+        vectors = self.encoder.encode(x[None, None].to(self.device), tuple(kept))[0]
+        return head(vectors).cpu()
+
+    def _fields_of_view(self, cells: Box, x: Tensor, head: Head) -> Tensor:
         """Encode the fields of view that keep a token among the cells, and scatter these."""
         lattices = self.layout.lattices
         fovs = [
@@ -127,7 +197,8 @@ class DenseEncoder:
         low = [int(places.min()) for places in index]
         shape = [int(places.max()) + 1 - least for places, least in zip(index, low, strict=True)]
         starts = [axis.starts[found] for axis, found in zip(lattices, fovs, strict=True)]
-        windows = self._read_windows(starts)
+        fov = self.encoder.fov
+        windows = x.unfold(0, fov[0], 1).unfold(1, fov[1], 1).unfold(2, fov[2], 1)
         first = [torch.from_numpy(s - s[0]) for s in starts]
         out: Tensor | None = None
         combinations = itertools.product(*(range(len(found)) for found in fovs))
@@ -135,7 +206,7 @@ class DenseEncoder:
             z, y, x = torch.tensor(chosen).T
             batch = windows[first[0][z], first[1][y], first[2][x]].unsqueeze(1)
             vectors = self.encoder.encode(batch.to(self.device), self.layout.kept)
-            values = head(vectors.half().float()).cpu()
+            values = head(vectors).cpu()
             if out is None:
                 out = torch.empty((*shape, values.shape[-1]), dtype=values.dtype)
             out[
@@ -147,23 +218,11 @@ class DenseEncoder:
         part = cells.shift((-low[0], -low[1], -low[2]))
         return out[part.slices]
 
-    def _read_windows(self, starts: list[NDArray[np.int64]]) -> Tensor:
-        """Read what the fields of view cover; return a view (z, y, x, fz, fy, fx) of all windows."""
-        fov = self.encoder.fov
-        x = self._read(self._reach(starts))
-        return x.unfold(0, fov[0], 1).unfold(1, fov[1], 1).unfold(2, fov[2], 1)
-
     def _reach(self, starts: list[NDArray[np.int64]]) -> Box:
         """Return the working voxels from the first field of view to the last, given where these start."""
         z, y, x = (int(s[0]) for s in starts)
         z1, y1, x1 = (int(s[-1]) + fov for s, fov in zip(starts, self.encoder.fov, strict=True))
         return Box((z, y, x), (z1, y1, x1))
-
-    def _read(self, box: Box) -> Tensor:
-        values = torch.from_numpy(self.intensity.apply(self.grid.volume.read_reflected(box)))
-        if values.isnan().any():
-            raise InputError(f"{self.grid.volume.name}: not-a-number voxels in or around box {box}")
-        return values
 
     def interpolations(self, box: Box) -> Interpolations:
         """Return how each axis of a box of source voxels is interpolated from the lattice."""
@@ -192,9 +251,13 @@ class StoredVectors:
         """Number of lattice points along each axis."""
         return self.features.shape
 
-    def values(self, cells: Box, head: Head) -> Tensor:
-        """Return what a head makes of the vectors of a box of lattice points."""
-        return head(torch.from_numpy(self.features.vectors(cells)).float())
+    def read(self, cells: Box) -> NDArray[Any]:
+        """Read the vectors of a box of lattice points."""
+        return self.features.vectors(cells)
+
+    def compute(self, cells: Box, stored: NDArray[Any], head: Head) -> Tensor:
+        """Return what a head makes of the vectors that :meth:`read` read."""
+        return head(torch.from_numpy(stored).float())
 
     def interpolations(self, box: Box) -> Interpolations:
         """Return how each axis of a box of source voxels is interpolated from the lattice."""
@@ -211,13 +274,29 @@ def labels(vectors: DenseEncoder | StoredVectors, box: Box, head: Head) -> NDArr
     box : Box
         Source voxels.
     head : callable
-        Scores of vectors, affine in them: (..., d) -> (..., K).
+        Scores of vectors: (..., d) -> (..., K).
 
     Returns
     -------
     uint8 (z, y, x)
         1 + the class of the highest interpolated score, K <= 255.
     """
-    z, y, x = vectors.interpolations(box)
-    scores = vectors.values(Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop)), head)
-    return argmax_interpolated(scores, (z, y, x))
+    return block_labels(vectors, box, block_input(vectors, box), head)
+
+
+def block_input(vectors: DenseEncoder | StoredVectors, box: Box) -> NDArray[Any]:
+    """Read what :func:`block_labels` needs for a box of source voxels."""
+    return vectors.read(_cells(vectors.interpolations(box)))
+
+
+def block_labels(
+    vectors: DenseEncoder | StoredVectors, box: Box, given: NDArray[Any], head: Head
+) -> NDArray[np.uint8]:
+    """Compute what :func:`labels` returns from what :func:`block_input` read."""
+    axes = vectors.interpolations(box)
+    return argmax_interpolated(vectors.compute(_cells(axes), given, head), axes)
+
+
+def _cells(axes: Interpolations) -> Box:
+    z, y, x = axes
+    return Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))

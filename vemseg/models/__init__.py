@@ -1,8 +1,11 @@
 """Encoders and objectives, by the ``kind`` a recipe names.
 
     layers           parts that several models share
-    vit, classical   encoders
-    mae              objectives: modules with ``encoder``, ``forward(images, generator)``, ``after_step``
+    vit, unet, classical
+                     encoders
+    planes           an encoder of planes, across all three axes
+    mae, invariance  objectives: modules with ``fov``, ``encoder``, ``forward(images, generator)``,
+                     ``after_step``
     here             kind -> builder; weights in and out
 
 An encoder has ``fov``, ``patch``, ``dim``, ``halo`` and ``encode((b, 1, z, y, x) in [0, 1], kept) ->
@@ -19,11 +22,24 @@ from torch import Tensor, nn
 
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.models.classical import ClassicalEncoder
+from vemseg.models.invariance import Invariance
 from vemseg.models.layers import choose_attention, wants_bf16
 from vemseg.models.mae import MaskedAutoencoder
+from vemseg.models.planes import ThreePlanes
+from vemseg.models.unet import UNetEncoder
 from vemseg.models.vit import ViTEncoder
-from vemseg.recipe import ClassicalTable, MaesterTable, Recipe
+from vemseg.recipe import ClassicalTable, MaesterTable, Recipe, UNetTable
 from vemseg.run import Run, load_tensors, save_tensors
+
+__all__ = [
+    "ThreePlanes",
+    "build_encoder",
+    "build_objective",
+    "for_inference",
+    "import_maester",
+    "load_encoder",
+    "save_encoder",
+]
 
 Spacing = tuple[float, float, float]
 
@@ -52,14 +68,18 @@ def build_encoder(model: Any, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
         return ClassicalEncoder(model, spacing)
     if isinstance(model, MaesterTable):
         return ViTEncoder(model)
+    if isinstance(model, UNetTable):
+        return UNetEncoder(model, spacing)
     raise UsageError(f"no encoder for model.kind '{model.kind}'")
 
 
 def build_objective(model: Any, seed: int) -> nn.Module:
     """Return the module that training minimises for a recipe's ``[model]`` table, initialised by a seed."""
+    torch.manual_seed(seed)
     if isinstance(model, MaesterTable):
-        torch.manual_seed(seed)
         return MaskedAutoencoder(model)
+    if isinstance(model, UNetTable):
+        return Invariance(model)
     raise UsageError(f"model.kind '{model.kind}' needs no training: use it with 'segment' right away")
 
 
@@ -102,6 +122,8 @@ def load_encoder(recipe: Recipe, weights: Path | None, spacing: Spacing = (1.0, 
 def for_inference(encoder: nn.Module, device: torch.device, precision: str) -> nn.Module:
     """Bring an encoder to a device and a precision ("auto", "bf16", "fp32"), with its fastest attention."""
     choose_attention(encoder, device, training=False)
+    if isinstance(encoder, UNetEncoder):
+        encoder.prepare()
     dtype = torch.bfloat16 if wants_bf16(precision, device) else torch.float32
     return encoder.to(device, dtype).eval().requires_grad_(False)
 

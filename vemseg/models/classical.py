@@ -44,6 +44,7 @@ class ClassicalEncoder(nn.Module):
         self.truncate = settings.truncate
         self.sigmas = [tuple(_sigma(s / edge) for edge in spacing) for s in settings.sigmas]
         self.patch: ZYX = (1, 1, 1)
+        self.align: ZYX | None = None
         self.dim = FEATURES_PER_SCALE * len(self.sigmas)
         reach = [max(self._radius(sigma[axis]) for sigma in self.sigmas) for axis in range(3)]
         self.halo: ZYX = (reach[0], reach[1], reach[2])

@@ -80,6 +80,7 @@ class MaskedAutoencoder(nn.Module):
 
     def __init__(self, settings: MaesterTable) -> None:
         super().__init__()
+        self.fov = (1, settings.fov, settings.fov)
         self.patch = settings.patch
         self.mask_ratio = settings.mask_ratio
         self.encoder = ViTEncoder(settings)

@@ -42,6 +42,7 @@ class ViTEncoder(nn.Module):
     """
 
     halo: ZYX | None = None
+    align: ZYX | None = None
 
     def __init__(self, settings: MaesterTable) -> None:
         super().__init__()

@@ -17,8 +17,8 @@ from vemseg.dense import (
     working_grid,
 )
 from vemseg.features import Features
-from vemseg.geometry import ZYX
-from vemseg.models import for_inference
+from vemseg.geometry import ZYX, is_anisotropic
+from vemseg.models import ThreePlanes, for_inference
 from vemseg.models.layers import pick_device
 from vemseg.pipeline.common import Model, Report, intensity_of
 from vemseg.recipe import EmbedTable
@@ -35,14 +35,22 @@ def lay_model(model: Model, volume: Volume, device: str) -> DenseEncoder:
     """Load a model and lay it over a volume whose sharp plane is (y, x)."""
     target = pick_device(device)
     grid = working_grid(volume, model.recipe.volume.voxel_size)
+    table = model.recipe.embed
     encoder: Any = for_inference(model.load(grid.spacing), target, model.recipe.train.precision)
-    layout = lay_out(placements(encoder, model.recipe.embed), grid)
+    if table.planes == "three" or (table.planes == "auto" and _is_isotropic(volume)):
+        encoder = ThreePlanes(encoder)
+    layout = lay_out(placements(encoder, table), grid)
     intensity = intensity_of(volume, model.recipe)
     if grid.volume is not volume:
         factors = ", ".join(f"{factor:.3g}" for factor in grid.factors)
         log.info("%s: resampled by %s (z, y, x) to the model's voxel size", volume.name, factors)
-    batch = model.recipe.embed.batch or BATCH.get(target.type, BATCH["cuda"])
-    return DenseEncoder(encoder, grid, layout, intensity, target, batch)
+    batch = table.batch or BATCH.get(target.type, BATCH["cuda"])
+    return DenseEncoder(encoder, grid, layout, intensity, target, batch, table.smooth)
+
+
+def _is_isotropic(volume: Volume) -> bool:
+    """Tell whether a volume is known to be isotropic and more than a plane."""
+    return volume.voxel_size is not None and not is_anisotropic(volume.voxel_size) and volume.shape[0] > 1
 
 
 def placements(encoder: Any, table: EmbedTable) -> tuple[Placement, Placement, Placement]:

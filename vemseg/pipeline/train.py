@@ -66,7 +66,7 @@ def train(
         oriented, _ = sharp_plane_first(volume)
         sources.append(Source(working_grid(oriented, recipe.volume.voxel_size).volume, intensity))
         facts.append(describe(volume, intensity))
-    stream = FovStream(sources, objective.encoder.fov[1], recipe.fov, recipe.train.seed, target)
+    stream = FovStream(sources, objective.fov, recipe.fov, recipe.train.seed, target)
     details = {"volumes": facts, "device": str(target), "max_seconds": max_seconds}
     with Run.create(
         out, recipe, inputs=[v.path for v in opened if v.path], details=details, overwrite=overwrite

@@ -6,7 +6,7 @@ a recipe may extend one other, and single keys are set with ``table.key=value``.
 """
 
 from vemseg.recipe.loading import DEFAULT_RECIPE, load_recipe, override, parse_recipe, shipped
-from vemseg.recipe.models import MODEL_KINDS, ClassicalTable, MaesterTable, ModelTable
+from vemseg.recipe.models import MODEL_KINDS, ClassicalTable, MaesterTable, ModelTable, UNetTable
 from vemseg.recipe.tables import (
     ClusterTable,
     EmbedTable,
@@ -30,6 +30,7 @@ __all__ = [
     "ModelTable",
     "Recipe",
     "TrainTable",
+    "UNetTable",
     "VolumeTable",
     "diff",
     "load_recipe",

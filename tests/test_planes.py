@@ -1,0 +1,175 @@
+"""Three planes: each axis by itself and averaged, on one lattice, in its place."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import avg_pool3d
+
+from vemseg.dense import DenseEncoder, Grid, interpolated, lay_out
+from vemseg.errors import UsageError
+from vemseg.geometry import Box
+from vemseg.models import ThreePlanes, build_encoder
+from vemseg.models.planes import AXES
+from vemseg.pipeline.dense_input import placements
+from vemseg.recipe import ClassicalTable, EmbedTable, MaesterTable, UNetTable
+from vemseg.volume import Volume
+
+CPU = torch.device("cpu")
+VIT = MaesterTable(fov=20, patch=5, dim=8, depth=1, heads=1, decoder_dim=8, decoder_depth=1, decoder_heads=1)
+UNET = UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3, slices=4)
+
+
+def encoder_of(table, spacing=(1.0, 1.0, 1.0)):
+    torch.manual_seed(0)
+    return build_encoder(table, spacing).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return encoder_of(VIT)
+
+
+@pytest.fixture(scope="module")
+def unet():
+    return encoder_of(UNET)
+
+
+def noise(*shape):
+    return torch.rand(2, 1, *shape, generator=torch.Generator().manual_seed(0))
+
+
+# Against a slow version
+
+
+def slow_vit(encoder, cube):
+    """Encode the middle plane of every layer of patches, along each axis, and average: (b, g, g, g, d)."""
+    fov, patch = encoder.fov[1], encoder.patch[1]
+    side = fov // patch
+    total = torch.zeros(len(cube), side, side, side, encoder.dim)
+    for layer in range(side):
+        at = layer * patch + patch // 2
+        total[:, layer] += encoder.encode(cube[:, :, at][:, :, None])[:, 0]
+        total[:, :, layer] += encoder.encode(cube[:, :, :, at][:, :, None])[:, 0]
+        total[:, :, :, layer] += encoder.encode(cube[:, :, :, :, at][:, :, None])[:, 0]
+    return total / 3
+
+
+def slow_unet(encoder, cube):
+    along_z = encoder.encode(cube)
+    along_y = encoder.encode(cube.transpose(2, 3)).transpose(1, 2)
+    along_x = encoder.encode(cube.permute(0, 1, 4, 2, 3)).permute(0, 2, 3, 1, 4)
+    return (along_z + along_y + along_x) / 3
+
+
+@pytest.mark.parametrize(("name", "shape"), [("vit", (20, 20, 20)), ("unet", (16, 24, 32))])
+def test_it_is_the_mean_over_the_planes_of_each_axis(name, shape, request):
+    encoder = request.getfixturevalue(name)
+    slow = {"vit": slow_vit, "unet": slow_unet}[name]
+    cube = noise(*shape)
+    three = ThreePlanes(encoder)
+    found = three.encode(cube)
+    expected = slow(encoder, cube)
+    assert found.shape == (2, *(n // p for n, p in zip(shape, three.patch, strict=True)), encoder.dim)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    kept = (slice(1, 3), slice(0, 2), slice(2, 4))
+    torch.testing.assert_close(three.encode(cube, kept), expected[(slice(None), *kept)], rtol=1e-5, atol=1e-5)
+
+
+def test_what_it_says_of_itself(vit, unet):
+    three = ThreePlanes(vit)
+    assert (three.patch, three.fov, three.halo, three.align, three.dim) == (
+        (5,) * 3,
+        (20,) * 3,
+        None,
+        None,
+        8,
+    )
+    three = ThreePlanes(unet)
+    reach, unit = max(unet.halo), max(unet.align)
+    assert three.patch == (2, 2, 2) and three.halo == (reach,) * 3 and three.align == (unit,) * 3
+    assert three.fov == (2 + 2 * reach,) * 3
+    assert ThreePlanes(build_encoder(ClassicalTable(sigmas=(1.0,)))).patch == (1, 1, 1)
+
+
+def test_patches_that_do_not_fit_together_are_refused():
+    sections = build_encoder(UNET, (3.0, 1.0, 1.0))
+    with pytest.raises(UsageError, match=r"\(1, 2, 2\) voxels do not fit together"):
+        ThreePlanes(sections)
+
+
+# Registration
+
+
+class Coordinates(Volume):
+    """Voxels hold their own coordinate along one axis, outside too."""
+
+    def __init__(self, shape, axis):
+        super().__init__(shape, np.dtype(np.float64))
+        self.axis = axis
+
+    def read_reflected(self, box):
+        centres = [np.arange(a, b, dtype=np.float64) for a, b in zip(box.start, box.stop, strict=True)]
+        return np.broadcast_to(np.meshgrid(*centres, indexing="ij")[self.axis], box.shape).copy()
+
+
+class Oracle:
+    """Whatever plane it looks at, a token is the mean over its patch."""
+
+    dim = 1
+
+    def __init__(self, fov, patch, halo, align):
+        self.fov, self.patch, self.halo, self.align = fov, patch, halo, align
+
+    def encode(self, x, kept):
+        if self.align is not None:
+            assert all(n % unit == 0 for n, unit in zip(x.shape[2:], self.align, strict=True))
+        return avg_pool3d(x, self.patch)[:, 0][:, kept[0], kept[1], kept[2], None]
+
+
+ORACLES = [
+    Oracle((1, 20, 20), (1, 5, 5), None, None),
+    Oracle((1, 9, 9), (1, 3, 3), None, None),
+    Oracle((6, 18, 18), (2, 2, 2), (2, 8, 8), (2, 4, 4)),
+    Oracle((6, 26, 26), (2, 2, 2), (2, 12, 12), (2, 8, 8)),
+    Oracle((1, 1, 1), (1, 1, 1), (0, 0, 0), None),
+    Oracle((7, 9, 9), (1, 1, 1), (3, 4, 4), None),
+]
+
+
+@pytest.mark.parametrize("block", [None, (5, 7, 11)])
+@pytest.mark.parametrize("shape", [(17, 23, 21), (1, 9, 4), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("encoder", ORACLES, ids=lambda oracle: f"{oracle.patch}in{oracle.fov}")
+def test_three_planes_are_registered(encoder, shape, block):
+    three = ThreePlanes(encoder)
+    table = EmbedTable(stride=2 * three.patch[0])
+    as_it_is = SimpleNamespace(apply=lambda array: array)
+    for axis in range(3):
+        grid = Grid(Coordinates(shape, axis), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+        dense = DenseEncoder(three, grid, lay_out(placements(three, table), grid), as_it_is, CPU, 7)
+        for box in Box.whole(shape).split(block or shape):
+            axes = dense.interpolations(box)
+            starts, stops = zip(*((a.start, a.stop) for a in axes), strict=True)
+            values = dense.values(Box(starts, stops), lambda vectors: vectors)
+            for plane, rows, strip in interpolated(values, axes):
+                places = np.indices(box.shape)[axis] + box.start[axis]
+                np.testing.assert_allclose(strip[..., 0], places[plane, rows], atol=1e-2)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_every_axis_puts_its_vectors_where_the_others_do(axis):
+    """Each of the three sees the coordinate of the same place, not only their mean."""
+    halo, align = (2, 8, 8), (2, 4, 4)
+    for oracle in (Oracle((1, 20, 20), (1, 5, 5), None, None), Oracle((6, 18, 18), (2, 2, 2), halo, align)):
+        three = ThreePlanes(oracle)
+        edge = 20 if oracle.halo is None else 24
+        cube = torch.from_numpy(np.indices((edge,) * 3)[axis]).float()[None, None]
+        p = three.patch[0]
+        wanted = torch.arange(edge // p) * p + (p - 1) / 2
+        shape = [-1 if a == axis else 1 for a in range(3)]
+        whole = (slice(None),) * 3
+        for order in AXES:
+            vectors = three._encode(cube.permute(0, 1, *(2 + a for a in order)), whole)
+            back = vectors[0, ..., 0].permute([order.index(a) for a in range(3)])
+            torch.testing.assert_close(back, wanted.reshape(shape).expand(back.shape))

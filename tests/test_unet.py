@@ -1,0 +1,283 @@
+"""The dense encoder: what a vector sees, and that no window, pass or precision changes what comes out."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vemseg.models.unet
+from vemseg.dense import DenseEncoder, PatchMean, labels, lay_out, working_grid
+from vemseg.geometry import Box
+from vemseg.models import ThreePlanes, build_encoder, for_inference, load_encoder, save_encoder
+from vemseg.models.unet import PATCH, BatchNorm, UNetEncoder, _reflect
+from vemseg.pipeline.dense_input import placements
+from vemseg.recipe import EmbedTable, Recipe, UNetTable
+from vemseg.run import Run
+from vemseg.volume import ArrayVolume, Intensity
+
+CPU = torch.device("cpu")
+ISOTROPIC, SECTIONS = (1.0, 1.0, 1.0), (2.5, 1.0, 1.0)
+TABLES = [
+    UNetTable(fov=32, view=32, widths=(4,), layers=1, dim=3, slices=2),
+    UNetTable(fov=32, view=32, widths=(8, 12), layers=1, dim=5, slices=4),
+    UNetTable(fov=32, view=32, widths=(4, 8), layers=3, dim=3, slices=6),
+    UNetTable(fov=32, view=32, widths=(4, 8, 8), layers=2, dim=4, slices=8),
+]
+SMALL = TABLES[1]
+
+
+def table_name(table):
+    return f"{'-'.join(map(str, table.widths))}x{table.layers}of{table.slices}"
+
+
+def encoder_of(table=SMALL, spacing=ISOTROPIC, seed=0):
+    """Return an encoder whose normalisation has seen something."""
+    torch.manual_seed(seed)
+    encoder = UNetEncoder(table, spacing)
+    for module in encoder.modules():
+        if isinstance(module, BatchNorm):
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return encoder.eval().requires_grad_(False)
+
+
+def noise(*shape, seed=0):
+    return torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+# What a vector sees
+
+
+@pytest.mark.parametrize("spacing", [ISOTROPIC, SECTIONS, (10.0, 1.0, 1.0)], ids=str)
+@pytest.mark.parametrize("table", TABLES, ids=table_name)
+def test_a_vector_sees_its_patch_and_the_halo_and_nothing_beyond(table, spacing):
+    encoder = encoder_of(table, spacing)
+    patch, halo, align = encoder.patch, encoder.halo, encoder.align
+    assert encoder.fov == tuple(p + 2 * h for p, h in zip(patch, halo, strict=True))
+    assert all(h % p == 0 for h, p in zip(halo, patch, strict=True))
+    unit = align[1]
+    edge = -(-(2 * halo[1] + 2 * unit) // unit) * unit
+    shape = (2 * halo[0] + 5 * patch[0], edge, edge)
+    for where in itertools.product([0, unit // PATCH - 1], repeat=2):  # corners of the coarsest pixel
+        tokens = (shape[0] // patch[0] // 2, *(halo[1] // PATCH + w for w in where))
+        low, high = seen_by(encoder, shape, tokens)
+        for axis in range(3):
+            first = tokens[axis] * patch[axis]
+            assert low[axis] >= first - halo[axis]
+            assert high[axis] < first + patch[axis] + halo[axis]
+            assert low[axis] <= first and high[axis] >= first + patch[axis] - 1
+
+
+def seen_by(encoder, shape, token):
+    """Return the first and last voxel along each axis that a vector depends on."""
+    x = noise(*shape).requires_grad_()
+    with torch.enable_grad():
+        encoder.encode(x)[(0, *token)].square().sum().backward()
+    places = x.grad[0, 0].nonzero()
+    return places.amin(0).tolist(), places.amax(0).tolist()
+
+
+def test_the_halo_of_a_slab_is_not_wider_than_it_needs():
+    encoder = encoder_of(TABLES[3])
+    assert encoder.offsets == [-3, -2, -1, 0, 1, 2, 3, 4]
+    assert encoder.halo[0] == 4 and encoder.patch == (2, 2, 2) and encoder.align == (2, 8, 8)
+    low, high = seen_by(encoder, (20, 96, 96), (5, 24, 24))
+    assert (low[0], high[0]) == (7, 14)
+
+
+def test_thick_sections_are_looked_at_one_by_one():
+    encoder = encoder_of(TABLES[3], (10.0, 1.0, 1.0))
+    assert encoder.offsets == [0] * 8
+    assert encoder.halo[0] == 0 and encoder.patch == (1, 2, 2)
+    x = noise(3, 48, 48)
+    apart = torch.cat([encoder.encode(x[:, :, z : z + 1]) for z in range(3)], dim=1)
+    assert torch.equal(encoder.encode(x), apart)
+
+
+def test_slabs_are_the_planes_around_each_patch():
+    for spacing, deep in ((ISOTROPIC, 2), (SECTIONS, 1)):
+        encoder = encoder_of(TABLES[2], spacing)
+        x = noise(8, 16, 16)
+        slow = []
+        for first in range(0, 8, deep):
+            planes = [mirrored(first + offset, 8) for offset in encoder.offsets]
+            slow.append(encoder.head(encoder.trunk(x[:, 0, planes])).permute(0, 2, 3, 1))
+        torch.testing.assert_close(encoder.encode(x)[0], torch.cat(slow), rtol=1e-5, atol=1e-5)
+
+
+def mirrored(index, n):
+    while not 0 <= index < n:
+        index = -index if index < 0 else 2 * (n - 1) - index
+    return index
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_planes_are_mirrored_without_repeating_the_last(n):
+    found = _reflect(torch.arange(-9, 16), n).tolist()
+    assert found == [0 if n == 1 else mirrored(i, n) for i in range(-9, 16)]
+
+
+# What changes nothing
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("spacing", [ISOTROPIC, SECTIONS], ids=str)
+def test_aligned_windows_of_any_size_give_equal_vectors_inside_the_halo(spacing, dtype):
+    encoder = encoder_of(SMALL, spacing)
+    encoder.prepare()
+    encoder.to(dtype)
+    patch, halo, align = encoder.patch, encoder.halo, encoder.align
+    shape = (12, 72, 80)
+    whole = encoder.encode(noise(*shape))
+    assert whole.dtype == dtype
+    rng, compared = np.random.default_rng(0), 0
+    for _ in range(12):
+        ranges = [window_along(rng, n, h, a) for n, h, a in zip(shape, halo, align, strict=True)]
+        window = encoder.encode(noise(*shape)[(..., *(slice(a, b) for a, b in ranges))])
+        inner, outer = [], []
+        for (a, b), n, h, p in zip(ranges, shape, halo, patch, strict=True):
+            low, high = (0 if a == 0 else h) // p, (b - a - (0 if b == n else h)) // p
+            inner.append(slice(low, high))
+            outer.append(slice(low + a // p, high + a // p))
+        part = window[(0, *inner)]
+        assert torch.equal(part, whole[(0, *outer)])
+        compared += part.numel()
+    assert compared > 10_000
+
+
+def window_along(rng, n, halo, align):
+    """Choose a window that starts at an aligned place and holds a patch inside its halo."""
+    least = -(-(2 * halo + align) // align)
+    size = int(rng.integers(least, n // align + 1))
+    start = int(rng.integers(0, n // align - size + 1))
+    return start * align, (start + size) * align
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_passes_change_nothing(monkeypatch, dtype):
+    encoder = encoder_of().to(dtype)
+    x = torch.cat([noise(10, 32, 40), noise(10, 32, 40, seed=1)])
+    whole = encoder.encode(x)
+    assert whole.shape == (2, 5, 16, 20, 5)
+    assert torch.equal(encoder.encode(x[1:])[0], whole[1])
+    for size in (1, 40_000):
+        monkeypatch.setattr(vemseg.models.unet, "PASS_BYTES", size)
+        assert torch.equal(encoder.encode(x), whole)
+
+
+def test_the_patches_kept_are_a_part_of_all():
+    encoder = encoder_of()
+    x = noise(10, 32, 40)
+    kept = (slice(1, 4), slice(3, 13), slice(0, 20))
+    assert torch.equal(encoder.encode(x, kept), encoder.encode(x)[(slice(None), *kept)])
+
+
+@pytest.mark.parametrize("table", TABLES, ids=table_name)
+def test_folding_the_normalisation_in_changes_nothing(table):
+    plain, fused = encoder_of(table), encoder_of(table)
+    fused.prepare()
+    assert not any(isinstance(module, BatchNorm) for module in fused.modules())
+    x = noise(8, 48, 64)
+    expected = plain.encode(x)
+    torch.testing.assert_close(fused.encode(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
+
+def test_normalisation_stays_in_float32():
+    encoder = encoder_of().to(torch.bfloat16)
+    kinds = {type(m).__name__: p.dtype for m in encoder.modules() for p in m.parameters(recurse=False)}
+    assert kinds == {"Conv2d": torch.bfloat16, "BatchNorm": torch.float32}
+    loose, exact = encoder.encode(noise(8, 48, 48)).float(), encoder_of().encode(noise(8, 48, 48))
+    assert (loose - exact).std() < 0.03 * exact.std()
+
+
+# What it is made of
+
+
+def test_the_default_has_as_many_parameters_as_its_layers():
+    table = UNetTable()
+    encoder = build_encoder(table)
+    a, b, c = table.widths
+    convolution = lambda i, o: 9 * i * o + 2 * o  # noqa: E731  (without a bias, with a normalisation)
+    expected = 16 * table.slices * a + 2 * a
+    expected += (
+        convolution(a, a) * 2 + convolution(a, b) + convolution(b, b) + convolution(b, c) + convolution(c, c)
+    )
+    expected += (b * a + a) + (c * b + b)
+    expected += convolution(a, a) + convolution(b, b)
+    expected += table.dim * (a + 1)
+    found = sum(p.numel() for p in encoder.parameters())
+    assert found == expected == 356_344
+    assert encoder.halo == (2, 48, 48) and encoder.align == (2, 8, 8)
+
+
+def test_a_saved_encoder_is_loaded_as_it_was(tmp_path):
+    encoder = encoder_of()
+    recipe = Recipe(model=SMALL)
+    with Run.create(tmp_path / "run", recipe) as run:
+        save_encoder(run, encoder, {})
+    for spacing in (ISOTROPIC, SECTIONS):
+        loaded = load_encoder(recipe, run.model, spacing)
+        expected = encoder if spacing == ISOTROPIC else encoder_of(SMALL, SECTIONS)
+        x = noise(8, 48, 48)
+        with torch.inference_mode():
+            assert torch.equal(loaded.eval().encode(x), expected.encode(x))
+
+
+# Over a volume
+
+
+def grey(shape):
+    smooth = np.random.default_rng(0).normal(size=shape).cumsum(axis=1).cumsum(axis=2)
+    smooth -= smooth.min()
+    return (smooth / smooth.max() * 255).astype(np.uint8)
+
+
+def lay(volume, encoder, smooth=0.0):
+    grid = working_grid(volume, 16.0)
+    layout = lay_out(placements(encoder, EmbedTable()), grid)
+    return DenseEncoder(encoder, grid, layout, Intensity(10.0, 240.0), CPU, 1, smooth)
+
+
+BLOCKS = [(5, 9, 17), (100, 13, 30)]
+
+
+@pytest.mark.parametrize("smooth", [0.0, 1.7])
+@pytest.mark.parametrize(
+    ("voxel_size", "shape", "three"),
+    [
+        ((16.0, 16.0, 16.0), (9, 41, 50), False),
+        ((40.0, 16.0, 16.0), (5, 41, 50), False),
+        ((40.0, 12.0, 12.0), (2, 41, 50), False),
+        (None, (1, 21, 18), False),
+        (None, (3, 5, 4), False),
+        ((16.0, 16.0, 16.0), (15, 19, 18), True),
+        (None, (7, 1, 9), True),
+    ],
+    ids=str,
+)
+def test_blocks_change_neither_vectors_nor_labels(voxel_size, shape, three, smooth):
+    volume = ArrayVolume(grey(shape), voxel_size=voxel_size)
+    grid = working_grid(volume, 16.0)
+    encoder = for_inference(
+        encoder_of(UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3), grid.spacing), CPU, "fp32"
+    )
+    dense = lay(volume, ThreePlanes(encoder) if three else encoder, smooth)
+    points = Box.whole(dense.shape)
+    vectors = dense.values(points)
+    means = dense.with_encoder(PatchMean(dense.encoder))
+    grey_values = means.values(points)
+    assert vectors.float().std() > 0.01
+    weight = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32))
+    middle = vectors.float().mean((0, 1, 2))
+    head = lambda v: (v - middle) @ weight  # noqa: E731
+    whole = labels(dense, volume.box, head)
+    assert whole.shape == shape and whole.max() > whole.min()
+    for block in BLOCKS:
+        for part in points.split(block):
+            assert torch.equal(dense.values(part), vectors[part.slices])
+            assert torch.equal(means.values(part), grey_values[part.slices])
+        for part in volume.box.split(block):
+            np.testing.assert_array_equal(labels(dense, part, head), whole[part.slices])

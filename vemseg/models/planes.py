@@ -1,0 +1,77 @@
+"""An encoder of planes, applied across all three axes of an isotropic volume: the mean of its vectors.
+
+Every axis gives vectors on the same lattice, ``patch`` voxels apart in all directions, so that they are
+averaged point by point. Where a patch is one plane thick, only its middle plane is looked at, so three axes
+of a patch of 5 cost 3/5 of the one that looks at every plane.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from vemseg.errors import UsageError
+from vemseg.geometry import ZYX
+
+AXES = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
+"""Orders of the axes, the one across the planes first."""
+
+
+class ThreePlanes:
+    """Average an encoder's vectors over planes across z, y and x.
+
+    Parameters
+    ----------
+    encoder : encoder
+        Its patch is (1, p, p), or (p, p, p) with its slab along the first axis.
+
+    Raises
+    ------
+    UsageError
+        Where the patch is none of these.
+    """
+
+    def __init__(self, encoder: Any) -> None:
+        thick, p, _ = encoder.patch
+        if thick != p and (thick != 1 or encoder.halo is not None):
+            raise UsageError(f"patches of {encoder.patch} voxels do not fit together across three axes")
+        self.encoder = encoder
+        self.thick = thick
+        self.dim = encoder.dim
+        self.patch: ZYX = (p, p, p)
+        self.halo: ZYX | None = None
+        self.align: ZYX | None = None
+        widest = max(encoder.fov)
+        self.fov: ZYX = (widest, widest, widest)
+        if encoder.halo is not None:
+            reach = max(encoder.halo)
+            self.halo = (reach, reach, reach)
+            self.fov = (p + 2 * reach, p + 2 * reach, p + 2 * reach)
+        if encoder.align is not None:
+            unit = max(encoder.align)
+            self.align = (unit, unit, unit)
+
+    def encode(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Tensor:
+        """Return the vectors of windows: (b, 1, z, y, x) -> (b, gz, gy, gx, dim)."""
+        chosen = kept or (slice(None), slice(None), slice(None))
+        total: Tensor | None = None
+        for order in AXES:
+            turned = x.permute(0, 1, *(2 + axis for axis in order))
+            vectors = self._encode(turned, (chosen[order[0]], chosen[order[1]], chosen[order[2]])).float()
+            back = [order.index(axis) for axis in range(3)]
+            vectors = vectors.permute(0, *(1 + axis for axis in back), 4)
+            total = vectors if total is None else total.add_(vectors)
+        assert total is not None
+        return total / len(AXES)
+
+    def _encode(self, x: Tensor, kept: tuple[slice, slice, slice]) -> Tensor:
+        """Encode across the first axis."""
+        p = self.patch[0]
+        if self.thick == p:
+            vectors: Tensor = self.encoder.encode(x, kept)
+            return vectors
+        planes = x[:, :, (p - 1) // 2 :: p][:, :, kept[0]]
+        each = planes.transpose(1, 2).flatten(0, 1)[:, None, None]
+        tokens: Tensor = self.encoder.encode(each[:, :, 0], (slice(None), *kept[1:]))
+        return tokens.reshape(len(x), -1, *tokens.shape[2:])

@@ -1,0 +1,200 @@
+"""The dense encoder: a small convolutional network that gives the vectors of whole slices in one pass.
+
+A slab of ``slices`` neighbouring planes goes in, one vector per 2 x 2 pixels of its middle comes out: half
+the resolution in the plane, and in an isotropic volume across it too, where the vector stands between the two
+middle planes. Scores are interpolated from there to voxels like those of any other encoder. Everything is
+convolution, so a vector depends on its surroundings within ``halo`` voxels alone and windows of any size give
+the same ones.
+
+After the U-Net (Ronneberger, Fischer, Brox, MICCAI 2015), deliberately different where speed asks for it:
+the first layer halves the resolution, skips are added instead of concatenated, and there are three levels, so
+that the halo stays small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from vemseg.geometry import ZYX, is_anisotropic
+from vemseg.recipe import UNetTable
+from vemseg.tiling import slice_offsets
+
+PATCH = 2
+PASS_BYTES = 2**25
+"""Of the widest activation of the slabs that are encoded together."""
+ALONE = 2**19
+"""Pixels from which on a slab may be encoded alone: on CPUs, torch convolves a single small image by another
+algorithm than several, which rounds otherwise."""
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that stays in float32, whatever the network around it is converted to."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BatchNorm:
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved.float() if moved.is_floating_point() else moved
+
+        super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class ConvLayer(nn.Module):
+    """Convolution, batch normalisation, ReLU."""
+
+    def __init__(self, width_in: int, width: int, size: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width_in, width, size, stride, padding=(size - stride + 1) // 2, bias=False)
+        self.norm: nn.Module = BatchNorm(width)
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, width_in, y, x) to (b, width, y / stride, x / stride)."""
+        out: Tensor = self.norm(self.conv(x)).relu_()
+        return out
+
+    def fuse(self) -> None:
+        """Fold the normalisation, as it stands after training, into the convolution."""
+        assert isinstance(self.norm, BatchNorm)
+        self.conv = fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
+        self.norm = nn.Identity()
+
+
+class UNetEncoder(nn.Module):
+    """Encode slabs of planes, two pixels at a time.
+
+    Parameters
+    ----------
+    settings : UNetTable
+        Slices, widths of the levels, length of a vector.
+    spacing : (float, float, float)
+        Edges of the working voxels in units of the shortest, the axis across the sharp plane first. The
+        slices of a slab lie one short edge apart; in an anisotropic volume each is the section that holds its
+        place, and vectors lie on the sections.
+
+    Attributes
+    ----------
+    fov, patch, halo : (int, int, int)
+        Voxels that a vector sees, stands for, and sees on each side of these.
+    align : (int, int, int)
+        Windows start at multiples of it, counted from the first patch of the volume. They may end at the
+        volume's border: the encoder pads there.
+    dim : int
+        Length of a vector.
+    bytes_per_voxel : float
+        Memory of activations per voxel of a window, at most.
+    """
+
+    def __init__(self, settings: UNetTable, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
+        super().__init__()
+        self.slices, self.dim = settings.slices, settings.dim
+        self.width = settings.widths[0]
+        self.offsets = slice_offsets(settings.slices, spacing)
+        deep = 1 if is_anisotropic(spacing) else PATCH
+        self.patch: ZYX = (deep, PATCH, PATCH)
+        coarsest = PATCH * 2 ** (len(settings.widths) - 1)
+        self.align: ZYX = (deep, coarsest, coarsest)
+        across = max(-self.offsets[0], self.offsets[-1] - deep + 1)
+        across += -across % deep
+        within = _reach(len(settings.widths), settings.layers)
+        self.halo: ZYX = (across, within, within)
+        self.fov: ZYX = (deep + 2 * across, PATCH + 2 * within, PATCH + 2 * within)
+        self.stem = ConvLayer(settings.slices, settings.widths[0], size=4, stride=2)
+        self.down = nn.ModuleList(
+            _level(a, b, settings.layers)
+            for a, b in zip((settings.widths[0], *settings.widths), settings.widths, strict=False)
+        )
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(b, a, 1) for a, b in zip(settings.widths, settings.widths[1:], strict=False)
+        )
+        self.up = nn.ModuleList(ConvLayer(a, a) for a in settings.widths[:-1])
+        self.head = nn.Conv2d(settings.widths[0], settings.dim, 1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def trunk(self, slabs: Tensor) -> Tensor:
+        """Return what the vectors are made of: (b, slices, y, x) -> (b, width, y / 2, x / 2)."""
+        x: Tensor = self.stem(slabs)
+        passed = []
+        for i, level in enumerate(self.down):
+            x = level(x if i == 0 else nn.functional.max_pool2d(x, 2))
+            passed.append(x)
+        for i in reversed(range(len(self.up))):
+            x = interpolate(self.lateral[i](x), scale_factor=2, mode="nearest") + passed[i]
+            x = self.up[i](x)
+        return x
+
+    def encode(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Tensor:
+        """Return the vectors of windows.
+
+        Parameters
+        ----------
+        x : Tensor float (b, 1, z, y, x)
+            Intensities in [0, 1]; y and x multiples of ``align``.
+        kept : three slices, optional
+            The patches wanted. Those nearer than ``halo`` to a side that is not the volume's come out wrong.
+
+        Returns
+        -------
+        Tensor (b, gz, gy, gx, dim)
+        """
+        deep = self.patch[0]
+        z, rows, columns = kept or (slice(None), slice(None), slice(None))
+        first = torch.arange(x.shape[2] // deep)[z] * deep
+        planes = _reflect(first[:, None] + torch.tensor(self.offsets), x.shape[2])
+        dtype = self.head.weight.dtype
+        volume = x[:, 0].to(dtype)
+        out = []
+        together = max(1, int(PASS_BYTES // (volume[0, 0].numel() / PATCH**2 * self.width * dtype.itemsize)))
+        for window in volume:
+            for part in torch.split(planes, together):
+                alone = len(part) == 1 and window[0].numel() < ALONE
+                index = part.expand(2, -1) if alone else part
+                slabs = window[index.to(x.device)].contiguous(memory_format=torch.channels_last)
+                vectors = self.head(self.trunk(slabs)[:, :, rows, columns])[: len(part)]
+                out.append(vectors.permute(0, 2, 3, 1))
+        found = torch.cat(out)
+        return found.reshape(len(volume), -1, *found.shape[1:])
+
+    forward = encode
+
+    @property
+    def bytes_per_voxel(self) -> float:
+        """Memory of activations per voxel of a window, at most: all slabs of a pass, all levels."""
+        return 3.0 * self.width * self.head.weight.dtype.itemsize / PATCH**2 / self.patch[0]
+
+    def prepare(self) -> None:
+        """Fold the normalisation into the convolutions; training ends here."""
+        for module in self.modules():
+            if isinstance(module, ConvLayer):
+                module.fuse()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _level(width_in: int, width: int, layers: int) -> nn.Sequential:
+    return nn.Sequential(ConvLayer(width_in, width), *(ConvLayer(width, width) for _ in range(layers - 1)))
+
+
+def _reach(levels: int, layers: int) -> int:
+    """Return how far beyond its patch a vector sees in the plane, rounded up to the coarsest pixel.
+
+    Counted in voxels: every 3 x 3 convolution adds a pixel of its level; pooling and enlarging keep to the
+    coarser pixels, at whose corner the patch may lie.
+    """
+    half: int = 2 ** (levels - 1)
+    convolutions = layers * (2 * half - 1) + half - 1
+    corner, coarsest = half - 1, PATCH * half
+    reach = 1 + PATCH * (convolutions + corner)
+    return -(-reach // coarsest) * coarsest
+
+
+def _reflect(index: Tensor, n: int) -> Tensor:
+    """Mirror indices at both ends of 0 .. n - 1 without repeating the end."""
+    if n == 1:
+        return torch.zeros_like(index)
+    folded = index.abs() % (2 * n - 2)
+    return torch.minimum(folded, 2 * n - 2 - folded)
