@@ -105,6 +105,18 @@ def _head(dim: int):
     return scores
 
 
+def reference_rate(threads: int, batch: int = 64, repetitions: int = 3) -> float:
+    """Return the output pixels per second of the published schedule: float32, every patch of every FOV."""
+    torch.set_num_threads(threads)
+    settings = MaesterTable()
+    encoder = build_encoder(settings).eval()
+    for block in encoder.blocks:
+        block.attn.fused_attn = True
+    fovs = torch.rand(batch, 1, settings.fov, settings.fov)
+    seconds = interleaved({"reference": lambda: _reference(encoder, fovs, batch)}, repetitions)["reference"]
+    return batch * KEPT**2 / min(seconds)
+
+
 @torch.inference_mode()
 def _reference(encoder, fovs: Tensor, wanted: int) -> None:
     """Encode as many fields of view as the pixels need, and keep the central patches."""

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def main() -> None:
     """Measure and print."""
     options = _options()
     options.scratch.mkdir(parents=True, exist_ok=True)
-    found = [_segment(_phantom(options.scratch, edge), edge, options) for edge in options.edges]
+    found = []
+    for edge in options.edges:
+        volume = phantom(options.scratch, (edge, edge, edge))
+        found.append({"edge": edge} | segmented(volume, options.segment, options.max_minutes))
     show(
         "peak resident memory of vemseg segment " + " ".join(options.segment),
         ["edge", "voxels", "as float32", "peak", "time", "Mvoxel/s", "whole"],
@@ -64,26 +68,26 @@ def _options() -> argparse.Namespace:
     return made.parse_args()
 
 
-def _phantom(scratch: Path, edge: int) -> Path:
+def phantom(scratch: Path, shape: tuple[int, int, int]) -> Path:
     """Return a phantom, made by a process of its own if it is not there yet."""
-    path = scratch / f"phantom-{edge}.ome.zarr"
+    path = scratch / f"phantom-{'x'.join(map(str, shape))}.ome.zarr"
     if not path.exists():
-        command = ["fetch", "phantom", "--shape", str(edge), "-o", str(path), "-f", "-q"]
+        command = ["fetch", "phantom", "--shape", ",".join(map(str, shape)), "-o", str(path), "-f", "-q"]
         subprocess.run([sys.executable, "-m", "vemseg", *command], check=True)
     return path
 
 
-def _segment(volume: Path, edge: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Segment a volume from the beginning; return what it took."""
-    out = volume.with_name(f"labels-{edge}.ome.zarr")
-    command = [sys.executable, "-m", "vemseg", "segment", str(volume), "-o", str(out), "-f", *options.segment]
+def segmented(volume: Path, settings: Sequence[str], minutes: float | None = None) -> dict[str, Any]:
+    """Segment a volume from the beginning; return the time and memory of the whole process."""
+    out = volume.with_name(volume.name.replace("phantom", "labels"))
+    command = [sys.executable, "-m", "vemseg", "segment", str(volume), "-o", str(out), "-f", *settings]
     started = time.perf_counter()
     process = subprocess.Popen([*command, "--progress", "none"])
-    whole, usage = _wait(process, options.max_minutes)
+    whole, usage = _wait(process, minutes)
     seconds = time.perf_counter() - started
-    for path in volume.parent.glob(f"labels-{edge}*"):
+    for path in volume.parent.glob(f"{out.name.removesuffix('.ome.zarr')}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return {"edge": edge, "peak_gib": round(usage / 2**30, 3), "seconds": round(seconds, 1), "whole": whole}
+    return {"peak_gib": round(usage / 2**30, 3), "seconds": round(seconds, 1), "whole": whole}
 
 
 def _wait(process: subprocess.Popen[bytes], minutes: float | None) -> tuple[bool, int]:

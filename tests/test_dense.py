@@ -178,6 +178,63 @@ def test_windows_with_a_halo_are_registered(patch, halo, shape):
         np.testing.assert_allclose(found, identity(shape), atol=1e-5)
 
 
+class AlignedOracle(Oracle):
+    """Tokens are patch means in windows that start at multiples of ``align`` and may end at the border."""
+
+    def __init__(self, fov, patch, halo, align):
+        super().__init__(fov, patch, halo)
+        self.align, self.starts = align, []
+
+    def encode(self, x, kept):
+        assert all(n % unit == 0 for n, unit in zip(x.shape[2:], self.align, strict=True))
+        means = avg_pool3d(x, self.patch)[:, 0]
+        assert all(0 <= k.start < k.stop <= n for k, n in zip(kept, means.shape[1:], strict=True))
+        mean = means[:, kept[0], kept[1], kept[2]]
+        coarse = mean.half().to(mean.dtype)
+        return torch.stack([coarse, (mean - coarse) * LOW], dim=-1)
+
+
+@pytest.mark.parametrize("shape", [(9, 37, 23), (1, 21, 30), (1, 1, 1), (2, 3, 5), (16, 16, 16)], ids=str)
+@pytest.mark.parametrize(
+    ("patch", "halo", "align"),
+    [
+        ((2, 2, 2), (2, 8, 8), (2, 8, 8)),
+        ((1, 2, 2), (3, 4, 4), (1, 4, 4)),
+        ((2, 2, 2), (8, 8, 8), (8, 8, 8)),
+        ((4, 4, 4), (8, 4, 12), (4, 16, 8)),
+        ((1, 1, 1), (2, 3, 3), (1, 8, 4)),
+    ],
+    ids=str,
+)
+def test_aligned_windows_are_registered(patch, halo, align, shape):
+    rule = tuple(Placement(p + 2 * h, p, p, p) for p, h in zip(patch, halo, strict=True))
+    oracle = AlignedOracle(tuple(p.fov for p in rule), patch, halo, align)
+    for axis in range(3):
+        dense = lay(oracle, rule, Coordinates(shape, axis))
+        for block in (shape, (2, 5, 7)):
+            for box in Box.whole(shape).split(block):
+                found = at_voxels(dense, box, read_oracle)[..., 0]
+                np.testing.assert_allclose(found, identity(shape)[box.slices][..., axis], atol=1e-5)
+
+
+def test_aligned_windows_start_where_the_encoder_expects_and_hold_the_halo():
+    patch, halo, align = (2, 2, 2), (2, 12, 12), (2, 8, 8)
+    rule = tuple(Placement(p + 2 * h, p, p, p) for p, h in zip(patch, halo, strict=True))
+    dense = lay(
+        AlignedOracle(tuple(p.fov for p in rule), patch, halo, align), rule, Coordinates((40, 61, 70), 0)
+    )
+    first = [int(axis.starts[0]) + h for axis, h in zip(dense.layout.lattices, halo, strict=True)]
+    for cells in Box.whole(dense.shape).split((3, 5, 7)):
+        window = dense._window(cells)
+        for axis in range(3):
+            n = -(-len(dense.layout.lattices[axis]) * patch[axis] // align[axis]) * align[axis]
+            start, stop = window.start[axis] - first[axis], window.stop[axis] - first[axis]
+            assert start % align[axis] == stop % align[axis] == 0
+            assert start <= max(0, cells.start[axis] * patch[axis] - halo[axis])
+            assert stop >= min(n, cells.stop[axis] * patch[axis] + halo[axis])
+            assert 0 <= start and stop <= n
+
+
 @pytest.mark.parametrize("block", [(1, 7, 9), (2, 37, 1), (1, 100, 100)], ids=str)
 @pytest.mark.parametrize("batch", [1, 5, 10_000])
 def test_blocks_and_batches_change_nothing(batch, block):

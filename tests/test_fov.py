@@ -1,5 +1,6 @@
 """The stream of fields of view: what it depends on, what it draws, and what a sample is."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -343,3 +344,52 @@ def test_voxels_that_are_no_numbers_are_refused(poison):
     bad = Source(ArrayVolume(grey, ISOTROPIC, "sick"), Intensity(0.0, 1.0))
     with pytest.raises(InputError, match="sick: not-a-number or infinite"):
         stream_of(source((30, 30, 30)), bad).batch(0, 4)
+
+
+# Slabs
+
+
+def slow_slab(stream, draw, i, slices):
+    """Cut a sample's planes one by one: a short voxel edge apart, each the section that holds its place."""
+    size = stream.sources[stream._slots[draw.slot[i]].source].volume.voxel_size or ISOTROPIC
+    across, short = size[draw.axis[i]], min(size)
+    n = stream._slots[draw.slot[i]].box.shape[draw.axis[i]]
+    planes = []
+    for k in range(slices):
+        if across > 1.5 * short:  # centred on the middle of the section
+            plane = round(draw.plane[i] + (k - (slices - 1) / 2) * short / across)
+        else:  # centred between the section and the next
+            plane = draw.plane[i] + 1 - slices // 2 + k
+        while not 0 <= plane < n:
+            plane = 0 if n == 1 else -plane if plane < 0 else 2 * (n - 1) - plane
+        each = dataclasses.replace(draw, plane=np.full_like(draw.plane, plane))
+        planes.append(slow_sample(stream, each, i))
+    return np.stack(planes)
+
+
+@pytest.mark.parametrize(
+    "voxel_size", [ISOTROPIC, None, (40.0, 16.0, 16.0), (100.0, 16.0, 16.0), (20.0, 16.0, 16.0)]
+)
+@pytest.mark.parametrize("slices", [2, 6])
+def test_slabs_are_what_a_slow_restatement_makes(slices, voxel_size):
+    sources = source((9, 30, 25), voxel_size=voxel_size), source((31, 24, 60), 1)
+    made = FovStream(sources, (slices, F, F), FovTable(crop="isotropic"), 0, CPU)
+    batch = made.batch(3, 24)
+    draw = made.draw(3, 24)
+    slow = np.stack([slow_slab(made, draw, i, slices) for i in range(24)])[:, None]
+    assert agree(batch, slow)
+
+
+def test_a_thick_section_is_repeated():
+    made = FovStream([source((9, F, F), voxel_size=(200.0, 16.0, 16.0))], (6, F, F), FovTable(), 0, CPU)
+    batch = made.batch(0, 8)
+    assert all(torch.equal(batch[:, :, 0], batch[:, :, k]) for k in range(6))
+    one = FovStream([source((9, F, F), voxel_size=(200.0, 16.0, 16.0))], (1, F, F), FovTable(), 0, CPU)
+    assert torch.equal(batch[:, :, :1], one.batch(0, 8))
+
+
+def test_slabs_change_nothing_in_the_draw():
+    one = stream_of(source((31, 24, 60))).draw(7, 50)
+    six = FovStream([source((31, 24, 60))], (6, F, F), FovTable(), 0, CPU).draw(7, 50)
+    for field in dataclasses.fields(one):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(six, field.name))

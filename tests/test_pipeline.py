@@ -39,6 +39,19 @@ TINY = [
     "cluster.sample=3000",
     "cluster.k=4",
 ]
+UNET = [
+    "model.fov=32",
+    "model.view=24",
+    "model.slices=4",
+    "model.widths=[6,8]",
+    "model.layers=1",
+    "model.dim=5",
+    "train.steps=4",
+    "train.batch=4",
+    "train.log_every=2",
+    "cluster.sample=3000",
+    "cluster.k=4",
+]
 SHAPE = (6, 61, 83)
 
 
@@ -68,6 +81,12 @@ def model(phantom, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "tiny"
     recipe = load_recipe("maester-quick", TINY)
     return str(train([str(phantom[0])], out, recipe, report=quiet, stopped=never))
+
+
+@pytest.fixture(scope="module")
+def dense_model(phantom, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "dense"
+    return str(train([str(phantom[0])], out, load_recipe("vemseg", UNET), report=quiet, stopped=never))
 
 
 def segment(path, out, **options):
@@ -403,3 +422,19 @@ def test_bundled_weights_segment_without_a_model_named(phantom, tmp_path, caplog
         out = segment(phantom[0], tmp_path / "b.tif", settings=["cluster.k=3"])
     assert "bundled weights 'maester'" in caplog.text
     assert set(np.unique(labels_of(out))) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("planes", ["one", "three"])
+@pytest.mark.parametrize("smooth", [0.0, 1.5])
+def test_dense_stages_apart_give_the_labels_of_one_go(phantom, dense_model, tmp_path, planes, smooth):
+    settings = [f"embed.planes={planes}", f"embed.smooth={smooth}"]
+    options = {"model": dense_model, "settings": settings}
+    whole = segment(phantom[0], tmp_path / "whole.tif", **options)
+    features = embed(str(phantom[0]), tmp_path / "f.zarr", **options, report=quiet, stopped=never)
+    table = Run.open(Path(dense_model)).recipe.cluster
+    clusters = cluster([features], tmp_path / "c.safetensors", table)
+    apart = segment(phantom[0], tmp_path / "apart.tif", clusters=clusters, **options)
+    from_features = segment(features, tmp_path / "features.tif", clusters=clusters)
+    assert set(np.unique(labels_of(whole))) == {1, 2, 3, 4}
+    np.testing.assert_array_equal(labels_of(apart), labels_of(whole))
+    np.testing.assert_array_equal(labels_of(from_features), labels_of(whole))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vemseg.errors import UsageError
-from vemseg.tiling import Placement, interpolation, rescaled
+from vemseg.tiling import Placement, interpolation, rescaled, slice_offsets
 
 TEST_CELL = (545, 1082)
 """Rows and columns of a slice of MAESTER's test cell."""
@@ -186,3 +186,23 @@ def test_a_voxel_on_a_lattice_point_needs_no_other():
 def test_rescaling_keeps_the_outer_edge_in_place(factor):
     edges_of_working_voxels = np.arange(5) - 0.5
     np.testing.assert_allclose(rescaled(edges_of_working_voxels, factor), np.arange(5) * factor - 0.5)
+
+
+@pytest.mark.parametrize("slices", [2, 4, 6, 8])
+def test_slices_of_an_isotropic_slab_lie_about_the_middle_of_two_planes(slices):
+    for spacing in ((1.0, 1.0, 1.0), (1.4, 1.0, 1.1)):
+        offsets = slice_offsets(slices, spacing)
+        assert len(offsets) == slices
+        assert np.mean(offsets) == 0.5
+        assert set(np.diff(offsets)) == {1}
+
+
+@pytest.mark.parametrize("slices", [2, 4, 6, 8])
+@pytest.mark.parametrize("thick", [1.6, 2.5, 3.1, 10.0])
+def test_slices_of_an_anisotropic_slab_are_the_sections_that_hold_them(slices, thick):
+    offsets = slice_offsets(slices, (thick, 1.0, 1.0))
+    places = np.arange(slices) - (slices - 1) / 2  # in short edges from the middle of the section
+    assert np.all(np.abs(np.array(offsets) * thick - places) <= thick / 2)
+    assert offsets == [-offset for offset in reversed(offsets)]
+    if slices <= thick:
+        assert offsets == [0] * slices
