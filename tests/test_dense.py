@@ -232,7 +232,7 @@ def test_aligned_windows_start_where_the_encoder_expects_and_hold_the_halo():
             assert start % align[axis] == stop % align[axis] == 0
             assert start <= max(0, cells.start[axis] * patch[axis] - halo[axis])
             assert stop >= min(n, cells.stop[axis] * patch[axis] + halo[axis])
-            assert 0 <= start and stop <= n
+            assert start >= 0 and stop <= n
 
 
 @pytest.mark.parametrize("block", [(1, 7, 9), (2, 37, 1), (1, 100, 100)], ids=str)

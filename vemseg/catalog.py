@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vemseg.errors import MissingError
 
-DEFAULT_WEIGHTS = "maester"
+DEFAULT_WEIGHTS = "vemseg"
 """The weights used where none are named."""
 
 

@@ -118,7 +118,7 @@ Config = Annotated[
         "-c",
         "--config",
         metavar="RECIPE",
-        show_default="maester-quick",
+        show_default="vemseg",
         help="A recipe by name (see 'fetch list'), or a .toml file.",
     ),
 ]
@@ -146,6 +146,14 @@ Threads = Annotated[
 Plan = Annotated[
     bool,
     _compute("--plan", **_flag, help="Show blocks, memory, disk and time this would take, and stop."),
+]
+Adapt = Annotated[
+    str | None,
+    _model(
+        "--adapt",
+        metavar="TIME",
+        help="First train on this volume for that long, as 10min; kept beside the labels.",
+    ),
 ]
 MaxTime = Annotated[
     str | None,

@@ -26,6 +26,7 @@ from vemseg.dense.scores import in_parts
 from vemseg.drawing import palette
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.geometry import ZYX, Box
+from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.common import Report, Stopped, describe, log
 from vemseg.pipeline.dense_input import draw_sample, stored_sample
 from vemseg.pipeline.memory import check_sample, set_threads
@@ -54,6 +55,7 @@ def segment(
     device: str = "auto",
     max_memory: int | None = None,
     threads: int | None = None,
+    adapt_seconds: float | None = None,
     overwrite: bool = False,
     report: Report,
     stopped: Stopped,
@@ -78,6 +80,8 @@ def segment(
         Bytes this process may occupy; labels do not depend on it.
     threads : int, optional
         To compute with; both follow from the machine where left out.
+    adapt_seconds : float, optional
+        First train the model on this volume for that long (see ``adapt``).
 
     Raises
     ------
@@ -95,15 +99,11 @@ def segment(
     if clusters is not None and not clusters.is_file():
         raise MissingError(f"no clusters at {clusters}: 'cluster' or an earlier 'segment' makes them")
     set_threads(threads)
-    subject = open_subject(
-        path,
-        model=model,
-        clusters=clusters,
-        settings=settings,
-        voxel_size=voxel_size,
-        crop=crop,
-        device=device,
-    )
+    where: dict[str, Any] = {"voxel_size": voxel_size, "crop": crop, "device": device}
+    if adapt_seconds is not None:
+        progress: dict[str, Any] = {"report": report, "stopped": stopped}
+        model = str(adapt(path, out, adapt_seconds, model=model, settings=settings, **where, **progress))
+    subject = open_subject(path, model=model, clusters=clusters, settings=settings, **where)
     if out.resolve() in {p.resolve() for p in [*subject.inputs, *subject.parents, *_source(subject)]}:
         raise UsageError(f"{out} is an input: name another output with -o")
     state = _state(subject, out, clusters, names)

@@ -8,11 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from vemseg.dense import working_grid
-from vemseg.errors import Interrupted
+from vemseg.errors import Interrupted, UsageError
 from vemseg.fov import FovStream, Source
 from vemseg.models import build_objective
 from vemseg.models.layers import pick_device
-from vemseg.pipeline.common import Report, Stopped, describe, intensity_of, open_input, sharp_plane_first
+from vemseg.pipeline.common import (
+    Model,
+    Report,
+    Stopped,
+    describe,
+    intensity_of,
+    open_input,
+    sharp_plane_first,
+)
 from vemseg.recipe import Recipe
 from vemseg.run import Run
 from vemseg.training import Progress, Trainer
@@ -25,6 +33,7 @@ def train(
     out: Path,
     recipe: Recipe,
     *,
+    start: Model | None = None,
     voxel_size: str | None = None,
     crop: str | None = None,
     device: str = "auto",
@@ -43,6 +52,8 @@ def train(
         The run directory.
     recipe : Recipe
         All settings.
+    start : Model, optional
+        Whose encoder to begin with, of the same ``[model]`` table; what the objective has besides starts new.
     voxel_size, crop : str, optional
         Of every volume; the voxel size is read from the file where left out.
     device : str
@@ -54,10 +65,14 @@ def train(
 
     Raises
     ------
+    UsageError
+        Where ``start`` is another model than the recipe's.
     Interrupted
         Where it was stopped with its state saved.
     """
     objective: Any = build_objective(recipe.model, recipe.train.seed)
+    if start is not None:
+        _begin_with(objective, recipe, start)
     target = pick_device(device)
     opened = [open_input(path, voxel_size, crop) for path in volumes]
     sources, facts = [], []
@@ -68,9 +83,9 @@ def train(
         facts.append(describe(volume, intensity))
     stream = FovStream(sources, objective.fov, recipe.fov, recipe.train.seed, target)
     details = {"volumes": facts, "device": str(target), "max_seconds": max_seconds}
-    with Run.create(
-        out, recipe, inputs=[v.path for v in opened if v.path], details=details, overwrite=overwrite
-    ) as run:
+    inputs = [v.path for v in opened if v.path]
+    parents = start.parents if start is not None else []
+    with Run.create(out, recipe, inputs=inputs, parents=parents, details=details, overwrite=overwrite) as run:
         if run.finished:
             log.info("%s is trained already", out)
             return out
@@ -85,6 +100,14 @@ def train(
         trainer.draw()
         run.finish(seconds=trainer.elapsed, steps=trainer.step)
     return out
+
+
+def _begin_with(objective: Any, recipe: Recipe, start: Model) -> None:
+    """Copy the weights of a model into an objective's encoder."""
+    ours, theirs = recipe.settings["model"], start.recipe.settings["model"]
+    if differing := [key for key in ours if ours[key] != theirs.get(key)]:
+        raise UsageError(f"{start.title} is another model: it differs in model.{', model.'.join(differing)}")
+    objective.encoder.load_state_dict(start.load((1.0, 1.0, 1.0)).state_dict())
 
 
 def words(progress: Progress) -> str:

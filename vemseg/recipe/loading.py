@@ -18,7 +18,7 @@ from vemseg.errors import UsageError
 from vemseg.recipe.models import MODEL_KINDS, MaesterTable
 from vemseg.recipe.tables import Recipe
 
-DEFAULT_RECIPE = "maester-quick"
+DEFAULT_RECIPE = "vemseg"
 """The shipped recipe that is used where none is named."""
 
 Raw = dict[str, Any]

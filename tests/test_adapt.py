@@ -1,0 +1,78 @@
+"""A model trained on, on the volume it segments."""
+
+import numpy as np
+import pytest
+
+from vemseg.errors import UsageError
+from vemseg.pipeline.fetch import fetch_phantom
+from vemseg.pipeline.segment import segment
+from vemseg.pipeline.train import train
+from vemseg.recipe import load_recipe
+from vemseg.run import Run, load_tensors
+
+SMALL = [
+    "model.widths=[6,8]",
+    "model.layers=1",
+    "model.dim=5",
+    "train.batch=2",
+    "cluster.sample=5000",
+    "cluster.restarts=1",
+]
+QUIET = {"report": lambda *_: None, "stopped": lambda: False}
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory):
+    path = tmp_path_factory.mktemp("adapt") / "cell.tif"
+    fetch_phantom(path, (16, 160, 160), 0, (16.0, 16.0, 16.0), overwrite=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def start(cell):
+    recipe = load_recipe("vemseg", [*SMALL, "train.steps=2"])
+    return train([str(cell)], cell.with_name("start"), recipe, **QUIET)
+
+
+def test_a_model_is_adapted_once_and_used_again(cell, start, tmp_path, caplog):
+    def labels(k):
+        settings = [*SMALL[4:], f"cluster.k={k}"]
+        out = tmp_path / f"k{k}" / "seg.tif"
+        out.parent.mkdir()
+        return segment(str(cell), out, model=str(start), adapt_seconds=0.5, settings=settings, **QUIET)
+
+    run = Run.open(labels(3).with_name("seg.run"))
+    assert run.finished and run.info["parents"][0]["path"] == str((start / "model.safetensors").resolve())
+    before, after = (load_tensors(one.model)[0]["stem.conv.weight"] for one in (Run.open(start), run))
+    assert before.shape == after.shape and not np.array_equal(before, after)
+
+    weights = run.model.read_bytes()
+    again = tmp_path / "k3" / "seg.tif"
+    again.unlink()
+    (tmp_path / "k3" / "seg.json").unlink()
+    with caplog.at_level("INFO", "vemseg"):
+        segment(
+            str(cell),
+            again,
+            model=str(start),
+            adapt_seconds=60.0,
+            settings=["cluster.k=4", *SMALL[4:]],
+            overwrite=True,
+            **QUIET,
+        )
+    assert "was adapted to this volume before" in caplog.text
+    assert run.model.read_bytes() == weights
+
+
+def test_what_is_not_trained_cannot_be_adapted(cell, tmp_path):
+    with pytest.raises(UsageError, match="'classical' is not trained"):
+        segment(str(cell), tmp_path / "seg.tif", model="classical", adapt_seconds=1.0, **QUIET)
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_starts_from_the_same_kind_of_model_alone(cell, start, tmp_path):
+    from vemseg.pipeline.common import open_model
+
+    other = load_recipe("vemseg", [*SMALL, "model.dim=7", "train.steps=2"])
+    with pytest.raises(UsageError, match=r"it differs in model\.dim"):
+        train([str(cell)], tmp_path / "run", other, start=open_model(str(start)), **QUIET)

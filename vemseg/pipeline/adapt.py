@@ -1,0 +1,87 @@
+"""A model trained on, on the very volume it is to segment: self-supervised, so no labels are needed.
+
+The run lies beside the labels and is used again the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vemseg.errors import UsageError
+from vemseg.pipeline.common import Report, Stopped, log, open_model
+from vemseg.pipeline.outputs import beside
+from vemseg.pipeline.train import train
+from vemseg.recipe import MODEL_KINDS
+from vemseg.run import Run
+
+ENDING = ".run"
+"""Of the run beside the labels, after their stem."""
+
+LEARNING = ("volume", "fov", "model", "train")
+"""Tables of settings that training depends on; the others may change from one segmentation to the next."""
+
+UNLIMITED = "train.steps=10000000"
+"""Time alone ends an adaptation."""
+
+
+def adapt(
+    path: str,
+    out: Path,
+    seconds: float,
+    *,
+    model: str | None,
+    settings: Sequence[str],
+    voxel_size: str | None,
+    crop: str | None,
+    device: str,
+    report: Report,
+    stopped: Stopped,
+) -> Path:
+    """Train a model on a volume, from the weights it has, and return the run.
+
+    A run that is finished is used as it is, whatever time is asked for now; one that was stopped goes on.
+
+    Parameters
+    ----------
+    path : str
+        The volume.
+    out : Path
+        The labels it is for; the run is ``<stem>.run`` beside them.
+    seconds : float
+        Time for the training.
+    model : str or None
+        As in ``open_model``.
+    settings : sequence of str
+        ``table.key=value`` laid over the model's recipe.
+
+    Raises
+    ------
+    UsageError
+        Where the model needs no training, or its checkpoint comes without a recipe.
+    OutputExistsError
+        Where a run of another volume, other settings or other weights is there.
+    Interrupted
+        Where it was stopped; the same call goes on.
+    """
+    learning = [text for text in settings if text.partition(".")[0].strip() in LEARNING]
+    start = open_model(model, [UNLIMITED, *learning])
+    if not MODEL_KINDS[start.recipe.model.kind].trains or start.weights is None:
+        raise UsageError(f"--adapt: '{start.title}' is not trained; leave it out")
+    if start.weights.suffix == ".pt":
+        raise UsageError("--adapt goes on from a run or from bundled weights, not from a .pt file")
+    run = beside(out, ENDING)
+    if run.exists() and Run.open(run).finished:
+        log.info("%s was adapted to this volume before: used as it is (delete it to start again)", run)
+    return train(
+        [path],
+        run,
+        start.recipe,
+        start=start,
+        voxel_size=voxel_size,
+        crop=crop,
+        device=device,
+        max_seconds=seconds,
+        report=report,
+        stopped=stopped,
+    )
