@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vemseg.errors import UsageError
+from vemseg.errors import InputError, UsageError
+from vemseg.pipeline.common import open_model
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import train
@@ -71,8 +72,14 @@ def test_what_is_not_trained_cannot_be_adapted(cell, tmp_path):
 
 
 def test_training_starts_from_the_same_kind_of_model_alone(cell, start, tmp_path):
-    from vemseg.pipeline.common import open_model
-
     other = load_recipe("vemseg", [*SMALL, "model.dim=7", "train.steps=2"])
     with pytest.raises(UsageError, match=r"it differs in model\.dim"):
         train([str(cell)], tmp_path / "run", other, start=open_model(str(start)), **QUIET)
+
+
+def test_a_directory_does_not_hide_bundled_weights_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vemseg").mkdir()
+    assert open_model(None).hash == open_model("vemseg").hash
+    with pytest.raises(InputError, match="not a vemseg run"):
+        open_model("./vemseg")

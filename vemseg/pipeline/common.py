@@ -74,7 +74,8 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
     ----------
     name : str or None
         A run directory, a recipe that needs no training, a ``.pt`` checkpoint of the reference code of
-        MAESTER, or the name of bundled weights; None for the default ones.
+        MAESTER, or the name of bundled weights (a directory of that name is written ``./name``); None for
+        the default ones.
     settings : sequence of str
         ``table.key=value`` laid over the model's recipe.
 
@@ -84,12 +85,13 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
         Where there is no such model, or the path is none.
     """
     if name is None:
-        name = DEFAULT_WEIGHTS
-        log.info("no model named: using the bundled weights '%s' (%s)", name, find_weights(name))
+        name, folder = DEFAULT_WEIGHTS, find_weights(DEFAULT_WEIGHTS)
+        log.info("no model named: using the bundled weights '%s' (%s)", name, folder)
+        return _run_model(folder, f"bundled {name}", settings)
     path = Path(name)
     if path.suffix == ".pt":
         return _reference_checkpoint(path, settings)
-    if path.is_dir() or len(path.parts) > 1:
+    if "/" in name or len(path.parts) > 1 or (path.is_dir() and name not in bundled_weights()):
         return _run_model(path, str(path), settings)
     if name in shipped() and not MODEL_KINDS[load_recipe(name).model.kind].trains:
         return Model(load_recipe(name, settings), None, name)
