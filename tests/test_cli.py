@@ -378,7 +378,7 @@ def test_processes_end_to_end(tmp_path):
 @pytest.mark.slow
 def test_a_terminated_training_goes_on_with_the_same_command(tmp_path):
     assert vemseg("fetch", "phantom", "--shape", "8,64,64", cwd=tmp_path).returncode == 0
-    args = ["train", "phantom.tif", "-o", "run", "--steps", "600", *TINY_OPTIONS]
+    args = ["train", "phantom.tif", "-c", "maester-quick", "-o", "run", "--steps", "600", *TINY_OPTIONS]
     command = [sys.executable, "-m", "vemseg", *args]
     first = subprocess.Popen(command, cwd=tmp_path, env=environment(), text=True, stderr=subprocess.PIPE)
     metrics = tmp_path / "run" / "metrics.jsonl"

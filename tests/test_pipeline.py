@@ -420,7 +420,7 @@ def test_reference_checkpoint_is_a_model(phantom, tmp_path):
 def test_bundled_weights_segment_without_a_model_named(phantom, tmp_path, caplog):
     with caplog.at_level("INFO", logger="vemseg"):
         out = segment(phantom[0], tmp_path / "b.tif", settings=["cluster.k=3"])
-    assert "bundled weights 'maester'" in caplog.text
+    assert "bundled weights 'vemseg'" in caplog.text
     assert set(np.unique(labels_of(out))) == {1, 2, 3}
 
 
