@@ -272,7 +272,7 @@ def test_blocks_change_neither_vectors_nor_labels(voxel_size, shape, three, smoo
     assert vectors.float().std() > 0.01
     weight = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32))
     middle = vectors.float().mean((0, 1, 2))
-    head = lambda v: (v - middle) @ weight  # noqa: E731
+    head = lambda v: (v.float() - middle) @ weight  # noqa: E731
     whole = labels(dense, volume.box, head)
     assert whole.shape == shape and whole.max() > whole.min()
     for block in BLOCKS:

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
 from vemseg.errors import Interrupted
@@ -45,7 +46,7 @@ class Stages(Generic[Given, Made]):
 def map_blocks(
     stages: Stages[Given, Made],
     blocks: Sequence[Box],
-    markers: Path,
+    markers: Path | None,
     report: Callable[[int, int], None],
     stopped: Callable[[], bool],
 ) -> list[Any]:
@@ -60,8 +61,8 @@ def map_blocks(
         What is done to a block.
     blocks : sequence of Box
         In the order to take them; their numbers name the markers.
-    markers : Path
-        Directory of the markers; made if it is not there.
+    markers : Path or None
+        Directory of the markers; made if it is not there. None keeps none: all blocks are computed.
     report : callable
         Told how many of how many voxels are done, in the thread of the caller.
     stopped : callable
@@ -77,6 +78,9 @@ def map_blocks(
     Interrupted
         Where it was stopped before the last block.
     """
+    if markers is None:
+        with TemporaryDirectory() as folder:
+            return map_blocks(stages, blocks, Path(folder), report, stopped)
     markers.mkdir(parents=True, exist_ok=True)
     paths = [markers / f"{i:06d}.json" for i in range(len(blocks))]
     todo = [(block, path) for block, path in zip(blocks, paths, strict=True) if not path.exists()]

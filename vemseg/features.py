@@ -1,4 +1,4 @@
-"""Vectors on their lattice, on disk: a Zarr directory with what is needed to segment from it.
+"""Vectors on their lattice: on disk, a Zarr directory with what is needed to segment from it; or in memory.
 
 FEATURES.zarr/
   zarr.json          attributes: kind, format, lattice positions, source shape and voxel size, provenance
@@ -146,6 +146,41 @@ class Features:
         """Read mean intensities: (z, y, x)."""
         values: NDArray[np.float16] = self._intensities[box.slices]
         return values
+
+
+class HeldFeatures:
+    """Vectors of one volume in memory, to be filled and read like :class:`Features`.
+
+    Parameters
+    ----------
+    positions : three float64 arrays
+        Where the lattice points lie, in source voxels.
+    dim : int
+        Length of a vector.
+    inside : Box
+        The lattice points within the volume.
+    cell : (int, int, int)
+        Lattice points that come out of neighbouring fields of view together.
+    """
+
+    def __init__(self, positions: tuple[Floats, Floats, Floats], dim: int, inside: Box, cell: ZYX) -> None:
+        self.positions, self.dim, self.inside, self.cell = positions, dim, inside, cell
+        self.shape: ZYX = (len(positions[0]), len(positions[1]), len(positions[2]))
+        self._vectors = np.empty((*self.shape, dim), np.float16)
+        self._intensities = np.empty(self.shape, np.float16)
+
+    def write(self, box: Box, vectors: NDArray[np.float16], intensities: NDArray[np.float16]) -> None:
+        """Keep a box of lattice points."""
+        self._vectors[box.slices] = vectors
+        self._intensities[box.slices] = intensities
+
+    def vectors(self, box: Box) -> NDArray[np.float16]:
+        """Return vectors: (z, y, x, d)."""
+        return self._vectors[box.slices]
+
+    def intensities(self, box: Box) -> NDArray[np.float16]:
+        """Return mean intensities: (z, y, x)."""
+        return self._intensities[box.slices]
 
 
 def _chunk(box: ZYX, dim: int) -> ZYX:

@@ -17,12 +17,12 @@ from vemseg.dense.grid import Grid, Layout
 from vemseg.dense.scores import Interpolations, argmax_interpolated, interpolations
 from vemseg.dense.smoothing import gaussian, smoothed
 from vemseg.errors import InputError
-from vemseg.features import Features
+from vemseg.features import Features, HeldFeatures
 from vemseg.geometry import ZYX, Box
 from vemseg.volume import Intensity
 
 Head = Callable[[Tensor], Tensor]
-"""Turns float32 vectors (..., d) into the channels that are kept of them (..., c)."""
+"""Turns float16 vectors (..., d) into the channels that are kept of them (..., c), float32."""
 
 
 class PatchMean:
@@ -97,7 +97,7 @@ class DenseEncoder:
         cells : Box
             Lattice points, z y x.
         head : callable, optional
-            Applied to the float16-rounded vectors as float32, batch by batch.
+            Applied to the vectors, batch by batch.
 
         Returns
         -------
@@ -110,22 +110,32 @@ class DenseEncoder:
         """Read the voxels that :meth:`compute` needs for a box of lattice points."""
         window = self._window(self._grown(cells))
         voxels = self.grid.volume.read_reflected(window)
-        if not np.isfinite(voxels).all():
+        if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
             raise InputError(f"{self.grid.volume.name}: not-a-number voxels in or around box {window}")
         return voxels
 
     @torch.inference_mode()
     def compute(self, cells: Box, voxels: NDArray[Any], head: Head | None = None) -> Tensor:
         """Compute what :meth:`values` returns from the voxels that :meth:`read` read."""
-        apply = head or (lambda vectors: vectors.half())
+        apply = head or (lambda vectors: vectors)
         grown = self._grown(cells)
         encode = self._fields_of_view if self.encoder.halo is None else self._patches
-        x = torch.from_numpy(self.intensity.apply(voxels))
-        if grown == cells and not self.smooth:
-            return encode(cells, x, lambda vectors: apply(vectors.half().float()))
+        x = self._normalised(voxels)
+        if not self.smooth:
+            return encode(cells, x, lambda vectors: apply(vectors.half()))
         vectors = smoothed(encode(grown, x, Tensor.float), self._kernels())
         part = cells.shift((-grown.start[0], -grown.start[1], -grown.start[2]))
-        return apply(vectors[part.slices].half().float())
+        return apply(vectors[part.slices].half())
+
+    def _normalised(self, voxels: NDArray[Any]) -> Tensor:
+        """Return intensities in [0, 1], in the precision that the encoder wants its windows in."""
+        dtype = getattr(self.encoder, "dtype", torch.float32)
+        if dtype == torch.float32:
+            return torch.from_numpy(self.intensity.apply(voxels))
+        x = torch.empty(voxels.shape, dtype=dtype)
+        for plane, grey in zip(x, voxels, strict=True):
+            plane.copy_(torch.from_numpy(self.intensity.apply(grey)))
+        return x
 
     def _kernels(self) -> list[NDArray[np.float32]]:
         """Return the taps of the smoothing along z, y and x."""
@@ -236,9 +246,9 @@ def _batches(items: Iterator[tuple[int, ...]], size: int) -> Iterator[list[tuple
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """Vectors read back instead of computed; labels from them are those of the encoder that made them."""
+    """Vectors kept instead of computed; labels from them are those of the encoder that made them."""
 
-    features: Features
+    features: Features | HeldFeatures
     in_cubes = False
 
     @property
@@ -257,7 +267,7 @@ class StoredVectors:
 
     def compute(self, cells: Box, stored: NDArray[Any], head: Head) -> Tensor:
         """Return what a head makes of the vectors that :meth:`read` read."""
-        return head(torch.from_numpy(stored).float())
+        return head(torch.from_numpy(stored))
 
     def interpolations(self, box: Box) -> Interpolations:
         """Return how each axis of a box of source voxels is interpolated from the lattice."""

@@ -13,7 +13,7 @@ that the halo stays small.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ from vemseg.recipe import UNetTable
 from vemseg.tiling import slice_offsets
 
 PATCH = 2
-PASS_BYTES = 2**25
-"""Of the widest activation of the slabs that are encoded together."""
+PASS_BYTES = 2**23
+"""Of the widest activation of the slabs that are encoded together: what stays near a core."""
 ALONE = 2**19
 """Pixels from which on a slab may be encoded alone: on CPUs, torch convolves a single small image by another
 algorithm than several, which rounds otherwise."""
@@ -86,8 +86,10 @@ class UNetEncoder(nn.Module):
         volume's border: the encoder pads there.
     dim : int
         Length of a vector.
-    bytes_per_voxel : float
-        Memory of activations per voxel of a window, at most.
+    sweeps : tuple of int
+        The axes across which planes are looked at: context along these costs nothing but its reading.
+    bytes_per_pixel, pass_bytes : float
+        Memory of activations: of one slab, per pixel of its plane; of several small ones together.
     """
 
     def __init__(self, settings: UNetTable, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
@@ -103,6 +105,7 @@ class UNetEncoder(nn.Module):
         across += -across % deep
         within = _reach(len(settings.widths), settings.layers)
         self.halo: ZYX = (across, within, within)
+        self.sweeps: tuple[int, ...] = (0,)
         self.fov: ZYX = (deep + 2 * across, PATCH + 2 * within, PATCH + 2 * within)
         self.stem = ConvLayer(settings.slices, settings.widths[0], size=4, stride=2)
         self.down = nn.ModuleList(
@@ -142,30 +145,73 @@ class UNetEncoder(nn.Module):
         -------
         Tensor (b, gz, gy, gx, dim)
         """
+        found = [torch.cat(list(self.layers(window[None], kept))) for window in x]
+        return torch.stack(found)
+
+    forward = encode
+
+    def layers(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Iterator[Tensor]:
+        """Return what :meth:`encode` does of one window, a few layers of patches at a time.
+
+        Parameters
+        ----------
+        x : Tensor float (1, 1, z, y, x)
+        kept : three slices, optional
+
+        Yields
+        ------
+        Tensor (some of gz, gy, gx, dim)
+        """
         deep = self.patch[0]
         z, rows, columns = kept or (slice(None), slice(None), slice(None))
         first = torch.arange(x.shape[2] // deep)[z] * deep
         planes = _reflect(first[:, None] + torch.tensor(self.offsets), x.shape[2])
-        dtype = self.head.weight.dtype
-        volume = x[:, 0].to(dtype)
-        out = []
-        together = max(1, int(PASS_BYTES // (volume[0, 0].numel() / PATCH**2 * self.width * dtype.itemsize)))
-        for window in volume:
-            for part in torch.split(planes, together):
-                alone = len(part) == 1 and window[0].numel() < ALONE
-                index = part.expand(2, -1) if alone else part
-                slabs = window[index.to(x.device)].contiguous(memory_format=torch.channels_last)
-                vectors = self.head(self.trunk(slabs)[:, :, rows, columns])[: len(part)]
-                out.append(vectors.permute(0, 2, 3, 1))
-        found = torch.cat(out)
-        return found.reshape(len(volume), -1, *found.shape[1:])
-
-    forward = encode
+        window = x[0, 0].to(self.dtype)
+        widest = window[0].numel() / PATCH**2 * self.width * self.dtype.itemsize
+        for part in torch.split(planes, max(1, int(PASS_BYTES // widest))):
+            alone = len(part) == 1 and window[0].numel() < ALONE
+            index = part.expand(2, -1) if alone else part
+            slabs = window[index.to(x.device)].contiguous(memory_format=torch.channels_last)
+            vectors = self.head(self.trunk(slabs)[:, :, rows, columns])[: len(part)]
+            yield vectors.permute(0, 2, 3, 1)
 
     @property
-    def bytes_per_voxel(self) -> float:
-        """Memory of activations per voxel of a window, at most: all slabs of a pass, all levels."""
-        return 3.0 * self.width * self.head.weight.dtype.itemsize / PATCH**2 / self.patch[0]
+    def dtype(self) -> torch.dtype:
+        """The precision it computes in, and wants its windows in."""
+        return self.head.weight.dtype
+
+    @torch.no_grad()
+    def normalise(self, slabs: Tensor) -> None:
+        """Take the statistics of batch normalisation from the volume at hand instead of those of training.
+
+        Another contrast, noise or stain shifts the mean and spread of every channel (adaptive batch
+        normalisation: Li et al., Pattern Recognition 80, 2018; Schneider et al., NeurIPS 2020).
+
+        Parameters
+        ----------
+        slabs : Tensor float (n, slices, y, x)
+            A sample of the volume, intensities in [0, 1].
+        """
+        norms = [module for module in self.modules() if isinstance(module, BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        training = self.training
+        self.train()
+        self.trunk(slabs.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        self.train(training)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Memory of activations per pixel of a plane, at most: one slab, all levels."""
+        return 3.0 * self.width * self.dtype.itemsize / PATCH**2
+
+    @property
+    def pass_bytes(self) -> float:
+        """Memory of activations of slabs that are encoded together, where they are so small."""
+        return 3.0 * PASS_BYTES
 
     def prepare(self) -> None:
         """Fold the normalisation into the convolutions; training ends here."""

@@ -10,7 +10,6 @@ Labels do not depend on the choice.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -36,6 +35,8 @@ FILL = 0.1
 PIECES_LOOKED_AT = 48
 """Of an axis cut into more, evenly spread ones stand for all."""
 
+Sizes = NDArray[np.float64]
+
 Reach = Callable[[int, int], tuple[int, int]]
 """From a range of an axis to the length of the window read for it, and the lattice points computed."""
 
@@ -48,25 +49,21 @@ class Need:
     ----------
     window, point, voxel : float
         Bytes for each voxel of the window that is read, each lattice point computed, each voxel written.
-    work : float
-        Bytes for each voxel of the window that are needed only while it is encoded ...
-    most_work : float
-        ... and where these end, because large windows are encoded part by part.
+    pixel : float
+        Bytes for each pixel of the largest plane of the window that the encoder looks at.
     """
 
     window: float = 0.0
     point: float = 0.0
     voxel: float = 0.0
-    work: float = 0.0
-    most_work: float = math.inf
+    pixel: float = 0.0
 
     def __add__(self, other: Need) -> Need:
         return Need(
             self.window + other.window,
             self.point + other.point,
             self.voxel + other.voxel,
-            self.work + other.work,
-            min(self.most_work, other.most_work),
+            self.pixel + other.pixel,
         )
 
 
@@ -90,18 +87,13 @@ class Budget:
     phases: tuple[Need, ...]
     name: str = "memory"
 
-    def bytes(
-        self, window: NDArray[np.float64], points: NDArray[np.float64], voxels: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def bytes(self, window: Sizes, points: Sizes, voxels: Sizes, pixels: Sizes) -> Sizes:
         """Return what blocks of these sizes need."""
         each = [
-            need.window * window
-            + need.point * points
-            + need.voxel * voxels
-            + np.minimum(need.work * window, need.most_work)
+            need.window * window + need.point * points + need.voxel * voxels + need.pixel * pixels
             for need in self.phases
         ]
-        most: NDArray[np.float64] = self.base + np.max(each, axis=0)
+        most: Sizes = self.base + np.max(each, axis=0)
         return most
 
 
@@ -114,8 +106,8 @@ class Blocks:
     shape : (int, int, int)
         Edges of a block; the last ones of an axis may be shorter.
     count : int
-    read : int
-        Voxels of all windows together.
+    encoded : int
+        Voxels of all windows together; where planes are looked at along several axes, their mean.
     window : int
         Voxels of the largest window.
     bytes : int
@@ -124,7 +116,7 @@ class Blocks:
 
     shape: ZYX
     count: int
-    read: int
+    encoded: int
     window: int
     bytes: int
 
@@ -144,6 +136,8 @@ class Cuts:
 
     Attributes
     ----------
+    length : int
+        Of the axis.
     edge, count : int64
         Length of a piece, and how many there are.
     read : float64
@@ -152,6 +146,7 @@ class Cuts:
         Length of the largest window, and its lattice points.
     """
 
+    length: int
     edge: NDArray[np.int64]
     count: NDArray[np.int64] = field(init=False)
     read: NDArray[np.float64] = field(init=False)
@@ -161,7 +156,7 @@ class Cuts:
     @classmethod
     def of(cls, n: int, reach: Reach, unit: int = 1) -> Cuts:
         """Return the ways to cut an axis of ``n`` into multiples of ``unit``."""
-        found = cls(np.array(_edges(n, unit), np.int64))
+        found = cls(n, np.array(_edges(n, unit), np.int64))
         found.count = -(-n // found.edge)
         looked = [_measure(n, int(edge), reach) for edge in found.edge]
         found.read = np.array([read for read, _, _ in looked])
@@ -170,11 +165,13 @@ class Cuts:
         return found
 
 
-def choose_blocks(axes: tuple[Cuts, Cuts, Cuts], budgets: Sequence[Budget]) -> Blocks:
+def choose_blocks(
+    axes: tuple[Cuts, Cuts, Cuts], budgets: Sequence[Budget], sweeps: Sequence[int] = ()
+) -> Blocks:
     """Choose the blocks that make the least work among those that fit.
 
-    Work is what is read and computed, ``BLOCK_OVERHEAD`` for each block, and ``FILL`` of one block: more and
-    smaller blocks overlap better, fewer and larger ones share more.
+    Work is what is encoded, ``BLOCK_OVERHEAD`` for each block, and ``FILL`` of one block: more and smaller
+    blocks overlap better, fewer and larger ones share more.
 
     Parameters
     ----------
@@ -182,19 +179,22 @@ def choose_blocks(axes: tuple[Cuts, Cuts, Cuts], budgets: Sequence[Budget]) -> B
         z, y, x.
     budgets : sequence of Budget
         All must be kept.
+    sweeps : sequence of int
+        The axes across which an encoder of planes looks at a window: along these, context is read but not
+        encoded. Empty where all of a window is encoded.
 
     Raises
     ------
     ResourceError
         Where no block fits, naming the least memory that is enough.
     """
-    edge, count, read, window, points = (
-        _product([getattr(cuts, name) for cuts in axes])
-        for name in ("edge", "count", "read", "window", "points")
+    edge, count, window, points = (
+        _product([getattr(cuts, name) for cuts in axes]) for name in ("edge", "count", "window", "points")
     )
+    encoded, pixels = _encoded(axes, sweeps)
     allowed = edge <= max(MOST_VOXELS, edge.min())
     for budget in budgets:
-        need = budget.bytes(window, points, edge)
+        need = budget.bytes(window, points, edge, pixels)
         fits = need <= budget.limit
         if not (allowed & fits).any():
             least = byte_text(1.01 * need[allowed].min())
@@ -202,16 +202,28 @@ def choose_blocks(axes: tuple[Cuts, Cuts, Cuts], budgets: Sequence[Budget]) -> B
                 f"{byte_text(budget.limit)} of {budget.name} is not enough: the least that works is {least}"
             )
         allowed &= fits
-    work = np.where(allowed, read + BLOCK_OVERHEAD * count + FILL * window, np.inf)
+    work = np.where(allowed, encoded * (1 + FILL / count) + BLOCK_OVERHEAD * count, np.inf)
     i, j, k = (int(at) for at in np.unravel_index(int(work.argmin()), work.shape))
     z, y, x = axes
     return Blocks(
         (int(z.edge[i]), int(y.edge[j]), int(x.edge[k])),
         int(count[i, j, k]),
-        int(read[i, j, k]),
+        int(encoded[i, j, k]),
         int(window[i, j, k]),
-        int(budgets[0].bytes(window, points, edge)[i, j, k]),
+        int(budgets[0].bytes(window, points, edge, pixels)[i, j, k]),
     )
+
+
+def _encoded(axes: tuple[Cuts, Cuts, Cuts], sweeps: Sequence[int]) -> tuple[Sizes, Sizes]:
+    """Return the voxels encoded in all blocks together, and the pixels of the largest plane looked at."""
+    read, window = [cuts.read for cuts in axes], [cuts.window for cuts in axes]
+    one = [np.ones(len(cuts.edge)) for cuts in axes]
+    if not sweeps:
+        return _product(read), _product(window)
+    lengths = [np.full(len(cuts.edge), cuts.length) for cuts in axes]
+    swept = [_product([*read[:i], lengths[i], *read[i + 1 :]]) for i in sweeps]
+    planes = [_product([*window[:i], one[i], *window[i + 1 :]]) for i in sweeps]
+    return np.mean(swept, axis=0), np.max(planes, axis=0)
 
 
 def _product(axes: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:

@@ -16,12 +16,13 @@ from vemseg.dense import (
     sample_cells,
     working_grid,
 )
-from vemseg.features import Features
+from vemseg.features import Features, HeldFeatures
+from vemseg.fov import FovStream, Source
 from vemseg.geometry import ZYX, is_anisotropic
 from vemseg.models import ThreePlanes, for_inference
 from vemseg.models.layers import pick_device
 from vemseg.pipeline.common import Model, Report, intensity_of
-from vemseg.recipe import EmbedTable
+from vemseg.recipe import EmbedTable, FovTable
 from vemseg.tiling import Placement
 from vemseg.volume import Volume
 
@@ -31,21 +32,50 @@ BATCH = {"cpu": 8, "cuda": 1024}
 """Fields of view per pass where the recipe leaves it open: what stays in a CPU's cache, what fills a GPU."""
 
 
+NORMALISING_EDGE = 128
+NORMALISING_PIXELS = 2**20
+NORMALISING_SLABS = 512
+NORMALISING_BYTES = 2**27
+"""What batch normalisation is measured on: edge of a slab, pixels of all, slabs at most, memory of the
+boxes they are cut from."""
+
+
 def lay_model(model: Model, volume: Volume, device: str) -> DenseEncoder:
     """Load a model and lay it over a volume whose sharp plane is (y, x)."""
     target = pick_device(device)
     grid = working_grid(volume, model.recipe.volume.voxel_size)
     table = model.recipe.embed
-    encoder: Any = for_inference(model.load(grid.spacing), target, model.recipe.train.precision)
-    if table.planes == "three" or (table.planes == "auto" and _is_isotropic(volume)):
+    intensity = intensity_of(volume, model.recipe)
+    three = table.planes == "three" or (table.planes == "auto" and _is_isotropic(volume))
+    encoder: Any = model.load(grid.spacing)
+    if table.normalise == "volume" and hasattr(encoder, "normalise"):
+        _normalise(encoder, Source(grid.volume, intensity), three)
+    encoder = for_inference(encoder, target, model.recipe.train.precision)
+    if three:
         encoder = ThreePlanes(encoder)
     layout = lay_out(placements(encoder, table), grid)
-    intensity = intensity_of(volume, model.recipe)
     if grid.volume is not volume:
         factors = ", ".join(f"{factor:.3g}" for factor in grid.factors)
         log.info("%s: resampled by %s (z, y, x) to the model's voxel size", volume.name, factors)
     batch = table.batch or BATCH.get(target.type, BATCH["cuda"])
     return DenseEncoder(encoder, grid, layout, intensity, target, batch, table.smooth)
+
+
+def _normalise(encoder: Any, source: Source, three: bool) -> None:
+    """Set an encoder's batch normalisation right for a volume, from slabs at random places of it.
+
+    Of a volume that is too small for slabs, the statistics of training are kept.
+    """
+    shape, unit = source.volume.shape, encoder.align[1]
+    widest = max(min(shape[:axis] + shape[axis + 1 :]) for axis in (range(3) if three else [0]))
+    edge = min(NORMALISING_EDGE, widest) // unit * unit
+    if not edge:
+        return
+    plain = FovTable(
+        axes="auto" if three else "xy", crop="off", flips="off", rotate90=False, pool_bytes=NORMALISING_BYTES
+    )
+    stream = FovStream([source], (encoder.slices, edge, edge), plain, seed=0, device=pick_device("cpu"))
+    encoder.normalise(stream.batch(0, min(NORMALISING_PIXELS // edge**2, NORMALISING_SLABS))[:, 0])
 
 
 def _is_isotropic(volume: Volume) -> bool:
@@ -88,7 +118,9 @@ def draw_sample(
     return np.concatenate(vectors), np.concatenate(grey).astype(np.float32)
 
 
-def stored_sample(features: Features, n: int, seed: int) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+def stored_sample(
+    features: Features | HeldFeatures, n: int, seed: int
+) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     """Read the sample that :func:`draw_sample` would compute from stored features."""
     vectors, grey = [], []
     for cell in sample_cells(features.inside, features.cell, n, seed):

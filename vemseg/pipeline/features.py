@@ -15,18 +15,22 @@ from vemseg.blocks import Stages, map_blocks
 from vemseg.clustering import fit
 from vemseg.dense import DenseEncoder, PatchMean
 from vemseg.errors import InputError, OutputExistsError, UsageError
-from vemseg.features import Features
+from vemseg.features import Features, HeldFeatures
 from vemseg.geometry import Box
 from vemseg.pipeline.common import Report, Stopped, describe, open_input, open_model, sharp_plane_first
 from vemseg.pipeline.dense_input import lay_model, stored_sample
 from vemseg.pipeline.memory import lattice_blocks, set_threads
 from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
 from vemseg.recipe import ClusterTable
+from vemseg.resources import memory_budget, resident_memory
 from vemseg.run import fingerprint, provenance
 from vemseg.volume import partial_directory
 from vemseg.volume.publish import publish, remove
 
 log = logging.getLogger("vemseg")
+
+HELD_SHARE = 0.4
+"""Of the memory that is left, what vectors of a whole volume may take."""
 
 Values = tuple[NDArray[np.float16], NDArray[np.float16]]
 """Vectors (z, y, x, d) and mean intensities (z, y, x)."""
@@ -129,6 +133,16 @@ def _stream(
         remove(partial / "done")  # markers of a store that has become an output already
         Features.create(store, layout.positions, dim, lattice_blocks(dense, limit).shape, attributes)
     features = Features(store, mode="r+")
+
+    def progress(done: int, total: int) -> None:
+        report("embedding", done / total, f"{done / 1e6:.2f}/{total / 1e6:.2f} million vectors")
+
+    boxes = list(Box.whole(layout.shape).split(features.box_shape))
+    map_blocks(_stages(dense, features), boxes, partial / "done", progress, stopped)
+
+
+def _stages(dense: DenseEncoder, features: Features | HeldFeatures) -> Stages[NDArray[Any], Values]:
+    """Return how a box of vectors is read, computed and kept."""
     means = dense.with_encoder(PatchMean(dense.encoder))
 
     def compute(box: Box, given: NDArray[Any]) -> Values:
@@ -137,11 +151,33 @@ def _stream(
     def write(box: Box, values: Values) -> None:
         features.write(box, *values)
 
-    def progress(done: int, total: int) -> None:
-        report("embedding", done / total, f"{done / 1e6:.2f}/{total / 1e6:.2f} million vectors")
+    return Stages(dense.read, compute, write)
 
-    boxes = list(Box.whole(layout.shape).split(features.box_shape))
-    map_blocks(Stages(dense.read, compute, write), boxes, partial / "done", progress, stopped)
+
+def hold(dense: DenseEncoder, limit: int | None, report: Report, stopped: Stopped) -> HeldFeatures | None:
+    """Compute all vectors of a volume and keep them in memory, where they take a small part of it.
+
+    So what is needed twice, to fit classes and to label, is computed once. Only encoders of whole windows
+    are asked: they are fast enough for a run that was killed to compute them again.
+
+    Returns
+    -------
+    HeldFeatures or None
+        None where it does not pay.
+    """
+    layout = dense.layout
+    size = int(np.prod(layout.shape)) * (dense.dim + 1) * 2
+    limit = limit or memory_budget()
+    if dense.encoder.halo is None or size > HELD_SHARE * (limit - resident_memory()):
+        return None
+    boxes = list(Box.whole(layout.shape).split(lattice_blocks(dense, limit - size).shape))
+    held = HeldFeatures(layout.positions, dense.dim, layout.inside, layout.cell)
+
+    def progress(done: int, total: int) -> None:
+        report("encoding", done / total, f"{done / 1e6:.2f}/{total / 1e6:.2f} million vectors")
+
+    map_blocks(_stages(dense, held), boxes, None, progress, stopped)
+    return held
 
 
 def cluster(paths: Sequence[Path], out: Path, table: ClusterTable, *, overwrite: bool = False) -> Path:

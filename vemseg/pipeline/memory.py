@@ -67,7 +67,7 @@ def label_blocks(vectors: Vectors, shape: ZYX, k: int, limit: int | None) -> Blo
         return of
 
     z, y, x = (Cuts.of(n, reach(axis)) for axis, n in enumerate(shape))
-    return choose_blocks((z, y, x), _budgets(vectors, 4.0 * k, 1.0 + WRITING, limit))
+    return choose_blocks((z, y, x), _budgets(vectors, 4.0 * k, 1.0 + WRITING, limit), _sweeps(vectors))
 
 
 def lattice_blocks(dense: DenseEncoder, limit: int | None) -> Blocks:
@@ -81,7 +81,7 @@ def lattice_blocks(dense: DenseEncoder, limit: int | None) -> Blocks:
         for axis, (n, unit) in enumerate(zip(dense.layout.shape, dense.layout.cell, strict=True))
     )
     stored = 2.0 * dense.dim
-    return choose_blocks((z, y, x), _budgets(dense, stored, WRITING * stored, limit))
+    return choose_blocks((z, y, x), _budgets(dense, stored, WRITING * stored, limit), _sweeps(dense))
 
 
 def check_sample(vectors: Vectors, n: int, limit: int | None) -> None:
@@ -113,6 +113,12 @@ def _window(vectors: Vectors, axis: int, start: int, stop: int) -> tuple[int, in
     return vectors._window(cells).shape[axis], cells.shape[axis]
 
 
+def _sweeps(vectors: Vectors) -> tuple[int, ...]:
+    """Return the axes across which planes are encoded, where whole windows are not."""
+    sweeps: tuple[int, ...] = getattr(getattr(vectors, "encoder", None), "sweeps", ())
+    return sweeps
+
+
 def _budgets(vectors: Vectors, kept: float, written: float, limit: int | None) -> list[Budget]:
     """Return the budgets of the machine and, where it computes, of a GPU.
 
@@ -129,7 +135,8 @@ def _budgets(vectors: Vectors, kept: float, written: float, limit: int | None) -
         return [Budget(limit, base, (Need(point=10.0 * vectors.dim + 2 * kept, voxel=written),))]
     reading, given = _reading(vectors)
     beside = Need(window=reading + given, voxel=written)
-    grey = Need(window=4.0)
+    dtype = getattr(vectors.encoder, "dtype", None)
+    grey = Need(window=float(dtype.itemsize) if dtype else 4.0)
     fields, phases = _computing(vectors, kept)
     scores = beside + Need(point=2 * kept)
     if vectors.device.type == "cpu":
@@ -152,7 +159,7 @@ def _reading(dense: DenseEncoder) -> tuple[float, float]:
 def _computing(dense: DenseEncoder, kept: float) -> tuple[int, tuple[Need, Need]]:
     """Return what a pass of fields of view takes, and what encoding and the head take on their device.
 
-    Vectors come out of an encoder as its own type, are rounded to float16 and given to the head as float32.
+    Vectors come out of an encoder as its own type, are rounded to float16 and given to the head.
     """
     encoder, dim = dense.encoder, dense.dim
     inner: Any = getattr(encoder, "encoder", encoder)
@@ -161,15 +168,17 @@ def _computing(dense: DenseEncoder, kept: float) -> tuple[int, tuple[Need, Need]
         fields = dense.batch * encoder.fov[0] // encoder.patch[0] * math.prod(inner.fov) * FIELD_BYTES
         need = Need(point=smoothing + 6.0 * dim if smoothing else 2 * kept)
         return int(fields), (need, need)
-    summed = 8.0 * dim if inner is not encoder else 0.0
-    head = 6.0 * dim + 2 * kept + smoothing
-    work = getattr(inner, "bytes_per_voxel", None)
-    if work is None:  # features of whole windows, copied once
-        return 0, (Need(window=8.0 * dim + 8.0, point=summed), Need(window=4.0 * dim, point=summed + head))
-    item = next(inner.parameters()).element_size()
-    most = getattr(inner, "pass_bytes", math.inf)
-    encoding = Need(window=item, point=2 * item * dim + summed, work=work, most_work=most)
-    return 0, (encoding, Need(point=max(item * dim, summed) + head))
+    head = smoothing + 2 * kept
+    if hasattr(inner, "layers"):  # planes, a few at a time
+        item = float(inner.dtype.itemsize)
+        vectors = item * dim * (1 if inner is not encoder else 2)
+        encoding = Need(point=vectors, pixel=inner.bytes_per_pixel)
+        return int(inner.pass_bytes), (encoding, Need(point=max(item, 2.0) * dim + head + 2.0 * dim))
+    summed = 8.0 * dim if inner is not encoder else 0.0  # features of whole windows, copied once
+    return 0, (
+        Need(window=8.0 * dim + 8.0, point=summed),
+        Need(window=4.0 * dim, point=summed + 6.0 * dim + head),
+    )
 
 
 def _gpu_memory(device: Any) -> int:

@@ -29,6 +29,7 @@ from vemseg.geometry import ZYX, Box
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.common import Report, Stopped, describe, log
 from vemseg.pipeline.dense_input import draw_sample, stored_sample
+from vemseg.pipeline.features import hold
 from vemseg.pipeline.memory import check_sample, set_threads
 from vemseg.pipeline.outputs import beside, check_beside, class_table, legend_of, state_beside, write_beside
 from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
@@ -115,10 +116,11 @@ def segment(
         if not overwrite:
             check_beside(out)
         take_up(out, partial, state, overwrite)
-        shape = _block_shape(subject, clusters, partial, max_memory)
-        clusterer = _clusterer(subject, clusters, partial, report)
+        blocks = _block_shape(subject, clusters, partial, max_memory)
+        source = _held(subject, clusters, partial, max_memory, report, stopped)
+        clusterer = _clusterer(source, clusters, partial, report)
         legend = legend_of(clusterer, names)
-        store, counts = _stream(subject, clusterer, shape, partial, report, stopped)
+        store, counts = _stream(source, clusterer, blocks, partial, report, stopped)
         return _finish(subject, clusterer, store, counts, out, state, legend, overwrite)
 
 
@@ -193,6 +195,22 @@ def _block_shape(subject: Subject, clusters: Path | None, partial: Path, limit: 
     blocks = subject.blocks(k, limit)
     log.info("%s: %s", subject.volume.name, blocks)
     return blocks.shape
+
+
+def _held(
+    subject: Subject,
+    clusters: Path | None,
+    partial: Path,
+    limit: int | None,
+    report: Report,
+    stopped: Stopped,
+) -> Subject:
+    """Return the subject with its vectors in memory, where they are needed twice and are few."""
+    fitted = clusters is not None or (partial / CLUSTERS).exists()
+    if fitted or isinstance(subject.vectors, StoredVectors):
+        return subject
+    held = hold(subject.vectors, limit, report, stopped)
+    return subject if held is None else replace(subject, vectors=StoredVectors(held))
 
 
 def _clusterer(subject: Subject, clusters: Path | None, partial: Path, report: Report) -> Clusterer:

@@ -134,6 +134,9 @@ class EmbedTable(Table):
         averaged; ``auto``: all three of an isotropic volume.
     smooth : float
         Standard deviation, in working voxels, of the Gaussian that vectors are smoothed with; 0 for none.
+    normalise : {"volume", "training"}
+        Whose statistics batch normalisation takes (dense encoders): those of a sample of the volume, so that
+        another contrast or stain shifts nothing, or those met in training.
     batch : int
         Fields of view in one pass; 0 takes what suits the device.
     """
@@ -143,6 +146,7 @@ class EmbedTable(Table):
     stride: Count = 40
     planes: Literal["auto", "one", "three"] = "one"
     smooth: Annotated[float, Field(ge=0)] = 0.0
+    normalise: Literal["volume", "training"] = "volume"
     batch: Natural = 0
 
 
