@@ -13,6 +13,7 @@ that computes is imported outside the commands' bodies, so that help appears at 
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -105,4 +106,5 @@ for verb in (train, embed, cluster, segment, evaluate, render):
 
 def main() -> None:
     """Start the program: the console script ``vemseg`` and ``python -m vemseg``."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large arrays in large pages, a tenth faster
     app(prog_name="vemseg")

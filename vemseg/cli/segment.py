@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, shell
+from typing import Any
+
+from vemseg.cli import options, parsing, shell, tables
 from vemseg.errors import UsageError
 from vemseg.resources import parse_bytes
 
@@ -21,6 +23,7 @@ def segment(
     device: options.Device = "auto",
     max_memory: options.MaxMemory = None,
     threads: options.Threads = None,
+    plan: options.Plan = False,
     adapt: options.Adapt = None,
     placement: options.Placement = None,
     kept: options.Kept = None,
@@ -39,25 +42,33 @@ def segment(
     settings = parsing.settings(set_, {"cluster.k": k, "cluster.seed": seed, **covering})
     legend = parsing.names(names)
     limit = None if max_memory is None else parse_bytes(max_memory)
+    seconds = parsing.duration(adapt) if adapt else None
+    common: dict[str, Any] = {
+        "model": model,
+        "clusters": clusters,
+        "settings": settings,
+        "voxel_size": voxel_size,
+        "crop": crop,
+        "device": device,
+        "max_memory": limit,
+        "threads": threads,
+    }
+    if plan:
+        from vemseg.pipeline.plan import plan as compute_plan
+
+        return shell.show(tables.plan_table(compute_plan(volume, **common), seconds), as_result=True)
     from vemseg.pipeline.segment import segment as compute
 
     with shell.stoppable() as (report, stopped):
         labels = compute(
             volume,
             out or parsing.default_labels(volume),
-            model=model,
-            clusters=clusters,
-            settings=settings,
             names=legend,
-            voxel_size=voxel_size,
-            crop=crop,
-            device=device,
-            max_memory=limit,
-            threads=threads,
-            adapt_seconds=parsing.duration(adapt) if adapt else None,
+            adapt_seconds=seconds,
             overwrite=overwrite,
             report=report,
             stopped=stopped,
+            **common,
         )
     shell.result(labels)
 

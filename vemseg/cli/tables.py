@@ -7,12 +7,16 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from vemseg.cli.progress import words
+from vemseg.resources import byte_text
+
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
     from vemseg.metrics import Scores
     from vemseg.pipeline.evaluate import Evaluation
+    from vemseg.pipeline.plan import Plan
 
 PROTOCOLS = {
     "identity": "labels taken as classes",
@@ -106,6 +110,34 @@ def catalogue_table(entries: list[dict[str, Any]]) -> Table:
     for entry in entries:
         size = f" ({entry['megabytes']} MB)" if "megabytes" in entry else ""
         table.add_row(entry["kind"], entry["name"], f"{entry['about']}{size}")
+    return table
+
+
+def plan_table(plan: Plan, training: float | None) -> Table:
+    """Return what a segmentation takes; ``training`` seconds are spent on the volume before."""
+    z, y, x = plan.shape
+    table = _table(None)
+    table.show_header = False
+    table.add_column()
+    table.add_column()
+    rows = {
+        "volume": f"{plan.volume}, {z} x {y} x {x} voxels",
+        "model": plan.model,
+        "vectors": f"{plan.vectors / 1e6:.3g} million of {plan.dim} numbers",
+        "blocks": f"{plan.blocks.count} of {' x '.join(map(str, plan.blocks.shape))} voxels",
+        "memory": f"{byte_text(plan.memory)} at most",
+        "disk": f"about {byte_text(plan.disk)} of labels, at most {byte_text(math.prod(plan.shape))}",
+    }
+    if training:
+        rows["training"] = words(training)
+    if plan.sampling:
+        rows["sampling"] = words(plan.sampling)
+    rows["labelling"] = words(plan.labelling)
+    cores = f"{plan.threads} thread{'' if plan.threads == 1 else 's'}"
+    measured = f"measured with {cores}" if plan.device == "cpu" else f"measured on {plan.device}"
+    rows["time"] = f"{words(plan.seconds + (training or 0.0))}, {measured}"
+    for name, text in rows.items():
+        table.add_row(name, text)
     return table
 
 

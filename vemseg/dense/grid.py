@@ -11,7 +11,7 @@ from vemseg.volume import Resampled, Volume
 SAME_VOXEL_SIZE = 0.1
 """A volume within this fraction of the model's voxel size is not resampled."""
 
-DENSE_CELL: ZYX = (16, 32, 32)
+DENSE_CELL: ZYX = (16, 16, 16)
 """Lattice points a dense encoder computes together for a sample."""
 
 

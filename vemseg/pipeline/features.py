@@ -165,12 +165,11 @@ def hold(dense: DenseEncoder, limit: int | None, report: Report, stopped: Stoppe
     HeldFeatures or None
         None where it does not pay.
     """
-    layout = dense.layout
-    size = int(np.prod(layout.shape)) * (dense.dim + 1) * 2
-    limit = limit or memory_budget()
-    if dense.encoder.halo is None or size > HELD_SHARE * (limit - resident_memory()):
+    if not fits_in_memory(dense, limit):
         return None
-    boxes = list(Box.whole(layout.shape).split(lattice_blocks(dense, limit - size).shape))
+    layout = dense.layout
+    left = (limit or memory_budget()) - held_bytes(dense)
+    boxes = list(Box.whole(layout.shape).split(lattice_blocks(dense, left).shape))
     held = HeldFeatures(layout.positions, dense.dim, layout.inside, layout.cell)
 
     def progress(done: int, total: int) -> None:
@@ -178,6 +177,17 @@ def hold(dense: DenseEncoder, limit: int | None, report: Report, stopped: Stoppe
 
     map_blocks(_stages(dense, held), boxes, None, progress, stopped)
     return held
+
+
+def fits_in_memory(dense: DenseEncoder, limit: int | None) -> bool:
+    """Tell whether ``hold`` would keep the vectors of a volume."""
+    left = (limit or memory_budget()) - resident_memory()
+    return dense.encoder.halo is not None and held_bytes(dense) <= HELD_SHARE * left
+
+
+def held_bytes(dense: DenseEncoder) -> int:
+    """Return the bytes that ``hold`` keeps."""
+    return int(np.prod(dense.layout.shape)) * (dense.dim + 1) * 2
 
 
 def cluster(paths: Sequence[Path], out: Path, table: ClusterTable, *, overwrite: bool = False) -> Path:

@@ -84,6 +84,22 @@ def lattice_blocks(dense: DenseEncoder, limit: int | None) -> Blocks:
     return choose_blocks((z, y, x), _budgets(dense, stored, WRITING * stored, limit), _sweeps(dense))
 
 
+def encoded_voxels(vectors: Vectors, cells: Box) -> float:
+    """Return how many voxels are encoded for a box of lattice points, counted as ``Blocks.encoded`` is.
+
+    For stored vectors, how many of these are read.
+    """
+    if isinstance(vectors, StoredVectors):
+        return float(cells.size)
+    window = [
+        _window(vectors, axis, start, stop)[0]
+        for axis, (start, stop) in enumerate(zip(cells.start, cells.stop, strict=True))
+    ]
+    own = [points * patch for points, patch in zip(cells.shape, vectors.encoder.patch, strict=True)]
+    swept = [math.prod([*window[:i], own[i], *window[i + 1 :]]) for i in _sweeps(vectors)]
+    return sum(swept) / len(swept) if swept else float(math.prod(window))
+
+
 def check_sample(vectors: Vectors, n: int, limit: int | None) -> None:
     """Refuse a budget in which classes cannot be fitted to a sample of ``n`` vectors.
 
