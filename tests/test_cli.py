@@ -375,6 +375,34 @@ def test_processes_end_to_end(tmp_path):
     )
 
 
+def test_a_training_begins_with_a_model_or_learns_from_one(inside, tmp_path):
+    sizes = {"fov": 48, "view": 32, "slices": 4, "widths": [6, 8], "layers": 1, "dim": 5}
+    tiny = [f"--set=model.{key}={value}" for key, value in sizes.items()]
+    short = ["--steps", 2, "--batch-size", 2]
+    assert inside("fetch", "phantom", "--shape", "12,80,90", "-o", "cell.tif").returncode == 0
+    assert inside("train", "cell.tif", *tiny, *short, "-o", "first").returncode == 0
+    done = inside("train", "cell.tif", "--from", "first", *short, "--seed", 3, "-o", "second")
+    assert done.returncode == 0, done.stderr
+    first, second = (recipe.load_recipe(tmp_path / run / "recipe.toml") for run in ("first", "second"))
+    assert second.model == first.model and (second.train.steps, second.train.seed) == (2, 3)
+
+    done = inside("train", "cell.tif", "--teacher", "./first", *tiny[:-1], *short, "-o", "student")
+    assert done.returncode == 0 and "equal labels" in done.stderr
+    assert recipe.load_recipe(tmp_path / "student" / "recipe.toml").model.dim == 5
+    shown = inside("train", "--teacher", "classical", "--dump-config").stdout
+    assert recipe.parse_recipe(shown, "shown").model.dim == 16
+    done = inside("segment", "cell.tif", "-k", 3, "--model", "student")
+    assert (done.returncode, done.stdout) == (0, "cell_seg.tif\n"), done.stderr
+
+    onto = ["train", "cell.tif", "-o", "other"]
+    refuse(inside(*onto, "--from", "first", "-c", "vemseg"), 2, "first is another model", "model.dim")
+    refuse(inside(*onto, "--from", "first", "--teacher", "first"), 2, "do not go together")
+    refuse(inside(*onto, "--from", "classical"), 2, "needs no training")
+    refuse(inside(*onto, "--from", "./absent"), 3, "no directory absent")
+    refuse(inside(*onto, "--teacher", "first", "-c", "classical"), 2, "teaches a dense encoder")
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.slow
 def test_a_terminated_training_goes_on_with_the_same_command(tmp_path):
     assert vemseg("fetch", "phantom", "--shape", "8,64,64", cwd=tmp_path).returncode == 0

@@ -32,7 +32,7 @@ INSIDE_MODELS = {
     "layers": 0,
     **dict.fromkeys(["vit", "unet", "classical", "planes"], 1),
     "mae": 2,
-    "invariance": 3,
+    **dict.fromkeys(["invariance", "distilled"], 3),
     "__init__": 4,
 }
 

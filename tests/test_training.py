@@ -15,8 +15,8 @@ from vemseg.fov import FovStream, Source
 from vemseg.geometry import Box
 from vemseg.models import build_objective, load_encoder
 from vemseg.phantom import Phantom
-from vemseg.recipe import EmbedTable, FovTable, MaesterTable, Recipe, TrainTable
-from vemseg.run import Run, load_tensors
+from vemseg.recipe import EmbedTable, FovTable, MaesterTable, Recipe, TrainTable, UNetTable
+from vemseg.run import Run, load_tensors, save_tensors
 from vemseg.training import MasterAdamW, Trainer, learning_rate, step_generator
 from vemseg.volume import ArrayVolume, Intensity
 
@@ -175,6 +175,30 @@ def test_what_came_after_the_checkpoint_is_forgotten(train, tmp_path):
     run = Run.open(tmp_path / "killed")
     run.append_metrics({"step": 15, "loss": 99.0})
     assert course(train("killed").run) == course(whole.run)
+
+
+def test_a_checkpoint_that_holds_losses_alone_goes_on(train, tmp_path):
+    """Before the other terms were reported, a checkpoint held the losses since the last report."""
+    whole = train("whole")
+    stopped = train("stopped", stop_at=12).run.checkpoint
+    arrays, about = load_tensors(stopped)
+    scalars = about.pop("scalars")
+    assert len(scalars["loss"]) == 2
+    save_tensors(stopped, arrays, about | {"losses": scalars["loss"]})
+    assert course(train("stopped").run) == course(whole.run)
+
+
+def test_every_term_of_an_objective_is_reported(tmp_path, cell):
+    table = UNetTable(fov=32, view=24, slices=4, widths=(4, 6), layers=1, dim=3)
+    settings = TrainTable(**SETTINGS | {"steps": 6, "log_every": 3, "batch": 2})
+    terms = ("invariance", "variance", "covariance", "reconstruction")
+    objective = build_objective(table, 0)
+    stream = FovStream([cell], objective.fov, FovTable(), 0, CPU)
+    with Run.create(tmp_path / "run", Recipe(model=table, train=settings)) as run:
+        Trainer(objective, stream, run, settings).fit(lambda progress: None, lambda: False)
+    for line in run.read_metrics():
+        expected = sum(getattr(table, term) * line[term] for term in terms)
+        assert line["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(train, tmp_path):

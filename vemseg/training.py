@@ -177,7 +177,7 @@ class Trainer:
         self.objective, self.stream, self.run = objective, stream, run
         self.settings, self.limit = settings, limit
         self.step, self.elapsed = 0, 0.0
-        self._losses: list[Tensor] = []  # since the last report
+        self._scalars: dict[str, list[Tensor]] = {}  # since the last report, by name
         choose_attention(objective, stream.device, training=True)
         if wants_bf16(settings.precision, stream.device):
             objective.to(torch.bfloat16)
@@ -206,11 +206,12 @@ class Trainer:
         started = saved - self.elapsed
         last = (self.step, self.elapsed)
         while self.fraction < 1.0 and not stopped():
-            self._losses.append(self._one_step())
+            for name, value in self._one_step().items():
+                self._scalars.setdefault(name, []).append(value)
             self.elapsed = time.monotonic() - started
             if self.step % self.settings.log_every == 0 or self.fraction >= 1.0:
                 self._report(last, report)
-                self._losses, last = [], (self.step, self.elapsed)
+                self._scalars, last = {}, (self.step, self.elapsed)
             if self.step % self.settings.picture_every == 0:
                 self.draw()
             if time.monotonic() - saved > self.settings.checkpoint_minutes * 60:
@@ -219,8 +220,8 @@ class Trainer:
         self.save()
         return self.fraction >= 1.0
 
-    def _one_step(self) -> Tensor:
-        """Set the rate, draw, compute, update; return the loss without waiting for the device."""
+    def _one_step(self) -> dict[str, Tensor]:
+        """Set the rate, draw, compute, update; return the scalars without waiting for the device."""
         lr = learning_rate(self.settings, self.fraction)
         images = self.stream.batch(self.step, self.settings.batch)
         scalars = self.objective(images, step_generator(self.settings.seed, self.step))
@@ -228,19 +229,18 @@ class Trainer:
         self.optimiser.step(lr)
         self.objective.after_step(self.step)
         self.step += 1
-        loss: Tensor = scalars["loss"].detach().float()
-        return loss
+        return {name: value.detach().float() for name, value in scalars.items()}
 
     def _report(self, last: tuple[int, float], report: Callable[[Progress], None]) -> None:
-        self._refuse_divergence(self._losses)
-        loss = float(torch.stack(self._losses).mean())
+        self._refuse_divergence(self._scalars["loss"])
+        means = {name: float(torch.stack(values).mean()) for name, values in self._scalars.items()}
         rate = (self.step - last[0]) * self.settings.batch / max(self.elapsed - last[1], 1e-9)
-        state = Progress(self.step, self.settings.steps, self.fraction, loss, self.elapsed, rate)
+        state = Progress(self.step, self.settings.steps, self.fraction, means["loss"], self.elapsed, rate)
         self.run.append_metrics(
             {
                 "step": self.step,
                 "samples": self.step * self.settings.batch,
-                "loss": loss,
+                **means,
                 "lr": learning_rate(self.settings, self.fraction),
                 "seconds": round(self.elapsed, 2),
                 "samples_per_second": round(rate, 2),
@@ -258,10 +258,11 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state for an exact resume, and the encoder as it is now."""
-        self._refuse_divergence([*self._losses, *self.optimiser.state().values()])
+        self._refuse_divergence([*self._scalars.get("loss", ()), *self.optimiser.state().values()])
         buffers = {f"buffer.{name}": value for name, value in self.objective.named_buffers()}
         tensors = {name: _to_numpy(value) for name, value in (self.optimiser.state() | buffers).items()}
-        progress = {"step": self.step, "seconds": self.elapsed, "losses": [float(x) for x in self._losses]}
+        scalars = {name: [float(x) for x in values] for name, values in self._scalars.items()}
+        progress = {"step": self.step, "seconds": self.elapsed, "scalars": scalars}
         save_tensors(self.run.checkpoint, tensors, progress)
         save_encoder(self.run, self.objective.encoder, {"step": self.step})
 
@@ -288,7 +289,11 @@ class Trainer:
             for name, buffer in self.objective.named_buffers():
                 buffer.copy_(tensors[f"buffer.{name}"])
         self.step, self.elapsed = int(state["step"]), float(state["seconds"])
-        self._losses = [torch.tensor(loss, device=self.stream.device) for loss in state.get("losses", [])]
+        device = self.stream.device
+        self._scalars = {
+            name: [torch.tensor(value, device=device) for value in values]
+            for name, values in state.get("scalars", {"loss": state.get("losses", [])}).items()
+        }
         self.run.truncate_metrics(self.step)
 
 

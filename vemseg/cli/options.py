@@ -122,6 +122,14 @@ Config = Annotated[
         help="A recipe by name (see 'fetch list'), or a .toml file.",
     ),
 ]
+Start = Annotated[
+    str | None,
+    _model("--from", metavar="MODEL", help="Begin with the weights of a run, or of bundled ones by name."),
+]
+Teacher = Annotated[
+    str | None,
+    _model("--teacher", metavar="MODEL", help="Learn to give the vectors of another model (-c vemseg)."),
+]
 Steps = Annotated[int | None, _model("--steps", metavar="N", help="Training steps.")]
 BatchSize = Annotated[int | None, _model("--batch-size", metavar="N", help="Fields of view in one step.")]
 LearningRate = Annotated[float | None, _model("--lr", metavar="RATE", help="Learning rate.")]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vemseg.cli import options, parsing, shell
 from vemseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from vemseg.recipe import Recipe
 
 
 def train(
@@ -12,6 +17,8 @@ def train(
     voxel_size: options.VoxelSize = None,
     crop: options.Crop = None,
     config: options.Config = None,
+    start: options.Start = None,
+    teacher: options.Teacher = None,
     steps: options.Steps = None,
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
@@ -28,15 +35,14 @@ def train(
     Stopped by SIGTERM, SIGUSR1 or the end of its time, it keeps its state: the same command goes on.
     What you leave out follows the recipe; --dump-config shows all of it.
     """
-    from vemseg.recipe import DEFAULT_RECIPE, load_recipe
-
     shortcuts = {"train.steps": steps, "train.batch": batch_size, "train.lr": lr, "train.seed": seed}
-    recipe = load_recipe(config or DEFAULT_RECIPE, parsing.settings(set_, shortcuts))
+    recipe = _recipe(config, start, parsing.settings(set_, shortcuts))
     seconds = parsing.duration(max_time) if max_time else None
     if dump_config:
-        return shell.result(recipe.to_toml().rstrip())
+        return shell.result(_as_trained(recipe, teacher).to_toml().rstrip())
     if not volumes or out is None:
         raise UsageError("name what to learn from and where to put it: vemseg train cell.tif -o run")
+    from vemseg.pipeline.common import open_model
     from vemseg.pipeline.train import train as compute
 
     with shell.stoppable() as (report, stopped):
@@ -44,6 +50,8 @@ def train(
             volumes,
             out,
             recipe,
+            start=open_model(start) if start else None,
+            teacher=open_model(teacher) if teacher else None,
             voxel_size=voxel_size,
             crop=crop,
             device=device,
@@ -53,3 +61,24 @@ def train(
             stopped=stopped,
         )
     shell.result(run)
+
+
+def _recipe(config: str | None, start: str | None, settings: list[str]) -> Recipe:
+    """Load the recipe that is named, else that of the model to begin with, else the default."""
+    from vemseg.recipe import DEFAULT_RECIPE, load_recipe
+
+    if start is None or config is not None:
+        return load_recipe(config or DEFAULT_RECIPE, settings)
+    from vemseg.pipeline.common import open_model
+
+    return open_model(start, settings).recipe
+
+
+def _as_trained(recipe: Recipe, teacher: str | None) -> Recipe:
+    """Return the settings that training would use: a student's follow its teacher."""
+    if teacher is None:
+        return recipe
+    from vemseg.pipeline.common import open_model
+    from vemseg.pipeline.distil import student_recipe
+
+    return student_recipe(recipe, open_model(teacher))

@@ -4,7 +4,8 @@
     vit, unet, classical
                      encoders
     planes           an encoder of planes, across all three axes
-    mae, invariance  objectives: modules with ``fov``, ``encoder``, ``forward(images, generator)``,
+    mae, invariance, distilled
+                     objectives: modules with ``fov``, ``encoder``, ``forward(images, generator)``,
                      ``after_step``
     here             kind -> builder; weights in and out
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.models.classical import ClassicalEncoder
+from vemseg.models.distilled import DenseTeacher, Distillation, PlaneTeacher
 from vemseg.models.invariance import Invariance
 from vemseg.models.layers import choose_attention, wants_bf16
 from vemseg.models.mae import MaskedAutoencoder
@@ -33,8 +35,10 @@ from vemseg.run import Run, load_tensors, save_tensors
 
 __all__ = [
     "ThreePlanes",
+    "build_distillation",
     "build_encoder",
     "build_objective",
+    "differing_encoder",
     "for_inference",
     "import_maester",
     "load_encoder",
@@ -52,6 +56,12 @@ REFERENCE_DECODER = {
     "decoder_pred": "pred",
 }
 """Names of the decoder's parts in the reference code of MAESTER, and here."""
+
+ENCODER_SETTINGS = {
+    "maester": ("fov", "patch", "dim", "depth", "heads", "mlp_ratio", "pos_weight"),
+    "unet": ("slices", "widths", "layers", "dim"),
+}
+"""Settings that a trained encoder's weights are bound to; the others are the objective's."""
 
 
 def build_encoder(model: Any, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
@@ -81,6 +91,30 @@ def build_objective(model: Any, seed: int) -> nn.Module:
     if isinstance(model, UNetTable):
         return Invariance(model)
     raise UsageError(f"model.kind '{model.kind}' needs no training: use it with 'segment' right away")
+
+
+def differing_encoder(model: Any, other: Any) -> list[str]:
+    """Return the settings, such as ``model.dim``, that keep one's weights from being the other's encoder."""
+    keys = ("kind",) if model.kind != other.kind else ENCODER_SETTINGS.get(model.kind, ())
+    return [f"model.{key}" for key in keys if getattr(model, key) != getattr(other, key)]
+
+
+def build_distillation(model: Any, seed: int, teacher: Any, stride: int) -> nn.Module:
+    """Return the module that training minimises for a student, initialised by a seed.
+
+    Parameters
+    ----------
+    model : UNetTable
+        The student's settings; ``dim`` is the teacher's.
+    seed : int
+    teacher : encoder
+        Ready for inference.
+    stride : int
+        Pixels from one of its fields of view to the next, where it has such.
+    """
+    torch.manual_seed(seed)
+    dense = teacher.halo is not None
+    return Distillation(model, DenseTeacher(teacher) if dense else PlaneTeacher(teacher, stride))
 
 
 def save_encoder(run: Run, encoder: nn.Module, metadata: dict[str, Any]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vemseg.dense import working_grid
-from vemseg.errors import Interrupted, UsageError
+from vemseg.errors import Interrupted, OutputExistsError, UsageError
 from vemseg.fov import FovStream, Source
-from vemseg.models import build_objective
+from vemseg.models import build_objective, differing_encoder
 from vemseg.models.layers import pick_device
 from vemseg.pipeline.common import (
     Model,
@@ -21,8 +21,9 @@ from vemseg.pipeline.common import (
     open_input,
     sharp_plane_first,
 )
+from vemseg.pipeline.distil import agreement, distillation, hold_out, student_recipe
 from vemseg.recipe import Recipe
-from vemseg.run import Run
+from vemseg.run import Run, fingerprint
 from vemseg.training import Progress, Trainer
 
 log = logging.getLogger("vemseg")
@@ -34,6 +35,7 @@ def train(
     recipe: Recipe,
     *,
     start: Model | None = None,
+    teacher: Model | None = None,
     voxel_size: str | None = None,
     crop: str | None = None,
     device: str = "auto",
@@ -53,7 +55,10 @@ def train(
     recipe : Recipe
         All settings.
     start : Model, optional
-        Whose encoder to begin with, of the same ``[model]`` table; what the objective has besides starts new.
+        Whose encoder to begin with, of the same sizes; what the objective has besides starts new.
+    teacher : Model, optional
+        The encoder whose vectors a dense one is taught to give, instead of the recipe's own objective. How
+        well it does in the end is said, and kept in ``run.json``; see ``vemseg.pipeline.distil``.
     voxel_size, crop : str, optional
         Of every volume; the voxel size is read from the file where left out.
     device : str
@@ -66,26 +71,40 @@ def train(
     Raises
     ------
     UsageError
-        Where ``start`` is another model than the recipe's.
+        Where ``start`` is another model than the recipe's, or ``teacher`` does not fit it.
+    OutputExistsError
+        Where another run is there, or one that began from another model or learns from another teacher.
     Interrupted
         Where it was stopped with its state saved.
     """
-    objective: Any = build_objective(recipe.model, recipe.train.seed)
-    if start is not None:
-        _begin_with(objective, recipe, start)
+    if start is not None and teacher is not None:
+        raise UsageError("--from and --teacher do not go together: a student begins from nothing")
     target = pick_device(device)
+    if teacher is not None:
+        recipe = student_recipe(recipe, teacher)
+        objective = distillation(recipe, teacher, target)
+    else:
+        objective = _objective(recipe, start)
     opened = [open_input(path, voxel_size, crop) for path in volumes]
-    sources, facts = [], []
+    sources: list[Source] = []
+    held: list[Source] = []
+    facts = []
     for volume in opened:
         intensity = intensity_of(volume, recipe)
         oriented, _ = sharp_plane_first(volume)
         sources.append(Source(working_grid(oriented, recipe.volume.voxel_size).volume, intensity))
         facts.append(describe(volume, intensity))
+    if teacher is not None:
+        sources, held = hold_out(sources, objective.fov[1])
     stream = FovStream(sources, objective.fov, recipe.fov, recipe.train.seed, target)
-    details = {"volumes": facts, "device": str(target), "max_seconds": max_seconds}
+    details: dict[str, Any] = {"volumes": facts, "device": str(target), "max_seconds": max_seconds}
+    role, origin = ("start", start) if teacher is None else ("teacher", teacher)
+    if origin is not None:
+        details[role] = {"model": origin.title, "hash": origin.hash}
+    parents = origin.parents if origin is not None else []
     inputs = [v.path for v in opened if v.path]
-    parents = start.parents if start is not None else []
     with Run.create(out, recipe, inputs=inputs, parents=parents, details=details, overwrite=overwrite) as run:
+        _refuse_other_origin(run, parents, details)
         if run.finished:
             log.info("%s is trained already", out)
             return out
@@ -98,16 +117,40 @@ def train(
                 f"stopped at step {trainer.step}, state saved in {out}: the same command goes on"
             )
         trainer.draw()
-        run.finish(seconds=trainer.elapsed, steps=trainer.step)
+        found = {} if teacher is None else agreement(objective, sources, held, recipe, teacher, target)
+        run.finish(seconds=trainer.elapsed, steps=trainer.step, **found)
     return out
 
 
-def _begin_with(objective: Any, recipe: Recipe, start: Model) -> None:
-    """Copy the weights of a model into an objective's encoder."""
-    ours, theirs = recipe.settings["model"], start.recipe.settings["model"]
-    if differing := [key for key in ours if ours[key] != theirs.get(key)]:
-        raise UsageError(f"{start.title} is another model: it differs in model.{', model.'.join(differing)}")
-    objective.encoder.load_state_dict(start.load((1.0, 1.0, 1.0)).state_dict())
+def _objective(recipe: Recipe, start: Model | None) -> Any:
+    """Return the recipe's own objective, its encoder with the weights of a model where one is given."""
+    objective: Any = build_objective(recipe.model, recipe.train.seed)
+    if start is not None:
+        if differing := differing_encoder(recipe.model, start.recipe.model):
+            raise UsageError(
+                f"{start.title} is another model than the recipe's: it differs in {', '.join(differing)}"
+            )
+        objective.encoder.load_state_dict(start.load((1.0, 1.0, 1.0)).state_dict())
+    return objective
+
+
+def _refuse_other_origin(run: Run, parents: Sequence[Path], details: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that began with other weights, or learns from another teacher."""
+    there = run.info
+    weights = [fingerprint(path, whole=True)["sha256"] for path in parents]
+    teachers = [info.get("teacher", {}).get("hash") for info in (there, details)]
+    if weights == [entry["sha256"] for entry in there["parents"]] and teachers[0] == teachers[1]:
+        return
+    raise OutputExistsError(
+        f"{run.path} began otherwise ({_origin(there)} there, {_origin(details)} now): "
+        f"give another -o, or -f to start again"
+    )
+
+
+def _origin(info: Mapping[str, Any]) -> str:
+    """Say what other model a training begins with or learns from."""
+    named = [f"{role} {info[role]['model']}" for role in ("start", "teacher") if role in info]
+    return ", ".join(named or [entry["path"] for entry in info.get("parents", [])]) or "no other model"
 
 
 def words(progress: Progress) -> str:

@@ -1,0 +1,284 @@
+"""The dense encoder, taught by another one: its vectors are made to be the teacher's, in the same places.
+
+The teacher looks at a region as it would in a volume, the student at the same voxels; the teacher's vectors
+are interpolated between the centres of its patches, as its scores would be, to where the student's lie. Both
+are compared in units of the teacher's standard deviations: by mean squared error and by cosine.
+
+Vectors are compared in the two middle slices of a region, which are one section of an anisotropic volume.
+A teacher that looks at one plane is shown both and averaged. A teacher that looks across slices is shown
+these as the student sees them, one short voxel edge apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from vemseg.errors import UsageError
+from vemseg.models.unet import PATCH, UNetEncoder
+from vemseg.recipe import UNetTable
+from vemseg.tiling import Placement
+
+LEAST_SPREAD = 1e-3
+"""Standard deviations smaller than this share of the largest count as this share."""
+COMPARED = 32
+"""Voxels along a side of the region in which a teacher with a halo is compared, at least."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A teacher's vectors on their lattice in a region.
+
+    Attributes
+    ----------
+    vectors : Tensor float32 (b, gy, gx, d)
+    first : (float, float)
+        Row and column of the first, in pixels.
+    pitch : int
+        Pixels from one to the next.
+    """
+
+    vectors: Tensor
+    first: tuple[float, float]
+    pitch: int
+
+
+class Teacher(Protocol):
+    """A frozen encoder, and how it looks at a region."""
+
+    slices: int
+    """What it needs, an even number."""
+
+    edge: int
+    """Edge in pixels of the smallest region that it can look at."""
+
+    unit: int
+    """What the edge of a region is a multiple of."""
+
+    def look(self, images: Tensor, generator: torch.Generator) -> Targets:
+        """Return its vectors in the two middle slices of regions (b, 1, z, y, x)."""
+
+
+class PlaneTeacher:
+    """An encoder of square fields of view in one plane, laid side by side at a random place of the region.
+
+    Parameters
+    ----------
+    encoder : encoder
+        Ready for inference.
+    stride : int
+        Pixels from one field of view to the next, a multiple of the patch; only its middle ``stride`` pixels
+        count, as in a volume.
+    """
+
+    slices, unit = 2, 1
+
+    def __init__(self, encoder: Any, stride: int) -> None:
+        self.encoder = encoder
+        self.edge, self.patch = encoder.fov[1], encoder.patch[1]
+        self.stride = stride
+        self.kept = Placement(self.edge, self.patch, stride, self.patch).kept
+
+    def look(self, images: Tensor, generator: torch.Generator) -> Targets:
+        """Return its vectors in the two middle slices of regions (b, 1, z, y, x)."""
+        middle = _middle(images, 0)[:, 0]
+        if torch.equal(middle[:, 0], middle[:, 1]):
+            middle = middle[:, :1]
+        room = images.shape[-1] - self.edge
+        along = 1 + room // self.stride
+        y, x = torch.randint(0, room % self.stride + 1, (2,), generator=generator).tolist()
+        used = self.edge + (along - 1) * self.stride
+        fovs = middle[:, :, y : y + used, x : x + used]
+        fovs = fovs.unfold(2, self.edge, self.stride).unfold(3, self.edge, self.stride)
+        tokens = self.encoder.encode(fovs.flatten(0, 3)[:, None, None], (slice(None), self.kept, self.kept))
+        grids = tokens[:, 0].float().unflatten(0, fovs.shape[:4]).mean(dim=1)  # (b, ny, nx, ky, kx, d)
+        vectors = grids.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        centre = self.kept.start * self.patch + (self.patch - 1) / 2
+        return Targets(vectors, (y + centre, x + centre), self.patch)
+
+
+class DenseTeacher:
+    """An encoder of windows of any size, whose vectors near the sides, within its halo, do not count.
+
+    Raises
+    ------
+    UsageError
+        Where its patches are thicker than the two slices that are compared.
+    """
+
+    def __init__(self, encoder: Any) -> None:
+        self.encoder = encoder
+        self.deep, self.patch, _ = encoder.patch
+        if self.deep > 2:
+            raise UsageError(f"a teacher's patches may be two slices thick, not {self.deep}")
+        across, within, _ = encoder.halo
+        self.slices = 2 + 2 * across
+        self.margin = -(-within // self.patch)
+        self.unit = encoder.align[1] if encoder.align else self.patch
+        self.edge = 2 * within + COMPARED
+
+    def look(self, images: Tensor, generator: torch.Generator) -> Targets:
+        """Return its vectors in the two middle slices of regions (b, 1, z, y, x)."""
+        across = self.slices // 2 - 1
+        rows = slice(self.margin, images.shape[-1] // self.patch - self.margin)
+        planes = slice(across // self.deep, (across + 2) // self.deep)
+        vectors = self.encoder.encode(_middle(images, across), (planes, rows, rows)).float().mean(dim=1)
+        first = self.margin * self.patch + (self.patch - 1) / 2
+        return Targets(vectors, (first, first), self.patch)
+
+
+class ScaledHead(nn.Conv2d):
+    """The student's last layer: as optimised it gives standardised vectors, as saved those of the teacher.
+
+    Attributes
+    ----------
+    mean, spread : Tensor float32 (d,)
+        Of the teacher's vectors, from the first regions that were looked at.
+    known : Tensor bool
+        Whether these are known yet.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    known: Tensor
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__(width, dim, 1)
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("spread", torch.ones(dim))
+        self.register_buffer("known", torch.tensor(False))
+
+    def learn_scale(self, vectors: Tensor) -> None:
+        """Take mean and standard deviation from a teacher's vectors (n, d), once."""
+        if not self.known:
+            spread = vectors.double().std(dim=0)
+            self.mean.copy_(vectors.double().mean(dim=0))
+            self.spread.copy_(spread.clamp_min(LEAST_SPREAD * spread.max()).clamp_min(1e-12))
+            self.known.fill_(True)
+
+    def standardised(self, vectors: Tensor) -> Tensor:
+        """Bring the teacher's vectors (..., d) to the units of :meth:`forward`."""
+        return (vectors - self.mean) / self.spread
+
+    def restored(self, vectors: Tensor) -> Tensor:
+        """Bring standardised vectors (..., d) to the teacher's units."""
+        return vectors * self.spread + self.mean
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ScaledHead:
+        exact = self.mean, self.spread
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.mean, self.spread = (buffer.to(self.mean.device) for buffer in exact)  # never in a shorter type
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        assert self.bias is not None
+        with torch.no_grad():
+            destination[f"{prefix}weight"] = self.weight * self.spread[:, None, None, None]
+            destination[f"{prefix}bias"] = self.bias * self.spread + self.mean
+
+
+class Distillation(nn.Module):
+    """Objective: mean squared error plus 1 - cosine between standardised vectors of student and teacher.
+
+    Parameters
+    ----------
+    settings : UNetTable
+        The student; ``dim`` is the teacher's.
+    teacher : Teacher
+        It is neither trained nor saved, and stays on the device and in the precision it is in.
+
+    Attributes
+    ----------
+    fov : (int, int, int)
+        Slices and edge of the regions it wants.
+    """
+
+    def __init__(self, settings: UNetTable, teacher: Teacher) -> None:
+        super().__init__()
+        self.encoder = UNetEncoder(settings)
+        self.encoder.head = ScaledHead(settings.widths[0], settings.dim)
+        self.teacher = teacher
+        unit = math.lcm(self.encoder.align[1], teacher.unit)
+        edge = -(-max(settings.fov, teacher.edge) // unit) * unit
+        self.across = settings.slices // 2 - 1
+        self.fov = (max(settings.slices, teacher.slices), edge, edge)
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``loss``, ``error`` and ``cosine`` of regions, float32 (b, 1, z, y, x) in [0, 1].
+
+        Parameters
+        ----------
+        images : Tensor
+            As many slices and pixels as ``fov``.
+        generator : torch.Generator
+            On the CPU; decides where a teacher of fields of view looks.
+        """
+        theirs, ours = self._pair(images, generator)
+        cosine = cosine_similarity(ours, theirs, dim=-1).mean()
+        error = (ours - theirs).square().mean()
+        return {"loss": error + 1 - cosine, "error": error.detach(), "cosine": cosine.detach()}
+
+    @torch.no_grad()
+    def vectors(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return vectors of teacher and student in the same places, in the teacher's units: (n, d)."""
+        theirs, ours = self._pair(images, generator)
+        head = self._head
+        return head.restored(theirs).flatten(0, -2), head.restored(ours).flatten(0, -2)
+
+    @property
+    def _head(self) -> ScaledHead:
+        head = self.encoder.head
+        assert isinstance(head, ScaledHead)
+        return head
+
+    def _pair(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return standardised vectors of teacher and student on the student's lattice: (b, y, x, d)."""
+        with torch.no_grad():
+            targets = self.teacher.look(images, generator)
+            self._head.learn_scale(targets.vectors.flatten(0, -2))
+        kept, mixed = zip(*(_onto(targets, axis, images.shape[-1]) for axis in range(2)), strict=True)
+        rows, columns = (weights.to(images.device) for weights in mixed)
+        theirs = torch.einsum("yi,bijd,xj->byxd", rows, targets.vectors, columns)
+        slabs = _middle(images, self.across)[:, 0].to(self._head.weight.dtype)
+        trunk = self.encoder.trunk(slabs.contiguous(memory_format=torch.channels_last))
+        ours = self._head(trunk[:, :, kept[0], kept[1]]).permute(0, 2, 3, 1)
+        return self._head.standardised(theirs), ours.float()
+
+    def after_step(self, step: int) -> None:
+        """Nothing moves outside the optimiser."""
+
+
+def _middle(images: Tensor, across: int) -> Tensor:
+    """Return the two middle slices of (b, 1, z, y, x), and as many more on each side."""
+    middle = images.shape[2] // 2
+    return images[:, :, middle - 1 - across : middle + 1 + across]
+
+
+def _onto(targets: Targets, axis: int, edge: int) -> tuple[slice, Tensor]:
+    """Return which of the student's vectors lie between a teacher's along y or x, and how to get there.
+
+    Returns
+    -------
+    kept : slice
+        Of the student's vectors in a region of ``edge`` pixels.
+    weights : Tensor float32 (kept, g)
+        Linear interpolation between the teacher's ``g``.
+    """
+    n = targets.vectors.shape[1 + axis]
+    places = (np.arange(edge // PATCH) * PATCH + (PATCH - 1) / 2 - targets.first[axis]) / targets.pitch
+    inside = np.flatnonzero((places >= 0) & (places <= n - 1))
+    places = places[inside]
+    left = np.minimum(places.astype(np.int64), max(n - 2, 0))
+    weights = np.zeros((len(places), n), np.float32)
+    pick = np.arange(len(places))
+    weights[pick, left] = 1 - (places - left)
+    if n > 1:
+        weights[pick, left + 1] = places - left
+    return slice(int(inside[0]), int(inside[-1]) + 1), torch.from_numpy(weights)
