@@ -94,7 +94,7 @@ def test_windows_of_a_plane_teacher_are_those_of_one_by_one():
     encoder = teacher_of(VIT)
     teacher = PlaneTeacher(encoder, 10)
     images = torch.rand(2, 1, 4, 48, 48, generator=generator(0))
-    found = teacher.look(images, generator(3))
+    found = teacher.look(images, generator(3), both=True)
     y, x = (round(first - 7) for first in found.first)  # the first kept patch of 5 begins 5 pixels in
     assert found.pitch == 5 and found.vectors.shape == (2, 6, 6, 8)
     for i in range(6):
@@ -105,6 +105,24 @@ def test_windows_of_a_plane_teacher_are_those_of_one_by_one():
             torch.testing.assert_close(found.vectors[:, i, j], slow, rtol=1e-4, atol=1e-5)
 
 
+def test_one_slice_stands_for_both():
+    teacher = PlaneTeacher(teacher_of(VIT), 10)
+    images = torch.rand(1, 1, 2, 30, 30, generator=generator(0)).expand(40, -1, -1, -1, -1)
+
+    def look(images, both=False):
+        return teacher.look(images, generator(2), both=both)
+
+    def of_slice(z):
+        return look(images[:1, :, [z, z]]).vectors[0]
+
+    found, (first, second) = look(images), (of_slice(z) for z in range(2))
+    drawn = [int(torch.allclose(one, second, atol=1e-5)) for one in found.vectors]
+    for one, z in zip(found.vectors, drawn, strict=True):
+        torch.testing.assert_close(one, (first, second)[z], rtol=1e-4, atol=1e-5)
+    assert 10 < sum(drawn) < 30
+    torch.testing.assert_close(look(images, True).vectors[0], (first + second) / 2, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "table", [ClassicalTable(sigmas=(1.0, 2.0)), UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3)]
 )
@@ -113,10 +131,10 @@ def test_windows_of_a_dense_teacher_hold_its_halo(table):
     teacher = DenseTeacher(encoder)
     edge = -(-teacher.edge // 8) * 8
     images = torch.rand(1, 1, teacher.slices, edge, edge, generator=generator(0))
-    found = teacher.look(images, generator(0)).vectors
+    found = teacher.look(images, generator(0), both=True).vectors
     padded = torch.rand(1, 1, teacher.slices + 8, edge + 16, edge + 16, generator=generator(1))
     padded[:, :, 4:-4, 8:-8, 8:-8] = images
-    around = teacher.look(padded[:, :, 4:-4], generator(0)).vectors
+    around = teacher.look(padded[:, :, 4:-4], generator(0), both=True).vectors
     offset = 8 // encoder.patch[1]
     torch.testing.assert_close(around[:, offset:-offset, offset:-offset], found)
     with pytest.raises(UsageError, match="two slices thick, not 4"):
@@ -227,12 +245,12 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(cell, tmp_path, pr
 def test_the_last_sections_of_thick_volumes_are_held_out():
     volume = ArrayVolume(np.arange(83 * 40 * 50, dtype=np.uint32).reshape(83, 40, 50))
     sources = [Source(ArrayVolume(volume.read(Box((0, 0, 0), (n, 40, 50)))), None) for n in (83, 63)]
-    learnt, held = hold_out(sources, 80)
+    learnt, held = hold_out(sources, 8, 80)
     assert [source.volume.shape[0] for source in learnt] == [73, 63]
     assert [source.volume.shape for source in held] == [(10, 40, 50)]
     parts = [part.volume.read(part.volume.box) for part in (learnt[0], held[0])]
     np.testing.assert_array_equal(np.concatenate(parts), volume.read(volume.box))
-    assert hold_out(sources, 81)[1] == []
+    assert hold_out(sources, 8, 81)[1] == hold_out(sources, 11, 80)[1] == []
 
 
 class Vectors:
@@ -353,9 +371,13 @@ def test_the_same_student_again_and_another_teachers(phantom, teacher, tmp_path)
 
 
 def test_features_without_training_can_be_taught_too(phantom, tmp_path):
-    run = Run.open(distil(phantom, tmp_path / "student", "classical", ["model.slices=2"]))
-    assert run.recipe.cluster.scale == "standardise" and run.recipe.model.dim == 16
+    filters = open_model("classical", ["model.sigmas=[1.0, 2.0]"])
+    recipe = load_recipe("vemseg", [*SMALL, "model.slices=2"])
+    run = Run.open(train([str(phantom)], tmp_path / "student", recipe, teacher=filters, **QUIET))
+    assert run.recipe.cluster.scale == "standardise" and run.recipe.model.dim == 8
     assert run.info["parents"] == [] and run.info["teacher"]["model"] == "classical"
+    with pytest.raises(OutputExistsError, match="teacher classical there, no other model now"):
+        train([str(phantom)], run.path, run.recipe, **QUIET)
 
 
 def test_what_a_teacher_cannot_teach(phantom, teacher, tmp_path):

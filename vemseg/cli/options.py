@@ -128,7 +128,7 @@ Start = Annotated[
 ]
 Teacher = Annotated[
     str | None,
-    _model("--teacher", metavar="MODEL", help="Learn to give the vectors of another model (-c vemseg)."),
+    _model("--teacher", metavar="MODEL", help="Teach the dense encoder to give another model's vectors."),
 ]
 Steps = Annotated[int | None, _model("--steps", metavar="N", help="Training steps.")]
 BatchSize = Annotated[int | None, _model("--batch-size", metavar="N", help="Fields of view in one step.")]

@@ -5,8 +5,8 @@ are interpolated between the centres of its patches, as its scores would be, to 
 are compared in units of the teacher's standard deviations: by mean squared error and by cosine.
 
 Vectors are compared in the two middle slices of a region, which are one section of an anisotropic volume.
-A teacher that looks at one plane is shown both and averaged. A teacher that looks across slices is shown
-these as the student sees them, one short voxel edge apart.
+A teacher that looks at one plane is shown one of them at random, so that the student learns the mean of both.
+A teacher that looks across slices is shown these as the student sees them, one short voxel edge apart.
 """
 
 from __future__ import annotations
@@ -62,8 +62,11 @@ class Teacher(Protocol):
     unit: int
     """What the edge of a region is a multiple of."""
 
-    def look(self, images: Tensor, generator: torch.Generator) -> Targets:
-        """Return its vectors in the two middle slices of regions (b, 1, z, y, x)."""
+    def look(self, images: Tensor, generator: torch.Generator, *, both: bool) -> Targets:
+        """Return its vectors in the two middle slices of regions (b, 1, z, y, x).
+
+        Where it looks at one plane, these are the mean of ``both``, or those of one drawn for each region.
+        """
 
 
 class PlaneTeacher:
@@ -86,11 +89,12 @@ class PlaneTeacher:
         self.stride = stride
         self.kept = Placement(self.edge, self.patch, stride, self.patch).kept
 
-    def look(self, images: Tensor, generator: torch.Generator) -> Targets:
-        """Return its vectors in the two middle slices of regions (b, 1, z, y, x)."""
+    def look(self, images: Tensor, generator: torch.Generator, *, both: bool) -> Targets:
+        """Return its vectors in the two middle slices, or in one, of regions (b, 1, z, y, x)."""
         middle = _middle(images, 0)[:, 0]
-        if torch.equal(middle[:, 0], middle[:, 1]):
-            middle = middle[:, :1]
+        if not both:
+            drawn = torch.randint(2, (len(middle),), generator=generator)
+            middle = middle[torch.arange(len(middle)), drawn.to(middle.device)][:, None]
         room = images.shape[-1] - self.edge
         along = 1 + room // self.stride
         y, x = torch.randint(0, room % self.stride + 1, (2,), generator=generator).tolist()
@@ -124,7 +128,7 @@ class DenseTeacher:
         self.unit = encoder.align[1] if encoder.align else self.patch
         self.edge = 2 * within + COMPARED
 
-    def look(self, images: Tensor, generator: torch.Generator) -> Targets:
+    def look(self, images: Tensor, generator: torch.Generator, *, both: bool) -> Targets:
         """Return its vectors in the two middle slices of regions (b, 1, z, y, x)."""
         across = self.slices // 2 - 1
         rows = slice(self.margin, images.shape[-1] // self.patch - self.margin)
@@ -220,7 +224,7 @@ class Distillation(nn.Module):
         generator : torch.Generator
             On the CPU; decides where a teacher of fields of view looks.
         """
-        theirs, ours = self._pair(images, generator)
+        theirs, ours = self._pair(images, generator, both=False)
         cosine = cosine_similarity(ours, theirs, dim=-1).mean()
         error = (ours - theirs).square().mean()
         return {"loss": error + 1 - cosine, "error": error.detach(), "cosine": cosine.detach()}
@@ -228,7 +232,7 @@ class Distillation(nn.Module):
     @torch.no_grad()
     def vectors(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return vectors of teacher and student in the same places, in the teacher's units: (n, d)."""
-        theirs, ours = self._pair(images, generator)
+        theirs, ours = self._pair(images, generator, both=True)
         head = self._head
         return head.restored(theirs).flatten(0, -2), head.restored(ours).flatten(0, -2)
 
@@ -238,10 +242,10 @@ class Distillation(nn.Module):
         assert isinstance(head, ScaledHead)
         return head
 
-    def _pair(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _pair(self, images: Tensor, generator: torch.Generator, *, both: bool) -> tuple[Tensor, Tensor]:
         """Return standardised vectors of teacher and student on the student's lattice: (b, y, x, d)."""
         with torch.no_grad():
-            targets = self.teacher.look(images, generator)
+            targets = self.teacher.look(images, generator, both=both)
             self._head.learn_scale(targets.vectors.flatten(0, -2))
         kept, mixed = zip(*(_onto(targets, axis, images.shape[-1]) for axis in range(2)), strict=True)
         rows, columns = (weights.to(images.device) for weights in mixed)

@@ -21,12 +21,13 @@ from vemseg.training import step_generator
 from vemseg.volume import Cropped
 
 HELD_OUT = 8
-"""One of so many sections of a volume is kept from a student, and at least as many sections."""
+"""One of so many sections of a volume is kept from a student."""
 FIRST = 2**40
 """Step of the stream from which on teacher and student are compared: no training gets there."""
-BATCHES = 8
+BATCHES, REGIONS = 8, 4
+"""What teacher and student are compared on in the end: batches, and regions in each."""
 SAMPLE = 48_000
-"""Vectors on which teacher and student are compared in the end."""
+"""Most vectors of these that count."""
 CLASSES = 6
 
 DESCRIPTION = "The dense encoder, taught to give the vectors of another one: run.json names this teacher."
@@ -70,17 +71,18 @@ def distillation(recipe: Recipe, teacher: Model, device: Any) -> Any:
     return build_distillation(recipe.model, recipe.train.seed, encoder, stride)
 
 
-def hold_out(sources: Sequence[Source], edge: int) -> tuple[list[Source], list[Source]]:
+def hold_out(sources: Sequence[Source], slices: int, edge: int) -> tuple[list[Source], list[Source]]:
     """Divide volumes into what a student learns from and what it is examined on: their last sections.
 
-    A volume of few sections, or of sections narrower than half a region of ``edge`` voxels, is learnt whole.
+    A volume is learnt whole where these would be fewer than the student's ``slices``, or sections are
+    narrower than half a region of ``edge`` voxels.
     """
     learnt: list[Source] = []
     held: list[Source] = []
     for source in sources:
         depth, *plane = source.volume.shape
         kept = depth // HELD_OUT
-        if kept < HELD_OUT or min(plane) < edge / 2:
+        if kept < slices or min(plane) < edge / 2:
             learnt.append(source)
             continue
         for part, start, stop in ((learnt, 0, depth - kept), (held, depth - kept, depth)):
@@ -129,7 +131,7 @@ def _vectors(objective: Any, stream: FovStream, recipe: Recipe) -> list[NDArray[
     objective.eval()
     found: tuple[list[Any], list[Any]] = ([], [])
     for step in range(FIRST, FIRST + BATCHES):
-        images = stream.batch(step, recipe.train.batch)
+        images = stream.batch(step, REGIONS)
         pair = objective.vectors(images, step_generator(recipe.train.seed, step))
         chosen = rng.permutation(len(pair[0]))[: SAMPLE // BATCHES]
         for vectors, side in zip(pair, found, strict=True):

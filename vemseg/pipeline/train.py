@@ -95,7 +95,7 @@ def train(
         sources.append(Source(working_grid(oriented, recipe.volume.voxel_size).volume, intensity))
         facts.append(describe(volume, intensity))
     if teacher is not None:
-        sources, held = hold_out(sources, objective.fov[1])
+        sources, held = hold_out(sources, objective.encoder.slices, objective.fov[1])
     stream = FovStream(sources, objective.fov, recipe.fov, recipe.train.seed, target)
     details: dict[str, Any] = {"volumes": facts, "device": str(target), "max_seconds": max_seconds}
     role, origin = ("start", start) if teacher is None else ("teacher", teacher)
