@@ -8,7 +8,7 @@ take one vector per patch and interpolate (expand-stride; whole-slice is a strid
     FOV/kpx       fields of view encoded for 1000 pixels; those that overhang the crop count whole
     seconds       to vectors, and from these to one set of labels; the fastest of some repetitions, the exact
                   one timed before and after all others. Of the processor: two threads count twice, waiting
-                  for other programs not at all (on another device: of the clock)
+                  for other programs does not (on another device: of the clock)
     cosine        of interpolated vectors with the exact ones, the mean exact vector taken off both
     agreement     share of pixels with the exact label, under one clusterer, fitted to exact vectors
     ARI           adjusted Rand index between labels where each placement has a clusterer of its own
