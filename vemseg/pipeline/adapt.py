@@ -24,6 +24,9 @@ LEARNING = ("volume", "fov", "model", "train")
 UNLIMITED = "train.steps=10000000"
 """Time alone ends an adaptation."""
 
+GENTLY = 0.25
+"""Of the recipe's learning rate, where the settings name none: the weights are good already."""
+
 
 def adapt(
     path: str,
@@ -65,7 +68,8 @@ def adapt(
         Where it was stopped; the same call goes on.
     """
     learning = [text for text in settings if text.partition(".")[0].strip() in LEARNING]
-    start = open_model(model, [UNLIMITED, *learning])
+    rate = GENTLY * open_model(model).recipe.train.lr
+    start = open_model(model, [UNLIMITED, f"train.lr={rate!r}", *learning])
     if not MODEL_KINDS[start.recipe.model.kind].trains or start.weights is None:
         raise UsageError(f"--adapt: '{start.title}' is not trained; leave it out")
     if start.weights.suffix == ".pt":
