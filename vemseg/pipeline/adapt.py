@@ -6,13 +6,14 @@ The run lies beside the labels and is used again the next time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vemseg.errors import UsageError
 from vemseg.pipeline.common import Report, Stopped, log, open_model
 from vemseg.pipeline.outputs import beside
 from vemseg.pipeline.train import train
-from vemseg.recipe import MODEL_KINDS
+from vemseg.recipe import MODEL_KINDS, override
 from vemseg.run import Run
 
 ENDING = ".run"
@@ -68,8 +69,9 @@ def adapt(
         Where it was stopped; the same call goes on.
     """
     learning = [text for text in settings if text.partition(".")[0].strip() in LEARNING]
-    rate = GENTLY * open_model(model).recipe.train.lr
-    start = open_model(model, [UNLIMITED, f"train.lr={rate!r}", *learning])
+    start = open_model(model, [UNLIMITED])
+    gently = f"train.lr={GENTLY * start.recipe.train.lr!r}"
+    start = replace(start, recipe=override(start.recipe, [gently, *learning]))
     if not MODEL_KINDS[start.recipe.model.kind].trains or start.weights is None:
         raise UsageError(f"--adapt: '{start.title}' is not trained; leave it out")
     if start.weights.suffix == ".pt":
