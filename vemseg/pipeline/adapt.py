@@ -22,8 +22,9 @@ ENDING = ".run"
 LEARNING = ("volume", "fov", "model", "train")
 """Tables of settings that training depends on; the others may change from one segmentation to the next."""
 
-UNLIMITED = "train.steps=10000000"
-"""Time alone ends an adaptation."""
+ENOUGH = "train.steps=800"
+"""Where the settings name no other number, and unless the time ends before. On the development volume 600 steps
+gained .08 of Dice and 3,000 only .03: features that learn for longer tell regions apart instead of organelles."""
 
 GENTLY = 0.25
 """Of the recipe's learning rate, where the settings name none: the weights are good already."""
@@ -53,7 +54,7 @@ def adapt(
     out : Path
         The labels it is for; the run is ``<stem>.run`` beside them.
     seconds : float
-        Time for the training.
+        Time for the training, at most.
     model : str or None
         As in ``open_model``.
     settings : sequence of str
@@ -69,7 +70,7 @@ def adapt(
         Where it was stopped; the same call goes on.
     """
     learning = [text for text in settings if text.partition(".")[0].strip() in LEARNING]
-    start = open_model(model, [UNLIMITED])
+    start = open_model(model, [ENOUGH])
     gently = f"train.lr={GENTLY * start.recipe.train.lr!r}"
     start = replace(start, recipe=override(start.recipe, [gently, *learning]))
     if not MODEL_KINDS[start.recipe.model.kind].trains or start.weights is None:
