@@ -8,16 +8,18 @@ import pytest
 import torch
 
 from vemseg.cli import app
-from vemseg.errors import ResourceError
+from vemseg.clustering.scaling import scaling
+from vemseg.errors import ResourceError, UsageError
 from vemseg.geometry import Box
 from vemseg.models import build_encoder
+from vemseg.models.classical import ClassicalEncoder
 from vemseg.pipeline import features as holding
 from vemseg.pipeline import segment as segmenting
 from vemseg.pipeline.blocking import BLOCK_OVERHEAD, FILL, Budget, Cuts, Need, choose_blocks
 from vemseg.pipeline.memory import encoded_voxels
 from vemseg.pipeline.plan import plan
 from vemseg.pipeline.subject import open_subject
-from vemseg.recipe import UNetTable
+from vemseg.recipe import ClassicalTable, ClusterTable, UNetTable
 from vemseg.volume import open_volume
 
 HALO = 24
@@ -172,7 +174,7 @@ def subject(volume, *settings, crop=None):
 def test_a_plan_counts_what_is_there_and_writes_nothing(volume, monkeypatch):
     before = sorted(volume.parent.iterdir())
     found = plan(str(volume), settings=SETTINGS, threads=1)
-    assert found.shape == (40, 72, 80) and found.dim == 24
+    assert found.shape == (40, 72, 80) and found.dim == 36
     assert found.vectors >= np.prod(found.shape) / 8
     assert found.blocks.count == 1 and found.sampling == 0.0
     assert 0.0 < found.labelling < 60.0 and found.seconds == found.labelling
@@ -201,3 +203,48 @@ def test_the_command_prints_it(volume, tmp_path, capfd):
     for row in ("volume", "blocks", "memory", "disk", "training", "labelling", "time"):
         assert re.search(rf"^\s*{row}\s+\S", shown, re.MULTILINE), row
     assert "40 x 72 x 80" in shown and "10 min" in shown
+
+
+# Filters beside what was learned
+
+
+def test_filters_are_those_of_patch_means_in_any_window(volume):
+    both = subject(volume).vectors
+    alone = subject(volume, "embed.filters=[]").vectors
+    assert (both.dim, alone.dim) == (36, 24)
+    points = Box.whole(both.shape)
+    whole = both.values(points)
+    assert torch.equal(whole[..., :24], alone.values(points))
+    window = both.grid.volume.read_reflected(both._window(points))
+    x = torch.from_numpy(both.intensity.apply(window)).to(both.encoder.dtype).float()
+    means = torch.nn.functional.avg_pool3d(x[None, None], 2)
+    slow = ClassicalEncoder(ClassicalTable(sigmas=(0.75, 1.5, 3.0))).encode(means)[0]
+    skipped = [(a - b) // 2 for a, b in zip(first_voxels(both), both._window(points).start, strict=True)]
+    cut = tuple(slice(s, s + n) for s, n in zip(skipped, both.shape, strict=True))
+    torch.testing.assert_close(whole[..., 24:].float(), slow[cut], rtol=2e-3, atol=1e-4)
+    for part in points.split((9, 14, 40)):
+        assert torch.equal(both.values(part), whole[part.slices])
+
+
+def first_voxels(vectors):
+    halo = vectors.encoder.halo
+    return [int(axis.starts[0]) + h for axis, h in zip(vectors.layout.lattices, halo, strict=True)]
+
+
+def test_filters_need_windows(volume):
+    with pytest.raises(UsageError, match="whole windows only"):
+        open_subject(
+            str(volume), model="maester", clusters=None, settings=["embed.filters=[1.0]"],
+            voxel_size=None, crop=None, device="cpu",
+        )  # fmt: skip
+
+
+def test_the_others_are_only_brought_to_their_deviation():
+    rng = np.random.default_rng(0)
+    data = (rng.normal(size=(5000, 5)) @ rng.normal(size=(5, 5)) + 3).astype(np.float32)
+    table = ClusterTable(scale="whiten", whitened=3, others=0.5)
+    scaling(data, table).apply(data)
+    np.testing.assert_allclose(data.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(data[:, :3].T), np.eye(3), atol=1e-2)
+    np.testing.assert_allclose(data[:, 3:].std(axis=0), 0.5, atol=1e-2)
+    assert abs(np.corrcoef(data[:, 3:].T)[0, 1]) > 0.1

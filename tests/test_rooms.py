@@ -31,7 +31,7 @@ NEIGHBOURS = {("geometry", "errors"), ("blocks", "run"), ("__main__", "cli")}
 INSIDE_MODELS = {
     "layers": 0,
     **dict.fromkeys(["vit", "unet", "classical", "planes"], 1),
-    "mae": 2,
+    **dict.fromkeys(["mae", "filtered"], 2),
     **dict.fromkeys(["invariance", "distilled"], 3),
     "__init__": 4,
 }

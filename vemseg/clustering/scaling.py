@@ -3,7 +3,8 @@
     none         nothing
     standardise  each feature to variance 1
     whiten       all directions to variance 1: principal components of the standardised features, each divided
-                 by its deviation; a floor keeps directions of next to no variance, which hold noise, small
+                 by its deviation; a floor keeps directions of next to no variance, which hold noise, small.
+                 Where only the leading features are whitened, the others are brought to one deviation each
 
 The map is folded into the scores, so it costs nothing when they are computed.
 """
@@ -48,7 +49,7 @@ def scaling(data: NDArray[np.float32], settings: ClusterTable) -> Scaling | None
     ----------
     data : float32 (n, d)
     settings : ClusterTable
-        ``scale`` and ``floor``.
+        ``scale``, ``floor``, ``whitened``, ``others``.
     """
     if settings.scale == "none":
         return None
@@ -57,9 +58,10 @@ def scaling(data: NDArray[np.float32], settings: ClusterTable) -> Scaling | None
     inverse = 1 / np.where(deviation > 0, deviation, 1)
     if settings.scale == "standardise":
         return Scaling(mean, np.diag(inverse))
-    matrix = inverse[:, None] * _whitening(
-        _covariance(data, mean) * np.outer(inverse, inverse), settings.floor
-    )
+    n = settings.whitened or len(mean)
+    covariance = _covariance(data[:, :n], mean[:n]) * np.outer(inverse[:n], inverse[:n])
+    matrix = np.diag(inverse * settings.others)
+    matrix[:n, :n] = inverse[:n, None] * _whitening(covariance, settings.floor)
     return Scaling(mean, matrix)
 
 

@@ -4,6 +4,7 @@
     vit, unet, classical
                      encoders
     planes           an encoder of planes, across all three axes
+    filtered         filters beside an encoder
     mae, invariance, distilled
                      objectives: modules with ``fov``, ``encoder``, ``forward(images, generator)``,
                      ``after_step``
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.models.classical import ClassicalEncoder
 from vemseg.models.distilled import DenseTeacher, Distillation, PlaneTeacher
+from vemseg.models.filtered import Filtered
 from vemseg.models.invariance import Invariance
 from vemseg.models.layers import choose_attention, wants_bf16
 from vemseg.models.mae import MaskedAutoencoder
@@ -34,6 +36,7 @@ from vemseg.recipe import ClassicalTable, MaesterTable, Recipe, UNetTable
 from vemseg.run import Run, load_tensors, save_tensors
 
 __all__ = [
+    "Filtered",
     "ThreePlanes",
     "build_distillation",
     "build_encoder",

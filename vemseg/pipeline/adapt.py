@@ -23,8 +23,8 @@ LEARNING = ("volume", "fov", "model", "train")
 """Tables of settings that training depends on; the others may change from one segmentation to the next."""
 
 ENOUGH = "train.steps=800"
-"""Where the settings name no other number, and unless the time ends before. On the development volume 600 steps
-gained .08 of Dice and 3,000 only .03: features that learn for longer tell regions apart instead of organelles."""
+"""Unless the time ends before, or the settings name another number: features that learn for longer tell
+regions apart instead of organelles (``benchmarks/RESULTS.md``)."""
 
 GENTLY = 0.25
 """Of the recipe's learning rate, where the settings name none: the weights are good already."""

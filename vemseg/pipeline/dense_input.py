@@ -19,7 +19,7 @@ from vemseg.dense import (
 from vemseg.features import Features, HeldFeatures
 from vemseg.fov import FovStream, Source
 from vemseg.geometry import ZYX, is_anisotropic
-from vemseg.models import ThreePlanes, for_inference
+from vemseg.models import Filtered, ThreePlanes, for_inference
 from vemseg.models.layers import pick_device
 from vemseg.pipeline.common import Model, Report, intensity_of
 from vemseg.recipe import EmbedTable, FovTable
@@ -53,6 +53,8 @@ def lay_model(model: Model, volume: Volume, device: str) -> DenseEncoder:
     encoder = for_inference(encoder, target, model.recipe.train.precision)
     if three:
         encoder = ThreePlanes(encoder)
+    if table.filters:
+        encoder = Filtered(encoder, table.filters, grid.spacing)
     layout = lay_out(placements(encoder, table), grid)
     if grid.volume is not volume:
         factors = ", ".join(f"{factor:.3g}" for factor in grid.factors)

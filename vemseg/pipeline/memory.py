@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from vemseg.dense import DenseEncoder, StoredVectors
@@ -178,6 +179,12 @@ def _computing(dense: DenseEncoder, kept: float) -> tuple[int, tuple[Need, Need]
     Vectors come out of an encoder as its own type, are rounded to float16 and given to the head.
     """
     encoder, dim = dense.encoder, dense.dim
+    filters = getattr(encoder, "filters", None)
+    if filters is not None:
+        extra = Need((4.0 * filters.dim + 24.0) / math.prod(encoder.patch), point=2.0 * dim)
+        bare = replace(dense, encoder=encoder.encoder)
+        fixed, (first, second) = _computing(bare, kept)
+        return fixed, (first + extra, second + extra)
     inner: Any = getattr(encoder, "encoder", encoder)
     smoothing = 12.0 * dim if dense.smooth else 0.0
     if encoder.halo is None:

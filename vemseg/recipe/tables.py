@@ -137,6 +137,8 @@ class EmbedTable(Table):
     normalise : {"volume", "training"}
         Whose statistics batch normalisation takes (dense encoders): those of a sample of the volume, so that
         another contrast or stain shifts nothing, or those met in training.
+    filters : tuple of float
+        Scales, in lattice points, of filters on patch means, appended to the vectors of a dense encoder.
     batch : int
         Fields of view in one pass; 0 takes what suits the device.
     """
@@ -147,6 +149,7 @@ class EmbedTable(Table):
     planes: Literal["auto", "one", "three"] = "one"
     smooth: Annotated[float, Field(ge=0)] = 0.0
     normalise: Literal["volume", "training"] = "volume"
+    filters: tuple[Positive, ...] = ()
     batch: Natural = 0
 
 
@@ -170,6 +173,10 @@ class ClusterTable(Table):
     floor : float
         The least variance of a principal direction of standardised features, relative to the largest, that is
         brought to 1 when whitening; weaker directions hold noise and stay below.
+    whitened : int
+        Leading features that "whiten" whitens; the others are only brought to one deviation each. 0: all.
+    others : float
+        That deviation, which weighs them against the whitened ones, of deviation 1.
     parts : int
         Small clusters that "linkage" joins.
     linkage : {"ward", "overlap"}
@@ -190,6 +197,8 @@ class ClusterTable(Table):
     seed: Seed = 0
     scale: Literal["none", "standardise", "whiten"] = "none"
     floor: Share = 1e-3
+    whitened: Natural = 0
+    others: Positive = 1.0
     parts: Annotated[int, Field(ge=1, le=4096)] = 64
     linkage: Literal["ward", "overlap"] = "ward"
     components: Annotated[int, Field(ge=0, le=255)] = 0
