@@ -160,7 +160,7 @@ Adapt = Annotated[
     _model(
         "--adapt",
         metavar="TIME",
-        help="First train on this volume for that long, as 10min; kept beside the labels.",
+        help="First train on this volume, at most that long, as 10min; kept beside the labels.",
     ),
 ]
 MaxTime = Annotated[

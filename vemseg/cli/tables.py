@@ -129,13 +129,14 @@ def plan_table(plan: Plan, training: float | None) -> Table:
         "disk": f"about {byte_text(plan.disk)} of labels, at most {byte_text(math.prod(plan.shape))}",
     }
     if training:
-        rows["training"] = words(training)
+        rows["training"] = f"{words(training)} at most"
     if plan.sampling:
         rows["sampling"] = words(plan.sampling)
     rows["labelling"] = words(plan.labelling)
     cores = f"{plan.threads} thread{'' if plan.threads == 1 else 's'}"
     measured = f"measured with {cores}" if plan.device == "cpu" else f"measured on {plan.device}"
-    rows["time"] = f"{words(plan.seconds + (training or 0.0))}, {measured}"
+    most = " at most" if training else ""
+    rows["time"] = f"{words(plan.seconds + (training or 0.0))}{most}, {measured}"
     for name, text in rows.items():
         table.add_row(name, text)
     return table
