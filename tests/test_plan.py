@@ -173,14 +173,18 @@ def subject(volume, *settings, crop=None):
 
 def test_a_plan_counts_what_is_there_and_writes_nothing(volume, monkeypatch):
     before = sorted(volume.parent.iterdir())
-    found = plan(str(volume), settings=SETTINGS, threads=1)
+    found = plan(str(volume), volume.with_name("labels.tif"), settings=SETTINGS, threads=1)
     assert found.shape == (40, 72, 80) and found.dim == 36
     assert found.vectors >= np.prod(found.shape) / 8
     assert found.blocks.count == 1 and found.sampling == 0.0
     assert 0.0 < found.labelling < 60.0 and found.seconds == found.labelling
+    voxels = np.prod(found.shape)
+    assert voxels < found.disk < 1.2 * voxels
+    as_zarr = plan(str(volume), volume.with_name("labels.ome.zarr"), settings=SETTINGS, threads=1)
+    assert as_zarr.disk < 0.2 * voxels
     assert sorted(volume.parent.iterdir()) == before
     monkeypatch.setattr(holding, "HELD_SHARE", 0.0)
-    assert plan(str(volume), settings=SETTINGS, threads=1).sampling > 0.0
+    assert plan(str(volume), volume.with_name("labels.tif"), settings=SETTINGS, threads=1).sampling > 0.0
 
 
 @pytest.mark.parametrize(("planes", "sweeps"), [("one", (0,)), ("three", (0, 1, 2))])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from vemseg.cli import options, parsing, shell
 from vemseg.cli.segment import placement_settings
-from vemseg.resources import parse_bytes
 
 
 def embed(
@@ -28,7 +27,7 @@ def embed(
     Needed only to try several clusterings, or to cluster several volumes together; 'segment' works without.
     """
     settings = parsing.settings(set_, placement_settings(placement, kept, stride))
-    limit = None if max_memory is None else parse_bytes(max_memory)
+    limit = parsing.memory(max_memory)
     from vemseg.pipeline.features import embed as compute
 
     with shell.stoppable() as (report, stopped):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vemseg.errors import UsageError
 from vemseg.geometry import ZYX
+from vemseg.resources import parse_bytes
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 
@@ -16,6 +17,11 @@ TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 def settings(given: Sequence[str] | None, shortcuts: Mapping[str, object]) -> list[str]:
     """Lay the options that have a name of their own over ``--set``, as ``table.key=value``."""
     return [*(given or ()), *(f"{key}={value}" for key, value in shortcuts.items() if value is not None)]
+
+
+def memory(text: str | None) -> int | None:
+    """Read ``2GiB`` as bytes (see ``parse_bytes``); None where nothing is said."""
+    return None if text is None else parse_bytes(text)
 
 
 def duration(text: str) -> float:

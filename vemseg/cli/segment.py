@@ -6,7 +6,6 @@ from typing import Any
 
 from vemseg.cli import options, parsing, shell, tables
 from vemseg.errors import UsageError
-from vemseg.resources import parse_bytes
 
 
 def segment(
@@ -41,7 +40,7 @@ def segment(
     covering = placement_settings(placement, kept, stride)
     settings = parsing.settings(set_, {"cluster.k": k, "cluster.seed": seed, **covering})
     legend = parsing.names(names)
-    limit = None if max_memory is None else parse_bytes(max_memory)
+    labels_out = out or parsing.default_labels(volume)
     seconds = parsing.duration(adapt) if adapt else None
     common: dict[str, Any] = {
         "model": model,
@@ -50,19 +49,21 @@ def segment(
         "voxel_size": voxel_size,
         "crop": crop,
         "device": device,
-        "max_memory": limit,
+        "max_memory": parsing.memory(max_memory),
         "threads": threads,
     }
     if plan:
         from vemseg.pipeline.plan import plan as compute_plan
 
-        return shell.show(tables.plan_table(compute_plan(volume, **common), seconds), as_result=True)
+        return shell.show(
+            tables.plan_table(compute_plan(volume, labels_out, **common), seconds), as_result=True
+        )
     from vemseg.pipeline.segment import segment as compute
 
     with shell.stoppable() as (report, stopped):
         labels = compute(
             volume,
-            out or parsing.default_labels(volume),
+            labels_out,
             names=legend,
             adapt_seconds=seconds,
             overwrite=overwrite,

@@ -126,7 +126,7 @@ def plan_table(plan: Plan, training: float | None) -> Table:
         "vectors": f"{plan.vectors / 1e6:.3g} million of {plan.dim} numbers",
         "blocks": f"{plan.blocks.count} of {' x '.join(map(str, plan.blocks.shape))} voxels",
         "memory": f"{byte_text(plan.memory)} at most",
-        "disk": f"about {byte_text(plan.disk)} of labels, at most {byte_text(math.prod(plan.shape))}",
+        "disk": f"about {byte_text(plan.disk)} of labels",
     }
     if training:
         rows["training"] = f"{words(training)} at most"

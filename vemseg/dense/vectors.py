@@ -80,11 +80,6 @@ class DenseEncoder:
         """Number of lattice points along each axis."""
         return self.layout.shape
 
-    @property
-    def in_cubes(self) -> bool:
-        """Whether boxes should be near-cubes, because their context reaches across planes too."""
-        return self.encoder.halo is not None and self.encoder.halo[0] > 0
-
     def with_encoder(self, encoder: Any) -> DenseEncoder:
         """Return the same placement with another encoder of the same fields of view."""
         return dataclasses.replace(self, encoder=encoder)
@@ -249,7 +244,6 @@ class StoredVectors:
     """Vectors kept instead of computed; labels from them are those of the encoder that made them."""
 
     features: Features | HeldFeatures
-    in_cubes = False
 
     @property
     def dim(self) -> int:

@@ -108,8 +108,6 @@ class Blocks:
     count : int
     encoded : int
         Voxels of all windows together; where planes are looked at along several axes, their mean.
-    window : int
-        Voxels of the largest window.
     bytes : int
         Memory needed at most.
     """
@@ -117,7 +115,6 @@ class Blocks:
     shape: ZYX
     count: int
     encoded: int
-    window: int
     bytes: int
 
     def turned(self, axes: ZYX) -> Blocks:
@@ -209,7 +206,6 @@ def choose_blocks(
         (int(z.edge[i]), int(y.edge[j]), int(x.edge[k])),
         int(count[i, j, k]),
         int(encoded[i, j, k]),
-        int(window[i, j, k]),
         int(budgets[0].bytes(window, points, edge, pixels)[i, j, k]),
     )
 

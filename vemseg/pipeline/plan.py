@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vemseg.clustering import Clusterer
 from vemseg.dense import DenseEncoder, StoredVectors, block_input, block_labels, sample_cells
 from vemseg.geometry import ZYX, Box
 from vemseg.pipeline.blocking import Blocks
@@ -18,6 +19,7 @@ from vemseg.pipeline.features import fits_in_memory, held_bytes
 from vemseg.pipeline.memory import encoded_voxels, set_threads
 from vemseg.pipeline.subject import Subject, open_subject
 from vemseg.resources import memory_budget
+from vemseg.volume import check_output
 
 PROBE_SECONDS = 2.0
 """A probe that takes so long is believed."""
@@ -26,7 +28,7 @@ FIRST_PROBE: ZYX = (8, 32, 32)
 """Voxels of the first probe; each further one is twice as long along every axis."""
 
 COMPRESSED = 0.1
-"""Labels on disk, as a part of one byte per voxel; what phantoms and tissue came to is below."""
+"""Labels of a phantom as OME-Zarr, as a part of one byte per voxel; those of a TIFF are not compressed."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Plan:
     memory : int
         Bytes occupied at most.
     disk : int
-        Bytes of labels, about; they cannot be more than one byte per voxel.
+        Bytes of labels, about: blocks, and the TIFF that they become where that is wanted.
     sampling, labelling : float
         Seconds for the vectors that classes are fitted on, where they are computed apart; for the labels.
     device : str
@@ -77,6 +79,7 @@ class Plan:
 
 def plan(
     path: str,
+    out: Path,
     *,
     model: str | None = None,
     clusters: Path | None = None,
@@ -98,11 +101,14 @@ def plan(
         Where ``max_memory`` is not enough.
     """
     cores = set_threads(threads)
+    check_output(out, overwrite=True)
     where: dict[str, Any] = {"voxel_size": voxel_size, "crop": crop, "device": device}
     subject = open_subject(path, model=model, clusters=clusters, settings=settings, **where)
     vectors, table = subject.vectors, subject.recipe.cluster
-    blocks = subject.blocks(table.k, max_memory)
-    each = _seconds_per_voxel(subject, table.k, blocks)
+    k = table.k if clusters is None else Clusterer.load(clusters).k
+    blocks = subject.blocks(k, max_memory)
+    each = _seconds_per_voxel(subject, k, blocks)
+    voxels = math.prod(subject.volume.shape)
     sampling, memory = 0.0, blocks.bytes
     if isinstance(vectors, DenseEncoder) and clusters is None:
         if fits_in_memory(vectors, max_memory):
@@ -118,7 +124,7 @@ def plan(
         vectors.dim,
         blocks,
         memory,
-        int(COMPRESSED * math.prod(subject.volume.shape)),
+        int(COMPRESSED * voxels) + (0 if out.suffix == ".zarr" else voxels),
         sampling,
         each * blocks.encoded,
         "cpu" if isinstance(vectors, StoredVectors) else str(vectors.device),
@@ -152,8 +158,6 @@ def _middle(shape: ZYX, edges: ZYX) -> Box:
 
 def _any_head(dim: int, k: int) -> Any:
     """Return the scores of some classes: all cost alike."""
-    from vemseg.clustering import Clusterer
-
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(dim, k)).astype(np.float32)
     return Clusterer(weight, np.zeros(k, np.float32), {}).scores
