@@ -4,8 +4,12 @@ It knows no method by name. An objective is a module with
 
 - ``forward(images, generator) -> {"loss": ..., other named scalars}``,
 - ``encoder``, the part that is kept,
-- ``after_step(step)``, for what moves outside the optimiser,
-- optionally ``preview(images, generator)``, for reconstruction pictures.
+- ``after_step(fraction, generator)``, for what moves outside the optimiser: the part of the run that is done,
+  and the step's random numbers,
+- optionally ``preview(images, generator)``, for reconstruction pictures, and ``charts``, scalars to be drawn
+  together: ``{name of the picture: (scalar, ...)}``.
+
+What an objective holds besides its trained parameters (buffers, a teacher's parameters) is saved with them.
 
 Everything random about step ``t`` follows from (seed, t), so a checkpoint needs no generator state and a
 resumed run repeats an uninterrupted one exactly.
@@ -14,8 +18,9 @@ resumed run repeats an uninterrupted one exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,7 +49,7 @@ class Objective(Protocol):
     def __call__(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and other named scalars of a batch (b, 1, z, y, x)."""
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, fraction: float, generator: torch.Generator) -> None:
         """Update what the optimiser does not."""
 
 
@@ -75,7 +80,7 @@ class Progress:
 
 
 class MasterAdamW:
-    """AdamW that keeps float32 masters of parameters that are held in a shorter type.
+    """AdamW that keeps float32 masters of parameters that are held in a shorter type; others are their own.
 
     Weights in bfloat16 make every product of a step fast; updates as small as a learning rate of 1e-4 makes
     them would vanish in its 8 bits, so they are added up in float32.
@@ -93,7 +98,7 @@ class MasterAdamW:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters: list[Tensor] = [p for _, p in named]
-        self.masters = [p.detach().float().clone() for p in self.parameters]
+        self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         self.adamw = torch.optim.AdamW(
             self.masters, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
@@ -102,12 +107,15 @@ class MasterAdamW:
         """Apply the gradients of the parameters and clear them."""
         for group in self.adamw.param_groups:
             group["lr"] = lr
-        for master, parameter in zip(self.masters, self.parameters, strict=True):
+        short = [pair for pair in zip(self.masters, self.parameters, strict=True) if pair[0] is not pair[1]]
+        for master, parameter in short:
             master.grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
         self.adamw.step()
-        with torch.no_grad():
-            torch._foreach_copy_(self.parameters, self.masters)
+        self.adamw.zero_grad()
+        if short:
+            with torch.no_grad():
+                torch._foreach_copy_([parameter for _, parameter in short], [master for master, _ in short])
 
     def state(self) -> dict[str, Tensor]:
         """Return masters and moments by name, float32."""
@@ -214,6 +222,8 @@ class Trainer:
                 self._scalars, last = {}, (self.step, self.elapsed)
             if self.step % self.settings.picture_every == 0:
                 self.draw()
+            if self.settings.snapshot_every and self.step % self.settings.snapshot_every == 0:
+                self._save_encoder(self.run.snapshot(self.step))
             if time.monotonic() - saved > self.settings.checkpoint_minutes * 60:
                 self.save()
                 saved = time.monotonic()
@@ -224,10 +234,11 @@ class Trainer:
         """Set the rate, draw, compute, update; return the scalars without waiting for the device."""
         lr = learning_rate(self.settings, self.fraction)
         images = self.stream.batch(self.step, self.settings.batch)
-        scalars = self.objective(images, step_generator(self.settings.seed, self.step))
+        generator = step_generator(self.settings.seed, self.step)
+        scalars = self.objective(images, generator)
         scalars["loss"].backward()
         self.optimiser.step(lr)
-        self.objective.after_step(self.step)
+        self.objective.after_step(self.fraction, generator)
         self.step += 1
         return {name: value.detach().float() for name, value in scalars.items()}
 
@@ -259,35 +270,53 @@ class Trainer:
     def save(self) -> None:
         """Write the state for an exact resume, and the encoder as it is now."""
         self._refuse_divergence([*self._scalars.get("loss", ()), *self.optimiser.state().values()])
-        buffers = {f"buffer.{name}": value for name, value in self.objective.named_buffers()}
-        tensors = {name: _to_numpy(value) for name, value in (self.optimiser.state() | buffers).items()}
+        held = {f"buffer.{name}": value for name, value in self._held()}
+        tensors = {name: _to_numpy(value) for name, value in (self.optimiser.state() | held).items()}
         scalars = {name: [float(x) for x in values] for name, values in self._scalars.items()}
         progress = {"step": self.step, "seconds": self.elapsed, "scalars": scalars}
         save_tensors(self.run.checkpoint, tensors, progress)
-        save_encoder(self.run, self.objective.encoder, {"step": self.step})
+        self._save_encoder(self.run.model)
+
+    def _save_encoder(self, path: Path) -> None:
+        save_encoder(path, self.objective, {"step": self.step})
+
+    def _held(self) -> Iterator[tuple[str, Tensor]]:
+        """Return what the objective holds besides what is optimised, by name."""
+        yield from self.objective.named_buffers()
+        yield from ((name, p) for name, p in self.objective.named_parameters() if not p.requires_grad)
 
     def draw(self) -> None:
-        """Draw the loss curve and, where the objective can, reconstructions of this step's samples."""
+        """Draw the loss curve, what else the objective charts, and reconstructions of this step's samples."""
         metrics = self.run.read_metrics()
         if metrics:
             steps, losses, lr = (np.array([m[key] for m in metrics]) for key in ("step", "loss", "lr"))
             drawing.save(drawing.curve(steps, losses, SMOOTHING, lr), self.run.path / "curve.png")
-        if hasattr(self.objective, "preview"):
-            images = self.stream.batch(self.step, self.settings.batch)[:PREVIEWS]
-            self.objective.eval()
-            shown = self.objective.preview(images, step_generator(self.settings.seed, self.step))
-            self.objective.train()
+            for name, scalars in getattr(self.objective, "charts", {}).items():
+                lines = {scalar: np.array([m[scalar] for m in metrics]) for scalar in scalars}
+                figure = drawing.curve(steps, lines, 0.0, label=name)
+                drawing.save(figure, self.run.path / f"chart-{name}.png")
+        if shown := self._preview():
             seen, masked, made = (_to_numpy(p) for p in (shown.images, shown.masked, shown.predictions))
             figure = drawing.reconstructions(seen, masked, made)
             drawing.save(figure, self.run.path / f"reconstruction-{self.step:07d}.png")
+
+    def _preview(self) -> Any:
+        """Return the reconstructions of some of this step's samples, None where there are none."""
+        if not hasattr(self.objective, "preview"):
+            return None
+        images = self.stream.batch(self.step, self.settings.batch)[:PREVIEWS]
+        self.objective.eval()
+        shown = self.objective.preview(images, step_generator(self.settings.seed, self.step))
+        self.objective.train()
+        return shown
 
     def _resume(self) -> None:
         arrays, state = load_tensors(self.run.checkpoint)
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
         self.optimiser.load(tensors)
         with torch.no_grad():
-            for name, buffer in self.objective.named_buffers():
-                buffer.copy_(tensors[f"buffer.{name}"])
+            for name, value in self._held():
+                value.copy_(tensors[f"buffer.{name}"])
         self.step, self.elapsed = int(state["step"]), float(state["seconds"])
         device = self.stream.device
         self._scalars = {

@@ -81,8 +81,9 @@ def curve(
     losses: NDArray[Any] | Mapping[str, NDArray[Any]],
     smoothing: float = 0.95,
     lr: NDArray[Any] | None = None,
+    label: str = "loss",
 ) -> Figure:
-    """Draw losses over training steps, each as it was and smoothed, and the learning rate.
+    """Draw losses, or other numbers, over training steps, each as it was and smoothed; the learning rate.
 
     Parameters
     ----------
@@ -93,10 +94,12 @@ def curve(
         Weight of the past in an exponential moving average that starts unbiased; 0 draws the losses alone.
     lr : array, (n,), optional
         Learning rate, drawn against an axis of its own on the right.
+    label : str
+        What the numbers are.
     """
-    figure, axes = _plot_axes("training step", "loss")
+    figure, axes = _plot_axes("training step", label)
     _log_scale_where_it_pays(axes, losses)
-    named = losses if isinstance(losses, Mapping) else {"loss": losses}
+    named = losses if isinstance(losses, Mapping) else {label: losses}
     handles = []
     for (name, values), colour in zip(named.items(), _line_colours(len(named)), strict=True):
         smooth = moving_average(np.asarray(values, dtype=np.float64), smoothing)

@@ -5,9 +5,10 @@
                      encoders
     planes           an encoder of planes, across all three axes
     filtered         filters beside an encoder
-    mae, invariance, distilled
+    mae, self_distilled, his4mae, sdae, invariance, distilled
                      objectives: modules with ``fov``, ``encoder``, ``forward(images, generator)``,
                      ``after_step``
+    codebook         vectors that tokens are replaced by
     here             kind -> builder; weights in and out
 
 An encoder has ``fov``, ``patch``, ``dim``, ``halo`` and ``encode((b, 1, z, y, x) in [0, 1], kept) ->
@@ -19,21 +20,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.models.classical import ClassicalEncoder
+from vemseg.models.codebook import Codebook
 from vemseg.models.distilled import DenseTeacher, Distillation, PlaneTeacher
 from vemseg.models.filtered import Filtered
+from vemseg.models.his4mae import His4mae
 from vemseg.models.invariance import Invariance
 from vemseg.models.layers import choose_attention, wants_bf16
 from vemseg.models.mae import MaskedAutoencoder
 from vemseg.models.planes import ThreePlanes
+from vemseg.models.sdae import Sdae
 from vemseg.models.unet import UNetEncoder
 from vemseg.models.vit import ViTEncoder
-from vemseg.recipe import ClassicalTable, MaesterTable, Recipe, UNetTable
-from vemseg.run import Run, load_tensors, save_tensors
+from vemseg.recipe import ClassicalTable, MaesterTable, Recipe, UNetTable, ViTTable
+from vemseg.run import load_tensors, save_tensors
 
 __all__ = [
     "Filtered",
@@ -44,6 +50,7 @@ __all__ = [
     "differing_encoder",
     "for_inference",
     "import_maester",
+    "load_codes",
     "load_encoder",
     "save_encoder",
 ]
@@ -60,11 +67,23 @@ REFERENCE_DECODER = {
 }
 """Names of the decoder's parts in the reference code of MAESTER, and here."""
 
-ENCODER_SETTINGS = {
-    "maester": ("fov", "patch", "dim", "depth", "heads", "mlp_ratio", "pos_weight"),
-    "unet": ("slices", "widths", "layers", "dim"),
+OBJECTIVES: dict[str, type[Any]] = {
+    "maester": MaskedAutoencoder,
+    "his4mae": His4mae,
+    "sdae": Sdae,
+    "unet": Invariance,
 }
-"""Settings that a trained encoder's weights are bound to; the others are the objective's."""
+"""What training minimises, by kind of model."""
+
+ENCODER_SETTINGS: dict[type[Any], tuple[str, ...]] = {
+    ViTTable: ("fov", "patch", "dim", "depth", "heads", "mlp_ratio", "pos_weight"),
+    UNetTable: ("slices", "widths", "layers", "dim"),
+}
+"""Settings that the weights of a trained encoder are bound to, by the table that has them; the others are the
+objective's."""
+
+CODES = "codebook.codes"
+"""Beside the encoder's weights, of a model that learns a codebook."""
 
 
 def build_encoder(model: Any, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
@@ -72,14 +91,14 @@ def build_encoder(model: Any, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
 
     Parameters
     ----------
-    model : MaesterTable or ClassicalTable
+    model : ViTTable, UNetTable or ClassicalTable
         The settings.
     spacing : (float, float, float)
         Edges of the working voxels in units of the shortest; only 3-D encoders ask for it.
     """
     if isinstance(model, ClassicalTable):
         return ClassicalEncoder(model, spacing)
-    if isinstance(model, MaesterTable):
+    if isinstance(model, ViTTable):
         return ViTEncoder(model)
     if isinstance(model, UNetTable):
         return UNetEncoder(model, spacing)
@@ -88,18 +107,19 @@ def build_encoder(model: Any, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
 
 def build_objective(model: Any, seed: int) -> nn.Module:
     """Return the module that training minimises for a recipe's ``[model]`` table, initialised by a seed."""
+    if model.kind not in OBJECTIVES:
+        raise UsageError(f"model.kind '{model.kind}' needs no training: use it with 'segment' right away")
     torch.manual_seed(seed)
-    if isinstance(model, MaesterTable):
-        return MaskedAutoencoder(model)
-    if isinstance(model, UNetTable):
-        return Invariance(model)
-    raise UsageError(f"model.kind '{model.kind}' needs no training: use it with 'segment' right away")
+    made: nn.Module = OBJECTIVES[model.kind](model)
+    return made
 
 
 def differing_encoder(model: Any, other: Any) -> list[str]:
     """Return the settings, such as ``model.dim``, that keep one's weights from being the other's encoder."""
-    keys = ("kind",) if model.kind != other.kind else ENCODER_SETTINGS.get(model.kind, ())
-    return [f"model.{key}" for key in keys if getattr(model, key) != getattr(other, key)]
+    for table, keys in ENCODER_SETTINGS.items():
+        if isinstance(model, table) and isinstance(other, table):
+            return [f"model.{key}" for key in keys if getattr(model, key) != getattr(other, key)]
+    return [] if model.kind == other.kind else ["model.kind"]
 
 
 def build_distillation(model: Any, seed: int, teacher: Any, stride: int) -> nn.Module:
@@ -120,10 +140,20 @@ def build_distillation(model: Any, seed: int, teacher: Any, stride: int) -> nn.M
     return Distillation(model, DenseTeacher(teacher) if dense else PlaneTeacher(teacher, stride))
 
 
-def save_encoder(run: Run, encoder: nn.Module, metadata: dict[str, Any]) -> None:
-    """Write an encoder's weights into its run, float32 (what is half precision there stays so)."""
-    arrays = {name: value.detach().float().cpu().numpy() for name, value in encoder.state_dict().items()}
-    save_tensors(run.model, arrays, metadata)
+def save_encoder(path: Path, objective: Any, metadata: dict[str, Any]) -> None:
+    """Write the weights of an objective's encoder, and its codebook where it has one, float32."""
+    tensors = dict(objective.encoder.state_dict())
+    if isinstance(codebook := getattr(objective, "codebook", None), Codebook):
+        tensors[CODES] = codebook.codes
+    arrays = {name: value.detach().float().cpu().numpy() for name, value in tensors.items()}
+    save_tensors(path, arrays, metadata)
+
+
+def load_codes(weights: Path | None) -> NDArray[np.float32] | None:
+    """Return the codebook (codes, dim) beside an encoder's weights; None where there is none."""
+    if weights is None or weights.suffix == ".pt" or not weights.is_file():
+        return None
+    return load_tensors(weights)[0].get(CODES)
 
 
 def load_encoder(recipe: Recipe, weights: Path | None, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
@@ -152,6 +182,7 @@ def load_encoder(recipe: Recipe, weights: Path | None, spacing: Spacing = (1.0, 
     if not weights.is_file():
         raise MissingError(f"no weights at {weights}: train the run to its first checkpoint")
     arrays, _ = load_tensors(weights)
+    arrays.pop(CODES, None)
     _load_state(encoder, {name: torch.from_numpy(value).float() for name, value in arrays.items()}, weights)
     return encoder
 

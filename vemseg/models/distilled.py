@@ -12,7 +12,6 @@ A teacher that looks across slices is shown these as the student sees them, one 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from vemseg.errors import UsageError
+from vemseg.models.layers import KeepsExact
 from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.recipe import UNetTable
 from vemseg.tiling import Placement
@@ -138,7 +138,7 @@ class DenseTeacher:
         return Targets(vectors, (first, first), self.patch)
 
 
-class ScaledHead(nn.Conv2d):
+class ScaledHead(KeepsExact, nn.Conv2d):
     """The student's last layer: as optimised it gives standardised vectors, as saved those of the teacher.
 
     Attributes
@@ -148,6 +148,8 @@ class ScaledHead(nn.Conv2d):
     known : Tensor bool
         Whether these are known yet.
     """
+
+    exact = ("mean", "spread")
 
     mean: Tensor
     spread: Tensor
@@ -174,12 +176,6 @@ class ScaledHead(nn.Conv2d):
     def restored(self, vectors: Tensor) -> Tensor:
         """Bring standardised vectors (..., d) to the teacher's units."""
         return vectors * self.spread + self.mean
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ScaledHead:
-        exact = self.mean, self.spread
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.mean, self.spread = (buffer.to(self.mean.device) for buffer in exact)  # never in a shorter type
-        return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         assert self.bias is not None
@@ -255,7 +251,7 @@ class Distillation(nn.Module):
         ours = self._head(trunk[:, :, kept[0], kept[1]]).permute(0, 2, 3, 1)
         return self._head.standardised(theirs), ours.float()
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, fraction: float, generator: torch.Generator) -> None:
         """Nothing moves outside the optimiser."""
 
 

@@ -146,7 +146,7 @@ class Invariance(nn.Module):
         pixels = nn.functional.pixel_shuffle(made, PATCH)[:, 0]
         return Preview(middle, middle.masked_fill(hidden, torch.nan), torch.where(hidden, pixels, middle))
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, fraction: float, generator: torch.Generator) -> None:
         """Nothing moves outside the optimiser."""
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -99,6 +100,26 @@ def random_order(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
 def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """Gather tokens (b, n, d) at indices (b, v): (b, v, d)."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+class KeepsExact(nn.Module):
+    """A module some of whose numbers stay as exact as they are when it is brought to a shorter type.
+
+    Attributes
+    ----------
+    exact : tuple of str
+        Names of these parameters and buffers.
+    """
+
+    exact: ClassVar[tuple[str, ...]] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        kept = {name: getattr(self, name).data for name in self.exact}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, value in kept.items():
+            moved = getattr(self, name)
+            moved.data = value.to(moved.device)
+        return self
 
 
 def xavier_linear(module: nn.Module) -> None:

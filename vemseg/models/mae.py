@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from vemseg.models.layers import (
     xavier_linear,
 )
 from vemseg.models.vit import LayerNorm, ViTEncoder, transformer
-from vemseg.recipe import MaesterTable
+from vemseg.recipe import ViTTable
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,41 @@ class Preview:
     predictions: Tensor
 
 
-class Decoder(nn.Module):
-    """A light transformer that predicts the pixels of every patch from the visible tokens."""
+class Masking(NamedTuple):
+    """What is hidden of each field of view: see :func:`vemseg.models.layers.random_order`.
 
-    def __init__(self, settings: MaesterTable) -> None:
+    Attributes
+    ----------
+    visible : Tensor int64 (b, v)
+        Patches that stay visible, in shuffled order.
+    restore : Tensor int64 (b, n)
+        Place of each patch in the shuffled order, visible ones first.
+    mask : Tensor float32 (b, n)
+        1 where a patch is masked.
+    """
+
+    visible: Tensor
+    restore: Tensor
+    mask: Tensor
+
+    @property
+    def hidden(self) -> Tensor:
+        """Masked patches, in shuffled order: int64 (b, n - v)."""
+        return self.restore.argsort(dim=1)[:, self.visible.shape[1] :]
+
+
+class Decoder(nn.Module):
+    """A light transformer that predicts something of every patch from the visible tokens.
+
+    Parameters
+    ----------
+    settings : ViTTable
+        Sizes.
+    length : int
+        Numbers to predict for a patch.
+    """
+
+    def __init__(self, settings: ViTTable, length: int) -> None:
         super().__init__()
         dim, side = settings.decoder_dim, settings.fov // settings.patch
         self.embed = nn.Linear(settings.dim, dim)
@@ -46,12 +78,12 @@ class Decoder(nn.Module):
         self.register_buffer("pos_embed", sincos_positions(dim, side))
         self.blocks = transformer(dim, settings.decoder_depth, settings.decoder_heads, settings.mlp_ratio)
         self.norm = LayerNorm(dim)
-        self.pred = nn.Linear(dim, settings.patch**2)
+        self.pred = nn.Linear(dim, length)
         self.apply(xavier_linear)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, latent: Tensor, restore: Tensor) -> Tensor:
-        """Predict pixels.
+        """Predict.
 
         Parameters
         ----------
@@ -62,7 +94,7 @@ class Decoder(nn.Module):
 
         Returns
         -------
-        Tensor (b, n, patch * patch)
+        Tensor (b, n, length)
         """
         tokens = self.embed(latent)
         b, seen = tokens.shape[0], tokens.shape[1] - 1
@@ -71,66 +103,69 @@ class Decoder(nn.Module):
         tokens = torch.cat([tokens[:, :1], grid], dim=1) + self.pos_embed
         for block in self.blocks:
             tokens = block(tokens)
-        pixels: Tensor = self.pred(self.norm(tokens))
-        return pixels[:, 1:]
+        predicted: Tensor = self.pred(self.norm(tokens))
+        return predicted[:, 1:]
 
 
 class MaskedAutoencoder(nn.Module):
-    """Objective: mean squared error over the pixels of masked patches, without pixel normalisation."""
+    """Objective: mean squared error over the pixels of masked patches, without pixel normalisation.
 
-    def __init__(self, settings: MaesterTable) -> None:
+    Parameters
+    ----------
+    settings : ViTTable
+        Sizes and mask ratio.
+    drop_path : float
+        Of the encoder.
+    """
+
+    def __init__(self, settings: ViTTable, drop_path: float = 0.0) -> None:
         super().__init__()
         self.fov = (1, settings.fov, settings.fov)
         self.patch = settings.patch
         self.mask_ratio = settings.mask_ratio
-        self.encoder = ViTEncoder(settings)
-        self.decoder = Decoder(settings)
+        self.encoder = ViTEncoder(settings, drop_path)
+        self.decoder = Decoder(settings, settings.patch**2)
 
-    def reconstruct(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask, encode and decode images.
+    def hide(self, images: Tensor, generator: torch.Generator) -> Masking:
+        """Choose what is hidden of images (b, 1, F, F)."""
+        noise = torch.rand(len(images), self.encoder.side**2, generator=generator)
+        return Masking(*random_order(noise.to(images.device), self.mask_ratio))
 
-        Parameters
-        ----------
-        images : Tensor (b, 1, F, F)
-            Intensities in [0, 1].
-        noise : Tensor (b, n)
-            Uniform noise whose order decides what is masked.
+    def reconstruct(self, images: Tensor, masking: Masking) -> Tensor:
+        """Encode what is visible of images (b, 1, F, F); return pixels float32 (b, n, patch * patch)."""
+        return self.pixels(self.encoder.latent(images, masking.visible), masking)
 
-        Returns
-        -------
-        pixels : Tensor float32 (b, n, patch * patch)
-            Predicted pixels of all patches.
-        mask : Tensor float32 (b, n)
-            1 where a patch was masked.
-        """
-        visible, restore, mask = random_order(noise, self.mask_ratio)
-        pixels = self.decoder(self.encoder.latent(images, visible), restore)
-        return pixels.float(), mask
+    def pixels(self, latent: Tensor, masking: Masking) -> Tensor:
+        """Return the pixels of all patches, float32 (b, n, patch * patch), from latents (b, 1 + v, dim)."""
+        predicted: Tensor = self.decoder(latent, masking.restore)
+        return predicted.float()
+
+    def pixel_error(self, images: Tensor, pixels: Tensor, where: Tensor) -> Tensor:
+        """Return the mean squared error of pixels over the patches that ``where`` (b, n) weighs."""
+        error = (pixels - patchify(images[:, 0], self.patch).float()).square().mean(dim=-1)
+        return (error * where).sum() / where.sum()
 
     def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` for a batch of fields of view, float32 (b, 1, 1, F, F) in [0, 1]."""
         images = images[:, :, 0]
-        pixels, mask = self.reconstruct(images, self._noise(images, generator))
-        error = (pixels - patchify(images[:, 0], self.patch).float()).square().mean(dim=-1)
-        return {"loss": (error * mask).sum() / mask.sum()}
+        masking = self.hide(images, generator)
+        return {"loss": self.pixel_error(images, self.reconstruct(images, masking), masking.mask)}
 
     @torch.no_grad()
-    def preview(self, images: Tensor, generator: torch.Generator) -> Preview:
+    def preview(self, images: Tensor, generator: torch.Generator) -> Preview | None:
         """Return masked inputs and reconstructions of fields of view (b, 1, 1, F, F).
 
         Visible patches are shown as they are, since the loss never asks for them.
         """
         images = images[:, :, 0]
-        pixels, mask = self.reconstruct(images, self._noise(images, generator))
+        masking = self.hide(images, generator)
+        pixels = self.reconstruct(images, masking)
         patches = patchify(images[:, 0], self.patch).float()
-        hidden = mask.bool().unsqueeze(-1)
+        hidden = masking.mask.bool().unsqueeze(-1)
         side = self.encoder.side
         masked = unpatchify(patches.masked_fill(hidden, torch.nan), self.patch, side)
         predicted = unpatchify(torch.where(hidden, pixels, patches), self.patch, side)
         return Preview(images[:, 0].float(), masked, predicted)
 
-    def _noise(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.rand(len(images), self.encoder.side**2, generator=generator).to(images.device)
-
-    def after_step(self, step: int) -> None:
+    def after_step(self, fraction: float, generator: torch.Generator) -> None:
         """Nothing moves outside the optimiser."""

@@ -12,15 +12,20 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from vemseg.geometry import ZYX
 from vemseg.models.layers import sincos_positions, take_tokens, xavier_linear
-from vemseg.recipe import MaesterTable
+from vemseg.recipe import ViTTable
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
-def transformer(dim: int, depth: int, heads: int, mlp_ratio: float) -> nn.ModuleList:
-    """Return pre-norm blocks without dropout, layer scale or stochastic depth."""
+def transformer(dim: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
+    """Return pre-norm blocks without dropout or layer scale.
+
+    ``drop_path`` is the share of samples that skip the last block in training (stochastic depth; torch's own
+    random numbers decide); it rises linearly from 0 at the first.
+    """
     return nn.ModuleList(
-        Block(dim, heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)
+        Block(dim, heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm, drop_path=skipped)
+        for skipped in torch.linspace(0, drop_path, depth).tolist()
     )
 
 
@@ -44,7 +49,7 @@ class ViTEncoder(nn.Module):
     halo: ZYX | None = None
     align: ZYX | None = None
 
-    def __init__(self, settings: MaesterTable) -> None:
+    def __init__(self, settings: ViTTable, drop_path: float = 0.0) -> None:
         super().__init__()
         self.fov: ZYX = (1, settings.fov, settings.fov)
         self.patch: ZYX = (1, settings.patch, settings.patch)
@@ -55,7 +60,7 @@ class ViTEncoder(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, settings.dim))
         self.pos_embed: Tensor
         self.register_buffer("pos_embed", sincos_positions(settings.dim, self.side))
-        self.blocks = transformer(settings.dim, settings.depth, settings.heads, settings.mlp_ratio)
+        self.blocks = transformer(settings.dim, settings.depth, settings.heads, settings.mlp_ratio, drop_path)
         self.norm = LayerNorm(settings.dim)
         self.apply(xavier_linear)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(settings.dim, -1))

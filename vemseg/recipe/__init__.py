@@ -6,7 +6,17 @@ a recipe may extend one other, and single keys are set with ``table.key=value``.
 """
 
 from vemseg.recipe.loading import DEFAULT_RECIPE, load_recipe, override, parse_recipe, shipped
-from vemseg.recipe.models import MODEL_KINDS, ClassicalTable, MaesterTable, ModelTable, UNetTable
+from vemseg.recipe.models import (
+    MODEL_KINDS,
+    ClassicalTable,
+    His4maeTable,
+    MaesterTable,
+    ModelTable,
+    SdaeTable,
+    SelfDistilledTable,
+    UNetTable,
+    ViTTable,
+)
 from vemseg.recipe.tables import (
     ClusterTable,
     EmbedTable,
@@ -26,11 +36,15 @@ __all__ = [
     "EmbedTable",
     "EvaluateTable",
     "FovTable",
+    "His4maeTable",
     "MaesterTable",
     "ModelTable",
     "Recipe",
+    "SdaeTable",
+    "SelfDistilledTable",
     "TrainTable",
     "UNetTable",
+    "ViTTable",
     "VolumeTable",
     "diff",
     "load_recipe",

@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vemseg.recipe.base import Count, Natural, Positive, Table, multiple, require
+from vemseg.recipe.base import Count, Natural, Positive, Share, Table, UpToOne, multiple, require
 
 
-class MaesterTable(Table):
-    """A masked autoencoder of small patches (MAESTER); widths, depths and sizes as in its Table 1.
+class ViTTable(Table):
+    """A transformer of small patches that learns from masked ones; the sizes are those of MAESTER's Table 1.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class MaesterTable(Table):
     trains: ClassVar[bool] = True
     scale: ClassVar[str] = "none"
 
-    kind: Literal["maester"] = "maester"
+    kind: str
     fov: Count = 80
     patch: Count = 5
     dim: Count = 192
@@ -64,6 +64,88 @@ class MaesterTable(Table):
             0 < visible < self.grid**2,
             f"model.mask_ratio {self.mask_ratio} leaves {visible} of {self.grid**2} patches visible",
         )
+        return self
+
+
+class MaesterTable(ViTTable):
+    """A masked autoencoder (MAESTER): :class:`ViTTable` says it all."""
+
+    kind: Literal["maester"] = "maester"
+
+
+class SelfDistilledTable(ViTTable):
+    """What masked autoencoders share whose encoder also learns from its own running mean, the teacher.
+
+    Attributes
+    ----------
+    ema : {"step", "epoch"}
+        When the mean is taken forward.
+    momentum : (float, float)
+        Weight of its past, at the start and at the end of the training; half a cosine leads from one to the
+        other.
+    epoch : int
+        Samples of an epoch.
+    """
+
+    ema: Literal["step", "epoch"] = "step"
+    momentum: tuple[UpToOne, UpToOne] = (0.996, 1.0)
+    epoch: Count = 20_000
+
+
+class His4maeTable(SelfDistilledTable):
+    """HiS4MAE: a codebook between teacher and student.
+
+    Attributes
+    ----------
+    codes : int
+        Vectors of the codebook.
+    codebook, student : float
+        Weights of what draws the codes to the teacher's tokens (alpha) and the student's to the codes (beta).
+    pull : float
+        Share of a code in use that an isolated one takes on at the end of an epoch (gamma).
+    isolated : float
+        Codes count as isolated up to this share of the mean usage; 0: those that no token was nearest to.
+    teacher_sees : {"whole", "visible"}
+        The whole field of view, or only what the student sees of it.
+    loss_on : {"masked", "all"}
+        Patches whose pixels count.
+    """
+
+    kind: Literal["his4mae"] = "his4mae"
+    codes: Annotated[int, Field(ge=2, le=65_536)] = 512
+    codebook: Annotated[float, Field(ge=0)] = 1e-3
+    student: Annotated[float, Field(ge=0)] = 2.5e-4
+    pull: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    isolated: Share = 0.0
+    teacher_sees: Literal["whole", "visible"] = "whole"
+    loss_on: Literal["masked", "all"] = "masked"
+
+
+class SdaeTable(SelfDistilledTable):
+    """SdAE, and SdAE-recon: a decoder predicts what the teacher makes of the masked patches.
+
+    Attributes
+    ----------
+    folds : int
+        Parts that the masked patches are divided into; the teacher sees one part at a time.
+    pixels : float
+        Weight of a second decoder's loss, that of the masked pixels; 0 leaves it out (plain SdAE).
+    drop_path : float
+        Share of the samples that skip the student's last block; it rises from 0 over the depth.
+    """
+
+    kind: Literal["sdae"] = "sdae"
+    ema: Literal["step", "epoch"] = "epoch"
+    momentum: tuple[UpToOne, UpToOne] = (0.96, 0.99)
+    folds: Count = 3
+    pixels: Annotated[float, Field(ge=0)] = 1.0
+    drop_path: Share = 0.25
+
+    @model_validator(mode="after")
+    def _check_folds(self) -> Self:
+        hidden = self.grid**2 - int(self.grid**2 * (1 - self.mask_ratio))
+        most = f"model.folds must be at most the {hidden} masked patches, not {self.folds}"
+        require(self.folds <= hidden, most)
         return self
 
 
@@ -150,10 +232,12 @@ class UNetTable(Table):
         return self
 
 
-ModelTable = MaesterTable | UNetTable | ClassicalTable
+ModelTable = MaesterTable | His4maeTable | SdaeTable | UNetTable | ClassicalTable
 
 MODEL_KINDS: dict[str, type[ModelTable]] = {
     "maester": MaesterTable,
+    "his4mae": His4maeTable,
+    "sdae": SdaeTable,
     "unet": UNetTable,
     "classical": ClassicalTable,
 }

@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from vemseg.recipe.base import Count, Natural, Positive, Seed, Share, Table, multiple, require
-from vemseg.recipe.models import MaesterTable, ModelTable
+from vemseg.recipe.models import MaesterTable, ModelTable, ViTTable
 
 
 class VolumeTable(Table):
@@ -94,6 +94,8 @@ class TrainTable(Table):
         Steps between two lines of metrics, and between two pictures.
     checkpoint_minutes : float
         Wall time between two checkpoints.
+    snapshot_every : int
+        Steps between two encoders that are kept as ``model-<step>.safetensors``; 0 keeps the last alone.
     """
 
     steps: Count = 175_000
@@ -109,6 +111,7 @@ class TrainTable(Table):
     log_every: Count = 50
     checkpoint_minutes: Positive = 10.0
     picture_every: Count = 1000
+    snapshot_every: Natural = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -158,13 +161,15 @@ class ClusterTable(Table):
 
     Attributes
     ----------
-    method : {"kmeans", "gmm", "linkage"}
+    method : {"kmeans", "gmm", "linkage", "codebook"}
         The nearest of K centroids; the likeliest of K normal distributions, each with its own covariance;
-        many small clusters of k-means, joined into K classes.
+        many small clusters of k-means, joined into K classes; the codes of a model that learned some, joined.
     k : int
         Classes, 1 to 255.
     sample : int
         Vectors the clusterer is fitted on.
+    sample_share : float
+        The same as a share of the volume's voxels; 0 leaves it to ``sample``.
     restarts, max_iterations, seed : int
         Initialisations, iterations of each, and where they start.
     scale : {"none", "standardise", "whiten"}
@@ -180,8 +185,8 @@ class ClusterTable(Table):
     parts : int
         Small clusters that "linkage" joins.
     linkage : {"ward", "overlap"}
-        What "linkage" joins first: what adds least to the variance within the classes, or those with the most
-        vectors between them.
+        What "linkage" and "codebook" join first: what adds least to the variance within the classes, or
+        those with the most vectors between them.
     components : int
         Normal distributions of "gmm"; where they are more than K, those that leave most doubt between them
         are joined into K classes. 0 takes K.
@@ -189,9 +194,10 @@ class ClusterTable(Table):
         Vectors of the sample that "gmm" is fitted on, after k-means on all of them.
     """
 
-    method: Literal["kmeans", "gmm", "linkage"] = "kmeans"
+    method: Literal["kmeans", "gmm", "linkage", "codebook"] = "kmeans"
     k: Annotated[int, Field(ge=1, le=255)] = 6
     sample: Count = 500_000
+    sample_share: Share = 0.0
     restarts: Count = 10
     max_iterations: Count = 300
     seed: Seed = 0
@@ -256,10 +262,10 @@ class Recipe(Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         model, embed = self.model, self.embed
-        if isinstance(model, MaesterTable) and embed.placement == "cover-and-stride":
+        if isinstance(model, ViTTable) and embed.placement == "cover-and-stride":
             limit = f"embed.kept must be at most model.fov / model.patch ({model.grid}), not {embed.kept}"
             require(embed.kept <= model.grid, limit)
-        if isinstance(model, MaesterTable) and embed.placement == "expand-stride":
+        if isinstance(model, ViTTable) and embed.placement == "expand-stride":
             multiple("embed.stride", embed.stride, "model.patch", model.patch)
             limit = f"embed.stride must be at most model.fov ({model.fov}), not {embed.stride}"
             require(embed.stride <= model.fov, limit)

@@ -24,15 +24,17 @@ from vemseg.run.origin import fingerprint, now, peak_memory, provenance
 _log = logging.getLogger(__name__)
 
 _RECIPE, _INFO, _LOCK = "recipe.toml", "run.json", ".lock"
-_TEMPORARY = (".partial-*", ".curve.png.*.part", ".reconstruction-*.part")
+_TEMPORARY = (".partial-*", ".curve.png.*.part", ".chart-*.part", ".reconstruction-*.part")
 """What a killed process leaves of files that it was writing."""
 _BEFORE_RECIPE = (_INFO, _LOCK, ".partial-*")
 """All that an interrupted creation leaves in a directory that was new."""
 _COURSE = (
     "metrics.jsonl",
     "model.safetensors",
+    "model-*.safetensors",
     "checkpoint.safetensors",
     "curve.png",
+    "chart-*.png",
     "reconstruction-*.png",
 )
 """What starting again removes; anything else in the directory is somebody's own."""
@@ -46,7 +48,8 @@ class Run:
     """A directory that can explain itself. Make one with ``create``, read one with ``open``.
 
     ``recipe.toml`` holds the settings, ``run.json`` where the run comes from, ``metrics.jsonl`` its course,
-    ``model.safetensors`` the encoder as it is now, ``checkpoint.safetensors`` what an exact resume needs.
+    ``model.safetensors`` the encoder as it is now (``model-<step>.safetensors`` as it was),
+    ``checkpoint.safetensors`` what an exact resume needs.
     A created run is locked until it is closed: use it as a context manager.
 
     Attributes
@@ -134,6 +137,10 @@ class Run:
     def model(self) -> Path:
         """The encoder as it is now."""
         return self.path / "model.safetensors"
+
+    def snapshot(self, step: int) -> Path:
+        """Return where the encoder is kept as it was after a step."""
+        return self.path / f"model-{step:07d}.safetensors"
 
     @property
     def checkpoint(self) -> Path:

@@ -1,0 +1,78 @@
+"""HiS4MAE (ICLR submission, section 3.2): a masked autoencoder, self-distilled by way of a codebook."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, mse_loss
+
+from vemseg.models.codebook import Codebook, perplexity
+from vemseg.models.layers import take_tokens
+from vemseg.models.self_distilled import SelfDistilled
+from vemseg.recipe import His4maeTable
+
+
+class His4mae(SelfDistilled):
+    """Objective: equation 5, reconstruction + alpha MSE(teacher, code) + beta (1 - cosine(code, student)).
+
+    The codes are those nearest to the teacher's tokens at the places the student sees. The second term moves
+    the codebook alone, the third the student alone; the decoder gets the student's tokens, not the codes. The
+    paper leaves all of this open, and when codes are isolated (see ``His4maeTable``).
+    """
+
+    charts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "codes": ("codes_used", "codes_perplexity", "codes_isolated")
+    }
+    """Pictures of the course, by name: scalars drawn together."""
+
+    def __init__(self, settings: His4maeTable) -> None:
+        super().__init__(settings)
+        self.settings = settings
+        self.codebook = Codebook(settings.codes, settings.dim)
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``loss`` and its terms for fields of view, float32 (b, 1, 1, F, F) in [0, 1].
+
+        Returns
+        -------
+        dict of str to Tensor ()
+            ``loss``, ``reconstruction`` (equation 2), ``codebook`` (3), ``student`` (4), all unweighted but
+            the first; ``codes_used`` and ``codes_perplexity`` of this batch; ``codes_isolated`` at the end of
+            the last epoch.
+        """
+        images = images[:, :, 0]
+        first = self.meet(images)
+        masking = self.hide(images, generator)
+        latent = self.encoder.latent(images, masking.visible)
+        pixels = self.pixels(latent, masking)
+        where = masking.mask if self.settings.loss_on == "masked" else torch.ones_like(masking.mask)
+        reconstruction = self.pixel_error(images, pixels, where)
+        target = self._targets(images, masking.visible)
+        if first:
+            self.codebook.begin(target, generator)
+        index, codes = self.codebook(target)
+        codebook = mse_loss(codes, target)
+        own = latent[:, 1:].flatten(0, 1).float()
+        student = 1 - cosine_similarity(codes.detach(), own, dim=-1).mean()
+        usage = index.bincount(minlength=self.settings.codes)
+        return {
+            "loss": reconstruction + self.settings.codebook * codebook + self.settings.student * student,
+            "reconstruction": reconstruction.detach(),
+            "codebook": codebook.detach(),
+            "student": student.detach(),
+            "codes_used": (usage > 0).sum(),
+            "codes_perplexity": perplexity(usage),
+            "codes_isolated": self.codebook.isolated.clone(),
+        }
+
+    def _targets(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Return the teacher's tokens at the visible places: float32 (b * v, dim)."""
+        if self.settings.teacher_sees == "visible":
+            return self.teacher.tokens(images, visible).flatten(0, 1)
+        return take_tokens(self.teacher.tokens(images), visible).flatten(0, 1)
+
+    def end_epoch(self, generator: torch.Generator) -> None:
+        """Revive isolated codes."""
+        self.codebook.revive(self.settings.pull, self.settings.isolated, generator)

@@ -1,0 +1,67 @@
+"""SdAE (Chen et al., ECCV 2022), and SdAE-recon: the teacher's view of masked patches is predicted.
+
+SdAE-recon, the baseline of HiS4MAE (section 3.2), adds a second decoder, for their pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, layer_norm
+
+from vemseg.models.layers import take_tokens
+from vemseg.models.mae import Decoder, Masking, Preview
+from vemseg.models.self_distilled import SelfDistilled
+from vemseg.recipe import SdaeTable
+
+
+class Sdae(SelfDistilled):
+    """Objective: 1 - cosine(teacher, prediction) at the masked patches, plus the error of their pixels.
+
+    The teacher sees masked patches only, one of ``folds`` random parts of them at a time; its tokens are
+    standardised one by one. The weight of the pixels, ``pixels``, is not published.
+    """
+
+    def __init__(self, settings: SdaeTable) -> None:
+        super().__init__(settings, settings.drop_path)
+        self.settings = settings
+        self.predictor = Decoder(settings, settings.dim)
+        if not settings.pixels:
+            del self.decoder
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``loss``, ``distillation`` and, of SdAE-recon, ``reconstruction``, the last two unweighted.
+
+        Parameters
+        ----------
+        images : Tensor float32 (b, 1, 1, F, F)
+            Intensities in [0, 1].
+        generator : torch.Generator
+            On the CPU; decides what is masked, the parts the teacher sees, and which blocks are skipped.
+        """
+        images = images[:, :, 0]
+        self.meet(images)
+        masking = self.hide(images, generator)
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of stochastic depth
+        latent = self.encoder.latent(images, masking.visible)
+        predicted = self.predictor(latent, masking.restore).float()
+        theirs = take_tokens(predicted, masking.hidden)
+        distillation = 1 - cosine_similarity(theirs, self.targets(images, masking), dim=-1).mean()
+        if not self.settings.pixels:
+            return {"loss": distillation}
+        reconstruction = self.pixel_error(images, self.pixels(latent, masking), masking.mask)
+        return {
+            "loss": distillation + self.settings.pixels * reconstruction,
+            "distillation": distillation.detach(),
+            "reconstruction": reconstruction.detach(),
+        }
+
+    def targets(self, images: Tensor, masking: Masking) -> Tensor:
+        """Return the teacher's standardised tokens of the masked patches: float32 (b, n - v, dim)."""
+        parts = masking.hidden.chunk(self.settings.folds, dim=1)
+        tokens = torch.cat([self.teacher.tokens(images, part) for part in parts], dim=1)
+        return layer_norm(tokens, tokens.shape[-1:])
+
+    def preview(self, images: Tensor, generator: torch.Generator) -> Preview | None:
+        """Return what :meth:`MaskedAutoencoder.preview` does, where there is a decoder of pixels."""
+        return super().preview(images, generator) if self.settings.pixels else None

@@ -1,0 +1,108 @@
+"""What self-distilled masked autoencoders share: a teacher that is the running mean of the student."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+
+from vemseg.models.layers import KeepsExact
+from vemseg.models.mae import MaskedAutoencoder
+from vemseg.models.vit import ViTEncoder
+from vemseg.recipe import SelfDistilledTable, ViTTable
+
+
+class MeanTeacher(KeepsExact):
+    """An exponential moving average of an encoder's parameters, and an encoder that has them.
+
+    The mean is kept in float32, whatever the encoder computes in: steps of 0.004 towards the student vanish
+    in the 8 bits of bfloat16. It takes no gradient, and is never in training mode.
+
+    Attributes
+    ----------
+    encoder : ViTEncoder
+        With the mean's parameters.
+    mean : Tensor float32 (n,)
+        All parameters one after the other.
+    """
+
+    exact = ("mean",)
+
+    mean: Tensor
+
+    def __init__(self, settings: ViTTable) -> None:
+        super().__init__()
+        self.encoder = ViTEncoder(settings).requires_grad_(False)
+        self.register_buffer("mean", parameters_to_vector(self.encoder.parameters()).clone())
+        self.train(False)
+
+    def train(self, mode: bool = True) -> MeanTeacher:
+        """Stay as in inference, whatever is asked for."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def tokens(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Return float32 (b, v, dim): what it makes of images (b, 1, F, F), of some patches or of all."""
+        return self.encoder.latent(images, visible)[:, 1:].float()
+
+    @torch.no_grad()
+    def follow(self, student: nn.Module, momentum: float) -> None:
+        """Make the mean ``momentum`` of itself and the rest of the student, which it becomes at 0."""
+        self.mean.lerp_(parameters_to_vector(student.parameters()).float(), 1 - momentum)
+        parameters = list(self.encoder.parameters())
+        parts = torch.split(self.mean, [parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+
+
+def momentum_at(settings: SelfDistilledTable, fraction: float) -> float:
+    """Return the weight of the mean's past after a part of the training: half a cosine between two values."""
+    start, end = settings.momentum
+    return end - (end - start) * 0.5 * (1 + math.cos(math.pi * fraction))
+
+
+class SelfDistilled(MaskedAutoencoder):
+    """A masked autoencoder with a teacher, and epochs.
+
+    Attributes
+    ----------
+    teacher : MeanTeacher
+        Begins as the student that training begins with.
+    seen : Tensor int64 ()
+        Samples of this epoch so far.
+    begun : Tensor bool ()
+        Whether a first batch was seen.
+    """
+
+    seen: Tensor
+    begun: Tensor
+
+    def __init__(self, settings: SelfDistilledTable, drop_path: float = 0.0) -> None:
+        super().__init__(settings, drop_path)
+        self.distilled = settings
+        self.teacher = MeanTeacher(settings)
+        self.register_buffer("seen", torch.tensor(0))
+        self.register_buffer("begun", torch.tensor(False))
+
+    def meet(self, images: Tensor) -> bool:
+        """Count a batch; return whether it is the first, for which the teacher becomes the student."""
+        first = not self.begun
+        if first:
+            self.teacher.follow(self.encoder, 0.0)
+            self.begun.fill_(True)
+        self.seen += len(images)
+        return first
+
+    def after_step(self, fraction: float, generator: torch.Generator) -> None:
+        """Take the teacher forward, and end the epoch where it is due."""
+        ended = bool(self.seen >= self.distilled.epoch)
+        if ended or self.distilled.ema == "step":
+            self.teacher.follow(self.encoder, momentum_at(self.distilled, fraction))
+        if ended:
+            self.seen.zero_()
+            self.end_epoch(generator)
+
+    def end_epoch(self, generator: torch.Generator) -> None:
+        """Nothing else happens at the end of an epoch."""
