@@ -94,7 +94,7 @@ def main() -> None:
     candidates = [Candidate.of(given, options.set) for given in options.model or [["vemseg"], ["classical"]]]
     pairs = [open_pair(text, options.crop) for text in options.volumes]
     opened = [(pair, one.name, one.open(pair.name)) for pair in pairs for one in candidates]
-    results = [score for pair, name, model in opened for score in _run(pair, name, model, options)]
+    results = [score for pair, name, model in opened for score in scores_of(pair, name, model, options)]
     for pair in pairs:
         _print_table(pair, [one for one in results if one["volume"] == pair.name])
     report = {
@@ -131,16 +131,20 @@ def _options() -> argparse.Namespace:
     return made.parse_args()
 
 
-def _run(pair: Pair, name: str, model: Model, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the scores of one model on one volume, one entry per K, seed and protocol."""
+def scores_of(pair: Pair, name: str, model: Model, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the scores of one model on one volume, one entry per K, seed and protocol.
+
+    ``options`` holds ``k``, ``seeds``, ``device`` and ``max_memory``.
+    """
     started = time.perf_counter()
     dense = lay_model(model, pair.grey, options.device)
     # A block's vectors are kept for all clusterers: as many numbers as scores of 2 * dim classes, at most.
     edges = label_blocks(dense, pair.grey.shape, 2 * dense.dim, options.max_memory).shape
     table = model.recipe.cluster
-    vectors, grey = draw_sample(dense, table.sample, table.seed, _say_nothing)
+    sample, codes = table.sample_of(pair.grey.box.size), model.codes
+    vectors, grey = draw_sample(dense, sample, table.seed, _say_nothing)
     clusterers = {
-        (k, seed): fit(vectors, grey, table.model_copy(update={"k": k, "seed": seed}))
+        (k, seed): fit(vectors, grey, table.model_copy(update={"k": k, "seed": seed}), codes)
         for k in options.k
         for seed in options.seeds
     }

@@ -12,7 +12,7 @@ from torch.nn.functional import mse_loss
 from vemseg.errors import InputError, MissingError
 from vemseg.models import build_encoder, import_maester
 from vemseg.models.layers import patchify, random_order, sincos_positions, unpatchify
-from vemseg.models.mae import MaskedAutoencoder
+from vemseg.models.mae import MaskedAutoencoder, Masking
 from vemseg.recipe import MaesterTable
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -52,7 +52,8 @@ def test_masked_pass_agrees_with_the_reference(golden):
 @torch.no_grad()
 def test_loss_agrees_with_the_reference(golden, monkeypatch):
     model, io = golden
-    monkeypatch.setattr(model, "_noise", lambda images, generator: noise_for(io["ids_restore"]))
+    masking = Masking(*random_order(noise_for(io["ids_restore"]), 0.5))
+    monkeypatch.setattr(model, "hide", lambda images, generator: masking)
     loss = model(io["images"][:, :, None], torch.Generator())["loss"]
     assert abs(float(loss) - float(io["loss"])) < 1e-5
 
@@ -119,7 +120,8 @@ def test_loss_counts_masked_patches_only():
     images = torch.rand(3, 1, 1, 20, 20)
     loss = float(model(images, torch.Generator().manual_seed(5))["loss"].detach())
     noise = torch.rand(3, 16, generator=torch.Generator().manual_seed(5))
-    pixels, mask = model.reconstruct(images[:, :, 0], noise)
+    masking = Masking(*random_order(noise, 0.5))
+    pixels, mask = model.reconstruct(images[:, :, 0], masking), masking.mask
     slow = []
     for b, i in np.ndindex(3, 16):
         y, x = 5 * (i // 4), 5 * (i % 4)
@@ -134,7 +136,8 @@ def test_hidden_pixels_do_not_reach_the_prediction():
     model = MaskedAutoencoder(SMALL)
     noise = torch.rand(1, 16, generator=torch.Generator().manual_seed(5))
     images = torch.rand(1, 1, 20, 20, requires_grad=True)
-    pixels, mask = model.reconstruct(images, noise)
+    masking = Masking(*random_order(noise, 0.5))
+    pixels, mask = model.reconstruct(images, masking), masking.mask
     pixels.sum().backward()
     touched = patchify(images.grad[:, 0].abs(), 5).sum(-1) > 0
     assert torch.equal(touched, mask == 0)

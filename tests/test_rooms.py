@@ -30,10 +30,11 @@ FLOORS = {
 NEIGHBOURS = {("geometry", "errors"), ("blocks", "run"), ("__main__", "cli")}
 INSIDE_MODELS = {
     "layers": 0,
-    **dict.fromkeys(["vit", "unet", "classical", "planes"], 1),
+    **dict.fromkeys(["vit", "unet", "classical", "planes", "codebook"], 1),
     **dict.fromkeys(["mae", "filtered"], 2),
-    **dict.fromkeys(["invariance", "distilled"], 3),
-    "__init__": 4,
+    **dict.fromkeys(["invariance", "distilled", "self_distilled"], 3),
+    **dict.fromkeys(["his4mae", "sdae"], 4),
+    "__init__": 5,
 }
 
 TENSORS = {room for room, floor in FLOORS.items() if floor in (3, 4, 5)}

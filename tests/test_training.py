@@ -463,9 +463,10 @@ def test_an_objective_without_pictures_trains_too(train, monkeypatch):
 
 
 def test_the_loop_tells_the_objective_of_each_step(train):
-    steps = []
-    train("run", change=lambda objective: setattr(objective, "after_step", steps.append))
-    assert steps == list(range(24))
+    told = []
+    train("run", change=lambda objective: setattr(objective, "after_step", lambda *given: told.append(given)))
+    assert [fraction for fraction, _ in told] == [step / 24 for step in range(24)]
+    assert all(isinstance(generator, torch.Generator) for _, generator in told)
 
 
 def test_random_numbers_follow_from_seed_and_step():

@@ -4,6 +4,7 @@ FEATURES.zarr/
   zarr.json          attributes: kind, format, lattice positions, source shape and voxel size, provenance
   vectors            float16 (z, y, x, d), one shard per written box
   intensities        float16 (z, y, x), mean intensity of each vector's patch
+  codes              float32 (n, d), the codebook of a model that learned one
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Features:
             group = zarr.open_group(path, mode=mode)
             self.attributes: dict[str, Any] = dict(group.attrs)
             self._vectors, self._intensities = group["vectors"], group["intensities"]
+            self._codes = group.get("codes")
         except (KeyError, ValueError, OSError) as error:
             raise InputError(f"{path}: no features written by 'vemseg embed' ({error})") from None
         if self.attributes.get("kind") != KIND or self.attributes.get("format") != FORMAT:
@@ -65,6 +67,7 @@ class Features:
         dim: int,
         box_shape: ZYX,
         attributes: dict[str, Any],
+        codes: NDArray[np.float32] | None = None,
     ) -> Features:
         """Make an empty store.
 
@@ -81,6 +84,8 @@ class Features:
         attributes : dict
             Plain JSON types: ``source`` (path), ``source_shape``, ``voxel_size_nm``, ``inside``, ``cell`` and
             anything else worth keeping.
+        codes : float32 (n, d), optional
+            The model's codebook.
         """
         growing = path.with_name(f"{path.name}.new")
         group = zarr.create_group(growing, overwrite=True)
@@ -91,6 +96,8 @@ class Features:
             "vectors", shape=(*shape, dim), dtype="float16", chunks=(*chunk, dim), shards=(*shard, dim)
         )
         group.create_array("intensities", shape=shape, dtype="float16", chunks=chunk, shards=shard)
+        if codes is not None:
+            group.create_array("codes", data=codes)
         group.attrs.update(
             {
                 "kind": KIND,
@@ -101,6 +108,11 @@ class Features:
         )
         growing.replace(path)
         return cls(path, mode="r+")
+
+    @property
+    def codes(self) -> NDArray[np.float32] | None:
+        """The codebook (n, d) of the model they come from, None where it has none."""
+        return None if self._codes is None else np.asarray(self._codes[:], np.float32)
 
     @property
     def positions(self) -> tuple[Floats, Floats, Floats]:

@@ -63,7 +63,14 @@ def cluster(
 
     Labels mean the same in every volume segmented with them: vemseg segment VOLUME --clusters FILE
     """
-    shortcuts = {"cluster.k": k, "cluster.sample": sample, "cluster.restarts": restarts, "cluster.seed": seed}
+    shortcuts: dict[str, float | None] = {
+        "cluster.k": k,
+        "cluster.sample": sample,
+        "cluster.restarts": restarts,
+        "cluster.seed": seed,
+    }
+    if sample is not None:
+        shortcuts["cluster.sample_share"] = 0.0
     settings = parsing.settings(set_, shortcuts)
     from vemseg.features import Features
     from vemseg.pipeline.features import cluster as compute

@@ -2,8 +2,8 @@
 
     clusterer   what is kept and applied: classes as scores of a vector, saved and loaded
     scaling     what is done to vectors before they are compared: standardise, whiten, ... (an affine map)
-    methods     from scaled vectors to classes: k-means, a Gaussian mixture, joined k-means
-    joining     which of many small clusters belong together
+    methods     from scaled vectors to classes: k-means, a Gaussian mixture, joined k-means, joined codes
+    joining     which of many small clusters, or codes, belong together
     fitting     a sample -> scaling -> method -> a clusterer, its classes from dark to bright
 
 Classes are numbered from 1, from dark to bright by the mean intensity of the patches they hold (ties: the

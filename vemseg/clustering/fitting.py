@@ -9,16 +9,26 @@ import torch
 from numpy.typing import NDArray
 
 from vemseg.clustering.clusterer import Clusterer
-from vemseg.clustering.methods import METHODS, Heads
-from vemseg.clustering.scaling import scaling
+from vemseg.clustering.methods import METHODS, Heads, joined
+from vemseg.clustering.scaling import Scaling, scaling
 from vemseg.errors import InputError, UsageError
 from vemseg.recipe import ClusterTable
 
-OF_METHOD = {"kmeans": (), "gmm": ("components", "mixture_sample"), "linkage": ("parts", "linkage")}
+OF_METHOD = {
+    "kmeans": (),
+    "gmm": ("components", "mixture_sample"),
+    "linkage": ("parts", "linkage"),
+    "codebook": ("linkage",),
+}
 """The settings that count for a method alone; they go into the metadata."""
 
 
-def fit(vectors: NDArray[np.float16], intensities: NDArray[np.float32], settings: ClusterTable) -> Clusterer:
+def fit(
+    vectors: NDArray[np.float16],
+    intensities: NDArray[np.float32],
+    settings: ClusterTable,
+    codes: NDArray[np.float32] | None = None,
+) -> Clusterer:
     """Fit classes to a sample of vectors.
 
     Parameters
@@ -29,11 +39,14 @@ def fit(vectors: NDArray[np.float16], intensities: NDArray[np.float32], settings
         Mean intensity of the patch of each vector; orders the classes.
     settings : ClusterTable
         Method, scaling, K, restarts, iterations, seed.
+    codes : float32 (n, d), optional
+        What the model learned of its vectors; "codebook" joins these.
 
     Raises
     ------
     UsageError
-        Where K, or the parts that K classes are joined from, exceed the sample.
+        Where K, or the parts that K classes are joined from, exceed the sample; where codes are asked for
+        and there are none.
     InputError
         Where the sample has fewer than K distinct vectors, or NaN or infinity in them.
     """
@@ -43,7 +56,10 @@ def fit(vectors: NDArray[np.float16], intensities: NDArray[np.float32], settings
     scaled = scaling(data, settings)
     if scaled is not None:
         scaled.apply(data)
-    heads = METHODS[settings.method](data, settings).after(scaled)
+    if settings.method == "codebook":
+        heads = joined(data, _scaled_codes(codes, scaled, data.shape[1]), settings).after(scaled)
+    else:
+        heads = METHODS[settings.method](data, settings).after(scaled)
     order, counted = _dark_to_bright(vectors, intensities, _clusterer(heads, {}))
     metadata = {
         "method": settings.method,
@@ -54,6 +70,25 @@ def fit(vectors: NDArray[np.float16], intensities: NDArray[np.float32], settings
     }
     metadata |= {name: getattr(settings, name) for name in OF_METHOD[settings.method]}
     return _clusterer(heads.grouped(np.argsort(order)), metadata | counted)
+
+
+def _scaled_codes(codes: NDArray[np.float32] | None, scaled: Scaling | None, dim: int) -> NDArray[np.float32]:
+    """Return codes as the vectors are scaled.
+
+    Raises
+    ------
+    UsageError
+        Where there are none, or they are no vectors of the same length.
+    """
+    if codes is None or codes.shape[1] != dim:
+        raise UsageError(
+            "cluster.method codebook needs vectors as a model with a codebook gives them (his4mae): "
+            "take another method"
+        )
+    codes = codes.copy()
+    if scaled is not None:
+        scaled.apply(codes)
+    return codes
 
 
 def _check(vectors: NDArray[np.float16], settings: ClusterTable) -> None:

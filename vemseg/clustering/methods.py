@@ -77,13 +77,31 @@ def kmeans(data: Data, settings: ClusterTable) -> Heads:
 
 def linkage(data: Data, settings: ClusterTable) -> Heads:
     """Return classes that are joined from many small clusters of k-means."""
-    centres = centroids(data, settings.parts, settings, restarts=1)
+    return joined(data, centroids(data, settings.parts, settings, restarts=1), settings)
+
+
+def joined(data: Data, centres: Data, settings: ClusterTable) -> Heads:
+    """Return classes that are joined from the cells of centres (P, d): of clusters, or codes of a model.
+
+    Codes that are nearest to no vector are left out first; the cells of the others are as they were.
+
+    Raises
+    ------
+    InputError
+        Where fewer than K are left.
+    """
     first, second, between = _two_nearest(data, centres)
-    sizes = np.bincount(first, minlength=settings.parts)
+    used = np.unique(first)
+    if len(used) < settings.k:
+        raise InputError(f"k = {settings.k} classes, but vectors are near {len(used)} codes only: lower -k")
+    if len(used) < len(centres):
+        centres = centres[used]
+        first, second, between = _two_nearest(data, centres)
+    sizes = np.bincount(first, minlength=len(centres))
     if settings.linkage == "ward":
         group = join_by_distance(centres.astype(np.float64), sizes, settings.k)
     else:
-        overlap = np.zeros((settings.parts, settings.parts))
+        overlap = np.zeros((len(centres), len(centres)))
         np.add.at(overlap, (first, second), between)
         group = join_by_overlap(overlap + overlap.T, sizes, settings.k)
     return _nearest(centres).grouped(group)

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vemseg.catalog import DEFAULT_WEIGHTS, bundled_weights, find_weights
-from vemseg.errors import InputError
+from vemseg.errors import InputError, MissingError
 from vemseg.geometry import parse_voxel_size, sharp_axis
 from vemseg.recipe import MODEL_KINDS, Recipe, load_recipe, override, shipped
 from vemseg.run import Run, fingerprint
@@ -55,6 +58,13 @@ class Model:
         return load_encoder(self.recipe, self.weights, spacing)
 
     @property
+    def codes(self) -> NDArray[np.float32] | None:
+        """The codebook (n, d) it learned, None where there is none."""
+        from vemseg.models import load_codes
+
+        return load_codes(self.weights)
+
+    @property
     def parents(self) -> list[Path]:
         """The files that decide what it computes."""
         return [] if self.weights is None else [self.weights]
@@ -73,9 +83,9 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
     Parameters
     ----------
     name : str or None
-        A run directory, a recipe that needs no training, a ``.pt`` checkpoint of the reference code of
-        MAESTER, or the name of bundled weights (a directory of that name is written ``./name``); None for
-        the default ones.
+        A run directory, a snapshot in one, a recipe that needs no training, a ``.pt`` checkpoint of the
+        reference code of MAESTER, or the name of bundled weights (a directory of that name is written
+        ``./name``); None for the default ones.
     settings : sequence of str
         ``table.key=value`` laid over the model's recipe.
 
@@ -91,6 +101,8 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
     path = Path(name)
     if path.suffix == ".pt":
         return _reference_checkpoint(path, settings)
+    if path.suffix == ".safetensors":
+        return _snapshot(path, settings)
     if "/" in name or len(path.parts) > 1 or (path.is_dir() and name not in bundled_weights()):
         return _run_model(path, str(path), settings)
     if name in shipped() and not MODEL_KINDS[load_recipe(name).model.kind].trains:
@@ -104,6 +116,13 @@ def _run_model(path: Path, title: str, settings: Sequence[str]) -> Model:
     run = Run.open(path)
     trains = MODEL_KINDS[run.recipe.model.kind].trains
     return Model(override(run.recipe, settings), run.model if trains else None, title)
+
+
+def _snapshot(path: Path, settings: Sequence[str]) -> Model:
+    """Return the encoder of a run as it was at an earlier step."""
+    if not path.is_file():
+        raise MissingError(f"no weights at {path}")
+    return Model(override(Run.open(path.parent).recipe, settings), path, str(path))
 
 
 def _reference_checkpoint(path: Path, settings: Sequence[str]) -> Model:

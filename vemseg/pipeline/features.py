@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def embed(
             log.info("%s is there already, made with the same settings", out)
             return out
         take_up(out, partial, state, overwrite)
-        _stream(dense, partial, attributes, max_memory, report, stopped)
+        _stream(dense, partial, attributes, chosen.codes, max_memory, report, stopped)
         publish(partial / STORE, out, overwrite)
     return out
 
@@ -120,6 +121,7 @@ def _stream(
     dense: DenseEncoder,
     partial: Path,
     attributes: dict[str, Any],
+    codes: NDArray[np.float32] | None,
     limit: int | None,
     report: Report,
     stopped: Stopped,
@@ -131,7 +133,7 @@ def _stream(
     store = partial / STORE
     if not store.exists():
         remove(partial / "done")  # markers of a store that has become an output already
-        Features.create(store, layout.positions, dim, lattice_blocks(dense, limit).shape, attributes)
+        Features.create(store, layout.positions, dim, lattice_blocks(dense, limit).shape, attributes, codes)
     features = Features(store, mode="r+")
 
     def progress(done: int, total: int) -> None:
@@ -211,11 +213,13 @@ def cluster(paths: Sequence[Path], out: Path, table: ClusterTable, *, overwrite:
     models = {store.attributes["model"] for store in stores}
     if len(models) > 1:
         raise InputError(f"features of {len(models)} different models cannot be clustered together")
-    samples = [stored_sample(store, -(-table.sample // len(stores)), table.seed) for store in stores]
+    sample = table.sample_of(sum(math.prod(store.source_shape) for store in stores))
+    samples = [stored_sample(store, -(-sample // len(stores)), table.seed) for store in stores]
     clusterer = fit(
         np.concatenate([vectors for vectors, _ in samples]),
         np.concatenate([grey for _, grey in samples]),
         table,
+        stores[0].codes,
     )
     about = {"model": models.pop(), "provenance": provenance("clusters", seed=table.seed, inputs=paths)}
     dataclasses.replace(clusterer, metadata=clusterer.metadata | about).save(out)

@@ -114,7 +114,7 @@ def plan(
         if fits_in_memory(vectors, max_memory):
             memory = min(memory + held_bytes(vectors), max_memory or memory_budget())
         else:
-            cells = sample_cells(vectors.layout.inside, vectors.layout.cell, table.sample, table.seed)
+            cells = sample_cells(vectors.layout.inside, vectors.layout.cell, subject.sample, table.seed)
             sampling = each * sum(encoded_voxels(vectors, cell.cells) for cell in cells)
     return Plan(
         subject.volume.name,

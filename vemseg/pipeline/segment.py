@@ -191,7 +191,7 @@ def _block_shape(subject: Subject, clusters: Path | None, partial: Path, limit: 
     found = clusters or partial / CLUSTERS
     k = Clusterer.load(found).k if found.exists() else subject.recipe.cluster.k
     if not found.exists():
-        check_sample(subject.vectors, subject.recipe.cluster.sample, limit)
+        check_sample(subject.vectors, subject.sample, limit)
     blocks = subject.blocks(k, limit)
     log.info("%s: %s", subject.volume.name, blocks)
     return blocks.shape
@@ -225,11 +225,11 @@ def _clusterer(subject: Subject, clusters: Path | None, partial: Path, report: R
         return clusterer
     table: ClusterTable = subject.recipe.cluster
     if isinstance(subject.vectors, StoredVectors):
-        vectors, grey = stored_sample(subject.vectors.features, table.sample, table.seed)
+        vectors, grey = stored_sample(subject.vectors.features, subject.sample, table.seed)
     else:
-        vectors, grey = draw_sample(subject.vectors, table.sample, table.seed, report)
+        vectors, grey = draw_sample(subject.vectors, subject.sample, table.seed, report)
     report("clustering", 0.0, f"{len(vectors)} vectors into {table.k} classes")
-    fitted = fit(vectors, grey, table)
+    fitted = fit(vectors, grey, table, subject.codes)
     clusterer = replace(fitted, metadata=fitted.metadata | {"model": subject.model})
     clusterer.save(kept)
     report("clustering", 1.0)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vemseg.dense import DenseEncoder, StoredVectors
 from vemseg.errors import InputError, UsageError
@@ -35,6 +39,8 @@ class Subject:
         Hash of the model.
     title : str
         Name of the model, for people.
+    codes : float32 (n, d) or None
+        The model's codebook.
     inputs, parents : list of Path
     """
 
@@ -44,12 +50,18 @@ class Subject:
     recipe: Recipe
     model: str
     title: str
+    codes: NDArray[np.float32] | None
     inputs: list[Path]
     parents: list[Path]
 
     def turn(self, box: Box) -> Box:
         """Return a box of the volume in the orientation of the vectors."""
         return Box(_ordered(box.start, self.order), _ordered(box.stop, self.order))
+
+    @property
+    def sample(self) -> int:
+        """How many vectors classes are fitted on."""
+        return self.recipe.cluster.sample_of(math.prod(self.volume.shape))
 
     @property
     def back(self) -> ZYX:
@@ -98,6 +110,7 @@ def open_subject(
         chosen.recipe,
         chosen.hash,
         chosen.title,
+        chosen.codes,
         [volume.path] if volume.path else [],
         [*chosen.parents, *parents],
     )
@@ -113,9 +126,8 @@ def _open_features(path: Path, parents: list[Path], settings: Sequence[str]) -> 
         raise InputError(f"{source['path']} has changed since {path} was made from it: {volume.shape} voxels")
     recipe = override(parse_recipe(facts["recipe"], str(path)), settings)
     z, y, x = facts["order"]
-    return Subject(
-        volume, StoredVectors(features), (z, y, x), recipe, facts["model"], f"of {path}", [path], parents
-    )
+    vectors, title = StoredVectors(features), f"of {path}"
+    return Subject(volume, vectors, (z, y, x), recipe, facts["model"], title, features.codes, [path], parents)
 
 
 def _ordered(axes: ZYX, order: ZYX) -> ZYX:

@@ -210,6 +210,10 @@ class ClusterTable(Table):
     components: Annotated[int, Field(ge=0, le=255)] = 0
     mixture_sample: Count = 100_000
 
+    def sample_of(self, voxels: int) -> int:
+        """Return how many vectors to fit on, of volumes of so many voxels."""
+        return max(self.k, round(self.sample_share * voxels)) if self.sample_share else self.sample
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         require(

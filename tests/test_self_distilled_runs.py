@@ -1,0 +1,256 @@
+"""HiS4MAE and SdAE through the commands' own functions: train, resume, segment, and be a teacher in turn."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from vemseg.clustering import Clusterer, fit
+from vemseg.errors import InputError, Interrupted, MissingError, UsageError
+from vemseg.features import Features
+from vemseg.models import build_encoder, load_codes, load_encoder
+from vemseg.pipeline.common import open_model
+from vemseg.pipeline.features import cluster, embed
+from vemseg.pipeline.fetch import fetch_phantom
+from vemseg.pipeline.segment import segment
+from vemseg.pipeline.train import train
+from vemseg.recipe import ClusterTable, load_recipe
+from vemseg.run import Run, load_tensors
+from vemseg.volume import open_volume
+
+SIZES = {
+    "fov": 20,
+    "dim": 16,
+    "depth": 2,
+    "heads": 2,
+    "decoder_dim": 8,
+    "decoder_depth": 1,
+    "decoder_heads": 2,
+}
+COMMON = [
+    *(f"model.{key}={value}" for key, value in SIZES.items()),
+    "model.epoch=20",
+    "train.steps=12",
+    "train.batch=8",
+    "train.log_every=3",
+    "train.precision=fp32",
+    "embed.stride=20",
+    "cluster.sample=400",
+    "cluster.sample_share=0.0",
+    "cluster.restarts=2",
+]
+KINDS = {"his4mae": ["model.codes=24"], "sdae_recon": ["volume.intensity=percentile"], "sdae": []}
+QUIET = {"report": lambda *_: None, "stopped": lambda: False}
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cells") / "cell.tif"
+    fetch_phantom(path, (12, 60, 70), 3, (16.0, 16.0, 16.0), False)
+    return path
+
+
+def recipe_of(name, settings=()):
+    return load_recipe(name, [*COMMON, *KINDS[name], *settings])
+
+
+def run_of(cell, name, out=None, settings=(), **options):
+    out = out or cell.with_name(name)
+    return train([str(cell)], out, recipe_of(name, settings), **QUIET | options)
+
+
+@pytest.fixture(scope="module")
+def trained(cell):
+    return run_of(cell, "his4mae")
+
+
+class StopsAfter:
+    """Asks to stop when it was asked so many times."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+def same(a, b):
+    """Tell whether two checkpoints hold the same numbers, bit for bit."""
+    (x, _), (y, _) = load_tensors(a), load_tensors(b)
+    assert x.keys() == y.keys()
+    return all(np.array_equal(x[name], y[name]) for name in x)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_resumed_training_is_the_same_bit_for_bit(cell, name, precision, tmp_path):
+    """Teacher, codebook, counts of an epoch and stochastic depth included."""
+    settings = [f"train.precision={precision}"]
+    whole = run_of(cell, name, tmp_path / "whole", settings)
+    with pytest.raises(Interrupted):
+        run_of(cell, name, tmp_path / "parts", settings, stopped=StopsAfter(7))
+    parts = run_of(cell, name, tmp_path / "parts", settings)
+    held = load_tensors(Run.open(parts).checkpoint)[0]
+    assert "buffer.teacher.mean" in held
+    assert ("master.codebook.codes" in held) == (name == "his4mae")
+    assert same(Run.open(whole).checkpoint, Run.open(parts).checkpoint)
+    assert same(Run.open(whole).model, Run.open(parts).model)
+
+
+def test_the_course_of_the_codes_is_kept_and_drawn(trained):
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    wanted = {"reconstruction", "codebook", "student", "codes_used", "codes_perplexity", "codes_isolated"}
+    assert all(wanted <= set(line) for line in lines)
+    assert all(1 <= line["codes_perplexity"] <= line["codes_used"] <= 24 for line in lines)
+    assert (trained / "chart-codes.png").stat().st_size > 5000
+    assert not (trained.with_name("sdae_recon") / "chart-codes.png").exists()
+
+
+def test_the_student_is_an_ordinary_encoder(trained):
+    run = Run.open(trained)
+    encoder = load_encoder(run.recipe, run.model)
+    assert set(encoder.state_dict()) == set(
+        build_encoder(load_recipe("maester", COMMON[:7]).model).state_dict()
+    )
+    student = load_tensors(run.checkpoint)[0]
+    for name, value in encoder.named_parameters():
+        assert np.array_equal(value.detach().numpy(), student[f"master.encoder.{name}"])
+    assert load_codes(run.model).shape == (24, 16)
+    assert np.array_equal(load_codes(run.model), student["master.codebook.codes"])
+
+
+def test_snapshots_are_models_too(cell, tmp_path):
+    run = run_of(cell, "his4mae", tmp_path / "run", ["train.snapshot_every=5"])
+    kept = sorted(path.name for path in run.glob("model*"))
+    assert kept == ["model-0000005.safetensors", "model-0000010.safetensors", "model.safetensors"]
+    early = open_model(str(run / kept[0]))
+    assert early.recipe == Run.open(run).recipe
+    assert early.hash != open_model(str(run)).hash
+    labels = segment(str(cell), tmp_path / "labels.tif", model=str(run / kept[0]), **QUIET)
+    assert open_volume(labels).shape == (12, 60, 70)
+    with pytest.raises(MissingError, match="no weights at"):
+        open_model(str(run / "model-0000007.safetensors"))
+    with pytest.raises(InputError, match="not a vemseg run"):
+        (tmp_path / "alone").mkdir()
+        (tmp_path / "alone" / "model.safetensors").write_bytes(b"")
+        open_model(str(tmp_path / "alone" / "model.safetensors"))
+    run_of(cell, "his4mae", run, overwrite=True)
+    assert [path.name for path in run.glob("model*")] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("method", ["kmeans", "codebook"])
+def test_embed_and_cluster_apart_are_segment(cell, trained, method, tmp_path):
+    settings = [f"cluster.method={method}", "cluster.k=3"]
+    at_once = segment(str(cell), tmp_path / "a.tif", model=str(trained), settings=settings, **QUIET)
+    features = embed(str(cell), tmp_path / "f.zarr", model=str(trained), **QUIET)
+    assert np.array_equal(Features(features).codes, load_codes(Run.open(trained).model))
+    table = load_recipe("his4mae", [*COMMON, *settings]).cluster
+    classes = cluster([features], tmp_path / "c.safetensors", table)
+    later = segment(str(features), tmp_path / "b.tif", clusters=classes, **QUIET)
+    both = [open_volume(path).read(open_volume(path).box) for path in (at_once, later)]
+    assert np.array_equal(*both)
+    assert len(np.unique(both[0])) == 3
+    straight = segment(str(features), tmp_path / "d.tif", settings=settings, **QUIET)
+    assert np.array_equal(both[0], open_volume(straight).read(open_volume(straight).box))
+
+
+def test_a_student_teaches_a_dense_encoder(cell, trained, tmp_path):
+    sizes = ["fov=32", "view=24", "slices=2", "widths=[4,4]", "layers=1"]
+    settings = [*(f"model.{size}" for size in sizes), "train.steps=2", "train.batch=2", "train.log_every=1"]
+    given = load_recipe("his4mae", COMMON).settings["volume"]
+    settings += [f"volume.intensity={given['intensity']}", "volume.range=[0.0, 255.0]"]
+    recipe = load_recipe("vemseg", settings)
+    run = train([str(cell)], tmp_path / "dense", recipe, teacher=open_model(str(trained)), **QUIET)
+    assert Run.open(run).recipe.model.dim == 16
+    assert -1 <= Run.open(run).info["cosine"] <= 1
+
+
+def test_maester_begins_his4mae_and_the_other_way_round(cell, trained, tmp_path):
+    started = train(
+        [str(cell)],
+        tmp_path / "maester",
+        load_recipe("maester", [*COMMON[:7], *COMMON[8:]]),
+        start=open_model(str(trained)),
+        **QUIET,
+    )
+    with pytest.raises(Interrupted):
+        run_of(cell, "his4mae", tmp_path / "again", start=open_model(str(started)), stopped=StopsAfter(0))
+    before, after = (load_tensors(Run.open(run).model)[0] for run in (started, tmp_path / "again"))
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_only_a_model_with_codes_is_clustered_by_them(cell, tmp_path):
+    run = run_of(cell, "sdae_recon", tmp_path / "run", ["train.steps=1"])
+    with pytest.raises(UsageError, match="method codebook needs vectors as a model with a codebook"):
+        segment(str(cell), tmp_path / "l.tif", model=str(run), settings=["cluster.method=codebook"], **QUIET)
+    assert not (tmp_path / "l.tif").exists()
+
+
+# The codebook as the clusterer, without a network
+
+
+def blobs():
+    """Return three far blobs of vectors, and codes: several near each, and some near none."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[0, 0, 0], [20, 0, 0], [0, 30, 0]], np.float32)
+    which = rng.integers(3, size=900)
+    vectors = (centres[which] + rng.normal(size=(900, 3))).astype(np.float16)
+    codes = np.concatenate([centres + step for step in (-0.5, 0, 0.6)] + [centres + 500])
+    return vectors, which, codes.astype(np.float32)
+
+
+@pytest.mark.parametrize("linkage", ["ward", "overlap"])
+@pytest.mark.parametrize("scale", ["none", "standardise"])
+def test_codes_are_joined_into_classes(linkage, scale, tmp_path):
+    vectors, which, codes = blobs()
+    table = ClusterTable(method="codebook", k=3, sample=900, linkage=linkage, scale=scale)
+    before = codes.copy()
+    clusterer = fit(vectors, which.astype(np.float32), table, codes)
+    assert np.array_equal(codes, before)
+    assert clusterer.parts.tolist() == [3, 3, 3]  # codes far from everything are left out
+    labels = clusterer.scores(torch.from_numpy(vectors.astype(np.float32))).argmax(dim=-1).numpy()
+    assert np.array_equal(labels, which)
+    clusterer.save(tmp_path / "c.safetensors")
+    assert Clusterer.load(tmp_path / "c.safetensors").metadata["method"] == "codebook"
+
+
+def test_classes_of_a_codebook_are_nearest_codes():
+    """With as many classes as codes in use, the label is the nearest code, one code at a time."""
+    vectors, _, codes = blobs()
+    table = ClusterTable(method="codebook", k=9, sample=900)
+    clusterer = fit(vectors, np.zeros(900, np.float32), table, codes)
+    labels = clusterer.scores(torch.from_numpy(vectors.astype(np.float32))).argmax(dim=-1).numpy()
+    nearest = [min(range(9), key=lambda c: ((codes[c] - v) ** 2).sum()) for v in vectors.astype(np.float64)]
+    pairs = set(zip(labels.tolist(), nearest, strict=True))
+    assert len(pairs) == 9
+
+
+def test_more_classes_than_codes_in_use_is_said():
+    vectors, _, codes = blobs()
+    with pytest.raises(InputError, match="k = 10 classes, but vectors are near 9 codes only: lower -k"):
+        fit(vectors, np.zeros(900, np.float32), ClusterTable(method="codebook", k=10, sample=900), codes)
+
+
+# The sample as a share of the volume
+
+
+def test_a_thousandth_of_the_volume(cell, trained, tmp_path):
+    assert ClusterTable(sample_share=0.001).sample_of(600_000_000) == 600_000
+    assert ClusterTable(sample_share=0.001, k=6).sample_of(100) == 6
+    assert ClusterTable(sample=77).sample_of(100) == 77
+    settings = ["cluster.sample_share=0.01", "cluster.k=3"]
+    out = segment(str(cell), tmp_path / "l.tif", model=str(trained), settings=settings, **QUIET)
+    made = Clusterer.load(out.with_name("l_clusters.safetensors"))
+    assert made.metadata["sample"] == round(0.01 * 12 * 60 * 70)
+
+
+def test_a_run_that_began_before_a_setting_existed_goes_on(cell, tmp_path):
+    """A recipe written without ``train.snapshot_every`` counts as one with its default."""
+    with pytest.raises(Interrupted):
+        run_of(cell, "his4mae", tmp_path / "run", stopped=StopsAfter(3))
+    path = tmp_path / "run" / "recipe.toml"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "snapshot" not in line))
+    run = run_of(cell, "his4mae", tmp_path / "run")
+    assert Run.open(run).finished
