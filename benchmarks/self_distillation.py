@@ -38,7 +38,7 @@ QUICK = (
 )
 """SdAE-recon as ``maester-quick``."""
 BRIEF = "model.epoch=64"
-"""SdAE takes the mean of its teacher once an epoch, of which the published trainings have 2,800: so have these."""
+"""SdAE's teacher follows once an epoch: the published trainings have 2,800 of them, these about as many."""
 
 CANDIDATES: dict[str, tuple[str, str]] = {
     "his4mae": ("his4mae-quick", ""),
@@ -138,7 +138,7 @@ def _score(volume: str, name: str, run: Path, options: argparse.Namespace) -> li
 
 
 def _row(name: str, entry: dict[str, Any]) -> list[Any]:
-    """Return a line of the table: Dice over K and seeds, and its deviation over seeds at one K, on average."""
+    """Return a line of the table: Dice over K and seeds, and its mean deviation over seeds."""
     greedy = [one for one in entry["scores"] if one["protocol"] == "greedy"]
     at = [[one["mean"] for one in greedy if one["k"] == k] for k in sorted({one["k"] for one in greedy})]
     spread = statistics.mean(statistics.stdev(values) if len(values) > 1 else 0.0 for values in at)

@@ -86,6 +86,37 @@ def test_quick_differs_from_the_paper_in_sizes_training_and_inference_alone():
     assert changed["train.schedule"] == ("constant", "cosine")
 
 
+def test_his4mae_is_the_papers():
+    """Tables 1 and 2 of the paper; 2,800 epochs of 20,000 samples in batches of 256."""
+    recipe = load_recipe("his4mae")
+    model, train = recipe.model, recipe.train
+    assert (model.codebook, model.student, model.pull, model.codes) == (1e-3, 2.5e-4, 0.8, 512)
+    assert (model.fov, model.patch, model.dim, model.epoch) == (80, 5, 192, 20_000)
+    assert (train.lr, train.min_lr, train.batch, train.schedule) == (5e-4, 8e-7, 256, "cosine")
+    assert train.steps == 2800 * -(-20_000 // 256)
+    assert (recipe.embed.placement, recipe.cluster.sample_share) == ("expand-stride", 0.001)
+    shared = {key for key in diff(load_recipe("maester"), recipe) if key.startswith(("fov.", "volume."))}
+    assert not shared
+
+
+def test_quick_his4mae_differs_as_quick_maester_does():
+    changed = diff(load_recipe("his4mae"), load_recipe("his4mae-quick"))
+    sizes = {f"model.{side}{size}" for side in ("", "decoder_") for size in ("dim", "depth", "heads")}
+    assert {key for key in changed if key.startswith("model.")} == sizes | {"model.epoch"}
+    quick = load_recipe("his4mae-quick")
+    other = diff(load_recipe("maester-quick"), quick)
+    assert not {key for key in other if key.startswith(("fov.", "volume.", "embed.", "cluster.", "train."))}
+    assert -(-quick.model.epoch // quick.train.batch) == 79  # as published
+
+
+def test_sdae_is_sdae_recon_without_pixels():
+    recon, plain = load_recipe("sdae_recon"), load_recipe("sdae")
+    assert diff(recon, plain) == {"model.pixels": (1.0, 0.0)}
+    assert (recon.model.mask_ratio, recon.model.folds, recon.model.drop_path) == (0.75, 3, 0.25)
+    assert (recon.train.betas, recon.train.weight_decay, recon.train.warmup) == ((0.9, 0.95), 0.04, 0.2)
+    assert (recon.model.ema, recon.model.momentum) == ("epoch", (0.96, 0.99))
+
+
 def test_a_shipped_recipe_lays_its_keys_over_those_of_its_base():
     quick = tomllib.loads(shipped()["maester-quick"].read_text())
     base = tomllib.loads(shipped()["maester"].read_text())
