@@ -25,9 +25,9 @@ FLOORS = {
     "pipeline": 5,
     **dict.fromkeys(["cli", "__main__"], 6),
 }
-# Who sees a neighbour: geometry raises errors, blocks keeps its markers as run keeps its files, __main__
-# starts cli.
-NEIGHBOURS = {("geometry", "errors"), ("blocks", "run"), ("__main__", "cli")}
+# Who sees a neighbour: geometry raises errors, blocks keeps its markers and catalog its files as run does,
+# __main__ starts cli.
+NEIGHBOURS = {("geometry", "errors"), ("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
 INSIDE_MODELS = {
     "layers": 0,
     **dict.fromkeys(["vit", "unet", "classical", "planes", "codebook"], 1),

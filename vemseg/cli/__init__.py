@@ -24,7 +24,7 @@ from vemseg.cli import options
 from vemseg.cli.diagnose import diagnose
 from vemseg.cli.evaluate import evaluate
 from vemseg.cli.features import cluster, embed
-from vemseg.cli.fetch import fetch_list, phantom
+from vemseg.cli.fetch import betaseg, fetch_list, phantom, weights
 from vemseg.cli.render import render
 from vemseg.cli.segment import segment
 from vemseg.cli.shell import as_command, set_up
@@ -57,7 +57,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     **HELP,  # type: ignore[arg-type]
 )
-fetch = typer.Typer(help="Make a practice volume; list weights and recipes.", no_args_is_help=True, **HELP)  # type: ignore[arg-type]
+fetch = typer.Typer(help="Get volumes and weights; list what is at hand.", no_args_is_help=True, **HELP)  # type: ignore[arg-type]
 
 
 def _version(wanted: bool) -> None:
@@ -98,6 +98,8 @@ def root(
 
 
 fetch.command("phantom")(as_command(phantom))
+fetch.command("betaseg")(as_command(betaseg))
+fetch.command("weights")(as_command(weights))
 fetch.command("list")(as_command(fetch_list))
 app.add_typer(fetch, name="fetch")
 for verb in (train, embed, cluster, segment, evaluate, render):

@@ -1,10 +1,11 @@
-"""``vemseg fetch``: a practice volume, and a list of what is at hand."""
+"""``vemseg fetch``: volumes and weights, and a list of what is at hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from vemseg.cli import options, parsing, shell, tables
+from vemseg.errors import UsageError
 from vemseg.geometry import parse_voxel_size
 
 
@@ -26,8 +27,80 @@ def phantom(
     shell.result(*fetch_phantom(out, size, seed, parse_voxel_size(voxel_size), overwrite))
 
 
+def betaseg(
+    *,
+    out: options.BetasegOut = Path("betaseg"),
+    cells: options.Cells = "high_c1,high_c2,high_c3,high_c4",
+    only: options.Only = "source,labels",
+    source: options.From = None,
+    sha256: options.Sha256 = None,
+    offline: options.Offline = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Fetch mouse beta cells (FIB-SEM, 16 nm) with reference labels.
+
+    The archive holds all cells and is large; it stays in the cache ($VEMSEG_CACHE_DIR). An interrupted
+    download goes on where it was. Labels: eight classes (_labels), the four of the papers (_labels4), and
+    the annotated cell (_cell), for evaluate --mask.
+    """
+    from vemseg.pipeline.betaseg import CELLS, fetch_betaseg
+
+    wanted = list(CELLS) if cells == "all" else parsing.words(cells)
+    with shell.stoppable() as (report, stopped):
+        made = fetch_betaseg(
+            out,
+            cells=wanted,
+            parts=parsing.words(only),
+            source=source,
+            sha256=sha256,
+            offline=offline,
+            overwrite=overwrite,
+            report=report,
+            stopped=stopped,
+        )
+    shell.result(*made)
+
+
+def weights(
+    name: options.WeightsName = None,
+    *,
+    checkpoint: options.Checkpoint = None,
+    centroids: options.Centroids = None,
+    out: options.ImportOut = None,
+    json: options.Json = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """List weights, say where bundled ones are, or import the released MAESTER.
+
+    Import: vemseg fetch weights --from model.pt --centroids k6.txt -o maester-betaseg
+    """
+    if checkpoint is None:
+        if centroids or out:
+            raise UsageError("--centroids and -o belong to an import: add --from model.pt")
+        _show_weights(name, json)
+        return
+    if name or out is None:
+        raise UsageError("an import takes no name, and -o RUN: where the weights go")
+    from vemseg.pipeline.importing import import_weights
+
+    shell.result(*import_weights(checkpoint, centroids, out, overwrite=overwrite))
+
+
+def _show_weights(name: str | None, json: bool) -> None:
+    from vemseg.catalog import find_weights
+
+    if name is not None:
+        shell.result(find_weights(name))
+        return
+    entries = [entry for entry in tables.catalogue() if entry["kind"] == "weights"]
+    if json:
+        shell.result(tables.as_json(entries))
+    else:
+        shell.show(tables.catalogue_table(entries), as_result=True)
+
+
 def fetch_list(*, json: options.Json = False) -> None:
-    """List weights, recipes and the practice volume."""
+    """List weights, recipes and volumes."""
     entries = tables.catalogue()
     if json:
         shell.result(tables.as_json(entries))

@@ -192,6 +192,38 @@ ScoresOut = Annotated[
     Path | None, _out(metavar="NAME.json", help="Store all scores, with plots beside them.")
 ]
 PicturesOut = Annotated[Path, _out(metavar="FOLDER", help="Where to put the pictures.")]
+BetasegOut = Annotated[Path, _output("-o", "--out", metavar="FOLDER", help="Each cell gets a folder in it.")]
+Cells = Annotated[
+    str,
+    _input(
+        "--cells", metavar="NAMES", help="high_c1 to high_c4 (left out: these), low_c1 to low_c3; or 'all'."
+    ),
+]
+Only = Annotated[
+    str,
+    _input("--only", metavar="PARTS", help="source, labels (left out: these two), masks as published."),
+]
+From = Annotated[
+    str | None,
+    _input("--from", metavar="URL|FILE", help="A mirror of the archive, or a local copy of it."),
+]
+Sha256 = Annotated[str | None, _advanced("--sha256", metavar="HEX", help="Of the archive given by --from.")]
+Offline = Annotated[
+    bool,
+    _input("--offline", envvar="VEMSEG_OFFLINE", **_flag, help="Download nothing: use what is in the cache."),
+]
+WeightsName = Annotated[str | None, _argument(metavar="[NAME]", help="Of bundled weights; left out: a list.")]
+Checkpoint = Annotated[
+    Path | None,
+    _input("--from", metavar="FILE", help="A checkpoint of the reference code of MAESTER (.pt) to import."),
+]
+Centroids = Annotated[
+    Path | None,
+    _input("--centroids", metavar="FILE", help="Its cluster centres: a text file, one per line."),
+]
+ImportOut = Annotated[
+    Path | None, _out(metavar="RUN", help="Where the imported weights go, as a run directory.")
+]
 PhantomOut = Annotated[Path, _output("-o", "--out", metavar="VOLUME", help="A .tif or .ome.zarr.")]
 Overwrite = Annotated[bool, _output("-f", "--overwrite", **_flag, help="Replace what is there.")]
 Json = Annotated[bool, _output("--json", **_flag, help="Print the result as JSON.")]

@@ -62,6 +62,14 @@ def ids(text: str | None) -> list[int]:
     return [int(part) for part in parts]
 
 
+def words(text: str) -> list[str]:
+    """Read ``a,b`` as its words, each once."""
+    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise UsageError(f"'{text}' is no list of names: write a,b")
+    return found
+
+
 def names(text: str | None) -> dict[int, str] | None:
     """Read ``1=nucleus,2=mitochondria``, or a TOML file of lines such as ``1 = "nucleus"``."""
     if text is None:

@@ -80,9 +80,16 @@ def _rows(scores: Scores, found: Evaluation) -> Iterator[tuple[str, str, str, li
         yield name, ", ".join(labels) or "none", share, measures
 
 
+RELEASED = (
+    "MAESTER as its authors released it, trained on BetaSeg: not bundled. Get model.pt and k6.txt by hand "
+    "from the link in their repository (bowang-lab/MAESTER), then: vemseg fetch weights --from model.pt "
+    "--centroids k6.txt -o maester-betaseg"
+)
+
+
 def catalogue() -> list[dict[str, Any]]:
-    """Return what comes with the package: weights, recipes, the practice volume."""
-    from vemseg.catalog import bundled_weights
+    """Return what comes with the package and what can be had: weights, recipes, volumes."""
+    from vemseg.catalog import DATASETS, bundled_weights
     from vemseg.recipe import load_recipe, shipped
     from vemseg.run import Run
 
@@ -92,16 +99,30 @@ def catalogue() -> list[dict[str, Any]]:
             "name": name,
             "about": Run.open(path).recipe.description,
             "megabytes": round((path / "model.safetensors").stat().st_size / 1e6, 1),
+            "licence": "BSD-3-Clause, as vemseg",
             "path": str(path),
         }
         for name, path in bundled_weights().items()
     ]
+    found.append({"kind": "weights", "name": "maester-betaseg", "about": RELEASED, "path": None})
     found += [
         {"kind": "recipe", "name": name, "about": load_recipe(name).description, "path": str(path)}
         for name, path in shipped().items()
     ]
     about = "A synthetic cell with exact labels: vemseg fetch phantom"
-    return [*found, {"kind": "volume", "name": "phantom", "about": about}]
+    found.append({"kind": "volume", "name": "phantom", "about": about})
+    found += [
+        {
+            "kind": "volume",
+            "name": name,
+            "about": f"{data.about}: vemseg fetch {name}. {data.reference}",
+            "licence": data.licence,
+            "url": data.url,
+            "sha256": data.sha256,
+        }
+        for name, data in DATASETS.items()
+    ]
+    return found
 
 
 def catalogue_table(entries: list[dict[str, Any]]) -> Table:

@@ -1,4 +1,4 @@
-"""What ships with the package: weights, each a slim run directory with a model card."""
+"""Weights that ship with the package, each a slim run directory with a model card."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_WEIGHTS = "vemseg"
 
 def bundled_weights() -> dict[str, Path]:
     """Return the weights inside the package by name; each is a directory that ``Run.open`` reads."""
-    folder = Path(__file__).parent / "weights"
+    folder = Path(__file__).parents[1] / "weights"
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/model.safetensors"))}
 
 

@@ -1,0 +1,714 @@
+"""Fetching, from a local host: resumable, checked, unpacked with distrust; masks become the reference."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from stand_in import CELLS, SHAPE, Manners, Server, make_archive, masks_of
+
+from vemseg.catalog import cache_directory, download, members, unpack
+from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, ResourceError, UsageError
+from vemseg.geometry import Box
+from vemseg.phantom import Phantom
+from vemseg.pipeline.betaseg import MASKS, fetch_betaseg
+from vemseg.volume import open_volume
+
+transfer, unpacking = (sys.modules[f"vemseg.catalog.{name}"] for name in ("download", "archive"))
+QUIET = {"report": lambda *_: None, "stopped": lambda: False}
+
+
+@pytest.fixture(autouse=True)
+def _places(tmp_path, monkeypatch):
+    monkeypatch.setenv("VEMSEG_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("VEMSEG_OFFLINE", raising=False)
+    monkeypatch.setattr(transfer, "PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "CHUNK", 2**12)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Return a miniature archive and its SHA-256."""
+    path = tmp_path_factory.mktemp("host") / "stand_in.zip"
+    return path, make_archive(path, CELLS[:2])
+
+
+@pytest.fixture
+def served(archive):
+    """Return a running server of the archive, and the SHA-256."""
+    with Server(archive[0]) as server:
+        yield server, archive[1]
+
+
+def bring(server, sha256, name="file.zip", **options):
+    quiet = {"offline": False, "transferred": lambda *_: None, "stopped": lambda: False}
+    return download(server.url, sha256, name, **quiet | options)
+
+
+# Download
+
+
+def test_a_file_comes_once_and_is_kept(served, archive):
+    server, sha256 = served
+    seen = []
+    path = bring(server, sha256, transferred=lambda have, total: seen.append((have, total)))
+    assert path == cache_directory() / "file.zip"
+    assert path.read_bytes() == archive[0].read_bytes()
+    size = path.stat().st_size
+    assert seen[-1] == (size, size)
+    assert [have for have, _ in seen] == sorted(have for have, _ in seen)
+    assert bring(server, sha256, offline=True) == path
+    assert len(server.requests) == 1
+    assert not list(path.parent.glob("*.part*"))
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(served, archive):
+    server, sha256 = served
+    server.manners.cut_after = [40_000, 0, 30_000]
+    path = bring(server, sha256)
+    assert path.read_bytes() == archive[0].read_bytes()
+    asked = [
+        None if a is None else int(a.removeprefix("bytes=").removesuffix("-")) for _, a in server.requests
+    ]
+    assert asked[0] is None
+    assert asked[1:] == sorted(asked[1:])
+    assert 0 < asked[1] <= 40_000
+    assert server.sent <= path.stat().st_size + 2**14
+
+
+def test_the_next_call_goes_on_where_the_last_gave_up(served, archive, monkeypatch):
+    server, sha256 = served
+    server.manners.cut_after = [50_000, *[0] * 4]
+    with pytest.raises(
+        MissingError, match=r"cannot download http.*: the connection broke.*kept: the same command goes on"
+    ):
+        bring(server, sha256)
+    kept = next(cache_directory().glob("*.part")).stat().st_size
+    assert 0 < kept <= 50_000
+    assert bring(server, sha256).read_bytes() == archive[0].read_bytes()
+    assert server.requests[-1][1] == f"bytes={kept}-"
+
+
+def test_a_server_without_ranges_begins_again(served, archive):
+    server, sha256 = served
+    server.manners = Manners(cut_after=[40_000], ranges=False)
+    assert bring(server, sha256).read_bytes() == archive[0].read_bytes()
+    assert len(server.requests) == 2
+
+
+def test_a_file_that_changed_at_its_host_is_not_patched_together(served, archive, tmp_path):
+    """If-Range: the part of the old file is thrown away."""
+    server, sha256 = served
+    other = tmp_path / "old.zip"
+    other.write_bytes(bytes(len(archive[0].read_bytes())))
+    server.file, server.manners.cut_after = other, [40_000, *[0] * 4]
+    with pytest.raises(MissingError):
+        bring(server, sha256)
+    server.file = archive[0]
+    assert bring(server, sha256).read_bytes() == archive[0].read_bytes()
+    assert server.requests[-1][1] is not None
+
+
+def test_length_and_validator_may_be_missing(served, archive):
+    server, sha256 = served
+    server.manners = Manners(length=False, validator=False)
+    totals = []
+    path = bring(server, sha256, transferred=lambda have, total: totals.append(total))
+    assert path.read_bytes() == archive[0].read_bytes()
+    assert set(totals) == {None}
+
+
+def test_all_was_there_but_the_name(served, archive):
+    """Killed between the last byte and the check: the server has nothing more, and that is fine."""
+    server, sha256 = served
+    server.manners.cut_after = [50_000, *[0] * 4]
+    with pytest.raises(MissingError):
+        bring(server, sha256)
+    next(cache_directory().glob("*.part")).write_bytes(archive[0].read_bytes())
+    assert bring(server, sha256).read_bytes() == archive[0].read_bytes()
+
+
+def test_a_part_that_is_longer_than_the_file_is_given_up(served, archive):
+    server, sha256 = served
+    server.manners.cut_after = [50_000, *[0] * 4]
+    with pytest.raises(MissingError):
+        bring(server, sha256)
+    next(cache_directory().glob("*.part")).write_bytes(archive[0].read_bytes() + b"more")
+    assert bring(server, sha256).read_bytes() == archive[0].read_bytes()
+
+
+def test_redirects_are_followed(served):
+    server, sha256 = served
+    server.manners.redirects = 3
+    assert bring(server, sha256).exists()
+    assert len(server.requests) == 4
+
+
+def test_a_wrong_hash_says_what_to_do_and_keeps_nothing(served):
+    server, _ = served
+    with pytest.raises(
+        MissingError, match=r"its SHA-256 is \w{16}\.\.\., not 0{16}\.\.\., and it was deleted"
+    ):
+        bring(server, "0" * 64)
+    assert not [path for path in cache_directory().iterdir() if "lock" not in path.name]
+
+
+@pytest.mark.parametrize(("status", "words"), [(404, "404 Not Found"), (403, "403 Forbidden")])
+def test_a_server_that_says_no_is_believed(served, status, words):
+    server, sha256 = served
+    server.manners.status = [status]
+    with pytest.raises(MissingError, match=f"the server says {words}"):
+        bring(server, sha256)
+    assert len(server.requests) == 1
+
+
+def test_a_server_in_trouble_is_asked_again(served):
+    server, sha256 = served
+    server.manners.status = [503, 500]
+    assert bring(server, sha256).exists()
+    assert len(server.requests) == 3
+
+
+def test_no_network_is_one_line():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/x"
+        with pytest.raises(MissingError, match="the host refuses the connection"):
+            download(url, "0" * 64, "x", offline=False, transferred=lambda *_: None, stopped=lambda: False)
+    with pytest.raises(MissingError, match=r"cannot download ftp://x/y"):
+        download(
+            "ftp://x/y", "0" * 64, "x", offline=False, transferred=lambda *_: None, stopped=lambda: False
+        )
+
+
+def test_offline_asks_nobody(served, monkeypatch):
+    server, sha256 = served
+
+    def refuse(*_):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(
+        MissingError, match=r"not in the cache \(.*\) and nothing may be downloaded \(--offline\)"
+    ):
+        bring(server, sha256, offline=True)
+    (cache_directory() / "file.zip").write_bytes(b"something else")
+    with pytest.raises(MissingError, match=r"is another file, and nothing may be downloaded"):
+        bring(server, sha256, offline=True)
+
+
+def test_a_file_put_into_the_cache_by_hand_is_checked_and_taken(served, archive):
+    server, sha256 = served
+    (cache_directory() / "file.zip").write_bytes(archive[0].read_bytes())
+    assert bring(server, sha256, offline=True).exists()
+    assert not server.requests
+
+
+def test_a_file_that_was_changed_in_the_cache_comes_again(served, archive):
+    server, sha256 = served
+    path = bring(server, sha256)
+    path.write_bytes(b"x" * path.stat().st_size)
+    assert bring(server, sha256).read_bytes() == archive[0].read_bytes()
+
+
+def test_stopping_keeps_what_came(served, archive):
+    server, sha256 = served
+    server.manners.pause = 0.01
+    count = []
+
+    def stopped():
+        count.append(1)
+        return len(count) > 2
+
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        bring(server, sha256, stopped=stopped)
+    kept = next(cache_directory().glob("*.part")).stat().st_size
+    assert kept >= 2**12
+    server.manners.pause = 0.0
+    bring(server, sha256)
+    assert server.requests[-1][1] == f"bytes={kept}-"
+
+
+def test_two_at_once_download_once(served, archive):
+    server, sha256 = served
+    server.manners.pause = 0.005
+    paths = []
+    threads = [threading.Thread(target=lambda: paths.append(bring(server, sha256))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert paths == [cache_directory() / "file.zip"] * 2
+    assert len(server.requests) == 1
+
+
+def test_space_is_looked_at_first(served, monkeypatch):
+    server, sha256 = served
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: FakeUsage(1000))
+    with pytest.raises(ResourceError, match=r"has 1.0KiB free, and \d+.*KiB are still to come: make room"):
+        bring(server, sha256)
+    assert not list(cache_directory().glob("*.part"))
+
+
+class Patience:
+    """Asks to stop after it was asked so many times."""
+
+    def __init__(self, times):
+        self.left = times
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+class FakeUsage:
+    def __init__(self, free):
+        self.free = free
+
+
+# Where files are kept
+
+
+def test_the_cache_is_where_it_is_told_to_be(tmp_path):
+    assert cache_directory() == tmp_path / "cache"
+    assert (tmp_path / "cache").is_dir()
+
+
+def test_without_a_home_the_cache_is_a_temporary_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("VEMSEG_CACHE_DIR")
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = cache_directory()
+    assert found == tmp_path / f"vemseg-{os.getuid()}"
+    assert found.stat().st_mode & 0o777 == 0o700
+    found.rmdir()
+    (tmp_path / "other").mkdir()
+    found.symlink_to(tmp_path / "other")
+    with pytest.raises(ResourceError, match="belongs to somebody else"):
+        cache_directory()
+
+
+def test_a_cache_that_cannot_be_made_is_said(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("VEMSEG_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ResourceError, match="cannot write"):
+        cache_directory()
+
+
+# Unpacking
+
+
+def zipped(path, entries):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in entries.items():
+            file.writestr(name, data)
+    return path
+
+
+def tarred(path, entries):
+    with tarfile.open(path, "w:gz") as file:
+        for name, data in entries.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return path
+
+
+def take(archive, wanted, **options):
+    quiet = {"unpacked": lambda *_: None, "stopped": lambda: False}
+    unpack(archive, {PurePosixPath(name): path for name, path in wanted.items()}, **quiet | options)
+
+
+@pytest.mark.parametrize("make", [zipped, tarred])
+def test_chosen_members_become_files(make, tmp_path):
+    archive = make(tmp_path / "a", {"x/one.tif": b"1" * 3000, "x/two.tif": b"2" * 10, "three": b""})
+    assert {(str(m.path), m.size) for m in members(archive)} == {
+        ("x/one.tif", 3000),
+        ("x/two.tif", 10),
+        ("three", 0),
+    }
+    told = []
+    take(
+        archive,
+        {"x/one.tif": tmp_path / "out" / "a.tif", "three": tmp_path / "out" / "b"},
+        unpacked=lambda done, total: told.append((done, total)),
+    )
+    assert (tmp_path / "out" / "a.tif").read_bytes() == b"1" * 3000
+    assert (tmp_path / "out" / "b").read_bytes() == b""
+    assert told[-1] == (3000, 3000)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tif", "b"]
+
+
+def test_what_is_there_is_not_unpacked_again(tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"one": b"1" * 9, "two": b"2" * 9})
+    (tmp_path / "one").write_bytes(b"kept left")
+    (tmp_path / "two").write_bytes(b"short")
+    take(archive, {"one": tmp_path / "one", "two": tmp_path / "two"})
+    assert (tmp_path / "one").read_bytes() == b"kept left"
+    assert (tmp_path / "two").read_bytes() == b"2" * 9
+
+
+@pytest.mark.parametrize("make", [zipped, tarred])
+@pytest.mark.parametrize("name", ["../out", "/etc/out", "a/../../out", "a\\..\\out"])
+def test_names_that_lead_outside_are_refused(make, name, tmp_path):
+    archive = make(tmp_path / "a", {"good": b"1", name: b"2"})
+    with pytest.raises(InputError, match=r"not a trustworthy archive: it holds .*, which leads outside"):
+        take(archive, {"good": tmp_path / "good"})
+    assert not (tmp_path / "good").exists()
+
+
+def test_links_and_devices_are_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        info = tarfile.TarInfo("link")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        file.addfile(info)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        info = zipfile.ZipInfo("link")
+        info.external_attr = 0o120777 << 16
+        file.writestr(info, "/etc/passwd")
+    for name in ("a.tar", "a.zip"):
+        with pytest.raises(InputError, match="'link' is neither file nor folder"):
+            members(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_comes_twice_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("one", "1")
+        file.writestr("one", "2")
+    with pytest.raises(InputError, match="it holds 'one' twice"):
+        members(tmp_path / "a.zip")
+
+
+def test_a_bomb_that_does_not_fit_the_disk_is_not_lit(tmp_path, monkeypatch):
+    archive = zipped(tmp_path / "a.zip", {"zeros": bytes(2**22)})
+    assert archive.stat().st_size < 2**13
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda path: FakeUsage(2**26 + 2**20))
+    with pytest.raises(ResourceError, match="65MiB free, and 4MiB are to be unpacked"):
+        take(archive, {"zeros": tmp_path / "out" / "zeros"})
+    assert not (tmp_path / "out" / "zeros").exists()
+
+
+def test_a_member_that_lies_about_its_size_is_refused(tmp_path, monkeypatch):
+    """Of a header that says 10 bytes for 4 MiB, nothing appears."""
+    archive = zipped(tmp_path / "a.zip", {"zeros": bytes(2**22)})
+    data = archive.read_bytes()
+    lie = data.replace((2**22).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+    assert lie != data
+    archive.write_bytes(lie)
+    with pytest.raises(InputError, match="zeros"):
+        take(archive, {"zeros": tmp_path / "zeros"})
+    assert not (tmp_path / "zeros").exists()
+
+
+def test_damage_is_noticed_and_leaves_nothing(tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"noise": np.random.default_rng(0).bytes(100_000)})
+    data = bytearray(archive.read_bytes())
+    data[50_000:50_010] = b"0123456789"
+    archive.write_bytes(data)
+    with pytest.raises(InputError, match="noise is damaged"):
+        take(archive, {"noise": tmp_path / "noise"})
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["a.zip"]
+    (tmp_path / "text").write_text("no archive")
+    with pytest.raises(InputError, match="neither a ZIP nor a TAR"):
+        members(tmp_path / "text")
+    with pytest.raises(MissingError, match="no archive"):
+        members(tmp_path / "nothing")
+    with pytest.raises(InputError, match="no other in it"):
+        take(zipped(tmp_path / "b.zip", {"one": b""}), {"other": tmp_path / "other"})
+
+
+def test_stopping_leaves_whole_files_and_goes_on(tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"one": b"1" * 9, "two": b"2" * 9})
+    wanted = {"one": tmp_path / "one", "two": tmp_path / "two"}
+    asked = []
+    with pytest.raises(Interrupted):
+        take(archive, wanted, stopped=lambda: asked.append(1) or len(asked) > 1)
+    assert (tmp_path / "one").exists()
+    assert not (tmp_path / "two").exists()
+    take(archive, wanted)
+    assert (tmp_path / "two").read_bytes() == b"2" * 9
+
+
+# BetaSeg
+
+
+def slow_reference(masks):
+    """Return eight classes, voxel by voxel, by the order of trust."""
+    order = [
+        "centrioles",
+        "nucleus_mask",
+        "membrane_mask",
+        "microtubules",
+        "golgi_corrected",
+        "granules",
+        "mitochondria_mask",
+    ]
+    labels = np.zeros(SHAPE, np.uint8)
+    for place in np.ndindex(SHAPE):
+        for number, ending in enumerate(order, start=1):
+            if ending in masks and masks[ending][place]:
+                labels[place] = number
+                break
+    return labels
+
+
+def read(path):
+    volume = open_volume(path)
+    return volume.read(volume.box)
+
+
+def test_cells_come_with_their_reference(served, tmp_path):
+    server, sha256 = served
+    made = fetch_betaseg(tmp_path / "b", cells=CELLS[:2], source=server.url, sha256=sha256, **QUIET)
+    names = [path.relative_to(tmp_path / "b").as_posix() for path in made]
+    assert names[:4] == [
+        f"high_c1/high_c1_{ending}.tif" for ending in ("source", "labels", "labels4", "cell")
+    ]
+    assert len(names) == 8
+    phantom = Phantom(SHAPE, 1, (16.0, 16.0, 16.0))
+    masks = masks_of(phantom.labels(Box.whole(SHAPE)), 1)
+    eight = slow_reference(masks)
+    assert {1, 4, 5, 7} <= set(np.unique(eight))
+    assert np.array_equal(read(made[0]), phantom.read(Box.whole(SHAPE)))
+    assert np.array_equal(read(made[1]), eight)
+    four = np.select([eight == 2, eight == 6, eight == 7], [1, 2, 3], 0)
+    assert np.array_equal(read(made[2]), four)
+    assert np.array_equal(read(made[3]), masks["membrane_full_mask"] > 0)
+    assert open_volume(made[1]).voxel_size == (16.0, 16.0, 16.0)
+    assert (tmp_path / "b/high_c1/high_c1_labels4.toml").read_text() == (
+        '0 = "unrecognised"\n1 = "nucleus"\n2 = "granules"\n3 = "mitochondria"\n'
+    )
+    inside = {path.name for path in (tmp_path / "b" / "high_c1").iterdir()}
+    assert not [name for name in inside if "mask" in name or "partial" in name]
+    note = json.loads((tmp_path / "b/high_c1/high_c1_labels.json").read_text())
+    assert note["betaseg"] == {"cell": "high_c1", "sha256": sha256}
+
+
+def test_overlaps_go_to_the_most_trusted_mask():
+    """The order of Han et al. (CVPRW 2022), from its configuration."""
+    assert [name for name, _ in MASKS.values()] == [
+        "centrioles",
+        "nucleus",
+        "membrane",
+        "microtubules",
+        "golgi",
+        "granules",
+        "mitochondria",
+    ]
+
+
+def test_the_same_command_again_does_nothing(served, tmp_path):
+    server, sha256 = served
+    options = {"cells": CELLS[:1], "source": server.url, "sha256": sha256, **QUIET}
+    first = fetch_betaseg(tmp_path / "b", **options)
+    times = [path.stat().st_mtime_ns for path in first]
+    next(cache_directory().glob("betaseg*.zip")).unlink()
+    assert fetch_betaseg(tmp_path / "b", **options) == first
+    assert [path.stat().st_mtime_ns for path in first] == times
+    assert len(server.requests) == 1
+
+
+def test_parts_are_chosen(archive, tmp_path):
+    options = {"cells": CELLS[:1], "source": str(archive[0]), "sha256": archive[1], **QUIET}
+    only = fetch_betaseg(tmp_path / "s", parts=["source"], **options)
+    assert [path.name for path in only] == ["high_c1_source.tif"]
+    assert [path.name for path in only[0].parent.iterdir()] == ["high_c1_source.tif"]
+    masks = fetch_betaseg(tmp_path / "m", parts=["masks"], **options)
+    assert len(masks) == 7
+    assert all(path.exists() for path in masks)
+    labels = fetch_betaseg(tmp_path / "m", parts=["labels"], **options)
+    assert [path.name for path in labels] == [f"high_c1_{e}.tif" for e in ("labels", "labels4", "cell")]
+    assert all(path.exists() for path in masks)  # those that were asked for stay
+
+
+def test_a_stopped_fetch_goes_on(served, tmp_path):
+    server, sha256 = served
+    options = {"cells": CELLS[:2], "source": server.url, "sha256": sha256, "report": lambda *_: None}
+    interruptions, patience = 0, 1
+    while True:
+        try:
+            fetch_betaseg(tmp_path / "b", stopped=Patience(patience), **options)
+            break
+        except Interrupted:
+            interruptions, patience = interruptions + 1, patience + 3
+    assert interruptions > 3
+    made = fetch_betaseg(tmp_path / "b", stopped=lambda: False, **options)
+    other = fetch_betaseg(tmp_path / "c", stopped=lambda: False, **options)
+    assert all(np.array_equal(read(a), read(b)) for a, b in zip(made, other, strict=True))
+
+
+def test_unknown_cells_and_parts_name_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match=r"no cell 'high_5' in BetaSeg \(did you mean 'high_c"):
+        fetch_betaseg(tmp_path, cells=["high_5"], **QUIET)
+    with pytest.raises(UsageError, match=r"no part 'lables' in BetaSeg \(did you mean 'labels'\?\)"):
+        fetch_betaseg(tmp_path, parts=["lables"], **QUIET)
+
+
+def test_an_archive_of_another_layout_is_told(tmp_path):
+    other = zipped(tmp_path / "o.zip", {"readme.txt": b"hello", "cells/c1.tif": b""})
+    import hashlib
+
+    sha256 = hashlib.sha256(other.read_bytes()).hexdigest()
+    with pytest.raises(
+        InputError, match=r"not the layout of BetaSeg: no high_c1_source\.tif in it \(it begins with readme"
+    ):
+        fetch_betaseg(tmp_path / "b", source=str(other), sha256=sha256, **QUIET)
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(MissingError, match=f"--sha256 {sha256} takes it"):
+        fetch_betaseg(tmp_path / "b", source=str(other), **QUIET)
+    with pytest.raises(MissingError, match="no archive"):
+        fetch_betaseg(tmp_path / "b", source="nothing.zip", **QUIET)
+
+
+def test_a_mask_of_another_shape_is_told(tmp_path):
+    import hashlib
+
+    import tifffile
+
+    make_archive(tmp_path / "a.zip", CELLS[:1])
+    tifffile.imwrite(tmp_path / "m.tif", np.zeros((3, 4, 5), np.uint8), photometric="minisblack")
+    with zipfile.ZipFile(tmp_path / "a.zip") as old, zipfile.ZipFile(tmp_path / "b.zip", "w") as new:
+        for name in old.namelist():
+            bad = name.endswith("membrane_full_mask.tif")
+            new.writestr(name, (tmp_path / "m.tif").read_bytes() if bad else old.read(name))
+    sha256 = hashlib.sha256((tmp_path / "b.zip").read_bytes()).hexdigest()
+    with pytest.raises(
+        InputError, match=r"full_mask\.tif has shape \(3, 4, 5\), but .*source\.tif has \(24, 96, 100\)"
+    ):
+        fetch_betaseg(tmp_path / "b", cells=CELLS[:1], source=str(tmp_path / "b.zip"), sha256=sha256, **QUIET)
+    assert not (tmp_path / "b/high_c1/high_c1_cell.tif").exists()
+    assert not (tmp_path / "b/high_c1/high_c1_labels.tif").exists()
+
+
+def test_labels_of_another_archive_are_not_mixed(archive, tmp_path):
+    make_archive(tmp_path / "a.zip", CELLS[:1], extra={"download/more.txt": b"x"})
+    import hashlib
+
+    options = {"cells": CELLS[:1], "parts": ["labels"], **QUIET}
+    fetch_betaseg(tmp_path / "b", source=str(archive[0]), sha256=archive[1], **options)
+    other = {
+        "source": str(tmp_path / "a.zip"),
+        "sha256": hashlib.sha256((tmp_path / "a.zip").read_bytes()).hexdigest(),
+    }
+    with pytest.raises(OutputExistsError, match="holds labels of another archive: -f replaces them"):
+        fetch_betaseg(tmp_path / "b", **other, **options)
+    fetch_betaseg(tmp_path / "b", overwrite=True, **other, **options)
+
+
+# Through the command
+
+
+def vemseg(*words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "vemseg", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_command_prints_paths_and_speaks_plainly(served, tmp_path):
+    server, sha256 = served
+    words = [
+        "fetch",
+        "betaseg",
+        "--from",
+        server.url,
+        "--sha256",
+        sha256,
+        "--cells",
+        "high_c1",
+        "-o",
+        tmp_path / "b",
+    ]
+    done = vemseg(*words)
+    assert done.returncode == 0, done.stderr
+    assert [Path(line).name for line in done.stdout.splitlines()] == [
+        f"high_c1_{ending}.tif" for ending in ("source", "labels", "labels4", "cell")
+    ]
+    assert "downloading 100 %" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "Traceback" not in done.stderr
+    off = vemseg("fetch", "betaseg", "-o", tmp_path / "c", VEMSEG_OFFLINE="1")
+    assert (off.returncode, off.stdout) == (5, "")
+    assert off.stderr.count("\n") == 1
+
+
+def test_a_terminated_download_exits_75_and_goes_on(served, tmp_path):
+    server, sha256 = served
+    server.manners.pause = 0.2
+    words = [
+        "fetch",
+        "betaseg",
+        "--from",
+        server.url,
+        "--sha256",
+        sha256,
+        "--cells",
+        "high_c1",
+        "-o",
+        tmp_path / "b",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vemseg", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while server.sent < 2**15 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (75, ""), err
+    assert "the same command goes on" in err
+    server.manners.pause = 0.0
+    assert vemseg(*words).returncode == 0
+    assert server.requests[-1][1] is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+def test_a_full_disk_is_exit_code_4(served, tmp_path):
+    server, sha256 = served
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=False).returncode:
+        pytest.skip("no right to mount")
+    try:
+        words = ["fetch", "betaseg", "--from", server.url, "--sha256", sha256, "-o", tmp_path / "b"]
+        done = vemseg(*words, VEMSEG_CACHE_DIR=str(small))
+        assert done.returncode == 4, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("vemseg: error: ")
+        server.manners.length = False  # then it is noticed only when it happens
+        done = vemseg(*words, VEMSEG_CACHE_DIR=str(small))
+        assert done.returncode == 4, done.stderr
+        assert "No space left" in done.stderr
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert not (tmp_path / "b").exists()
+
+
+def test_weights_are_listed_and_found():
+    listed = vemseg("fetch", "weights", "--json")
+    entries = {entry["name"]: entry for entry in json.loads(listed.stdout)}
+    assert {"vemseg", "maester", "maester-betaseg"} <= set(entries)
+    assert entries["vemseg"]["licence"].startswith("BSD")
+    found = vemseg("fetch", "weights", "vemseg")
+    assert (Path(found.stdout.strip()) / "model.safetensors").exists()
+    missing = vemseg("fetch", "weights", "vemsag")
+    assert missing.returncode == 5
+    assert "did you mean 'vemseg'?" in missing.stderr

@@ -1,0 +1,197 @@
+"""Chosen members of an archive (ZIP or TAR) become files, safely and resumably.
+
+The caller names the file of every member it wants, so nothing in an archive decides where anything is
+written. An archive with absolute or climbing names, links or devices in it is refused all the same; no member
+grows beyond the size it declares, and all must fit the disk before the first is written.
+"""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from vemseg.errors import InputError, Interrupted, MissingError, ResourceError
+from vemseg.resources import byte_text
+from vemseg.run.files import atomic_path, writing
+
+CHUNK = 2**20
+RESERVE = 2**26
+"""Bytes that a disk keeps free."""
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+"""What reading raises of archives that are broken, encrypted, or compressed in ways Python does not know."""
+
+Archive = zipfile.ZipFile | tarfile.TarFile
+Entry = zipfile.ZipInfo | tarfile.TarInfo
+
+Unpacked = Callable[[int, int], None]
+"""Told the bytes that are written, and all of them."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive.
+
+    Attributes
+    ----------
+    path : PurePosixPath
+        As the archive names it.
+    size : int
+        Bytes it declares.
+    """
+
+    path: PurePosixPath
+    size: int
+
+
+def members(archive: Path) -> list[Member]:
+    """Return the files of an archive; folders are left out.
+
+    Raises
+    ------
+    MissingError, InputError
+        Where there is no such file, it is no ZIP or TAR, is damaged, or holds what no honest archive does.
+    """
+    with _opened(archive) as opened:
+        return [member for member, _ in _entries(opened, archive)]
+
+
+def unpack(
+    archive: Path,
+    wanted: Mapping[PurePosixPath, Path],
+    *,
+    unpacked: Unpacked,
+    stopped: Callable[[], bool],
+) -> None:
+    """Write members of an archive; a file that is there with the right size is left as it is.
+
+    Parameters
+    ----------
+    archive : Path
+    wanted : mapping of PurePosixPath to Path
+        The file that each of these members becomes; it appears whole or not at all.
+    unpacked, stopped : callable
+
+    Raises
+    ------
+    InputError
+        As ``members``; where a member is absent, or larger than it declares.
+    ResourceError
+        Where the disk is too small.
+    Interrupted
+        Where it was stopped; the same call goes on.
+    """
+    with _opened(archive) as opened:
+        found = {member.path: (member, entry) for member, entry in _entries(opened, archive)}
+        if missing := [str(path) for path in wanted if path not in found]:
+            raise InputError(f"{archive}: no {missing[0]} in it")
+        todo = [
+            (*found[path], target)
+            for path, target in wanted.items()
+            if not (target.is_file() and target.stat().st_size == found[path][0].size)
+        ]
+        total = sum(member.size for member, _, _ in todo)
+        if todo:
+            _check_space(todo[0][2].parent, total)
+        done = 0
+        for member, entry, target in todo:
+            with atomic_path(target) as growing:
+                for written in _copied(opened, entry, growing, member, archive):
+                    unpacked(done + written, total)
+                    if stopped():
+                        raise Interrupted(f"stopped before {target} was whole: the same command goes on")
+            done += member.size
+
+
+def _copied(opened: Archive, entry: Entry, growing: Path, member: Member, archive: Path) -> Iterator[int]:
+    """Copy a member, chunk by chunk; yield the bytes so far."""
+    written = 0
+    try:
+        with _reading(opened, entry) as source, growing.open("wb") as file:
+            while data := source.read(CHUNK):
+                written += len(data)
+                if written > member.size:
+                    raise InputError(f"{archive}: {member.path} is larger than it declares: not unpacked")
+                file.write(data)
+                yield written
+    except DAMAGED as error:
+        raise InputError(f"{archive}: {member.path} is damaged ({error})") from None
+    if written != member.size:
+        raise InputError(f"{archive}: {member.path} is cut off after {byte_text(written)}")
+
+
+def _check_space(folder: Path, total: int) -> None:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if total + RESERVE > free:
+        raise ResourceError(
+            f"{folder} has {byte_text(free)} free, and {byte_text(total)} are to be unpacked: make room, "
+            f"or name a larger disk with -o"
+        )
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[Archive]:
+    if not archive.is_file():
+        raise MissingError(f"no archive {archive}")
+    try:
+        if zipfile.is_zipfile(archive):
+            opened: Archive = zipfile.ZipFile(archive)
+        elif tarfile.is_tarfile(archive):
+            opened = tarfile.TarFile.open(archive)
+        else:
+            raise InputError(f"{archive}: neither a ZIP nor a TAR archive")
+    except DAMAGED as error:
+        raise InputError(f"{archive}: a damaged archive ({error})") from None
+    with opened:
+        yield opened
+
+
+def _entries(opened: Archive, archive: Path) -> Iterator[tuple[Member, Entry]]:
+    """Yield the files of an archive, after a look at every entry.
+
+    Raises
+    ------
+    InputError
+        For names that lead outside, links, devices, and names that come twice.
+    """
+    seen: set[PurePosixPath] = set()
+    entries = opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened.getmembers()
+    for entry in entries:
+        if isinstance(entry, zipfile.ZipInfo):
+            name, size, folder = entry.filename, entry.file_size, entry.is_dir()
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+        else:
+            name, size, folder = entry.name, entry.size, entry.isdir()
+            plain = folder or entry.isreg()
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+            raise InputError(f"{archive}: not a trustworthy archive: it holds {name!r}, which leads outside")
+        if not plain:
+            raise InputError(f"{archive}: not a trustworthy archive: {name!r} is neither file nor folder")
+        if folder:
+            continue
+        if path in seen:
+            raise InputError(f"{archive}: not a trustworthy archive: it holds {name!r} twice")
+        seen.add(path)
+        yield Member(path, size), entry
+
+
+def _reading(opened: Archive, entry: Entry) -> IO[bytes]:
+    if isinstance(opened, zipfile.ZipFile):
+        assert isinstance(entry, zipfile.ZipInfo)
+        return opened.open(entry)
+    assert isinstance(entry, tarfile.TarInfo)
+    source = opened.extractfile(entry)
+    assert source is not None  # it is a regular file
+    return source

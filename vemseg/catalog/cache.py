@@ -1,0 +1,47 @@
+"""Where fetched files are kept."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pooch
+
+from vemseg.errors import ResourceError
+from vemseg.run.files import writing
+
+VARIABLE = "VEMSEG_CACHE_DIR"
+
+
+def cache_directory() -> Path:
+    """Return the directory of fetched files, which is made if need be and can be written.
+
+    ``$VEMSEG_CACHE_DIR`` where it is set; else the platform's place for caches; else, where that cannot be
+    written (no home directory, a read-only one), a directory of this user's under the temporary one.
+
+    Raises
+    ------
+    ResourceError
+        Where ``$VEMSEG_CACHE_DIR``, or the last resort, cannot be written or belongs to somebody else.
+    """
+    if given := os.environ.get(VARIABLE):
+        path = Path(given).expanduser()
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise ResourceError(f"cannot write {path} (${VARIABLE}): name another directory")
+        return path
+    usual = Path(pooch.os_cache("vemseg"))
+    try:
+        usual.mkdir(parents=True, exist_ok=True)
+        if os.access(usual, os.W_OK | os.X_OK):
+            return usual
+    except OSError:
+        pass
+    path = Path(tempfile.gettempdir()) / f"vemseg-{os.getuid()}"
+    with writing(path):
+        path.mkdir(mode=0o700, exist_ok=True)
+    if path.is_symlink() or path.stat().st_uid != os.getuid():
+        raise ResourceError(f"{path} belongs to somebody else: set ${VARIABLE} to a directory of your own")
+    return path

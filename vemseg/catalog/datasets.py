@@ -1,0 +1,40 @@
+"""Public data: where it is, and how to tell that it is unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One archive.
+
+    Attributes
+    ----------
+    name : str
+    url : str
+    sha256 : str
+        Of the whole archive.
+    about, licence, reference : str
+        For people.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    about: str
+    licence: str
+    reference: str
+
+
+BETASEG = Dataset(
+    name="betaseg",
+    url="https://cloud.mpi-cbg.de/index.php/s/UJopHTRuh6f4wR8/download",
+    sha256="4872eec0211721dc224acee319c27c4f51c190adc36004e3d5bb60dfcd67eb7b",
+    about="BetaSeg: seven mouse beta cells, FIB-SEM, 16 nm isotropic, with masks of their organelles",
+    licence="see https://betaseg.github.io",
+    reference="Müller et al., J. Cell Biol. 220 (2021), https://doi.org/10.1083/jcb.202010039",
+)
+
+DATASETS = {dataset.name: dataset for dataset in (BETASEG,)}
+"""All, by name."""
