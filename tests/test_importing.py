@@ -1,0 +1,102 @@
+"""The released MAESTER: a checkpoint and its cluster centres become a run that every command takes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vemseg.clustering import Clusterer
+from vemseg.errors import InputError, MissingError, OutputExistsError
+from vemseg.pipeline.common import open_model
+from vemseg.pipeline.fetch import fetch_phantom
+from vemseg.pipeline.importing import import_weights
+from vemseg.pipeline.segment import segment
+from vemseg.volume import open_volume
+
+GOLDEN = Path(__file__).parent / "golden" / "maester_small_weights.pt"
+QUIET = {"report": lambda *_: None, "stopped": lambda: False}
+DIM = 48
+
+
+@pytest.fixture
+def centres(tmp_path):
+    values = np.random.default_rng(0).normal(size=(6, DIM))
+    np.savetxt(tmp_path / "k6.txt", values)
+    return tmp_path / "k6.txt", values
+
+
+def test_the_run_is_the_checkpoint(centres, tmp_path):
+    made = import_weights(GOLDEN, centres[0], tmp_path / "run", overwrite=False)
+    assert made == [tmp_path / "run", tmp_path / "run" / "clusters.safetensors"]
+    ours, theirs = (open_model(str(path)).load((1.0, 1.0, 1.0)) for path in (tmp_path / "run", GOLDEN))
+    assert all(torch.equal(ours.state_dict()[name], value) for name, value in theirs.state_dict().items())
+    assert open_model(str(tmp_path / "run")).recipe == open_model(str(GOLDEN)).recipe
+
+
+def test_the_classes_are_the_nearest_centres_in_the_order_of_the_file(centres, tmp_path):
+    import_weights(GOLDEN, centres[0], tmp_path / "run", overwrite=False)
+    vectors = np.random.default_rng(1).normal(size=(200, DIM)).astype(np.float32)
+    clusterer = Clusterer.load(tmp_path / "run" / "clusters.safetensors")
+    found = clusterer.scores(torch.from_numpy(vectors)).argmax(dim=-1).numpy()
+    nearest = [min(range(6), key=lambda k: ((v - centres[1][k]) ** 2).sum()) for v in vectors]
+    assert found.tolist() == nearest
+
+
+def test_a_volume_is_segmented_with_both(centres, tmp_path):
+    import_weights(GOLDEN, centres[0], tmp_path / "run", overwrite=False)
+    fetch_phantom(tmp_path / "cell.tif", (4, 60, 60), 1, (16.0, 16.0, 16.0), False)
+    settings = ["embed.placement=expand-stride", "embed.stride=20"]
+    labels = segment(
+        str(tmp_path / "cell.tif"),
+        tmp_path / "labels.tif",
+        model=str(tmp_path / "run"),
+        clusters=tmp_path / "run" / "clusters.safetensors",
+        settings=settings,
+        **QUIET,
+    )
+    assert set(np.unique(open_volume(labels).read(open_volume(labels).box))) <= set(range(1, 7))
+
+
+def test_importing_again_is_fine_and_another_is_not(centres, tmp_path):
+    for _ in range(2):
+        import_weights(GOLDEN, None, tmp_path / "run", overwrite=False)
+    state = torch.load(GOLDEN, weights_only=True)
+    state["norm.bias"] = state["norm.bias"] + 1
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(OutputExistsError):
+        import_weights(tmp_path / "other.pt", None, tmp_path / "run", overwrite=False)
+    import_weights(tmp_path / "other.pt", None, tmp_path / "run", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 2 3\n", r"1 lines of 3 numbers, but the model's vectors have 48"),
+        ("a b c\n", "no text file of numbers"),
+        (" ".join(["nan"] * DIM), "1 lines of 48 numbers"),
+    ],
+)
+def test_centres_that_do_not_fit_are_refused_before_anything_is_written(text, message, tmp_path):
+    (tmp_path / "k.txt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        import_weights(GOLDEN, tmp_path / "k.txt", tmp_path / "run", overwrite=False)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(MissingError, match="no centroids"):
+        import_weights(GOLDEN, tmp_path / "nothing.txt", tmp_path / "run", overwrite=False)
+    with pytest.raises(MissingError, match="no checkpoint"):
+        import_weights(tmp_path / "nothing.pt", None, tmp_path / "run", overwrite=False)
+
+
+def test_the_command_asks_for_what_belongs_together(tmp_path):
+    for words in (["--centroids", "k.txt"], ["--from", str(GOLDEN)], ["maester", "--from", str(GOLDEN)]):
+        done = subprocess.run(
+            [sys.executable, "-m", "vemseg", "fetch", "weights", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("\n") == 1
