@@ -292,7 +292,8 @@ class Trainer:
             steps, losses, lr = (np.array([m[key] for m in metrics]) for key in ("step", "loss", "lr"))
             drawing.save(drawing.curve(steps, losses, SMOOTHING, lr), self.run.path / "curve.png")
             for name, scalars in getattr(self.objective, "charts", {}).items():
-                lines = {scalar: np.array([m[scalar] for m in metrics]) for scalar in scalars}
+                short = {scalar: scalar.removeprefix(f"{name}_") for scalar in scalars}
+                lines = {short[scalar]: np.array([m[scalar] for m in metrics]) for scalar in scalars}
                 figure = drawing.curve(steps, lines, 0.0, label=name)
                 drawing.save(figure, self.run.path / f"chart-{name}.png")
         if shown := self._preview():

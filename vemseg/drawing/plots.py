@@ -177,7 +177,7 @@ def _plot_axes(x: str, y: str) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.set_xlabel(x, fontsize=TEXT)
     axes.set_ylabel(y, fontsize=TEXT)
-    axes.tick_params(labelsize=TEXT)
+    axes.tick_params(which="both", labelsize=TEXT)
     axes.grid(color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

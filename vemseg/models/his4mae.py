@@ -27,9 +27,10 @@ class His4mae(SelfDistilled):
     }
     """Pictures of the course, by name: scalars drawn together."""
 
+    settings: His4maeTable
+
     def __init__(self, settings: His4maeTable) -> None:
         super().__init__(settings)
-        self.settings = settings
         self.codebook = Codebook(settings.codes, settings.dim)
 
     def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

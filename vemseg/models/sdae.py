@@ -22,9 +22,10 @@ class Sdae(SelfDistilled):
     standardised one by one. The weight of the pixels, ``pixels``, is not published.
     """
 
+    settings: SdaeTable
+
     def __init__(self, settings: SdaeTable) -> None:
         super().__init__(settings, settings.drop_path)
-        self.settings = settings
         self.predictor = Decoder(settings, settings.dim)
         if not settings.pixels:
             del self.decoder

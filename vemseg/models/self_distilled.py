@@ -76,12 +76,13 @@ class SelfDistilled(MaskedAutoencoder):
         Whether a first batch was seen.
     """
 
+    settings: SelfDistilledTable
     seen: Tensor
     begun: Tensor
 
     def __init__(self, settings: SelfDistilledTable, drop_path: float = 0.0) -> None:
         super().__init__(settings, drop_path)
-        self.distilled = settings
+        self.settings = settings
         self.teacher = MeanTeacher(settings)
         self.register_buffer("seen", torch.tensor(0))
         self.register_buffer("begun", torch.tensor(False))
@@ -97,9 +98,9 @@ class SelfDistilled(MaskedAutoencoder):
 
     def after_step(self, fraction: float, generator: torch.Generator) -> None:
         """Take the teacher forward, and end the epoch where it is due."""
-        ended = bool(self.seen >= self.distilled.epoch)
-        if ended or self.distilled.ema == "step":
-            self.teacher.follow(self.encoder, momentum_at(self.distilled, fraction))
+        ended = bool(self.seen >= self.settings.epoch)
+        if ended or self.settings.ema == "step":
+            self.teacher.follow(self.encoder, momentum_at(self.settings, fraction))
         if ended:
             self.seen.zero_()
             self.end_epoch(generator)
