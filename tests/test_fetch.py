@@ -23,7 +23,7 @@ from vemseg.phantom import Phantom
 from vemseg.pipeline.betaseg import MASKS, fetch_betaseg
 from vemseg.volume import open_volume
 
-transfer, unpacking = (sys.modules[f"vemseg.catalog.{name}"] for name in ("download", "archive"))
+transfer, caching = (sys.modules[f"vemseg.catalog.{name}"] for name in ("download", "cache"))
 QUIET = {"report": lambda *_: None, "stopped": lambda: False}
 
 
@@ -253,8 +253,8 @@ def test_two_at_once_download_once(served, archive):
 
 def test_space_is_looked_at_first(served, monkeypatch):
     server, sha256 = served
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: FakeUsage(1000))
-    with pytest.raises(ResourceError, match=r"has 1.0KiB free, and \d+.*KiB are still to come: make room"):
+    monkeypatch.setattr(caching.shutil, "disk_usage", lambda path: FakeUsage(1000))
+    with pytest.raises(ResourceError, match=r"has 1.0KiB free, and \d+.*KiB are to come: make room, or set"):
         bring(server, sha256)
     assert not list(cache_directory().glob("*.part"))
 
@@ -394,8 +394,8 @@ def test_a_name_that_comes_twice_is_refused(tmp_path):
 def test_a_bomb_that_does_not_fit_the_disk_is_not_lit(tmp_path, monkeypatch):
     archive = zipped(tmp_path / "a.zip", {"zeros": bytes(2**22)})
     assert archive.stat().st_size < 2**13
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda path: FakeUsage(2**26 + 2**20))
-    with pytest.raises(ResourceError, match="65MiB free, and 4MiB are to be unpacked"):
+    monkeypatch.setattr(caching.shutil, "disk_usage", lambda path: FakeUsage(2**26 + 2**20))
+    with pytest.raises(ResourceError, match="65MiB free, and 4MiB are to come"):
         take(archive, {"zeros": tmp_path / "out" / "zeros"})
     assert not (tmp_path / "out" / "zeros").exists()
 
@@ -621,20 +621,13 @@ def vemseg(*words, **environment):
     )
 
 
+def betaseg_words(server, sha256, out):
+    return ["fetch", "betaseg", "--from", server.url, "--sha256", sha256, "--cells", "high_c1", "-o", out]
+
+
 def test_the_command_prints_paths_and_speaks_plainly(served, tmp_path):
     server, sha256 = served
-    words = [
-        "fetch",
-        "betaseg",
-        "--from",
-        server.url,
-        "--sha256",
-        sha256,
-        "--cells",
-        "high_c1",
-        "-o",
-        tmp_path / "b",
-    ]
+    words = betaseg_words(server, sha256, tmp_path / "b")
     done = vemseg(*words)
     assert done.returncode == 0, done.stderr
     assert [Path(line).name for line in done.stdout.splitlines()] == [
@@ -651,18 +644,7 @@ def test_the_command_prints_paths_and_speaks_plainly(served, tmp_path):
 def test_a_terminated_download_exits_75_and_goes_on(served, tmp_path):
     server, sha256 = served
     server.manners.pause = 0.2
-    words = [
-        "fetch",
-        "betaseg",
-        "--from",
-        server.url,
-        "--sha256",
-        sha256,
-        "--cells",
-        "high_c1",
-        "-o",
-        tmp_path / "b",
-    ]
+    words = betaseg_words(server, sha256, tmp_path / "b")
     process = subprocess.Popen(
         [sys.executable, "-m", "vemseg", *map(str, words)],
         stdout=subprocess.PIPE,

@@ -8,7 +8,6 @@ grows beyond the size it declares, and all must fit the disk before the first is
 from __future__ import annotations
 
 import lzma
-import shutil
 import stat
 import tarfile
 import zipfile
@@ -19,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from vemseg.errors import InputError, Interrupted, MissingError, ResourceError
+from vemseg.catalog.cache import check_space
+from vemseg.errors import InputError, Interrupted, MissingError
 from vemseg.resources import byte_text
 from vemseg.run.files import atomic_path, writing
 
 CHUNK = 2**20
-RESERVE = 2**26
-"""Bytes that a disk keeps free."""
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """What reading raises of archives that are broken, encrypted, or compressed in ways Python does not know."""
 
@@ -100,7 +98,10 @@ def unpack(
         ]
         total = sum(member.size for member, _, _ in todo)
         if todo:
-            _check_space(todo[0][2].parent, total)
+            folder = todo[0][2].parent
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            check_space(folder, total, "name a larger disk with -o")
         done = 0
         for member, entry, target in todo:
             with atomic_path(target) as growing:
@@ -126,17 +127,6 @@ def _copied(opened: Archive, entry: Entry, growing: Path, member: Member, archiv
         raise InputError(f"{archive}: {member.path} is damaged ({error})") from None
     if written != member.size:
         raise InputError(f"{archive}: {member.path} is cut off after {byte_text(written)}")
-
-
-def _check_space(folder: Path, total: int) -> None:
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if total + RESERVE > free:
-        raise ResourceError(
-            f"{folder} has {byte_text(free)} free, and {byte_text(total)} are to be unpacked: make room, "
-            f"or name a larger disk with -o"
-        )
 
 
 @contextmanager

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import pooch
 
 from vemseg.errors import ResourceError
+from vemseg.resources import byte_text
 from vemseg.run.files import writing
 
 VARIABLE = "VEMSEG_CACHE_DIR"
+RESERVE = 2**26
+"""Bytes that a disk keeps free."""
 
 
 def cache_directory() -> Path:
@@ -45,3 +49,27 @@ def cache_directory() -> Path:
     if path.is_symlink() or path.stat().st_uid != os.getuid():
         raise ResourceError(f"{path} belongs to somebody else: set ${VARIABLE} to a directory of your own")
     return path
+
+
+def check_space(folder: Path, size: int, mend: str) -> None:
+    """Refuse what would fill a disk.
+
+    Parameters
+    ----------
+    folder : Path
+        On the disk in question.
+    size : int
+        Bytes to come.
+    mend : str
+        What else than making room helps.
+
+    Raises
+    ------
+    ResourceError
+        Where they do not fit.
+    """
+    free = shutil.disk_usage(folder).free
+    if size + RESERVE > free:
+        raise ResourceError(
+            f"{folder} has {byte_text(free)} free, and {byte_text(size)} are to come: make room, or {mend}"
+        )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ from typing import Any
 
 import pooch
 
-from vemseg.catalog.cache import cache_directory
-from vemseg.errors import Interrupted, MissingError, OutputExistsError, ResourceError
+from vemseg.catalog.cache import cache_directory, check_space
+from vemseg.errors import Interrupted, MissingError, OutputExistsError
 from vemseg.resources import byte_text
 from vemseg.run.files import lock, read_json, unlock, write_json, writing
 
@@ -33,8 +32,6 @@ ATTEMPTS = 5
 PAUSE = 1.0
 """Seconds before the second attempt; twice as long before each further one."""
 CHUNK = 2**18
-RESERVE = 2**26
-"""Bytes that a disk keeps free."""
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """Answers that another attempt may change."""
 
@@ -227,7 +224,8 @@ class Transfer:
                 if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{have}":
                     return  # all of it was there
                 have, total = self._begin(url, answer, have)
-                self._check_space(total, have)
+                if total is not None:
+                    check_space(self.part.parent, total - have, "set $VEMSEG_CACHE_DIR to a larger disk")
                 with self.part.open("r+b" if have else "wb") as file:
                     file.seek(have)
                     for data in answer.iter_content(CHUNK):
@@ -272,16 +270,6 @@ class Transfer:
         validator = validator or answer.headers.get("Last-Modified", "")
         write_json(self._about, {"url": url, "validator": validator})
         return 0, int(length) if length.isdigit() else None
-
-    def _check_space(self, total: int | None, have: int) -> None:
-        if total is None:
-            return
-        free = shutil.disk_usage(self.part.parent).free + (self._size() - have)
-        if total - have + RESERVE > free:
-            raise ResourceError(
-                f"{self.part.parent} has {byte_text(free)} free, and {byte_text(total - have)} are still to "
-                f"come: make room, or set $VEMSEG_CACHE_DIR to a larger disk"
-            )
 
 
 class _Broken(Exception):
