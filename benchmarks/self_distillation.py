@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import torch
 from common import machine, show
 from dice_tables import scores_of
@@ -58,6 +59,7 @@ CANDIDATES: dict[str, tuple[str, str]] = {
     "seed2": ("his4mae-quick", "train.seed=2"),
 }
 """Recipe and settings by name; from ``visible`` on, HiS4MAE with one thing changed."""
+AXES = (("seconds", "minutes of training", 60.0), ("samples", "thousand samples", 1000.0))
 HEADER = ["candidate", "step", "samples", "minutes", "reconstruction", "Dice", "over seeds"]
 
 
@@ -74,9 +76,11 @@ def main() -> None:
                 _train(volume, name, run, options)
             found = _score(volume, name, run, options)
             results += found
-            rows += [_row(name, entry) for entry in found]
-        show(f"{volume}: greedy Dice, mean over K = {options.k}", HEADER, rows)
+            rows += [_row(entry) for entry in found]
+        show(f"{volume}: greedy Dice without 'rest', mean over K = {options.k}", HEADER, rows)
     report = {"benchmark": "self_distillation", "machine": machine(options.threads), "results": results}
+    if options.figure:
+        _draw(results, options.figure)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
@@ -98,6 +102,7 @@ def _options() -> argparse.Namespace:
     made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of the clustering")
     made.add_argument("--set", nargs="*", default=[], metavar="TABLE.KEY=VALUE", help="for the scoring")
     made.add_argument("--json", type=Path, help="write all scores here")
+    made.add_argument("--figure", type=Path, help="draw Dice over the training here, .png")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda")
     made.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of the scoring")
     made.set_defaults(max_memory=None)
@@ -137,15 +142,51 @@ def _score(volume: str, name: str, run: Path, options: argparse.Namespace) -> li
     return found
 
 
-def _row(name: str, entry: dict[str, Any]) -> list[Any]:
-    """Return a line of the table: Dice over K and seeds, and its mean deviation over seeds."""
-    greedy = [one for one in entry["scores"] if one["protocol"] == "greedy"]
-    at = [[one["mean"] for one in greedy if one["k"] == k] for k in sorted({one["k"] for one in greedy})]
-    spread = statistics.mean(statistics.stdev(values) if len(values) > 1 else 0.0 for values in at)
+def _dice(entry: dict[str, Any]) -> tuple[float, float]:
+    """Return the Dice of all classes but "rest", over K and seeds; its deviation over seeds, mean over K."""
+    at: dict[int, list[float]] = {}
+    for one in entry["scores"]:
+        if one["protocol"] == "greedy":
+            named = [value for name, value in one["dice"].items() if name != "rest"]
+            at.setdefault(one["k"], []).append(statistics.mean(named))
+    spread = statistics.mean(statistics.stdev(values) if len(values) > 1 else 0.0 for values in at.values())
+    return statistics.mean(value for values in at.values() for value in values), spread
+
+
+def _row(entry: dict[str, Any]) -> list[Any]:
+    """Return a line of the table."""
     pixels = entry["reconstruction"] if entry["reconstruction"] is not None else entry["loss"]
     minutes = round((entry["seconds"] or 0) / 60, 1)
-    dice = statistics.mean(one["mean"] for one in greedy)
-    return [name, entry["step"], entry["samples"], minutes, f"{pixels:.4f}", f"{dice:.3f}", f"{spread:.3f}"]
+    shown = "" if pixels is None else f"{pixels:.4f}"
+    dice, spread = _dice(entry)
+    return [
+        entry["candidate"],
+        entry["step"],
+        entry["samples"],
+        minutes,
+        shown,
+        f"{dice:.3f}",
+        f"{spread:.3f}",
+    ]
+
+
+def _draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw Dice over minutes and over samples, a row of panels for each volume."""
+    volumes = list(dict.fromkeys(entry["volume"] for entry in results))
+    figure, axes = plt.subplots(len(volumes), 2, figsize=(8, 2.6 * len(volumes)), squeeze=False, sharey="row")
+    for row, volume in zip(axes, volumes, strict=True):
+        for panel, (key, unit, scale) in zip(row, AXES, strict=True):
+            for name in dict.fromkeys(e["candidate"] for e in results if e["volume"] == volume):
+                mine = [e for e in results if e["volume"] == volume and e["candidate"] == name]
+                dice, spread = zip(*(_dice(entry) for entry in mine), strict=True)
+                where = [(entry[key] or 0) / scale for entry in mine]
+                panel.errorbar(where, dice, spread, marker="o", markersize=3, capsize=2, label=name)
+            panel.set(xlabel=unit, title=volume)
+            panel.grid(color="0.92")
+        row[0].set_ylabel("Dice")
+        row[0].legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":
