@@ -28,9 +28,9 @@ def embed(
     """
     settings = parsing.settings(set_, placement_settings(placement, kept, stride))
     limit = parsing.memory(max_memory)
-    from vemseg.pipeline.features import embed as compute
-
     with shell.stoppable() as (report, stopped):
+        from vemseg.pipeline.features import embed as compute
+
         features = compute(
             volume,
             out,

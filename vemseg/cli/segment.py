@@ -58,9 +58,9 @@ def segment(
         return shell.show(
             tables.plan_table(compute_plan(volume, labels_out, **common), seconds), as_result=True
         )
-    from vemseg.pipeline.segment import segment as compute
-
     with shell.stoppable() as (report, stopped):
+        from vemseg.pipeline.segment import segment as compute
+
         labels = compute(
             volume,
             labels_out,

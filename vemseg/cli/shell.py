@@ -83,7 +83,10 @@ def reporting() -> Iterator[Report]:
 
 @contextmanager
 def stoppable() -> Iterator[tuple[Report, Stopped]]:
-    """Yield what the pipeline says its progress to, and what tells it that SIGTERM or SIGUSR1 came."""
+    """Yield what the pipeline says its progress to, and what tells it that SIGTERM or SIGUSR1 came.
+
+    Import the pipeline inside: a signal that comes while its libraries load is heeded too.
+    """
     from vemseg.run import StopSignal
 
     with StopSignal() as signal, reporting() as report:

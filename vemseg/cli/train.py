@@ -42,10 +42,10 @@ def train(
         return shell.result(_as_trained(recipe, teacher).to_toml().rstrip())
     if not volumes or out is None:
         raise UsageError("name what to learn from and where to put it: vemseg train cell.tif -o run")
-    from vemseg.pipeline.common import open_model
-    from vemseg.pipeline.train import train as compute
-
     with shell.stoppable() as (report, stopped):
+        from vemseg.pipeline.common import open_model
+        from vemseg.pipeline.train import train as compute
+
         run = compute(
             volumes,
             out,
