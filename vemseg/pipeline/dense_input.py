@@ -16,12 +16,13 @@ from vemseg.dense import (
     sample_cells,
     working_grid,
 )
+from vemseg.errors import Interrupted
 from vemseg.features import Features, HeldFeatures
 from vemseg.fov import FovStream, Source
 from vemseg.geometry import ZYX, is_anisotropic
 from vemseg.models import Filtered, ThreePlanes, for_inference
 from vemseg.models.layers import pick_device
-from vemseg.pipeline.common import Model, Report, intensity_of
+from vemseg.pipeline.common import Model, Report, Stopped, intensity_of
 from vemseg.recipe import EmbedTable, FovTable
 from vemseg.tiling import Placement
 from vemseg.volume import Volume
@@ -107,13 +108,21 @@ def _placement(fov: int, patch: int, halo: ZYX | None, table: EmbedTable) -> Pla
 
 
 def draw_sample(
-    dense: DenseEncoder, n: int, seed: int, report: Report
+    dense: DenseEncoder, n: int, seed: int, report: Report, stopped: Stopped = lambda: False
 ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    """Compute the vectors of a sample, (n, d), and the mean intensity of each one's patch, (n,)."""
+    """Compute the vectors of a sample, (n, d), and the mean intensity of each one's patch, (n,).
+
+    Raises
+    ------
+    Interrupted
+        Where it was stopped; nothing of it is kept.
+    """
     means = dense.with_encoder(PatchMean(dense.encoder))
     cells = sample_cells(dense.layout.inside, dense.layout.cell, n, seed)
     vectors, grey = [], []
     for i, cell in enumerate(cells):
+        if stopped():
+            raise Interrupted("stopped while it drew a sample: the same command starts again")
         vectors.append(_points(dense.values(cell.cells).numpy(), cell))
         grey.append(_points(means.values(cell.cells).numpy(), cell)[:, 0])
         report("sampling", (i + 1) / len(cells), f"{i + 1}/{len(cells)} places")

@@ -118,7 +118,7 @@ def segment(
         take_up(out, partial, state, overwrite)
         blocks = _block_shape(subject, clusters, partial, max_memory)
         source = _held(subject, clusters, partial, max_memory, report, stopped)
-        clusterer = _clusterer(source, clusters, partial, report)
+        clusterer = _clusterer(source, clusters, partial, report, stopped)
         legend = legend_of(clusterer, names)
         store, counts = _stream(source, clusterer, blocks, partial, report, stopped)
         return _finish(subject, clusterer, store, counts, out, state, legend, overwrite)
@@ -213,7 +213,9 @@ def _held(
     return subject if held is None else replace(subject, vectors=StoredVectors(held))
 
 
-def _clusterer(subject: Subject, clusters: Path | None, partial: Path, report: Report) -> Clusterer:
+def _clusterer(
+    subject: Subject, clusters: Path | None, partial: Path, report: Report, stopped: Stopped
+) -> Clusterer:
     """Load the clusterer, or fit it and keep it for the case of a resume."""
     kept = partial / CLUSTERS
     if clusters is not None or kept.exists():
@@ -227,7 +229,7 @@ def _clusterer(subject: Subject, clusters: Path | None, partial: Path, report: R
     if isinstance(subject.vectors, StoredVectors):
         vectors, grey = stored_sample(subject.vectors.features, subject.sample, table.seed)
     else:
-        vectors, grey = draw_sample(subject.vectors, subject.sample, table.seed, report)
+        vectors, grey = draw_sample(subject.vectors, subject.sample, table.seed, report, stopped)
     report("clustering", 0.0, f"{len(vectors)} vectors into {table.k} classes")
     fitted = fit(vectors, grey, table, subject.codes)
     clusterer = replace(fitted, metadata=fitted.metadata | {"model": subject.model})
