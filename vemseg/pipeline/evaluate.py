@@ -17,7 +17,7 @@ from vemseg.errors import InputError, OutputExistsError
 from vemseg.geometry import Box
 from vemseg.pipeline.common import Report
 from vemseg.run import provenance, write_json
-from vemseg.run.files import writing
+from vemseg.run.files import DISK_FULL, writing
 from vemseg.volume import Volume, open_volume
 
 SLAB_VOXELS = 2**24
@@ -143,7 +143,8 @@ def evaluate(
         out,
     )
     if out is not None:
-        _write(found, out, [prediction, reference, *([mask] if mask else [])])
+        with writing(out, DISK_FULL):
+            _write(found, out, [prediction, reference, *([mask] if mask else [])])
     return found
 
 

@@ -13,6 +13,7 @@ from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.phantom import CLASSES, Phantom
 from vemseg.pipeline.outputs import split_name
 from vemseg.run import provenance, read_json, sidecar, write_json, write_text
+from vemseg.run.files import writing
 from vemseg.volume import Volume, check_output, write_volume
 
 
@@ -75,10 +76,14 @@ def fetch_phantom(
         check_output(path, overwrite or ours)
     about = {"phantom": facts | {"classes": {str(k): name for k, name in CLASSES.items()}}}
     write_json(sidecar(out), provenance("phantom", seed=seed, extra=about))
-    write_volume(_Painted(phantom, "labels", stem), labels, description=about, overwrite=overwrite or ours)
+    with writing(labels):
+        write_volume(
+            _Painted(phantom, "labels", stem), labels, description=about, overwrite=overwrite or ours
+        )
     names = "".join(f'{number} = "{name}"\n' for number, name in CLASSES.items())
     write_text(out.with_name(f"{stem}_classes.toml"), names)
-    write_volume(_Painted(phantom, "read", stem), out, description=about, overwrite=overwrite or ours)
+    with writing(out):
+        write_volume(_Painted(phantom, "read", stem), out, description=about, overwrite=overwrite or ours)
     return out, labels
 
 

@@ -116,7 +116,8 @@ def render(
             cut, _merged(painted, truth, found), wished, reference_names, pixel, style=style, alpha=alpha
         )
     for name, figure in figures.items():
-        save(figure, out / name, dpi=DPI)
+        with writing(out / name):
+            save(figure, out / name, dpi=DPI)
     report("drawing", 1.0)
     return [out / name for name in figures]
 

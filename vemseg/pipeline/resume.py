@@ -13,6 +13,7 @@ from typing import Any
 from vemseg.errors import OutputExistsError
 from vemseg.pipeline.common import log
 from vemseg.run import lock, read_json, unlock, write_json
+from vemseg.run.files import DISK_FULL, writing
 from vemseg.volume.publish import remove
 
 STORE, BEGUN, LOCK = "store", "state.json", ".lock"
@@ -30,7 +31,8 @@ def alone_in(partial: Path, out: Path) -> Iterator[None]:
     """
     held = lock(partial / LOCK, f"another process writes {out}")
     try:
-        yield
+        with writing(out, DISK_FULL):
+            yield
     finally:
         if not (partial / STORE).exists():
             remove(partial)

@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,26 @@ from vemseg.errors import InputError, MissingError, OutputExistsError, ResourceE
 
 _log = logging.getLogger(__name__)
 
-_UNWRITABLE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
-    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors that only writing can have."""
+
+_UNWRITABLE = DISK_FULL | {
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
 _METADATA_KEY = "vemseg"
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing ``path`` into a ``ResourceError``."""
+def writing(path: Path, errors: Collection[int] = _UNWRITABLE) -> Iterator[None]:
+    """Turn what the system says against writing ``path`` into a ``ResourceError``.
+
+    Where something else is read meanwhile, ``DISK_FULL`` are the errors that can be about ``path`` alone.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in _UNWRITABLE:
+        if error.errno in errors:
             raise ResourceError(f"cannot write {path}: {error.strerror}") from error
         raise
 
@@ -95,8 +101,9 @@ def lock(path: Path, busy: str) -> int:
         raise OutputExistsError(f"{busy} ({holder}): wait for it, or give another -o") from None
     except OSError as error:
         _log.warning("cannot lock %s (%s): do not use it twice at a time", path.parent, error.strerror)
-    os.truncate(descriptor, 0)
-    os.pwrite(descriptor, f"pid {os.getpid()} on {platform.node()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk: what is written next says so, with its name
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} on {platform.node()}\n".encode(), 0)
     return descriptor
 
 
