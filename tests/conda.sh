@@ -4,7 +4,7 @@
 #   bash tests/conda.sh
 #
 # One line for each check; anything but 0 at the end if one fails. Not part of tests/run.sh: it installs and
-# packs all dependencies anew, PyTorch with its CUDA libraries among them, which takes some ten minutes, a
+# packs all dependencies anew, PyTorch with its CUDA libraries among them: seven minutes of processor time, a
 # download of 3 GB and 25 GB of disk for the time being. What it cannot show is that the versions conda-forge
 # has fit together: its own channel is not asked.
 #

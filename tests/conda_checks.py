@@ -65,7 +65,7 @@ def make_channel(channel: Path, environment: Path) -> None:
     for name, found in sorted(installed.items()):
         files = [FileEntry.from_paths(*pair) for pair in wheel_files(found)]
         if name == "pip":  # a recipe's pip_check takes the pip it finds first, and must find this one
-            files.append(FileEntry.from_paths(script(channel), "bin/pip"))
+            files.append(FileEntry.from_paths(script(environment), "bin/pip"))
         needed = {NAMES.get(need, need) for need in needs(found, frozenset(), installed)}
         pack(channel, NAMES.get(name, name), found.version, files, [f"python {PYTHON}.*", *sorted(needed)])
     asyncio.run(index_fs(channel))
