@@ -27,7 +27,7 @@ from vemseg.cli.features import cluster, embed
 from vemseg.cli.fetch import fetch_list, phantom
 from vemseg.cli.render import render
 from vemseg.cli.segment import segment
-from vemseg.cli.shell import as_command, set_up
+from vemseg.cli.shell import as_command, heed_signals, set_up
 from vemseg.cli.train import train
 
 HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
@@ -107,4 +107,5 @@ for verb in (train, embed, cluster, segment, evaluate, render):
 def main() -> None:
     """Start the program: the console script ``vemseg`` and ``python -m vemseg``."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large arrays in large pages, a tenth faster
+    heed_signals()
     app(prog_name="vemseg")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,6 +75,16 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def heed_signals() -> None:
+    """Let SIGTERM and SIGUSR1 end the first process of a container too: it gets no signal it does not handle.
+
+    What can save its state does so instead, see ``stoppable``.
+    """
+    if os.getpid() == 1:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+
+
 @contextmanager
 def reporting() -> Iterator[Report]:
     """Yield what the pipeline says its progress to."""
@@ -86,8 +98,8 @@ def stoppable() -> Iterator[tuple[Report, Stopped]]:
     """Yield what the pipeline says its progress to, and what tells it that SIGTERM or SIGUSR1 came."""
     from vemseg.run import StopSignal
 
-    with StopSignal() as signal, reporting() as report:
-        yield report, lambda: signal.requested
+    with StopSignal() as stop, reporting() as report:
+        yield report, lambda: stop.requested
 
 
 def result(*lines: str | Path) -> None:
