@@ -437,6 +437,13 @@ def test_the_first_process_of_a_container_hears_signals(name):
         assert process.wait(timeout=50) == 128 + signal.Signals[name]
 
 
+@pytest.mark.parametrize("place", ["/proc/cache/torch", "taken/torch"])
+def test_a_cache_that_cannot_be_made_stops_nobody(tmp_path, place):
+    (tmp_path / "taken").write_text("")
+    done = vemseg("--diagnose", cwd=tmp_path, TORCHINDUCTOR_CACHE_DIR=place)
+    assert done.returncode == 0, done.stderr
+
+
 # The texts of options
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,16 +73,6 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def heed_signals() -> None:
-    """Let SIGTERM and SIGUSR1 end the first process of a container too: it gets no signal it does not handle.
-
-    What can save its state does so instead, see ``stoppable``.
-    """
-    if os.getpid() == 1:
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, lambda number, frame: sys.exit(128 + number))
-
-
 @contextmanager
 def reporting() -> Iterator[Report]:
     """Yield what the pipeline says its progress to."""
@@ -98,8 +86,8 @@ def stoppable() -> Iterator[tuple[Report, Stopped]]:
     """Yield what the pipeline says its progress to, and what tells it that SIGTERM or SIGUSR1 came."""
     from vemseg.run import StopSignal
 
-    with StopSignal() as stop, reporting() as report:
-        yield report, lambda: stop.requested
+    with StopSignal() as signal, reporting() as report:
+        yield report, lambda: signal.requested
 
 
 def result(*lines: str | Path) -> None:
