@@ -116,10 +116,14 @@ def render(
             cut, _merged(painted, truth, found), wished, reference_names, pixel, style=style, alpha=alpha
         )
     for name, figure in figures.items():
-        with writing(out / name):
-            save(figure, out / name, dpi=DPI)
+        _save(figure, out / name)
     report("drawing", 1.0)
     return [out / name for name in figures]
+
+
+def _save(figure: Any, path: Path) -> None:
+    with writing(path):
+        save(figure, path, dpi=DPI)
 
 
 def _check(out: Path, alpha: float, slices: int) -> None:
