@@ -64,6 +64,8 @@ def make_channel(channel: Path, environment: Path) -> None:
     pack(channel, "python", sysconfig.get_config_var("py_version"), python_files(), [])
     for name, found in sorted(installed.items()):
         files = [FileEntry.from_paths(*pair) for pair in wheel_files(found)]
+        if name == "pip":  # a recipe's pip_check takes the pip it finds first, and must find this one
+            files.append(FileEntry.from_paths(script(channel), "bin/pip"))
         needed = {NAMES.get(need, need) for need in needs(found, frozenset(), installed)}
         pack(channel, NAMES.get(name, name), found.version, files, [f"python {PYTHON}.*", *sorted(needed)])
     asyncio.run(index_fs(channel))
@@ -86,6 +88,16 @@ def pack(channel: Path, name: str, version: str, files: list[FileEntry], depends
         compression_level=1,
         detect_prefix=False,
     )
+
+
+def script(folder: Path) -> Path:
+    """Write what starts pip in whatever environment it is installed in."""
+    path = folder / "pip"
+    path.write_text(
+        "#!/usr/bin/env python\nfrom pip._internal.cli.main import main\n\nraise SystemExit(main())\n"
+    )
+    path.chmod(0o755)
+    return path
 
 
 def python_files() -> list[FileEntry]:
@@ -148,7 +160,6 @@ def check_recipe(channel: Path, work: Path) -> int:
         "a test of 'exit 0' passes": (ends_with(0), None),
         "a test of 'exit 1' fails": (ends_with(1), "Script failed with status 1"),
         "a missing run dependency fails": (without("tomli-w"), "requires tomli-w, which is not installed"),
-        "a dependency nobody has fails": (without("tomli-w", "tomli-w >=99"), "tomli-w >=99"),
     }
     for number, (name, (change, because)) in enumerate(controls.items(), start=1):
         recipe, out = control(work, number, change), work / f"control-{number}" / "out"
@@ -262,15 +273,15 @@ def ends_with(code: int) -> Change:
     return change
 
 
-def without(name: str, *instead: str) -> Change:
-    """Return the change that takes a run requirement out."""
+def without(name: str) -> Change:
+    """Return the change that takes a run requirement out; only what is said to be needed is tested."""
 
     def change(recipe: dict[str, Any]) -> None:
         before = copy.copy(recipe["requirements"]["run"])
         after = [need for need in before if need.split()[0] != name]
         assert len(after) == len(before) - 1
-        recipe["requirements"]["run"] = [*after, *instead]
-        recipe["tests"] = recipe["tests"][:1]
+        recipe["requirements"]["run"] = after
+        recipe["tests"] = [{"python": {"imports": ["vemseg"], "pip_check": True}}]
 
     return change
 

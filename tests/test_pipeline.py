@@ -169,16 +169,17 @@ def test_a_stopped_segmentation_goes_on_and_gives_the_same(phantom, model, tmp_p
     monkeypatch.setattr(blocking, "MOST_VOXELS", 61 * 83)
     whole = labels_of(segment(phantom[0], tmp_path / "whole.tif", model=model))
     out = tmp_path / "seg.tif"
-    asked = []
+    options = {"model": model, "report": quiet}
+    with pytest.raises(Interrupted, match="drew a sample: the same command starts again"):
+        segmenting.segment(str(phantom[0]), out, **options, stopped=lambda: True)
+    assert not list(tmp_path.glob("seg*"))
 
-    def after_two():
-        asked.append(1)
-        return len(asked) > 2
+    def blocks():
+        return len(list((tmp_path / "seg.tif.partial" / "done").glob("*.json")))
 
-    with pytest.raises(Interrupted):
-        segmenting.segment(str(phantom[0]), out, model=model, report=quiet, stopped=after_two)
-    assert not out.exists()
-    assert len(list((tmp_path / "seg.tif.partial" / "done").glob("*.json"))) == 2
+    with pytest.raises(Interrupted, match=r"stopped after \d of 6 blocks"):
+        segmenting.segment(str(phantom[0]), out, **options, stopped=lambda: blocks() > 0)
+    assert not out.exists() and 0 < blocks() < 6
     with pytest.raises(OutputExistsError, match="begun earlier"):
         segment(phantom[0], out, model=model, settings=["cluster.k=3"])
     np.testing.assert_array_equal(labels_of(segment(phantom[0], out, model=model)), whole)

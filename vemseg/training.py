@@ -35,6 +35,7 @@ from vemseg.models import save_encoder
 from vemseg.models.layers import choose_attention, wants_bf16
 from vemseg.recipe import TrainTable
 from vemseg.run import Run, load_tensors, save_tensors
+from vemseg.run.files import writing
 
 PREVIEWS = 6
 SMOOTHING = 0.8
@@ -290,16 +291,19 @@ class Trainer:
         metrics = self.run.read_metrics()
         if metrics:
             steps, losses, lr = (np.array([m[key] for m in metrics]) for key in ("step", "loss", "lr"))
-            drawing.save(drawing.curve(steps, losses, SMOOTHING, lr), self.run.path / "curve.png")
+            self._keep(drawing.curve(steps, losses, SMOOTHING, lr), "curve.png")
             for name, scalars in getattr(self.objective, "charts", {}).items():
                 short = {scalar: scalar.removeprefix(f"{name}_") for scalar in scalars}
                 lines = {short[scalar]: np.array([m[scalar] for m in metrics]) for scalar in scalars}
-                figure = drawing.curve(steps, lines, 0.0, label=name)
-                drawing.save(figure, self.run.path / f"chart-{name}.png")
+                self._keep(drawing.curve(steps, lines, 0.0, label=name), f"chart-{name}.png")
         if shown := self._preview():
             seen, masked, made = (_to_numpy(p) for p in (shown.images, shown.masked, shown.predictions))
-            figure = drawing.reconstructions(seen, masked, made)
-            drawing.save(figure, self.run.path / f"reconstruction-{self.step:07d}.png")
+            self._keep(drawing.reconstructions(seen, masked, made), f"reconstruction-{self.step:07d}.png")
+
+    def _keep(self, figure: Any, name: str) -> None:
+        path = self.run.path / name
+        with writing(path):
+            drawing.save(figure, path)
 
     def _preview(self) -> Any:
         """Return the reconstructions of some of this step's samples, None where there are none."""

@@ -116,15 +116,15 @@ def render(
         figures[f"{stem}_comparison.png"] = comparison(
             cut, _merged(painted, truth, found), wished, reference_names, pixel, style=style, alpha=alpha
         )
-    for name, figure in figures.items():
-        _save(figure, out / name)
+    saved = [_saved(figure, out / name) for name, figure in figures.items()]
     report("drawing", 1.0)
-    return [out / name for name in figures]
+    return saved
 
 
-def _save(figure: Any, path: Path) -> None:
+def _saved(figure: Any, path: Path) -> Path:
     with writing(path):
         save(figure, path, dpi=DPI)
+    return path
 
 
 def _check(out: Path, alpha: float, slices: int) -> None:

@@ -24,7 +24,6 @@ from vemseg.pipeline.common import (
 from vemseg.pipeline.distil import agreement, distillation, hold_out, student_recipe
 from vemseg.recipe import Recipe
 from vemseg.run import Run, fingerprint
-from vemseg.run.files import DISK_FULL, writing
 from vemseg.training import Progress, Trainer
 from vemseg.volume import Volume
 
@@ -100,13 +99,7 @@ def train(
         details[role] = {"model": origin.title, "hash": origin.hash}
     parents = origin.parents if origin is not None else []
     inputs = [v.path for v in opened if v.path]
-    beginning: dict[str, Any] = {
-        "inputs": inputs,
-        "parents": parents,
-        "details": details,
-        "overwrite": overwrite,
-    }
-    with writing(out, DISK_FULL), Run.create(out, recipe, **beginning) as run:
+    with Run.create(out, recipe, inputs=inputs, parents=parents, details=details, overwrite=overwrite) as run:
         _refuse_other_origin(run, parents, details)
         if run.finished:
             log.info("%s is trained already", out)

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# recipes/segment.slurm on a real SLURM of one node, made here for the occasion:
+#
+#   bash tests/slurm.sh           as root; installs slurmctld, slurmd, slurm-client and munge where they are missing
+#
+# An array job segments two volumes. The signal that SLURM sends ahead of the time limit comes in the midst: the
+# tasks must save their state, end with 75, be queued again, go on, and give the labels of a run that was never
+# stopped. Not part of tests/run.sh: it starts daemons, and needs root. PYTHON names the Python that has vemseg,
+# KEEP=1 leaves the folder with all logs.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+python="$(command -v "${PYTHON:-$root/.venv/bin/python}")"
+[ "$(id -u)" = 0 ] || { echo "tests/slurm.sh: only root can start SLURM's daemons" >&2; exit 1; }
+export PATH="/usr/sbin:$PATH"
+for tool in slurmctld slurmd sbatch munged; do
+    command -v "$tool" > /dev/null ||
+        apt-get install -y -q --no-install-recommends slurmctld slurmd slurm-client munge > /dev/null
+done
+
+work="$(mktemp -d "${TMPDIR:-/tmp}/vemseg-slurm-XXXXXX")"
+mkdir "$work/spool" "$work/state" "$work/bin" "$work/munge"
+export SLURM_CONF="$work/slurm.conf" PATH="$work/bin:$PATH" PYTHONPATH="$root" OMP_NUM_THREADS=1
+stop() {
+    for daemon in slurmd slurmctld munged; do
+        [ -s "$work/$daemon.pid" ] && kill "$(cat "$work/$daemon.pid")" 2> /dev/null || true
+    done
+    sleep 1
+    [ "${KEEP:-}" ] || rm -rf "$work"
+}
+trap stop EXIT
+
+ports="$("$python" -c '
+import socket
+taken = [socket.create_server(("", 0)) for _ in range(2)]
+print(*(each.getsockname()[1] for each in taken))')"
+# A node of its own: two processors, and jobs that may end seconds after they were warned
+cat > "$SLURM_CONF" <<END
+ClusterName=test
+SlurmctldHost=$(hostname -s)(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CryptoType=crypto/munge
+AuthInfo=socket=$work/munge/socket
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+ReturnToService=2
+SlurmctldPidFile=$work/slurmctld.pid
+SlurmdPidFile=$work/slurmd.pid
+SlurmctldPort=${ports%% *}
+SlurmdPort=${ports##* }
+SlurmdSpoolDir=$work/spool
+StateSaveLocation=$work/state
+SlurmctldLogFile=$work/slurmctld.log
+SlurmdLogFile=$work/slurmd.log
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+JobCompType=jobcomp/none
+MinJobAge=3600
+NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=debug Nodes=$(hostname -s) Default=YES MaxTime=INFINITE State=UP
+END
+dd if=/dev/urandom of="$work/munge/key" bs=64 count=1 status=none
+chmod 400 "$work/munge/key"
+chmod 755 "$work"
+chmod 711 "$work/munge"
+munged --force --key-file="$work/munge/key" --socket="$work/munge/socket" --pid-file="$work/munged.pid" \
+    --log-file="$work/munge/log" --seed-file="$work/munge/seed"
+slurmctld
+sleep 2
+slurmd
+
+# The program, with blocks so small that it can be stopped between them, and what the template works on
+cd "$work"
+cat > bin/vemseg <<END
+#!$python
+from vemseg.cli import main
+from vemseg.pipeline import blocking
+blocking.MOST_VOXELS = 2**14
+main()
+END
+chmod 755 bin/vemseg
+for cell in 1 2; do
+    vemseg fetch phantom -o "cell$cell.tif" --shape 32,128,128 --seed "$cell"
+done > /dev/null
+printf 'cell1.tif\ncell2.tif\n' > volumes.txt
+vemseg train cell1.tif -o run --steps 3 --batch-size 2 -q > /dev/null
+vemseg segment cell1.tif -m run -k 4 -o first_seg.tif -q > /dev/null
+for cell in 1 2; do
+    vemseg segment "cell$cell.tif" -m run --clusters first_seg_clusters.safetensors -o "whole$cell.tif" -q
+done > /dev/null
+
+failed=0
+check() { # WHAT COMMAND...
+    if "${@:2}"; then echo "ok   $1"; else echo "FAIL $1"; failed=1; fi
+}
+until_there() { # WHAT COMMAND...: wait until a command succeeds, ten minutes at most: SLURM waits two before it starts a task again
+    for _ in $(seq 6000); do
+        "${@:2}" > /dev/null 2>&1 && return
+        sleep 0.1
+    done
+    echo "FAIL waited in vain: $1" >&2
+    tail -n 20 slurmctld.log slurmd.log ./slurm-*.out >&2
+    exit 1
+}
+state() { scontrol show job "$job" | grep -c "JobState=$1" | grep -qx "$2"; }
+
+job="$(sbatch --parsable --array=1-2 --cpus-per-task=1 --mem=0 "$root/recipes/segment.slurm")"
+for cell in 1 2; do
+    until_there "blocks of cell$cell.tif" test -e "cell${cell}_seg.tif.partial/done/000002.json"
+    scancel --batch --signal=USR1 "${job}_$cell" # what --signal=B:USR1@300 sends
+    until_there "cell$cell.tif to be stopped" grep -q "vemseg: stopped after" "slurm-${job}_$cell.out"
+    check "task $cell saved its state: $(grep -o 'stopped after.*blocks' "slurm-${job}_$cell.out")" test ! -e "cell${cell}_seg.tif"
+done
+until_there "both tasks to end" state COMPLETED 2
+for cell in 1 2; do
+    check "task $cell was queued again" sh -c "scontrol show job ${job}_$cell | grep -q 'Restarts=1 .*ExitCode=0:0\|Restarts=1'"
+    check "task $cell went on" grep -q "^going on in cell${cell}_seg.tif.partial" "slurm-${job}_$cell.out"
+    check "task $cell gave the labels of an unstopped run" "$python" -c "
+import sys, tifffile
+a, b = (tifffile.imread(path) for path in sys.argv[1:])
+sys.exit(not (a.shape == b.shape and (a == b).all()))" "cell${cell}_seg.tif" "whole$cell.tif"
+done
+exit "$failed"
