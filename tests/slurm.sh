@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# batch/segment.slurm on a real SLURM of one node, made here for the occasion:
+# recipes/segment.slurm on a real SLURM of one node, made here for the occasion:
 #
 #   bash tests/slurm.sh           as root; installs slurmctld, slurmd, slurm-client and munge where they are missing
 #
@@ -111,7 +111,7 @@ until_there() { # WHAT COMMAND...: wait until a command succeeds, ten minutes at
 }
 state() { scontrol show job "$job" | grep -c "JobState=$1" | grep -qx "$2"; }
 
-job="$(sbatch --parsable --array=1-2 --cpus-per-task=1 --mem=0 "$root/batch/segment.slurm")"
+job="$(sbatch --parsable --array=1-2 --cpus-per-task=1 --mem=0 "$root/recipes/segment.slurm")"
 for cell in 1 2; do
     until_there "blocks of cell$cell.tif" test -e "cell${cell}_seg.tif.partial/done/000002.json"
     scancel --batch --signal=USR1 "${job}_$cell" # what --signal=B:USR1@300 sends

@@ -426,6 +426,24 @@ def test_a_terminated_training_goes_on_with_the_same_command(tmp_path):
     assert steps == sorted(set(steps)) and steps[-1] == 600
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_the_first_process_of_a_container_hears_signals(name):
+    program = "import os, time; from vemseg import cli; os.getpid = lambda: 1; "
+    program += "cli.app = lambda **_: (print(flush=True), time.sleep(60)); cli.main()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(signal.Signals[name])
+        assert process.wait(timeout=50) == 128 + signal.Signals[name]
+
+
+@pytest.mark.parametrize("place", ["/proc/cache/torch", "taken/torch"])
+def test_a_cache_that_cannot_be_made_stops_nobody(tmp_path, place):
+    (tmp_path / "taken").write_text("")
+    done = vemseg("--diagnose", cwd=tmp_path, TORCHINDUCTOR_CACHE_DIR=place)
+    assert done.returncode == 0, done.stderr
+
+
 # The texts of options
 
 

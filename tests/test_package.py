@@ -60,6 +60,7 @@ def test_readme_options_exist():
     runner = CliRunner()
     for line in re.findall(r"^(?:\.venv/bin/)?vemseg (\w+) (.*)$", README, re.M):
         verb, rest = line
-        shown = runner.invoke(app, [verb, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+        words = [verb, rest.split()[0]] if verb == "fetch" else [verb]
+        shown = runner.invoke(app, [*words, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
         for option in re.findall(r"(?<!\S)(--?[a-z][\w-]*)", rest.split("#")[0]):
             assert option in shown, f"{verb} {option}"

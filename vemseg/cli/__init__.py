@@ -6,6 +6,7 @@
     shell                what all commands share: verbosity, progress, exit codes
     progress, failures   how a command says how far it is, and how it ends
     tables               results for people to read
+    surroundings         what containers and batch systems do to a process, put right
 
 and one module for each command. Standard output holds results only; all else goes to standard error. Nothing
 that computes is imported outside the commands' bodies, so that help appears at once.
@@ -13,7 +14,6 @@ that computes is imported outside the commands' bodies, so that help appears at 
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +28,7 @@ from vemseg.cli.fetch import betaseg, fetch_list, phantom, weights
 from vemseg.cli.render import render
 from vemseg.cli.segment import segment
 from vemseg.cli.shell import as_command, set_up
+from vemseg.cli.surroundings import settle
 from vemseg.cli.train import train
 
 HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
@@ -108,5 +109,5 @@ for verb in (train, embed, cluster, segment, evaluate, render):
 
 def main() -> None:
     """Start the program: the console script ``vemseg`` and ``python -m vemseg``."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large arrays in large pages, a tenth faster
+    settle()
     app(prog_name="vemseg")

@@ -25,6 +25,7 @@ from vemseg.pipeline.distil import agreement, distillation, hold_out, student_re
 from vemseg.recipe import Recipe
 from vemseg.run import Run, fingerprint
 from vemseg.training import Progress, Trainer
+from vemseg.volume import Volume
 
 log = logging.getLogger("vemseg")
 
@@ -86,14 +87,9 @@ def train(
     else:
         objective = _objective(recipe, start)
     opened = [open_input(path, voxel_size, crop) for path in volumes]
-    sources: list[Source] = []
+    sources = [_source(volume, recipe) for volume in opened]
+    facts = [describe(volume, source.intensity) for volume, source in zip(opened, sources, strict=True)]
     held: list[Source] = []
-    facts = []
-    for volume in opened:
-        intensity = intensity_of(volume, recipe)
-        oriented, _ = sharp_plane_first(volume)
-        sources.append(Source(working_grid(oriented, recipe.volume.voxel_size).volume, intensity))
-        facts.append(describe(volume, intensity))
     if teacher is not None:
         sources, held = hold_out(sources, objective.encoder.slices, objective.fov[1])
     stream = FovStream(sources, objective.fov, recipe.fov, recipe.train.seed, target)
@@ -120,6 +116,13 @@ def train(
         found = {} if teacher is None else agreement(objective, sources, held, recipe, teacher, target)
         run.finish(seconds=trainer.elapsed, steps=trainer.step, **found)
     return out
+
+
+def _source(volume: Volume, recipe: Recipe) -> Source:
+    """Return a volume as training looks at it."""
+    oriented, _ = sharp_plane_first(volume)
+    grid = working_grid(oriented, recipe.volume.voxel_size)
+    return Source(grid.volume, intensity_of(volume, recipe))
 
 
 def _objective(recipe: Recipe, start: Model | None) -> Any:
