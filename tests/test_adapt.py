@@ -37,10 +37,14 @@ def start(cell):
 
 def test_a_model_is_adapted_once_and_used_again(cell, start, tmp_path, caplog):
     def labels(k):
-        settings = [*SMALL[4:], f"cluster.k={k}"]
+        settings = [
+            *SMALL[4:],
+            f"cluster.k={k}",
+            "train.steps=4",
+        ]  # the first step's rate is 0: time is no measure
         out = tmp_path / f"k{k}" / "seg.tif"
         out.parent.mkdir()
-        return segment(str(cell), out, model=str(start), adapt_seconds=0.5, settings=settings, **QUIET)
+        return segment(str(cell), out, model=str(start), adapt_seconds=600.0, settings=settings, **QUIET)
 
     run = Run.open(labels(3).with_name("seg.run"))
     assert run.finished and run.info["parents"][0]["path"] == str((start / "model.safetensors").resolve())
