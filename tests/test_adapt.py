@@ -61,7 +61,7 @@ def test_a_model_is_adapted_once_and_used_again(cell, start, tmp_path, caplog):
             again,
             model=str(start),
             adapt_seconds=60.0,
-            settings=["cluster.k=4", *SMALL[4:]],
+            settings=["cluster.k=4", *SMALL[4:], "train.steps=4"],
             overwrite=True,
             **QUIET,
         )
