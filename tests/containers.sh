@@ -123,7 +123,7 @@ apptainer_tree() {
         --include=apptainer,ca-certificates,squashfuse,fuse2fs,fuse-overlayfs,fakeroot sid "$tree"
     echo "127.0.0.1 localhost" > "$tree/etc/hosts"
     cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
-    ln -sf /usr/share/zoneinfo/UTC "$tree/etc/localtime"
+    cp -L /etc/localtime "$tree/etc/localtime" # Apptainer mounts it
     echo "member:x:$user:$user::/home/member:/bin/sh" >> "$tree/etc/passwd"
     echo "member:x:$user:" >> "$tree/etc/group"
     echo "member:100000:65536" | tee -a "$tree/etc/subuid" >> "$tree/etc/subgid"
@@ -169,6 +169,7 @@ build() { # NAME [OPTION ...]
 
 build_image() {
     say "The image"
+    git rev-parse HEAD > "$work/revision"
     build "$image"
     echo "      image: $(pod image inspect --format '{{.Size}}' "$image" | numfmt --to=si)B"
     check "labels name version, revision, date and licence" labelled
@@ -177,7 +178,7 @@ build_image() {
 labelled() {
     local labels
     labels=$(pod image inspect --format '{{range $k, $v := .Labels}}{{$k}}={{$v}}{{"\n"}}{{end}}' "$image")
-    for label in title=vemseg "version=$version" "revision=$(git rev-parse HEAD)" licenses=BSD-3-Clause \
+    for label in title=vemseg "version=$version" "revision=$(cat "$work/revision")" licenses=BSD-3-Clause \
         "created=$(date -u +%Y-)"; do
         grep "^org.opencontainers.image.$label" <<< "$labels" || { echo "no $label in $labels"; return 1; }
     done
@@ -300,7 +301,7 @@ inside() { # run a command as an ordinary user on a machine with Apptainer
 build_sif() {
     say "The Apptainer image"
     ready cluster
-    rm -rf "$work/plain_cluster" "$work/tree/tmp/vemseg-cache-$user"
+    rm -rf "$work/tree/tmp/vemseg-cache-$user"
     install -d -o "$user" -g "$user" "$work/cluster/tmp"
     pod save --quiet --format docker-archive -o "$work/cluster/vemseg.tar" "$image"
     install -m 644 vemseg.def "$work/cluster/"
@@ -316,9 +317,9 @@ run_sif() {
     ready cluster
     ln "$work/vemseg.sif" "$work/cluster/vemseg.sif"
     rm -rf "$work/tree/tmp/vemseg-cache-$user"
-    check "--version says vemseg $version, and nothing else" says "vemseg $version" inside apptainer run vemseg.sif --version
+    check "--version says vemseg $version, and nothing else" says "vemseg $version" inside apptainer --quiet run vemseg.sif --version
     check "run-help tells how to use it" has "apptainer run --nv" inside apptainer run-help vemseg.sif
-    check "its labels have the licence and the revision" has "image.revision: $(git rev-parse HEAD)" \
+    check "its labels name the revision" has "image.revision: $(cat "$work/revision")" \
         inside apptainer inspect vemseg.sif
     cat > "$work/cluster/job.sh" <<'JOB'
 set -eu
