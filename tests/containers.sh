@@ -14,8 +14,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-[ $# -eq 0 ] && trap 'rm -rf --one-file-system "$work"' EXIT
+keep=$#
 work=$(realpath "${1:-$(mktemp -d)}")
+trap clean_up EXIT
 export TMPDIR="$work/tmp"
 image=localhost/vemseg:test
 user=4242
@@ -36,6 +37,11 @@ if mount -t overlay -o "lowerdir=$work/probe/lower,upperdir=$work/probe/upper,wo
     driver=overlay
 fi
 store=(--root "$work/store" --runroot "$work/runroot" --storage-driver "$driver")
+
+clean_up() {
+    awk -v under="$work/" 'index($2, under) == 1 { print $2 }' /proc/mounts | sort -r | xargs --no-run-if-empty umount
+    [ "$keep" -gt 0 ] || rm -rf --one-file-system "$work"
+}
 
 as_locked() { # VENV: has it the versions of the lock?
     [ -x "$1/bin/vemseg" ] && "$1/bin/python" - <<'PYTHON'
