@@ -14,8 +14,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-[ $# -eq 0 ] && trap 'rm -rf --one-file-system "$work"' EXIT
+keep=$#
 work=$(realpath "${1:-$(mktemp -d)}")
+trap clean_up EXIT
 export TMPDIR="$work/tmp"
 image=localhost/vemseg:test
 user=4242
@@ -37,10 +38,31 @@ if mount -t overlay -o "lowerdir=$work/probe/lower,upperdir=$work/probe/upper,wo
 fi
 store=(--root "$work/store" --runroot "$work/runroot" --storage-driver "$driver")
 
+clean_up() {
+    awk -v under="$work/" 'index($2, under) == 1 { print $2 }' /proc/mounts | sort -r | xargs --no-run-if-empty umount
+    [ "$keep" -gt 0 ] || rm -rf --one-file-system "$work"
+}
+
+as_locked() { # VENV: has it the versions of the lock?
+    [ -x "$1/bin/vemseg" ] && "$1/bin/python" - <<'PYTHON'
+import re, sys
+from importlib.metadata import PackageNotFoundError, version
+pins = dict(re.findall(r"^([\w.-]+)==(\S+)", open("requirements.lock").read(), re.M))
+try:
+    sys.exit(any(version(name).partition("+")[0] != pin for name, pin in pins.items()))
+except PackageNotFoundError:
+    sys.exit(1)
+PYTHON
+}
+
+plain=.venv
+as_locked .venv || plain="$work/venv"
+
 say() { printf '\n%s\n' "$*"; }
 
 check() { # WHAT COMMAND ...: run the command, and say whether it succeeded
-    local what=$1 log="$work/check.log"
+    local what=$1 log
+    log=$(mktemp)
     shift
     if "$@" > "$log" 2>&1; then
         echo "ok    $what"
@@ -49,6 +71,7 @@ check() { # WHAT COMMAND ...: run the command, and say whether it succeeded
         tail -n 20 "$log" | sed 's/^/      /'
         failed=1
     fi
+    rm "$log"
 }
 
 ends() { # CODE COMMAND ...: succeed where the command ends with this exit code
@@ -67,11 +90,21 @@ within() { # SECONDS COMMAND ...: repeat the command until it succeeds
     done
 }
 
-same_results() { # FOLDER: the same files as in the plain folder, and the same bytes in all volumes
+same_results() { # FOLDER: the same files as in the plain folder, the same bytes of all labels and tables
     diff <(ls -A "$work/plain") <(ls -A "$work/$1") || return 1
     for seed in $seeds; do
-        cmp "$work/plain/phantom_${seed}_seg.tif" "$work/$1/phantom_${seed}_seg.tif" || return 1
+        cmp "$work"/{plain,"$1"}/"phantom_${seed}_seg.csv" || return 1
+        same_labels "$work"/{plain,"$1"}/"phantom_${seed}_seg.tif" || return 1
     done
+}
+
+same_labels() { # FILE FILE: of the files themselves, the notes on how they were made differ
+    "$plain/bin/python" - "$@" <<'PYTHON'
+import sys, tifffile
+first, second = map(tifffile.imread, sys.argv[1:])
+same = (first.shape, first.dtype) == (second.shape, second.dtype) and first.tobytes() == second.tobytes()
+sys.exit(None if same and first.max() == 6 else f"{sys.argv[1:]}: other labels")
+PYTHON
 }
 
 # What is needed
@@ -96,7 +129,7 @@ apptainer_tree() {
         --include=apptainer,ca-certificates,squashfuse,fuse2fs,fuse-overlayfs,fakeroot sid "$tree"
     echo "127.0.0.1 localhost" > "$tree/etc/hosts"
     cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
-    ln -sf /usr/share/zoneinfo/UTC "$tree/etc/localtime"
+    cp -L /etc/localtime "$tree/etc/localtime" # Apptainer mounts it
     echo "member:x:$user:$user::/home/member:/bin/sh" >> "$tree/etc/passwd"
     echo "member:x:$user:" >> "$tree/etc/group"
     echo "member:100000:65536" | tee -a "$tree/etc/subuid" >> "$tree/etc/subgid"
@@ -107,50 +140,42 @@ pod() { podman "${store[@]}" "$@"; }
 
 plain() {
     say "A plain install, and what it makes"
-    plain=.venv
-    if ! as_locked .venv; then
-        plain="$work/venv"
+    if [ "$plain" != .venv ]; then
         as_locked "$plain" || { python3 -m venv "$plain" && "$plain/bin/pip" install --quiet -r requirements.lock; }
         "$plain/bin/pip" install --quiet --no-deps --force-reinstall .
     fi
-    rm -rf "$work/plain"
-    mkdir "$work/plain"
+    rm -rf "$work/plain" "$work/inputs"
+    mkdir "$work/inputs"
     for seed in $seeds; do
-        (PATH="$(realpath "$plain")/bin:$PATH" && cd "$work/plain" &&
-            vemseg --quiet fetch phantom -o "phantom_$seed.tif" --shape 32,96,96 --seed "$seed" > /dev/null &&
-            cp -a . "$work/inputs" && vemseg --quiet segment "phantom_$seed.tif" -k 6)
+        "$plain/bin/vemseg" --quiet fetch phantom -o "$work/inputs/phantom_$seed.tif" --shape 32,96,96 --seed "$seed" \
+            > /dev/null
+    done
+    cp -a "$work/inputs" "$work/plain"
+    for seed in $seeds; do
+        (plain=$(realpath "$plain") && cd "$work/plain" &&
+            "$plain/bin/vemseg" --quiet segment "phantom_$seed.tif" -k 6)
     done
     check "three volumes, three results" different
 }
 
-as_locked() { # VENV: has it the versions of the lock?
-    [ -x "$1/bin/vemseg" ] && "$1/bin/python" - <<'PYTHON'
-import re, sys
-from importlib.metadata import PackageNotFoundError, version
-pins = dict(re.findall(r"^([\w.-]+)==(\S+)", open("requirements.lock").read(), re.M))
-try:
-    sys.exit(any(version(name).partition("+")[0] != pin for name, pin in pins.items()))
-except PackageNotFoundError:
-    sys.exit(1)
-PYTHON
+different() {
+    ! same_labels "$work"/plain/phantom_{1,2}_seg.tif && ! same_labels "$work"/plain/phantom_{2,3}_seg.tif
 }
-
-different() { ! cmp "$work"/plain/phantom_{1,2}_seg.tif && ! cmp "$work"/plain/phantom_{2,3}_seg.tif; }
 
 # The image
 
 build() { # NAME [OPTION ...]
-    local name=$1 layers
-    layers=$([ "$driver" = overlay ] && echo true || echo false)
+    local name=$1
     shift
     printf '[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n' > "$work/pip.conf" # of this machine's network
-    buildah "${store[@]}" bud --isolation chroot --pull-never --layers="$layers" --quiet -t "$name" \
+    buildah "${store[@]}" bud --isolation chroot --pull-never --layers=false --quiet -t "$name" \
         -v /etc/ssl/certs:/etc/ssl/certs:ro -v "$work/pip.conf:/etc/pip.conf:ro" \
         --build-arg REVISION="$(git rev-parse HEAD)" --build-arg CREATED="$(date -u +%FT%TZ)" "$@" .
 }
 
 build_image() {
     say "The image"
+    git rev-parse HEAD > "$work/revision"
     build "$image"
     echo "      image: $(pod image inspect --format '{{.Size}}' "$image" | numfmt --to=si)B"
     check "labels name version, revision, date and licence" labelled
@@ -159,7 +184,7 @@ build_image() {
 labelled() {
     local labels
     labels=$(pod image inspect --format '{{range $k, $v := .Labels}}{{$k}}={{$v}}{{"\n"}}{{end}}' "$image")
-    for label in title=vemseg "version=$version" "revision=$(git rev-parse HEAD)" licenses=BSD-3-Clause \
+    for label in title=vemseg "version=$version" "revision=$(cat "$work/revision")" licenses=BSD-3-Clause \
         "created=$(date -u +%Y-)"; do
         grep "^org.opencontainers.image.$label" <<< "$labels" || { echo "no $label in $labels"; return 1; }
     done
@@ -230,10 +255,10 @@ says() { # TEXT COMMAND ...
 }
 
 has() { # PATTERN COMMAND ...
-    local pattern=$1
+    local pattern=$1 said
     shift
-    "$@" > "$work/said" 2>&1 || { cat "$work/said"; return 1; }
-    grep -e "$pattern" "$work/said" || { cat "$work/said"; return 1; }
+    said=$("$@" 2>&1) || { echo "$said"; return 1; }
+    grep -e "$pattern" <<< "$said" || { echo "no '$pattern' in: $said"; return 1; }
 }
 
 prints_nothing() { "$@" | (! grep .); }
@@ -282,7 +307,7 @@ inside() { # run a command as an ordinary user on a machine with Apptainer
 build_sif() {
     say "The Apptainer image"
     ready cluster
-    rm -rf "$work/plain_cluster" "$work/tree/tmp/vemseg-cache-$user"
+    rm -rf "$work/tree/tmp/vemseg-cache-$user"
     install -d -o "$user" -g "$user" "$work/cluster/tmp"
     pod save --quiet --format docker-archive -o "$work/cluster/vemseg.tar" "$image"
     install -m 644 vemseg.def "$work/cluster/"
@@ -298,9 +323,9 @@ run_sif() {
     ready cluster
     ln "$work/vemseg.sif" "$work/cluster/vemseg.sif"
     rm -rf "$work/tree/tmp/vemseg-cache-$user"
-    check "--version says vemseg $version, and nothing else" says "vemseg $version" inside apptainer run vemseg.sif --version
+    check "--version says vemseg $version, and nothing else" says "vemseg $version" inside apptainer --quiet run vemseg.sif --version
     check "run-help tells how to use it" has "apptainer run --nv" inside apptainer run-help vemseg.sif
-    check "its labels have the licence and the revision" has "image.revision: $(git rev-parse HEAD)" \
+    check "its labels name the revision" has "image.revision: $(cat "$work/revision")" \
         inside apptainer inspect vemseg.sif
     cat > "$work/cluster/job.sh" <<'JOB'
 set -eu
