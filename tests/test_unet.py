@@ -1,6 +1,7 @@
 """The dense encoder: what a vector sees, and that no window, pass or precision changes what comes out."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -217,7 +218,7 @@ def test_a_saved_encoder_is_loaded_as_it_was(tmp_path):
     encoder = encoder_of()
     recipe = Recipe(model=SMALL)
     with Run.create(tmp_path / "run", recipe) as run:
-        save_encoder(run, encoder, {})
+        save_encoder(run.model, SimpleNamespace(encoder=encoder), {})
     for spacing in (ISOTROPIC, SECTIONS):
         loaded = load_encoder(recipe, run.model, spacing)
         expected = encoder if spacing == ISOTROPIC else encoder_of(SMALL, SECTIONS)
