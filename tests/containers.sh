@@ -204,14 +204,14 @@ assert {"vemseg", "timm", "numpy", "sympy"} <= set(found)'
     pod rmi "$image-cpu" > /dev/null
 }
 
-pod_run() { # of limits and runtimes, what works inside other containers too
-    pod --runtime runc run --rm --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --network none "$@"
-}
+# of limits and runtimes, what works inside other containers too
+running=(podman "${store[@]}" --runtime runc run --rm --ulimit nofile=4096:4096 --ulimit nproc=4096:4096)
+# as a user nobody knows, without HOME, on a read-only root with no /tmp, one folder to write to
+hard=(--read-only --read-only-tmpfs=false --user "$user:$user" --passwd=false --unsetenv HOME)
 
-hard_run() { # as a user nobody knows, without HOME, on a read-only root with no /tmp, one folder to write to
-    pod_run --read-only --read-only-tmpfs=false --user "$user:$user" --passwd=false --unsetenv HOME \
-        -v "$work/docker:/data" "$@"
-}
+pod_run() { "${running[@]}" --network none "$@"; }
+
+hard_run() { pod_run "${hard[@]}" -v "$work/docker:/data" "$@"; }
 
 ready() { # FOLDER: fill it with the volumes
     rm -rf "${work:?}/$1"
@@ -298,10 +298,26 @@ hears_sigterm() { # CONTAINER: does its first process handle signal 15 by now?
     (( 16#${caught:-0} & 1 << 14 ))
 }
 
+experiment_image() {
+    say "The papers' experiment, from fetch to evaluate, with the image: a miniature archive from a host on 127.0.0.1"
+    check "every command of the README, and its scores" experiment docker \
+        "${running[@]}" --network host "${hard[@]}" -e VEMSEG_CACHE_DIR=/data/cache -v "$work/docker:/data" "$image"
+}
+
+experiment() { # FOLDER PROGRAM ...
+    local folder="$work/$1"
+    shift
+    rm -rf "$folder"
+    install -d -o "$user" -g "$user" "$folder"
+    "$plain/bin/python" tests/experiment.py "$folder" "$@"
+}
+
 # Apptainer
 
-inside() { # run a command as an ordinary user on a machine with Apptainer
-    unshare --mount --net --propagation private bash tests/containers/tree.sh "$work/tree" "$work/cluster" "$user" "$@"
+inside=(bash "$PWD/tests/containers/tree.sh" "$work/tree" "$work/cluster" "$user")
+
+inside() { # run a command as an ordinary user on a machine with Apptainer and without network
+    unshare --mount --net --propagation private "${inside[@]}" "$@"
 }
 
 build_sif() {
@@ -352,7 +368,16 @@ JOB
     check "the same command finishes it" inside apptainer run --cleanenv --no-home --bind /work vemseg.sif "${training[@]}"
 }
 
-for step in ${STEPS:-tools plain build_image other_torch run_image build_sif run_sif}; do
+experiment_sif() {
+    say "The papers' experiment, from fetch to evaluate, with the Apptainer image"
+    ln -f "$work/vemseg.sif" "$work/tree/opt/vemseg.sif"
+    check "every command of the README, and its scores" experiment cluster \
+        unshare --mount --propagation private "${inside[@]}" \
+        apptainer --quiet run --cleanenv --no-home --bind /work --env VEMSEG_CACHE_DIR=/work/cache /opt/vemseg.sif
+    check "the archive lies where the cache was named" ls "$work"/cluster/cache/*
+}
+
+for step in ${STEPS:-tools plain build_image other_torch run_image experiment_image build_sif run_sif experiment_sif}; do
     "$step"
 done
 say "$([ "$failed" -eq 0 ] && echo "all checks passed" || echo "some checks FAILED")"
