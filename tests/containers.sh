@@ -152,8 +152,8 @@ plain() {
     done
     cp -a "$work/inputs" "$work/plain"
     for seed in $seeds; do
-        (plain=$(realpath "$plain") && cd "$work/plain" &&
-            "$plain/bin/vemseg" --quiet segment "phantom_$seed.tif" -k 6)
+        (program="$(realpath "$plain")/bin/vemseg" && cd "$work/plain" &&
+            "$program" --quiet segment "phantom_$seed.tif" -k 6)
     done
     check "three volumes, three results" different
 }
