@@ -141,3 +141,9 @@ def test_marked_blocks_in_the_middle_are_passed_over(tmp_path):
 
 def test_nothing_to_do(tmp_path):
     assert map_blocks(Recorder().stages, [], tmp_path, quiet, never) == []
+
+
+def test_a_stop_that_loses_what_was_done_says_so():
+    answers = iter([False, False, True])
+    with pytest.raises(Interrupted, match=r"after 2 of 6 blocks: the same command starts again$"):
+        map_blocks(Recorder().stages, BLOCKS, None, quiet, lambda: next(answers))

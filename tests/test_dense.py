@@ -477,7 +477,7 @@ def test_stored_and_streamed_features_agree_bit_for_bit(vit, classical, table, t
 
     for n in (7, 300, 10**6):
         drawn = draw_sample(dense, n, 5, quiet)
-        read = stored_sample(features, n, 5)
+        read = stored_sample(features, n, 5, quiet)
         assert len(read[0]) == min(n, dense.layout.inside.size)
         np.testing.assert_array_equal(read[0], drawn[0])
         np.testing.assert_array_equal(read[1], drawn[1])

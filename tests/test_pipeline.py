@@ -146,7 +146,10 @@ def test_stages_apart_give_the_labels_of_one_go(phantom, model, tmp_path, name):
     )
     stored = Features(features)
     table = ClusterTable(k=4, sample=3000, scale="standardise" if name == "classical" else "none")
-    clusters = cluster([features], tmp_path / "c.safetensors", table)
+    told = []
+    clusters = cluster([features], tmp_path / "c.safetensors", table, report=lambda *say: told.append(say))
+    assert [say[0] for say in told if say[1] == 1.0] == ["sampling", "clustering"]
+    assert told[-1][2].endswith(" vectors into 4 classes")
     apart = segment(phantom[0], tmp_path / "apart.ome.zarr", model=chosen, clusters=clusters)
     from_features = segment(features, tmp_path / "features.tif", clusters=clusters)
     np.testing.assert_array_equal(labels_of(apart), labels_of(whole))
@@ -351,6 +354,15 @@ def test_features_settle_what_they_were_made_with(phantom, model, tmp_path):
     for option in ({"crop": "0:2,:,:"}, {"model": "classical"}, {"voxel_size": "8"}):
         with pytest.raises(UsageError, match="they were made with"):
             segment(features, tmp_path / "x.tif", **option)
+
+
+@pytest.mark.parametrize("name", ["cell.tif", "cell.ome.zarr"])
+def test_a_phantom_tells_how_much_of_it_is_painted(tmp_path, name):
+    told = []
+    fetch_phantom(
+        tmp_path / name, (70, 40, 300), 1, (16.0, 16.0, 16.0), False, lambda *words: told.append(words[1])
+    )
+    assert len(told) >= 4 and told == sorted(set(told)) and told[-1] == 1.0
 
 
 def test_the_same_phantom_twice_is_made_once(tmp_path):

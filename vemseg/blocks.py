@@ -80,7 +80,10 @@ def map_blocks(
     """
     if markers is None:
         with TemporaryDirectory() as folder:
-            return map_blocks(stages, blocks, Path(folder), report, stopped)
+            try:
+                return map_blocks(stages, blocks, Path(folder), report, stopped)
+            except Interrupted as stop:
+                raise Interrupted(f"{str(stop).partition(':')[0]}: the same command starts again") from None
     markers.mkdir(parents=True, exist_ok=True)
     paths = [markers / f"{i:06d}.json" for i in range(len(blocks))]
     todo = [(block, path) for block, path in zip(blocks, paths, strict=True) if not path.exists()]

@@ -78,4 +78,6 @@ def cluster(
 
     recipe = parse_recipe(Features(features[0]).attributes["recipe"], str(features[0]))
     table = override(recipe, settings).cluster
-    shell.result(compute(features, out, table, overwrite=overwrite))
+    with shell.reporting() as report:
+        clusters = compute(features, out, table, overwrite=overwrite, report=report)
+    shell.result(clusters)

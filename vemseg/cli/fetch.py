@@ -24,7 +24,9 @@ def phantom(
     from vemseg.pipeline.fetch import fetch_phantom
 
     size = parsing.shape(shape)
-    shell.result(*fetch_phantom(out, size, seed, parse_voxel_size(voxel_size), overwrite))
+    with shell.reporting() as report:
+        made = fetch_phantom(out, size, seed, parse_voxel_size(voxel_size), overwrite, report)
+    shell.result(*made)
 
 
 def betaseg(

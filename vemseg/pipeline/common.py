@@ -30,6 +30,10 @@ class Report(Protocol):
         """Show it."""
 
 
+def silent(stage: str, fraction: float, detail: str = "") -> None:
+    """Show nothing: a report nobody waits for."""
+
+
 @dataclass(frozen=True)
 class Model:
     """An encoder that can be loaded: its recipe, its weights, and how to speak of it.

@@ -130,13 +130,15 @@ def draw_sample(
 
 
 def stored_sample(
-    features: Features | HeldFeatures, n: int, seed: int
+    features: Features | HeldFeatures, n: int, seed: int, report: Report
 ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     """Read the sample that :func:`draw_sample` would compute from stored features."""
+    cells = sample_cells(features.inside, features.cell, n, seed)
     vectors, grey = [], []
-    for cell in sample_cells(features.inside, features.cell, n, seed):
+    for i, cell in enumerate(cells):
         vectors.append(_points(features.vectors(cell.cells), cell))
         grey.append(features.intensities(cell.cells).reshape(-1)[cell.points])
+        report("sampling", (i + 1) / len(cells), f"{i + 1}/{len(cells)} places")
     return np.concatenate(vectors), np.concatenate(grey).astype(np.float32)
 
 

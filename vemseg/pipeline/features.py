@@ -13,12 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.blocks import Stages, map_blocks
-from vemseg.clustering import fit
+from vemseg.clustering import Clusterer, fit
 from vemseg.dense import DenseEncoder, PatchMean
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.features import Features, HeldFeatures
 from vemseg.geometry import Box
-from vemseg.pipeline.common import Report, Stopped, describe, open_input, open_model, sharp_plane_first
+from vemseg.pipeline.common import (
+    Report,
+    Stopped,
+    describe,
+    open_input,
+    open_model,
+    sharp_plane_first,
+    silent,
+)
 from vemseg.pipeline.dense_input import lay_model, stored_sample
 from vemseg.pipeline.memory import lattice_blocks, set_threads
 from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
@@ -192,7 +200,28 @@ def held_bytes(dense: DenseEncoder) -> int:
     return int(np.prod(dense.layout.shape)) * (dense.dim + 1) * 2
 
 
-def cluster(paths: Sequence[Path], out: Path, table: ClusterTable, *, overwrite: bool = False) -> Path:
+def fit_classes(
+    vectors: NDArray[np.float16],
+    intensities: NDArray[np.float32],
+    table: ClusterTable,
+    codes: NDArray[np.float32] | None,
+    report: Report,
+) -> Clusterer:
+    """Fit a clusterer to a sample, as ``clustering.fit`` does, and say so before and after."""
+    report("clustering", 0.0, f"{len(vectors)} vectors into {table.k} classes")
+    clusterer = fit(vectors, intensities, table, codes)
+    report("clustering", 1.0, f"{len(vectors)} vectors into {table.k} classes")
+    return clusterer
+
+
+def cluster(
+    paths: Sequence[Path],
+    out: Path,
+    table: ClusterTable,
+    *,
+    overwrite: bool = False,
+    report: Report = silent,
+) -> Path:
     """Fit a clusterer to stored features, of one volume or of several alike.
 
     Returns
@@ -214,12 +243,13 @@ def cluster(paths: Sequence[Path], out: Path, table: ClusterTable, *, overwrite:
     if len(models) > 1:
         raise InputError(f"features of {len(models)} different models cannot be clustered together")
     sample = table.sample_of(sum(math.prod(store.source_shape) for store in stores))
-    samples = [stored_sample(store, -(-sample // len(stores)), table.seed) for store in stores]
-    clusterer = fit(
+    samples = [stored_sample(store, -(-sample // len(stores)), table.seed, report) for store in stores]
+    clusterer = fit_classes(
         np.concatenate([vectors for vectors, _ in samples]),
         np.concatenate([grey for _, grey in samples]),
         table,
         stores[0].codes,
+        report,
     )
     about = {"model": models.pop(), "provenance": provenance("clusters", seed=table.seed, inputs=paths)}
     dataclasses.replace(clusterer, metadata=clusterer.metadata | about).save(out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from vemseg import __version__
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.phantom import CLASSES, Phantom
+from vemseg.pipeline.common import Report, silent
 from vemseg.pipeline.outputs import split_name
 from vemseg.run import provenance, read_json, sidecar, write_json, write_text
 from vemseg.run.files import writing
@@ -18,9 +21,9 @@ from vemseg.volume import Volume, check_output, write_volume
 
 
 class _Painted(Volume):
-    """One face of a phantom as a volume."""
+    """One face of a phantom as a volume; tells how many of its voxels were asked for."""
 
-    def __init__(self, phantom: Phantom, face: str, name: str) -> None:
+    def __init__(self, phantom: Phantom, face: str, name: str, tell: Callable[[int], None]) -> None:
         super().__init__(
             phantom.shape,
             np.dtype(np.uint8),
@@ -29,15 +32,16 @@ class _Painted(Volume):
             name=name,
             path=None,
         )
-        self._paint = getattr(phantom, face)
+        self._paint, self._tell = getattr(phantom, face), tell
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         painted: NDArray[np.generic] = self._paint(box)
+        self._tell(box.size)
         return painted
 
 
 def fetch_phantom(
-    out: Path, shape: ZYX, seed: int, voxel_size: VoxelSize, overwrite: bool
+    out: Path, shape: ZYX, seed: int, voxel_size: VoxelSize, overwrite: bool, report: Report = silent
 ) -> tuple[Path, Path]:
     """Write a phantom and its exact labels.
 
@@ -75,16 +79,28 @@ def fetch_phantom(
     for path in (out, labels):
         check_output(path, overwrite or ours)
     about = {"phantom": facts | {"classes": {str(k): name for k, name in CLASSES.items()}}}
+    write = functools.partial(write_volume, description=about, overwrite=overwrite or ours)
+    tell = _counter(2 * Box.whole(shape).size, report)
     write_json(sidecar(out), provenance("phantom", seed=seed, extra=about))
     with writing(labels):
-        write_volume(
-            _Painted(phantom, "labels", stem), labels, description=about, overwrite=overwrite or ours
-        )
+        write(_Painted(phantom, "labels", stem, tell), labels)
     names = "".join(f'{number} = "{name}"\n' for number, name in CLASSES.items())
     write_text(out.with_name(f"{stem}_classes.toml"), names)
     with writing(out):
-        write_volume(_Painted(phantom, "read", stem), out, description=about, overwrite=overwrite or ours)
+        write(_Painted(phantom, "read", stem, tell), out)
     return out, labels
+
+
+def _counter(total: int, report: Report) -> Callable[[int], None]:
+    """Return what is told of voxels as they are painted, and reports how many of all they are."""
+    done = 0
+
+    def tell(voxels: int) -> None:
+        nonlocal done
+        done += voxels
+        report("painting", done / total, f"{done / 1e6:.1f}/{total / 1e6:.1f} Mvoxel")
+
+    return tell
 
 
 def _made_before(out: Path, facts: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.blocks import Stages, map_blocks
-from vemseg.clustering import Clusterer, fit
+from vemseg.clustering import Clusterer
 from vemseg.dense import DenseEncoder, StoredVectors, block_input, block_labels
 from vemseg.dense.scores import in_parts
 from vemseg.drawing import palette
@@ -29,7 +29,7 @@ from vemseg.geometry import ZYX, Box
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.common import Report, Stopped, describe, log
 from vemseg.pipeline.dense_input import draw_sample, stored_sample
-from vemseg.pipeline.features import hold
+from vemseg.pipeline.features import fit_classes, hold
 from vemseg.pipeline.memory import check_sample, set_threads
 from vemseg.pipeline.outputs import beside, check_beside, class_table, legend_of, state_beside, write_beside
 from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
@@ -227,14 +227,12 @@ def _clusterer(
         return clusterer
     table: ClusterTable = subject.recipe.cluster
     if isinstance(subject.vectors, StoredVectors):
-        vectors, grey = stored_sample(subject.vectors.features, subject.sample, table.seed)
+        vectors, grey = stored_sample(subject.vectors.features, subject.sample, table.seed, report)
     else:
         vectors, grey = draw_sample(subject.vectors, subject.sample, table.seed, report, stopped)
-    report("clustering", 0.0, f"{len(vectors)} vectors into {table.k} classes")
-    fitted = fit(vectors, grey, table, subject.codes)
+    fitted = fit_classes(vectors, grey, table, subject.codes, report)
     clusterer = replace(fitted, metadata=fitted.metadata | {"model": subject.model})
     clusterer.save(kept)
-    report("clustering", 1.0)
     return clusterer
 
 
