@@ -14,8 +14,7 @@ from vemseg import __version__
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.phantom import CLASSES, Phantom
 from vemseg.pipeline.common import Report, silent
-from vemseg.pipeline.outputs import split_name
-from vemseg.run import provenance, read_json, sidecar, write_json, write_text
+from vemseg.run import provenance, read_json, sidecar, split_name, write_json, write_text
 from vemseg.run.files import writing
 from vemseg.volume import Volume, check_output, write_volume
 

@@ -14,19 +14,11 @@ from vemseg.clustering import Clusterer
 from vemseg.drawing import save, three_planes
 from vemseg.errors import InputError, OutputExistsError
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.run import read_json, sidecar, write_json, write_text
+from vemseg.run import read_json, sidecar, split_name, write_json, write_text
 from vemseg.volume import Volume
 
 Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
 """Slices across z, y and x: (y, x), (z, x), (z, y)."""
-
-
-def split_name(path: Path) -> tuple[str, str]:
-    """Return stem and suffix of a volume's name; ``.ome.zarr`` and ``.ome.tif`` are one suffix."""
-    for suffix in (".ome.zarr", ".ome.tif", ".ome.tiff"):
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)], path.name[-len(suffix) :]
-    return path.stem, path.suffix
 
 
 def beside(out: Path, ending: str) -> Path:

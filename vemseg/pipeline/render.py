@@ -15,7 +15,8 @@ from vemseg.geometry import ZYX, Box
 from vemseg.metrics import merge_greedy
 from vemseg.pipeline.common import Report, open_input
 from vemseg.pipeline.evaluate import blank_zero, count
-from vemseg.pipeline.outputs import Planes, planes, split_name
+from vemseg.pipeline.outputs import Planes, planes
+from vemseg.run import split_name
 from vemseg.run.files import writing
 from vemseg.volume import Volume, open_volume
 

@@ -95,15 +95,18 @@ def provenance(
     }
 
 
+def split_name(path: Path) -> tuple[str, str]:
+    """Return stem and suffix of a volume's name; ``.ome.zarr`` and ``.ome.tif`` are one suffix."""
+    for suffix in (".ome.zarr", ".ome.tif", ".ome.tiff"):
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)], path.name[-len(suffix) :]
+    return path.stem, path.suffix
+
+
 def sidecar(output: Path) -> Path:
     """Return the path of the description that lies beside an output: its name, ending in ``.json``."""
-    name = output.name
-    if output.suffix == ".json":
-        return output.with_name(f"{output.stem}.provenance.json")
-    for suffix in (".ome.zarr", ".ome.tif", ".ome.tiff"):
-        if name.lower().endswith(suffix):
-            return output.with_name(f"{name[: -len(suffix)]}.json")
-    return output.with_name(f"{output.stem}.json")
+    stem, suffix = split_name(output)
+    return output.with_name(f"{stem}.provenance.json" if suffix == ".json" else f"{stem}.json")
 
 
 def fingerprint(path: Path, *, whole: bool = False) -> dict[str, Any]:
