@@ -35,7 +35,7 @@ QUICK = (
     "model.decoder_heads=2 volume.intensity=percentile fov.axes=auto fov.crop=isotropic "
     "fov.flips=independent fov.rotate90=true train.steps=40000 train.batch=16 train.lr=2e-3 "
     "train.min_lr=1e-6 train.warmup=0.05 train.weight_decay=1e-5 train.precision=auto embed.stride=80 "
-    "cluster.sample=500000 cluster.sample_share=0.0"
+    "cluster.sample=500000"
 )
 """SdAE-recon as ``maester-quick``."""
 BRIEF = "model.epoch=64"
@@ -49,7 +49,8 @@ CANDIDATES: dict[str, tuple[str, str]] = {
     "all": ("his4mae-quick", "model.loss_on=all"),
     "ema-epoch": ("his4mae-quick", "model.ema=epoch model.momentum=[0.96,0.99]"),
     "often": ("his4mae-quick", "model.epoch=160"),
-    "fov40": ("his4mae-quick", "model.fov=40 train.batch=64 embed.stride=40"),
+    "fov40": ("his4mae-quick", "model.fov=40 train.batch=64 embed.stride=40 model.epoch=5056"),
+    "eps": ("his4mae-quick", "train.eps=1e-12"),
     "sdae_recon-as-mae": (
         "sdae_recon",
         f"{QUICK} model.epoch=1264 model.mask_ratio=0.5 model.folds=1 model.drop_path=0.0 model.ema=step "

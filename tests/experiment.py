@@ -19,7 +19,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 TINY = (
     "model.fov=20 model.dim=16 model.depth=2 model.heads=2 model.decoder_dim=8 model.decoder_depth=1 "
     "model.decoder_heads=2 model.codes=32 train.steps=30 train.batch=16 train.lr=2e-3 train.log_every=10 "
-    "embed.stride=20 cluster.sample_share=0.01"
+    "embed.stride=20 cluster.sample=0.01"
 )
 WRAPPER = """#!/bin/sh
 # The program, with what makes the experiment small: the host, the model.

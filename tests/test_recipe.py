@@ -94,7 +94,7 @@ def test_his4mae_is_the_papers():
     assert (model.fov, model.patch, model.dim, model.epoch) == (80, 5, 192, 20_000)
     assert (train.lr, train.min_lr, train.batch, train.schedule) == (5e-4, 8e-7, 256, "cosine")
     assert train.steps == 2800 * -(-20_000 // 256)
-    assert (recipe.embed.placement, recipe.cluster.sample_share) == ("expand-stride", 0.001)
+    assert (recipe.embed.placement, recipe.cluster.sample) == ("expand-stride", 0.001)
     shared = {key for key in diff(load_recipe("maester"), recipe) if key.startswith(("fov.", "volume."))}
     assert not shared
 

@@ -130,13 +130,14 @@ def test_a_code_is_drawn_to_the_mean_of_its_tokens():
     book = Codebook(4, 3)
     tokens = torch.randn(10, 3, generator=generator())
     book.begin(tokens, generator(1))
-    index, chosen = book(tokens + 0.1)
+    usage, chosen = book(tokens + 0.1)
+    index = book.nearest(tokens + 0.1)
     torch.nn.functional.mse_loss(chosen, tokens + 0.1).backward()
     expected = torch.zeros(4, 3)
     for token, code in zip(tokens + 0.1, index.tolist(), strict=True):
         expected[code] += 2 * (book.codes[code].detach() - token) / 30
     torch.testing.assert_close(book.codes.grad, expected)
-    assert book.usage.tolist() == index.bincount(minlength=4).tolist()
+    assert usage.tolist() == book.usage.tolist() == [index.tolist().count(code) for code in range(4)]
 
 
 def test_the_decoder_gets_the_students_tokens_not_the_codes():
@@ -211,9 +212,17 @@ def test_partners_are_drawn_by_their_usage_and_never_isolated():
     assert set(found.tolist()) == {0.0, 1.0, 2.0}
     share = [(found == code).float().mean().item() for code in range(3)]
     assert share == pytest.approx([300 / 401, 100 / 401, 1 / 401], abs=0.03)
-    book.usage[0], book.usage[1], book.usage[2] = 300_000, 100_000, 1
-    book.revive(0.5, 0.01, generator())  # now it is
-    assert book.isolated == 2000
+
+
+def test_an_isolated_code_is_no_partner_however_much_it_is_used():
+    book = Codebook(101, 1)
+    with torch.no_grad():
+        book.codes.copy_(torch.arange(101.0)[:, None])
+    book.usage.fill_(30)
+    book.usage[0] = 100
+    book.revive(1.0, 0.99, generator())  # all but the first are below the mean
+    assert book.isolated == 100
+    assert not book.codes.any()
 
 
 def test_revival_lowers_the_number_of_unused_codes():
@@ -367,6 +376,14 @@ def test_the_loss_of_sdae_spelt_out():
     )
 
 
+def test_masked_patches_are_divided_into_as_many_folds_as_asked():
+    objective = sdae(folds=5)
+    seen, tokens = [], objective.teacher.tokens
+    objective.teacher.tokens = lambda images, part: seen.append(part.shape[1]) or tokens(images, part)
+    objective(images(1), generator())
+    assert seen == [3, 3, 2, 2, 2]
+
+
 def test_the_teacher_of_sdae_sees_one_fold_of_what_is_masked_at_a_time():
     objective = apart(sdae(folds=3))
     batch = images(1)
@@ -395,7 +412,7 @@ def test_gradients_of_sdae_stop_at_the_teacher():
 def test_plain_sdae_has_no_decoder_of_pixels():
     objective = sdae(pixels=0.0)
     assert not hasattr(objective, "decoder")
-    assert set(objective(images(), generator())) == {"loss"}
+    assert set(objective(images(), generator())) == {"loss", "distillation"}
     assert objective.preview(images(), generator()) is None
     assert sdae().preview(images(), generator()) is not None
 

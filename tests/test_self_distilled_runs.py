@@ -1,18 +1,20 @@
 """HiS4MAE and SdAE through the commands' own functions: train, resume, segment, and be a teacher in turn."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from vemseg.clustering import Clusterer, fit
-from vemseg.errors import InputError, Interrupted, MissingError, UsageError
+from vemseg.errors import InputError, Interrupted, MissingError, ResourceError, UsageError
 from vemseg.features import Features
 from vemseg.models import build_encoder, load_codes, load_encoder
 from vemseg.pipeline.common import open_model
 from vemseg.pipeline.features import cluster, embed
 from vemseg.pipeline.fetch import fetch_phantom
+from vemseg.pipeline.memory import check_sample
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import train
 from vemseg.recipe import ClusterTable, load_recipe
@@ -37,7 +39,6 @@ COMMON = [
     "train.precision=fp32",
     "embed.stride=20",
     "cluster.sample=400",
-    "cluster.sample_share=0.0",
     "cluster.restarts=2",
 ]
 KINDS = {"his4mae": ["model.codes=24"], "sdae_recon": ["volume.intensity=percentile"], "sdae": []}
@@ -95,6 +96,7 @@ def test_a_resumed_training_is_the_same_bit_for_bit(cell, name, precision, tmp_p
     held = load_tensors(Run.open(parts).checkpoint)[0]
     assert "buffer.teacher.mean" in held
     assert ("master.codebook.codes" in held) == (name == "his4mae")
+    assert (parts / "chart-codes.png").exists() == (name == "his4mae")
     assert same(Run.open(whole).checkpoint, Run.open(parts).checkpoint)
     assert same(Run.open(whole).model, Run.open(parts).model)
 
@@ -105,7 +107,6 @@ def test_the_course_of_the_codes_is_kept_and_drawn(trained):
     assert all(wanted <= set(line) for line in lines)
     assert all(1 <= line["codes_perplexity"] <= line["codes_used"] <= 24 for line in lines)
     assert (trained / "chart-codes.png").stat().st_size > 5000
-    assert not (trained.with_name("sdae_recon") / "chart-codes.png").exists()
 
 
 def test_the_student_is_an_ordinary_encoder(trained):
@@ -233,14 +234,33 @@ def test_more_classes_than_codes_in_use_is_said():
         fit(vectors, np.zeros(900, np.float32), ClusterTable(method="codebook", k=10, sample=900), codes)
 
 
+@pytest.mark.parametrize("k, message", [(3, "needs vectors as a model with a codebook"), (25, "24 codes")])
+def test_codes_that_are_not_there_are_missed_before_anything_is_encoded(cell, trained, tmp_path, k, message):
+    settings = ["cluster.method=codebook", f"cluster.k={k}"]
+    told = []
+    model = str(trained) if k > 24 else "classical"
+    quiet = QUIET | {"report": lambda *say: told.append(say)}
+    with pytest.raises(UsageError, match=message):
+        segment(str(cell), tmp_path / "l.tif", model=model, settings=settings, **quiet)
+    assert told == []
+    assert not (tmp_path / "l.tif").exists()
+
+
+def test_joining_many_codes_needs_memory():
+    encoder = SimpleNamespace(shape=(10, 100, 100), dim=4)
+    check_sample(encoder, 1000, 512, 8 * 2**30)
+    with pytest.raises(ResourceError, match=r"to join classes from 65536 parts: .* is 2\d\dGiB"):
+        check_sample(encoder, 1000, 65_536, 8 * 2**30)
+
+
 # The sample as a share of the volume
 
 
 def test_a_thousandth_of_the_volume(cell, trained, tmp_path):
-    assert ClusterTable(sample_share=0.001).sample_of(600_000_000) == 600_000
-    assert ClusterTable(sample_share=0.001, k=6).sample_of(100) == 6
+    assert ClusterTable(sample=0.001).sample_of(600_000_000) == 600_000
+    assert ClusterTable(sample=0.001, k=6).sample_of(100) == 6
     assert ClusterTable(sample=77).sample_of(100) == 77
-    settings = ["cluster.sample_share=0.01", "cluster.k=3"]
+    settings = ["cluster.sample=0.01", "cluster.k=3"]
     out = segment(str(cell), tmp_path / "l.tif", model=str(trained), settings=settings, **QUIET)
     made = Clusterer.load(out.with_name("l_clusters.safetensors"))
     assert made.metadata["sample"] == round(0.01 * 12 * 60 * 70)

@@ -333,6 +333,31 @@ def test_in_fp32_it_is_adamw():
     assert all(p.grad is None for p in ours.parameters())
 
 
+def test_norms_and_biases_can_be_spared_the_decay():
+    table = TrainTable(weight_decay=0.5, decay_vectors=False)
+    module, before = small_module(), small_module()
+    master = MasterAdamW(module, table)
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    master.step(0.1)  # without a gradient, the decay is all that happens
+    for (name, now), old in zip(module.named_parameters(), before.parameters(), strict=True):
+        spared = name in ("0.bias", "1.weight", "1.bias", "2.bias")  # the first is not trained
+        torch.testing.assert_close(now, old if spared else 0.95 * old)
+
+
+def test_eps_bounds_what_small_gradients_do():
+    """The first step of Adam is lr g / (|g| + eps), by hand."""
+    moved = []
+    for eps in (1e-8, 1e-12):
+        module = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(module.weight)
+        master = MasterAdamW(module, TrainTable(weight_decay=0.0, eps=eps))
+        module.weight.grad = torch.full_like(module.weight, 1e-9)
+        master.step(1.0)
+        moved.append(-module.weight.item())
+    assert moved == pytest.approx([1e-9 / (1e-9 + 1e-8), 1e-9 / (1e-9 + 1e-12)], rel=1e-4)
+
+
 def test_updates_below_the_resolution_of_bf16_add_up():
     weight = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
     module = nn.Module()
@@ -351,8 +376,9 @@ def test_updates_below_the_resolution_of_bf16_add_up():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
-def test_the_optimiser_state_restores(dtype, device):
-    table = TrainTable()
+@pytest.mark.parametrize("decay_vectors", [True, False])
+def test_the_optimiser_state_restores(dtype, device, decay_vectors):
+    table = TrainTable(decay_vectors=decay_vectors)
     first, second = small_module(dtype).to(device), small_module(dtype).to(device)
     a = MasterAdamW(first, table)
     for step in range(3):

@@ -89,10 +89,10 @@ class MasterAdamW:
     Parameters
     ----------
     module : nn.Module
-        Its trainable parameters are optimised; all are subject to weight decay, norms and biases included,
-        as in the reference code of MAESTER.
+        Its trainable parameters are optimised. All are subject to weight decay, norms and biases included as
+        in the reference code of MAESTER, unless ``decay_vectors`` says otherwise, as in that of SdAE.
     settings : TrainTable
-        Betas and weight decay.
+        Betas, eps and weight decay.
     """
 
     def __init__(self, module: nn.Module, settings: TrainTable) -> None:
@@ -100,8 +100,16 @@ class MasterAdamW:
         self.names = [name for name, _ in named]
         self.parameters: list[Tensor] = [p for _, p in named]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
+        spared = [master for master in self.masters if not settings.decay_vectors and master.ndim <= 1]
+        kept = [master for master in self.masters if settings.decay_vectors or master.ndim > 1]
+        groups: list[dict[str, Any]] = [{"params": kept}, {"params": spared, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(
-            self.masters, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+            [group for group in groups if group["params"]],
+            lr=0.0,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
 
     def step(self, lr: float) -> None:
@@ -232,7 +240,7 @@ class Trainer:
         return self.fraction >= 1.0
 
     def _one_step(self) -> dict[str, Tensor]:
-        """Set the rate, draw, compute, update; return the scalars without waiting for the device."""
+        """Set the rate, draw, compute, update; return the scalars, on the device."""
         lr = learning_rate(self.settings, self.fraction)
         images = self.stream.batch(self.step, self.settings.batch)
         generator = step_generator(self.settings.seed, self.step)

@@ -69,8 +69,6 @@ def cluster(
         "cluster.restarts": restarts,
         "cluster.seed": seed,
     }
-    if sample is not None:
-        shortcuts["cluster.sample_share"] = 0.0
     settings = parsing.settings(set_, shortcuts)
     from vemseg.features import Features
     from vemseg.pipeline.features import cluster as compute

@@ -14,6 +14,6 @@ numbers on every volume.
 from __future__ import annotations
 
 from vemseg.clustering.clusterer import Clusterer
-from vemseg.clustering.fitting import fit
+from vemseg.clustering.fitting import fit, joined_parts
 
-__all__ = ["Clusterer", "fit"]
+__all__ = ["Clusterer", "fit", "joined_parts"]

@@ -22,6 +22,11 @@ OF_METHOD = {
 }
 """The settings that count for a method alone; they go into the metadata."""
 
+NO_CODES = (
+    "cluster.method codebook needs vectors as a model with a codebook gives them (his4mae): "
+    "take another method"
+)
+
 
 def fit(
     vectors: NDArray[np.float16],
@@ -72,6 +77,25 @@ def fit(
     return _clusterer(heads.grouped(np.argsort(order)), metadata | counted)
 
 
+def joined_parts(settings: ClusterTable, codes: NDArray[np.float32] | None) -> int:
+    """Return how many clusters, or codes, classes are joined from; 0 where they are not joined.
+
+    Raises
+    ------
+    UsageError
+        Where codes are asked for and there are none, or fewer than K.
+    """
+    if settings.method == "linkage":
+        return settings.parts
+    if settings.method != "codebook":
+        return 0
+    if codes is None:
+        raise UsageError(NO_CODES)
+    if settings.k > len(codes):
+        raise UsageError(f"k = {settings.k} classes cannot be joined from the model's {len(codes)} codes")
+    return len(codes)
+
+
 def _scaled_codes(codes: NDArray[np.float32] | None, scaled: Scaling | None, dim: int) -> NDArray[np.float32]:
     """Return codes as the vectors are scaled.
 
@@ -81,10 +105,7 @@ def _scaled_codes(codes: NDArray[np.float32] | None, scaled: Scaling | None, dim
         Where there are none, or they are no vectors of the same length.
     """
     if codes is None or codes.shape[1] != dim:
-        raise UsageError(
-            "cluster.method codebook needs vectors as a model with a codebook gives them (his4mae): "
-            "take another method"
-        )
+        raise UsageError(NO_CODES)
     codes = codes.copy()
     if scaled is not None:
         scaled.apply(codes)

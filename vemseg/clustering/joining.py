@@ -1,6 +1,6 @@
 """Which of many small clusters belong together: hierarchical linkage of the parts of an over-segmentation.
 
-A tree of a few dozen parts is small, so nothing is updated by formula: at every step the cost of each
+A tree of some hundred parts is small, so nothing is updated by formula: at every step the cost of each
 possible join is taken afresh from the joined groups, and the cheapest is made.
 """
 
@@ -34,9 +34,19 @@ def join_by_distance(centres: Doubles, sizes: NDArray[np.int64], k: int) -> NDAr
         member = np.equal.outer(np.arange(groups), group).astype(np.float64)
         size = member @ np.maximum(sizes, 1e-9)
         centre = member @ (centres * np.maximum(sizes, 1e-9)[:, None]) / size[:, None]
-        apart = np.square(centre[:, None] - centre).sum(axis=-1)
-        group = _joined(group, apart * np.outer(size, size) / np.add.outer(size, size))
+        joint = np.outer(size, size) / np.add.outer(size, size)
+        group = _joined(group, square_distances(centre) * joint)
     return group
+
+
+def square_distances(points: Doubles) -> Doubles:
+    """Return the squared distances between points (n, d), each to each: (n, n), 0 on the diagonal."""
+    centred = points - points.mean(axis=0)
+    product: Doubles = centred @ centred.T
+    square = product.diagonal()
+    apart = np.maximum(np.add.outer(square, square) - 2 * product, 0.0)
+    np.fill_diagonal(apart, 0.0)
+    return apart
 
 
 def join_by_overlap(overlap: Doubles, sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:

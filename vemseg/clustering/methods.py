@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from vemseg.clustering.joining import join_by_distance, join_by_entropy, join_by_overlap
+from vemseg.clustering.joining import join_by_distance, join_by_entropy, join_by_overlap, square_distances
 from vemseg.clustering.scaling import Scaling
 from vemseg.errors import InputError
 from vemseg.recipe import ClusterTable
@@ -189,7 +189,7 @@ def _two_nearest(data: Data, centres: Data) -> tuple[NDArray[np.int64], NDArray[
     """
     heads = _nearest(centres)
     weight, bias = heads.weight.astype(np.float32), heads.bias.astype(np.float32)
-    apart = np.square(centres[:, None] - centres).sum(axis=-1)
+    apart = square_distances(centres.astype(np.float64))
     found: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     for part in np.array_split(data, max(1, len(data) // CHUNK)):
         scores, row = part @ weight + bias, np.arange(len(part))
@@ -197,7 +197,7 @@ def _two_nearest(data: Data, centres: Data) -> tuple[NDArray[np.int64], NDArray[
         best = scores[row, first]
         scores[row, first] = -np.inf
         second = scores.argmax(axis=1)
-        ahead = (best - scores[row, second]) / np.maximum(apart[first, second], np.finfo(np.float32).tiny)
+        ahead = (best - scores[row, second]) / np.maximum(apart[first, second], np.finfo(np.float64).tiny)
         for into, values in zip(found, (first, second, np.clip(1 - ahead, 0, 1)), strict=True):
             into.append(values)
     first, second, between = (np.concatenate(values) for values in found)

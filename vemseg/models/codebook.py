@@ -65,14 +65,15 @@ class Codebook(KeepsExact):
 
         Returns
         -------
-        index : Tensor int64 (n,)
-            Number of the nearest code.
+        usage : Tensor int64 (K,)
+            Tokens that each code was nearest to.
         chosen : Tensor float32 (n, dim)
-            These codes; the codebook receives their gradient.
+            The nearest code of each token; the codebook receives their gradient.
         """
         index = self.nearest(tokens)
-        self.usage += index.bincount(minlength=len(self.codes))
-        return index, embedding(index, self.codes)
+        usage = index.bincount(minlength=len(self.codes))
+        self.usage += usage
+        return usage, embedding(index, self.codes)
 
     @torch.no_grad()
     def revive(self, pull: float, share: float, generator: torch.Generator) -> None:

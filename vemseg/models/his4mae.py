@@ -53,11 +53,10 @@ class His4mae(SelfDistilled):
         target = self._targets(images, masking.visible)
         if first:
             self.codebook.begin(target, generator)
-        index, codes = self.codebook(target)
+        usage, codes = self.codebook(target)
         codebook = mse_loss(codes, target)
         own = latent[:, 1:].flatten(0, 1).float()
         student = 1 - cosine_similarity(codes.detach(), own, dim=-1).mean()
-        usage = index.bincount(minlength=self.settings.codes)
         return {
             "loss": reconstruction + self.settings.codebook * codebook + self.settings.student * student,
             "reconstruction": reconstruction.detach(),

@@ -20,6 +20,9 @@ class Sdae(SelfDistilled):
 
     The teacher sees masked patches only, one of ``folds`` random parts of them at a time; its tokens are
     standardised one by one. The weight of the pixels, ``pixels``, is not published.
+
+    The cosine is that of two tokens, as the paper has it. A deliberate deviation from the released code,
+    which takes it across the tokens of a part, for each channel (the default axis of a batch of sequences).
     """
 
     settings: SdaeTable
@@ -31,7 +34,7 @@ class Sdae(SelfDistilled):
             del self.decoder
 
     def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``loss``, ``distillation`` and, of SdAE-recon, ``reconstruction``, the last two unweighted.
+        """Return ``loss``, ``distillation`` and, of SdAE-recon, ``reconstruction``: its terms, unweighted.
 
         Parameters
         ----------
@@ -49,7 +52,7 @@ class Sdae(SelfDistilled):
         theirs = take_tokens(predicted, masking.hidden)
         distillation = 1 - cosine_similarity(theirs, self.targets(images, masking), dim=-1).mean()
         if not self.settings.pixels:
-            return {"loss": distillation}
+            return {"loss": distillation, "distillation": distillation.detach()}
         reconstruction = self.pixel_error(images, self.pixels(latent, masking), masking.mask)
         return {
             "loss": distillation + self.settings.pixels * reconstruction,
@@ -59,7 +62,7 @@ class Sdae(SelfDistilled):
 
     def targets(self, images: Tensor, masking: Masking) -> Tensor:
         """Return the teacher's standardised tokens of the masked patches: float32 (b, n - v, dim)."""
-        parts = masking.hidden.chunk(self.settings.folds, dim=1)
+        parts = masking.hidden.tensor_split(self.settings.folds, dim=1)
         tokens = torch.cat([self.teacher.tokens(images, part) for part in parts], dim=1)
         return layer_norm(tokens, tokens.shape[-1:])
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.blocks import Stages, map_blocks
-from vemseg.clustering import Clusterer, fit
+from vemseg.clustering import Clusterer, fit, joined_parts
 from vemseg.dense import DenseEncoder, PatchMean
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.features import Features, HeldFeatures
@@ -242,6 +242,7 @@ def cluster(
     models = {store.attributes["model"] for store in stores}
     if len(models) > 1:
         raise InputError(f"features of {len(models)} different models cannot be clustered together")
+    joined_parts(table, stores[0].codes)
     sample = table.sample_of(sum(math.prod(store.source_shape) for store in stores))
     samples = [stored_sample(store, -(-sample // len(stores)), table.seed, report) for store in stores]
     clusterer = fit_classes(

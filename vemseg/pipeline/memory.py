@@ -24,6 +24,9 @@ WRITING = 3.0
 FIT_BYTES = 12
 """For each number of a sample: float16 twice, float32 twice, where classes are fitted."""
 
+JOIN_BYTES = 64
+"""For each pair of clusters or codes that classes are joined from: eight matrices of float64."""
+
 FIELD_BYTES = 512
 """For each voxel of the fields of view that are encoded together."""
 
@@ -101,8 +104,8 @@ def encoded_voxels(vectors: Vectors, cells: Box) -> float:
     return sum(swept) / len(swept) if swept else float(math.prod(window))
 
 
-def check_sample(vectors: Vectors, n: int, limit: int | None) -> None:
-    """Refuse a budget in which classes cannot be fitted to a sample of ``n`` vectors.
+def check_sample(vectors: Vectors, n: int, parts: int, limit: int | None) -> None:
+    """Refuse a budget in which classes cannot be fitted to ``n`` vectors, or joined from so many parts.
 
     Raises
     ------
@@ -111,11 +114,18 @@ def check_sample(vectors: Vectors, n: int, limit: int | None) -> None:
     """
     limit = limit or memory_budget()
     count = min(n, math.prod(vectors.shape))
-    need = resident_memory() + RESERVE + FIT_BYTES * count * vectors.dim
+    fitting, joining = FIT_BYTES * count * vectors.dim, JOIN_BYTES * parts**2
+    need = resident_memory() + RESERVE + fitting + joining
     if need > limit:
+        what, mend = (
+            f"fit classes to {count} vectors",
+            f"a smaller sample (--set cluster.sample={count // 4})",
+        )
+        if joining > fitting:
+            what, mend = f"join classes from {parts} parts", "another cluster.method"
         raise ResourceError(
-            f"{byte_text(limit)} of memory is not enough to fit classes to {count} vectors: the least that "
-            f"works is {byte_text(1.01 * need)}, or take a smaller sample (--set cluster.sample={count // 4})"
+            f"{byte_text(limit)} of memory is not enough to {what}: the least that works is "
+            f"{byte_text(1.01 * need)}, or take {mend}"
         )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.blocks import Stages, map_blocks
-from vemseg.clustering import Clusterer
+from vemseg.clustering import Clusterer, joined_parts
 from vemseg.dense import DenseEncoder, StoredVectors, block_input, block_labels
 from vemseg.dense.scores import in_parts
 from vemseg.drawing import palette
@@ -191,7 +191,8 @@ def _block_shape(subject: Subject, clusters: Path | None, partial: Path, limit: 
     found = clusters or partial / CLUSTERS
     k = Clusterer.load(found).k if found.exists() else subject.recipe.cluster.k
     if not found.exists():
-        check_sample(subject.vectors, subject.sample, limit)
+        parts = joined_parts(subject.recipe.cluster, subject.codes)
+        check_sample(subject.vectors, subject.sample, parts, limit)
     blocks = subject.blocks(k, limit)
     log.info("%s: %s", subject.volume.name, blocks)
     return blocks.shape

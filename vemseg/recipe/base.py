@@ -11,6 +11,7 @@ Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+CountOrShare = Annotated[int | float, Field(gt=0)]
 UpToOne = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -235,6 +235,8 @@ def _explain(error: ErrorDetails, raw: Raw) -> str:
     kind, names = error["type"], [str(part) for part in error["loc"]]
     if len(names) > 1 and names[0] == "model" and names[1] in MODEL_KINDS:
         del names[1]  # the tag of the union is no part of the key
+    if names and names[-1] in ("int", "float"):
+        del names[-1]  # nor is the branch of another one
     key, context = re.sub(r"\.(\d+)$", r"[\1]", ".".join(names)), error.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])

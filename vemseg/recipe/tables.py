@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import Field, model_validator
 
-from vemseg.recipe.base import Count, Natural, Positive, Seed, Share, Table, multiple, require
+from vemseg.recipe.base import Count, CountOrShare, Natural, Positive, Seed, Share, Table, multiple, require
 from vemseg.recipe.models import MaesterTable, ModelTable, ViTTable
 
 
@@ -84,8 +85,10 @@ class TrainTable(Table):
         Course of the learning rate after the warm-up.
     warmup : float
         Share of the steps over which the rate rises linearly from 0.
-    weight_decay, betas : float, (float, float)
-        Of AdamW.
+    weight_decay, betas, eps : float, (float, float), float
+        Of AdamW. Gradients much smaller than ``eps`` move their parameters little.
+    decay_vectors : bool
+        Whether vectors among the parameters (of norms, biases) are subject to the decay too.
     precision : {"auto", "bf16", "fp32"}
         Number format of the network; ``auto`` is bf16 where the device has it.
     seed : int
@@ -106,6 +109,8 @@ class TrainTable(Table):
     min_lr: Annotated[float, Field(ge=0)] = 1e-6
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    decay_vectors: bool = True
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     seed: Seed = 0
     log_every: Count = 50
@@ -166,10 +171,8 @@ class ClusterTable(Table):
         many small clusters of k-means, joined into K classes; the codes of a model that learned some, joined.
     k : int
         Classes, 1 to 255.
-    sample : int
-        Vectors the clusterer is fitted on.
-    sample_share : float
-        The same as a share of the volume's voxels; 0 leaves it to ``sample``.
+    sample : int or float
+        Vectors the clusterer is fitted on; below 1: as a share of the volume's voxels.
     restarts, max_iterations, seed : int
         Initialisations, iterations of each, and where they start.
     scale : {"none", "standardise", "whiten"}
@@ -196,8 +199,7 @@ class ClusterTable(Table):
 
     method: Literal["kmeans", "gmm", "linkage", "codebook"] = "kmeans"
     k: Annotated[int, Field(ge=1, le=255)] = 6
-    sample: Count = 500_000
-    sample_share: Share = 0.0
+    sample: CountOrShare = 500_000
     restarts: Count = 10
     max_iterations: Count = 300
     seed: Seed = 0
@@ -212,23 +214,25 @@ class ClusterTable(Table):
 
     def sample_of(self, voxels: int) -> int:
         """Return how many vectors to fit on, of volumes of so many voxels."""
-        return max(self.k, round(self.sample_share * voxels)) if self.sample_share else self.sample
+        return self.sample if isinstance(self.sample, int) else max(self.k, round(self.sample * voxels))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        require(
-            self.k <= self.sample, f"cluster.sample must be at least cluster.k ({self.k}), not {self.sample}"
-        )
+        sample: float = self.sample
+        if not isinstance(sample, int):
+            require(sample < 1, f"cluster.sample must be a whole number, or a share below 1, not {sample}")
+            sample = math.inf
+        require(self.k <= sample, f"cluster.sample must be at least cluster.k ({self.k}), not {sample}")
         if self.method == "linkage":
             least = f"cluster.parts must be at least cluster.k ({self.k}), not {self.parts}"
             require(self.k <= self.parts, least)
-            most = f"cluster.parts must be at most cluster.sample ({self.sample}), not {self.parts}"
-            require(self.parts <= self.sample, most)
+            most = f"cluster.parts must be at most cluster.sample ({sample}), not {self.parts}"
+            require(self.parts <= sample, most)
         if self.method == "gmm" and self.components:
             least = f"cluster.components must be 0 or at least cluster.k ({self.k}), not {self.components}"
             require(self.k <= self.components, least)
-            most = f"cluster.components must be at most cluster.sample ({self.sample}), not {self.components}"
-            require(self.components <= self.sample, most)
+            most = f"cluster.components must be at most cluster.sample ({sample}), not {self.components}"
+            require(self.components <= sample, most)
         return self
 
 
