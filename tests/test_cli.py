@@ -336,12 +336,25 @@ def test_segment_evaluate_render(inside, tmp_path):
     assert (stored.returncode, stored.stdout) == (0, "scores.json\n")
     failed = inside(*compare, "-q", "--json", "--fail-under", f"dice={dice + 0.01:.3f}")
     assert failed.returncode == 7 and "mean dice" in failed.stderr and json.loads(failed.stdout) == found
-    refuse(inside(*compare, "-o", "scores.json"), 6, "scores.json exists")
+    before = (tmp_path / "scores.json").read_bytes()
+    again = inside(*compare, "-o", "scores.json", "--fail-under", f"dice={dice + 0.01:.3f}")
+    assert (again.returncode, again.stdout) == (7, "scores.json\n")
+    assert (tmp_path / "scores.json").read_bytes() == before
+    other = (*compare[:-2], "-o", "scores.json")
+    refuse(inside(*other), 6, "scores.json exists and was made otherwise (ignore [0] there, [] now)")
+    (tmp_path / "mine.json").write_text("[1]")
+    refuse(inside(*compare, "-o", "mine.json"), 6, "does not say how it was made")
 
     drawn = inside(
         "render", "a cell µ.tif", "--labels", "a cell µ_seg.tif", "-o", "pictures", "--at", "3,40,50"
     )
     assert drawn.returncode == 0 and len(drawn.stdout.splitlines()) == 2
+    draw = ("render", "a cell µ.tif", "--labels", "a cell µ_seg.tif", "-o", "pictures", "--at")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "pictures").iterdir()}
+    again = inside(*draw, "3,40,50")
+    assert (again.returncode, again.stdout) == (0, drawn.stdout)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "pictures").iterdir()} == times
+    refuse(inside(*draw, "3,40,51"), 6, "was made otherwise (at [3, 40, 50] there, [3, 40, 51] now)")
     assert all((tmp_path / line).is_file() for line in drawn.stdout.splitlines())
 
 
@@ -351,6 +364,11 @@ def test_embed_cluster_segment(inside, tmp_path):
     assert (stored.returncode, stored.stdout) == (0, "cell.zarr\n"), stored.stderr
     clusters = inside("cluster", "cell.zarr", "-k", 3, "--sample", 2000, "-o", "three.safetensors")
     assert (clusters.returncode, clusters.stdout) == (0, "three.safetensors\n"), clusters.stderr
+    before = (tmp_path / "three.safetensors").read_bytes()
+    repeat = ("cluster", "cell.zarr", "-o", "three.safetensors", "--sample", 2000, "-k")
+    assert inside(*repeat, 3).returncode == 0
+    assert (tmp_path / "three.safetensors").read_bytes() == before
+    refuse(inside(*repeat, 4), 6, "was made otherwise (cluster.k 3 there, 4 now)")
     segmented = inside("segment", "cell.zarr", "--clusters", "three.safetensors")
     assert (segmented.returncode, segmented.stdout) == (0, "cell_seg.ome.zarr\n"), segmented.stderr
     again = inside("segment", "cell.zarr", "--clusters", "three.safetensors")

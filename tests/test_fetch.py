@@ -1,5 +1,6 @@
 """Fetching, from a local host: resumable, checked, unpacked with distrust; masks become the reference."""
 
+import contextlib
 import io
 import json
 import os
@@ -20,7 +21,8 @@ from vemseg.catalog import cache_directory, download, members, unpack
 from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, ResourceError, UsageError
 from vemseg.geometry import Box
 from vemseg.phantom import Phantom
-from vemseg.pipeline.betaseg import MASKS, fetch_betaseg
+from vemseg.pipeline.betaseg import fetch_betaseg
+from vemseg.pipeline.reference import MASKS
 from vemseg.volume import open_volume
 
 transfer, caching = (sys.modules[f"vemseg.catalog.{name}"] for name in ("download", "cache"))
@@ -49,8 +51,12 @@ def served(archive):
         yield server, archive[1]
 
 
+def cached(sha256):
+    return cache_directory() / f"file-{sha256[:12]}.zip"
+
+
 def bring(server, sha256, name="file.zip", **options):
-    quiet = {"offline": False, "transferred": lambda *_: None, "stopped": lambda: False}
+    quiet = {"offline": False, "tell": lambda *_: None, "stopped": lambda: False}
     return download(server.url, sha256, name, **quiet | options)
 
 
@@ -60,12 +66,15 @@ def bring(server, sha256, name="file.zip", **options):
 def test_a_file_comes_once_and_is_kept(served, archive):
     server, sha256 = served
     seen = []
-    path = bring(server, sha256, transferred=lambda have, total: seen.append((have, total)))
-    assert path == cache_directory() / "file.zip"
+    path = bring(server, sha256, tell=lambda stage, *bytes_: seen.append((stage, *bytes_)))
+    assert path == cached(sha256)
     assert path.read_bytes() == archive[0].read_bytes()
     size = path.stat().st_size
-    assert seen[-1] == (size, size)
-    assert [have for have, _ in seen] == sorted(have for have, _ in seen)
+    stages = [stage for stage, *_ in seen]
+    assert stages == sorted(stages, reverse=True)  # first downloading, then checking
+    for stage in ("downloading", "checking"):
+        have = [have for what, have, _ in seen if what == stage]
+        assert have == sorted(have) and (stage, size, size) in seen
     assert bring(server, sha256, offline=True) == path
     assert len(server.requests) == 1
     assert not list(path.parent.glob("*.part*"))
@@ -122,7 +131,9 @@ def test_length_and_validator_may_be_missing(served, archive):
     server, sha256 = served
     server.manners = Manners(length=False, validator=False)
     totals = []
-    path = bring(server, sha256, transferred=lambda have, total: totals.append(total))
+    path = bring(
+        server, sha256, tell=lambda stage, _, total: totals.append(total) if stage == "downloading" else None
+    )
     assert path.read_bytes() == archive[0].read_bytes()
     assert set(totals) == {None}
 
@@ -153,13 +164,86 @@ def test_redirects_are_followed(served):
     assert len(server.requests) == 4
 
 
-def test_a_wrong_hash_says_what_to_do_and_keeps_nothing(served):
-    server, _ = served
-    with pytest.raises(
-        MissingError, match=r"its SHA-256 is \w{16}\.\.\., not 0{16}\.\.\., and it was deleted"
-    ):
+def test_another_file_is_kept_beside_and_taken_by_its_hash(served, archive):
+    server, sha256 = served
+    wrong = "0" * 64
+    with pytest.raises(MissingError) as caught:
+        bring(server, wrong)
+    assert f"its SHA-256 is {sha256}, not {wrong}" in str(caught.value)
+    assert f"--sha256 {sha256} takes it" in str(caught.value)
+    assert not cached(wrong).exists() and not list(cache_directory().glob("*.part*"))
+    assert bring(server, sha256, offline=True).read_bytes() == archive[0].read_bytes()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("where", ["ours", "pooch's"])
+def test_what_came_outlives_a_check_that_is_interrupted(served, archive, monkeypatch, where):
+    """Ctrl-C while the hash is computed, ours or pooch's: nothing is transferred again."""
+    server, sha256 = served
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if where == "ours":
+            patch.setattr(transfer, "file_sha256", interrupt)
+        else:
+            patch.setattr("pooch.core.hash_matches", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            bring(server, sha256)
+    sent = server.sent
+    assert bring(server, sha256).read_bytes() == archive[0].read_bytes()
+    assert server.sent == sent == archive[0].stat().st_size
+    assert {path.name for path in cache_directory().iterdir()} == {
+        cached(sha256).name,
+        f"{cached(sha256).name}.json",
+    }
+
+
+def test_what_a_killed_check_left_is_removed(served, archive):
+    server, sha256 = served
+    server.manners.cut_after = [50_000, *[0] * 4]
+    with pytest.raises(MissingError):
+        bring(server, sha256)
+    part = next(cache_directory().glob("*.part"))
+    part.write_bytes(archive[0].read_bytes())
+    os.link(part, cache_directory() / "tmpkilled")
+    (cache_directory() / "tmpother").write_bytes(b"somebody else's")
+    bring(server, sha256)
+    assert not (cache_directory() / "tmpkilled").exists()
+    assert (cache_directory() / "tmpother").exists()
+
+
+def test_a_check_is_stopped_in_its_midst(served):
+    server, sha256 = served
+    checking = []
+
+    def tell(stage, *_):
+        checking.extend([stage] if stage == "checking" else [])
+
+    with pytest.raises(Interrupted, match=r"SHA-256 .*: the same command goes on"):
+        bring(server, sha256, tell=tell, stopped=lambda: bool(checking))
+    sent = server.sent
+    bring(server, sha256)
+    assert server.sent == sent
+
+
+def test_a_stop_is_heeded_while_the_server_is_silent(served):
+    server, sha256 = served
+    server.manners.pause = 30.0
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        bring(server, sha256, stopped=lambda: time.monotonic() > began + 0.5)
+    assert time.monotonic() < began + 10
+
+
+def test_a_cache_that_cannot_be_written_is_read(served, archive, monkeypatch):
+    server, sha256 = served
+    path = bring(server, sha256)
+    monkeypatch.setattr(caching.os, "access", lambda *_: False)  # root may write anywhere
+    assert bring(server, sha256, offline=True) == path
+    with pytest.raises(ResourceError, match="cannot write"):
         bring(server, "0" * 64)
-    assert not [path for path in cache_directory().iterdir() if "lock" not in path.name]
 
 
 @pytest.mark.parametrize(("status", "words"), [(404, "404 Not Found"), (403, "403 Forbidden")])
@@ -183,11 +267,9 @@ def test_no_network_is_one_line():
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/x"
         with pytest.raises(MissingError, match="the host refuses the connection"):
-            download(url, "0" * 64, "x", offline=False, transferred=lambda *_: None, stopped=lambda: False)
+            download(url, "0" * 64, "x", offline=False, tell=lambda *_: None, stopped=lambda: False)
     with pytest.raises(MissingError, match=r"cannot download ftp://x/y"):
-        download(
-            "ftp://x/y", "0" * 64, "x", offline=False, transferred=lambda *_: None, stopped=lambda: False
-        )
+        download("ftp://x/y", "0" * 64, "x", offline=False, tell=lambda *_: None, stopped=lambda: False)
 
 
 def test_offline_asks_nobody(served, monkeypatch):
@@ -201,14 +283,14 @@ def test_offline_asks_nobody(served, monkeypatch):
         MissingError, match=r"not in the cache \(.*\) and nothing may be downloaded \(--offline\)"
     ):
         bring(server, sha256, offline=True)
-    (cache_directory() / "file.zip").write_bytes(b"something else")
+    cached(sha256).write_bytes(b"something else")
     with pytest.raises(MissingError, match=r"is another file, and nothing may be downloaded"):
         bring(server, sha256, offline=True)
 
 
 def test_a_file_put_into_the_cache_by_hand_is_checked_and_taken(served, archive):
     server, sha256 = served
-    (cache_directory() / "file.zip").write_bytes(archive[0].read_bytes())
+    cached(sha256).write_bytes(archive[0].read_bytes())
     assert bring(server, sha256, offline=True).exists()
     assert not server.requests
 
@@ -247,14 +329,16 @@ def test_two_at_once_download_once(served, archive):
         thread.start()
     for thread in threads:
         thread.join()
-    assert paths == [cache_directory() / "file.zip"] * 2
+    assert paths == [cached(sha256)] * 2
     assert len(server.requests) == 1
 
 
 def test_space_is_looked_at_first(served, monkeypatch):
     server, sha256 = served
     monkeypatch.setattr(caching.shutil, "disk_usage", lambda path: FakeUsage(1000))
-    with pytest.raises(ResourceError, match=r"has 1.0KiB free, and \d+.*KiB are to come: make room, or set"):
+    with pytest.raises(
+        ResourceError, match=r"has 1.0KiB free, and \d+.*KiB are to come, with 64MiB to spare: make"
+    ):
         bring(server, sha256)
     assert not list(cache_directory().glob("*.part"))
 
@@ -366,6 +450,45 @@ def test_names_that_lead_outside_are_refused(make, name, tmp_path):
     with pytest.raises(InputError, match=r"not a trustworthy archive: it holds .*, which leads outside"):
         take(archive, {"good": tmp_path / "good"})
     assert not (tmp_path / "good").exists()
+
+
+def cut(path, data):
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_damaged_tar_archives_are_told_in_one_line(tmp_path, mode, damage):
+    noise = np.random.default_rng(0).bytes(300_000)
+    with tarfile.open(tmp_path / "a.tar", mode) as file:
+        for name in ("one", "two"):
+            info = tarfile.TarInfo(name)
+            info.size = len(noise)
+            file.addfile(info, io.BytesIO(noise))
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    else:
+        data[-400_000:-200_000] = bytes(200_000)
+    bad = cut(tmp_path / "bad.tar", bytes(data))
+    if (mode, damage) == ("w", "changed"):
+        return  # a plain TAR has no checksum of its contents
+    with pytest.raises(InputError, match=r"damaged|cut off"):
+        take(bad, {"one": tmp_path / "out" / "one", "two": tmp_path / "out" / "two"})
+    assert not (tmp_path / "out" / "two").exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_zip_archives_are_told_in_one_line(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as file:
+        file.writestr("one", np.random.default_rng(0).bytes(300_000))
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[1000:200_000] = bytes(199_000)
+    with pytest.raises(InputError, match="one is damaged"):
+        take(cut(tmp_path / "b.zip", bytes(data)), {"one": tmp_path / "one"})
+    with pytest.raises(InputError, match="neither a ZIP nor a TAR archive, or one that is cut off"):
+        members(cut(tmp_path / "c.zip", bytes(data)[:150_000]))
 
 
 def test_links_and_devices_are_refused(tmp_path):
@@ -524,7 +647,7 @@ def test_parts_are_chosen(archive, tmp_path):
     options = {"cells": CELLS[:1], "source": str(archive[0]), "sha256": archive[1], **QUIET}
     only = fetch_betaseg(tmp_path / "s", parts=["source"], **options)
     assert [path.name for path in only] == ["high_c1_source.tif"]
-    assert [path.name for path in only[0].parent.iterdir()] == ["high_c1_source.tif"]
+    assert {path.name for path in only[0].parent.iterdir()} == {"high_c1_source.tif", "high_c1_archive.json"}
     masks = fetch_betaseg(tmp_path / "m", parts=["masks"], **options)
     assert len(masks) == 7
     assert all(path.exists() for path in masks)
@@ -566,7 +689,7 @@ def test_an_archive_of_another_layout_is_told(tmp_path):
     ):
         fetch_betaseg(tmp_path / "b", source=str(other), sha256=sha256, **QUIET)
     assert not (tmp_path / "b").exists()
-    with pytest.raises(MissingError, match=f"--sha256 {sha256} takes it"):
+    with pytest.raises(MissingError, match=f"its SHA-256 is {sha256}, not .*--sha256 {sha256} takes it"):
         fetch_betaseg(tmp_path / "b", source=str(other), **QUIET)
     with pytest.raises(MissingError, match="no archive"):
         fetch_betaseg(tmp_path / "b", source="nothing.zip", **QUIET)
@@ -592,19 +715,135 @@ def test_a_mask_of_another_shape_is_told(tmp_path):
     assert not (tmp_path / "b/high_c1/high_c1_labels.tif").exists()
 
 
-def test_labels_of_another_archive_are_not_mixed(archive, tmp_path):
-    make_archive(tmp_path / "a.zip", CELLS[:1], extra={"download/more.txt": b"x"})
-    import hashlib
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """Return an archive of other cells of the same shapes and sizes, and its SHA-256."""
+    path = tmp_path_factory.mktemp("other") / "other.zip"
+    return path, make_archive(path, ("high_c2", "high_c1"))
 
-    options = {"cells": CELLS[:1], "parts": ["labels"], **QUIET}
-    fetch_betaseg(tmp_path / "b", source=str(archive[0]), sha256=archive[1], **options)
-    other = {
-        "source": str(tmp_path / "a.zip"),
-        "sha256": hashlib.sha256((tmp_path / "a.zip").read_bytes()).hexdigest(),
-    }
-    with pytest.raises(OutputExistsError, match="holds labels of another archive: -f replaces them"):
-        fetch_betaseg(tmp_path / "b", **other, **options)
-    fetch_betaseg(tmp_path / "b", overwrite=True, **other, **options)
+
+def whose(folder, *archives):
+    """Tell of which archive each file of a cell is, by what it shows."""
+    found = {}
+    for path in sorted(folder.glob("high_c1_*.tif")):
+        data = read(path)
+        found[path.stem.removeprefix("high_c1_")] = [
+            i for i, made in enumerate(archives) if same(data, made, path)
+        ]
+    return found
+
+
+def same(data, made, path):
+    return np.array_equal(data, read(made / path.name))
+
+
+def fetch_of(archive, out, **options):
+    words = {"cells": CELLS[:1], "source": str(archive[0]), "sha256": archive[1], **QUIET}
+    return fetch_betaseg(out, **words | options)
+
+
+def test_files_of_two_archives_are_never_mixed(archive, other, tmp_path):
+    ours, theirs = (
+        fetch_of(a, tmp_path / n, parts=["source", "labels", "masks"])[0].parent
+        for a, n in ((archive, "ours"), (other, "theirs"))
+    )
+    mixed = tmp_path / "mixed"
+    fetch_of(archive, mixed)
+    before = {path: path.read_bytes() for path in (mixed / "high_c1").iterdir()}
+    for parts in (["labels"], ["source"], ["masks"], ["source", "labels"]):
+        with pytest.raises(OutputExistsError, match="holds files of another archive: -f replaces them"):
+            fetch_of(other, mixed, parts=parts)
+    assert {path: path.read_bytes() for path in (mixed / "high_c1").iterdir()} == before
+    fetch_of(other, mixed, parts=["labels"], overwrite=True)
+    assert whose(mixed / "high_c1", ours, theirs) == {"labels": [1], "labels4": [1], "cell": [1]}
+    fetch_of(other, mixed)
+    fetch_of(archive, mixed, overwrite=True)
+    assert set(map(tuple, whose(mixed / "high_c1", ours, theirs).values())) == {(0,)}
+
+
+@pytest.mark.parametrize("patience", [0, 1, 3, 8])
+def test_a_replacement_that_was_stopped_goes_on_with_the_new_archive(archive, other, tmp_path, patience):
+    theirs = fetch_of(other, tmp_path / "theirs")[0].parent
+    fetch_of(archive, tmp_path / "b")
+    with pytest.raises(Interrupted):
+        fetch_of(other, tmp_path / "b", overwrite=True, stopped=Patience(patience))
+    with pytest.raises(OutputExistsError) if patience else contextlib.nullcontext():
+        fetch_of(archive, tmp_path / "b")
+    if patience:
+        fetch_of(other, tmp_path / "b")
+        assert set(map(tuple, whose(tmp_path / "b" / "high_c1", theirs).values())) == {(0,)}
+
+
+def test_another_archive_is_refused_before_it_is_downloaded(served, archive, other, tmp_path):
+    server, _ = served
+    fetch_of(archive, tmp_path / "b")
+    with pytest.raises(OutputExistsError):
+        fetch_of(other, tmp_path / "b", source=server.url)
+    assert not server.requests
+
+
+def test_files_that_say_not_where_they_are_from_are_not_taken_for_ours(archive, tmp_path):
+    (tmp_path / "high_c1").mkdir()
+    (tmp_path / "high_c1" / "high_c1_source.tif").write_bytes(b"mine")
+    with pytest.raises(OutputExistsError):
+        fetch_of(archive, tmp_path)
+    assert (tmp_path / "high_c1" / "high_c1_source.tif").read_bytes() == b"mine"
+
+
+def test_a_mask_that_is_gone_comes_again(archive, tmp_path):
+    made = fetch_of(archive, tmp_path, parts=["masks"])
+    made[3].unlink()
+    assert fetch_of(archive, tmp_path, parts=["masks"]) == made
+    assert made[3].exists()
+
+
+def test_several_fetch_into_one_folder(archive, tmp_path):
+    errors = []
+
+    def fetch():
+        try:
+            fetch_of(archive, tmp_path / "b")
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    alone = fetch_of(archive, tmp_path / "c")[0].parent
+    assert set(map(tuple, whose(tmp_path / "b" / "high_c1", alone).values())) == {(0,)}
+    assert not [p for p in (tmp_path / "b" / "high_c1").iterdir() if "partial" in p.name or "lock" in p.name]
+
+
+def test_what_a_killed_unpacking_left_is_removed(archive, tmp_path):
+    (tmp_path / "high_c1").mkdir()
+    left = tmp_path / "high_c1" / ".partial-0123abcd-high_c1_source.tif"
+    left.write_bytes(b"half")
+    fetch_of(archive, tmp_path)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("sha256", ["abc", "../../x", "g" * 64, "sha256:" + "0" * 64])
+def test_what_is_no_hash_is_refused_first(tmp_path, sha256):
+    with pytest.raises(UsageError, match="is no SHA-256: it has 64 hexadecimal digits"):
+        fetch_betaseg(tmp_path / "b", source="http://127.0.0.1:9/", sha256=sha256, **QUIET)
+    assert not cache_directory().joinpath("..", "b").exists()
+
+
+def test_blanks_and_capitals_of_a_hash_and_an_address_do_not_matter(served, tmp_path):
+    server, sha256 = served
+    address = server.url.replace("http", "HTTP")
+    assert fetch_of((address, f" {sha256.upper()}\n"), tmp_path, parts=["source"])[0].exists()
+    with pytest.raises(UsageError, match="http, https, or a file"):
+        fetch_of(("ftp://127.0.0.1/x", sha256), tmp_path, parts=["labels"])
+
+
+def test_a_file_that_comes_twice_is_told(tmp_path):
+    sha256 = make_archive(tmp_path / "a.zip", CELLS[:1], extra={"old/high_c1/high_c1_granules.tif": b"x"})
+    with pytest.raises(InputError, match=r"not the layout of BetaSeg: high_c1_granules\.tif comes twice"):
+        fetch_of((tmp_path / "a.zip", sha256), tmp_path / "b")
 
 
 # Through the command
@@ -652,7 +891,8 @@ def test_a_terminated_download_exits_75_and_goes_on(served, tmp_path):
         text=True,
     )
     until = time.monotonic() + 60
-    while server.sent < 2**15 and time.monotonic() < until:
+    parts = cache_directory().glob  # a first piece has come
+    while not any(part.stat().st_size for part in parts("*.part")) and time.monotonic() < until:
         time.sleep(0.05)
     process.terminate()
     out, err = process.communicate(timeout=60)

@@ -71,12 +71,30 @@ def test_importing_again_is_fine_and_another_is_not(centres, tmp_path):
     import_weights(tmp_path / "other.pt", None, tmp_path / "run", overwrite=True)
 
 
+def test_importing_again_changes_nothing_without_being_told(centres, tmp_path):
+    run = tmp_path / "run.pt"  # a name like a checkpoint's
+    import_weights(GOLDEN, centres[0], run, overwrite=False)
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    copy = tmp_path / "renamed.pth"
+    copy.write_bytes(GOLDEN.read_bytes())
+    import_weights(copy, centres[0], run, overwrite=False)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    np.savetxt(tmp_path / "other.txt", centres[1] + 1)
+    with pytest.raises(OutputExistsError, match="holds other clusters"):
+        import_weights(GOLDEN, tmp_path / "other.txt", run, overwrite=False)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    import_weights(GOLDEN, tmp_path / "other.txt", run, overwrite=True)
+    assert (run / "clusters.safetensors").read_bytes() != before[run / "clusters.safetensors"]
+    assert (run / "model.safetensors").read_bytes() == before[run / "model.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("1 2 3\n", r"1 lines of 3 numbers, but the model's vectors have 48"),
         ("a b c\n", "no text file of numbers"),
-        (" ".join(["nan"] * DIM), "1 lines of 48 numbers"),
+        (" ".join(["nan"] * DIM), "1 lines of 48 numbers, some of them NaN or infinite"),
+        ((" ".join(["1"] * DIM) + "\n") * 256, "256 centres, but labels go up to 255"),
     ],
 )
 def test_centres_that_do_not_fit_are_refused_before_anything_is_written(text, message, tmp_path):

@@ -382,8 +382,10 @@ def test_render_draws_what_it_is_given(phantom, tmp_path):
     assert [p.name for p in alone] == ["cell_planes.png", "cell_montage.png"]
     full = render(grey, tmp_path / "b", labels=labels, reference=labels, at="2,20,30", report=quiet)
     assert full[-1].name == "cell_comparison.png" and all(p.stat().st_size > 10_000 for p in full)
-    with pytest.raises(OutputExistsError):
-        render(grey, tmp_path / "a", report=quiet)
+    assert render(grey, tmp_path / "a", report=quiet) == alone
+    with pytest.raises(OutputExistsError, match=r"made otherwise \(slices 8 there, 3 now\)"):
+        render(grey, tmp_path / "a", slices=3, report=quiet)
+    render(grey, tmp_path / "a", slices=3, overwrite=True, report=quiet)
     with pytest.raises(UsageError, match="outside"):
         render(grey, tmp_path / "c", at="99,0,0", report=quiet)
     assert not (tmp_path / "c").exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vemseg.errors import InputError, MissingError, OutputExistsError, ResourceError
+from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, ResourceError
 from vemseg.recipe import load_recipe
 from vemseg.run import (
     Run,
@@ -30,6 +30,7 @@ from vemseg.run import (
     write_json,
     write_text,
 )
+from vemseg.run.files import alone, sweep, writing
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -591,3 +592,54 @@ def test_nothing_was_asked_for_before_a_signal_came():
                 break
             time.sleep(0.01)
         assert stop.received == "SIGUSR1"
+
+
+# Alone
+
+
+def test_a_short_write_of_an_array_is_a_full_disk(tmp_path):
+    with (
+        pytest.raises(ResourceError, match=r"cannot write .*x\.tif: no space left"),
+        writing(tmp_path / "x.tif"),
+    ):
+        raise OSError("65536 requested and 52352 written")
+    with pytest.raises(OSError, match="another"), writing(tmp_path / "x.tif"):
+        raise OSError("another")
+
+
+def test_only_one_is_alone_at_a_time(tmp_path):
+    inside, most, turns = [], [], []
+
+    def enter(number):
+        for _ in range(20):
+            with alone(tmp_path / ".lock", "somebody is in", lambda: False):
+                inside.append(number)
+                most.append(len(inside))
+                turns.append(number)
+                inside.remove(number)
+
+    threads = [threading.Thread(target=enter, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    assert len(turns) == 80
+    assert not list(tmp_path.iterdir())
+
+
+def test_waiting_can_be_stopped(tmp_path):
+    lock, stopped = (
+        tmp_path / ".lock",
+        pytest.raises(Interrupted, match="stopped while waiting: somebody is in"),
+    )
+    with alone(lock, "somebody is in", lambda: False), stopped, alone(lock, "somebody is in", lambda: True):
+        raise AssertionError("two are in")
+
+
+def test_what_killed_writers_left_is_swept(tmp_path):
+    names = [".partial-0123abcd-a[1].tif", ".partial-0123abcd-a1.tif", ".partial-x-a[1].tif", "a[1].tif"]
+    for name in names:
+        (tmp_path / name).write_text("x")
+    sweep(tmp_path / "a[1].tif")
+    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])

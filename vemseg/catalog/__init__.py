@@ -15,12 +15,14 @@ from vemseg.catalog.archive import Member, members, unpack
 from vemseg.catalog.cache import cache_directory
 from vemseg.catalog.datasets import BETASEG, DATASETS, Dataset
 from vemseg.catalog.download import download, file_sha256
-from vemseg.catalog.weights import DEFAULT_WEIGHTS, bundled_weights, find_weights
+from vemseg.catalog.weights import DEFAULT_WEIGHTS, HOW_RELEASED, RELEASED, bundled_weights, find_weights
 
 __all__ = [
     "BETASEG",
     "DATASETS",
     "DEFAULT_WEIGHTS",
+    "HOW_RELEASED",
+    "RELEASED",
     "Dataset",
     "Member",
     "bundled_weights",

@@ -12,7 +12,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ from typing import IO
 from vemseg.catalog.cache import check_space
 from vemseg.errors import InputError, Interrupted, MissingError
 from vemseg.resources import byte_text
-from vemseg.run.files import atomic_path, writing
+from vemseg.run.files import atomic_path, sweep, writing
 
 CHUNK = 2**20
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
@@ -71,6 +71,8 @@ def unpack(
 ) -> None:
     """Write members of an archive; a file that is there with the right size is left as it is.
 
+    What killed calls left is removed, so nobody else may unpack the same files at the same time.
+
     Parameters
     ----------
     archive : Path
@@ -104,6 +106,7 @@ def unpack(
             check_space(folder, total, "name a larger disk with -o")
         done = 0
         for member, entry, target in todo:
+            sweep(target)
             with atomic_path(target) as growing:
                 for written in _copied(opened, entry, growing, member, archive):
                     unpacked(done + written, total)
@@ -115,16 +118,14 @@ def unpack(
 def _copied(opened: Archive, entry: Entry, growing: Path, member: Member, archive: Path) -> Iterator[int]:
     """Copy a member, chunk by chunk; yield the bytes so far."""
     written = 0
-    try:
-        with _reading(opened, entry) as source, growing.open("wb") as file:
-            while data := source.read(CHUNK):
-                written += len(data)
-                if written > member.size:
-                    raise InputError(f"{archive}: {member.path} is larger than it declares: not unpacked")
-                file.write(data)
-                yield written
-    except DAMAGED as error:
-        raise InputError(f"{archive}: {member.path} is damaged ({error})") from None
+    damaged = _undamaged(f"{archive}: {member.path} is damaged")
+    with damaged, _reading(opened, entry) as source, growing.open("wb") as file:
+        while data := source.read(CHUNK):
+            written += len(data)
+            if written > member.size:
+                raise InputError(f"{archive}: {member.path} is larger than it declares: not unpacked")
+            file.write(data)
+            yield written
     if written != member.size:
         raise InputError(f"{archive}: {member.path} is cut off after {byte_text(written)}")
 
@@ -133,17 +134,28 @@ def _copied(opened: Archive, entry: Entry, growing: Path, member: Member, archiv
 def _opened(archive: Path) -> Iterator[Archive]:
     if not archive.is_file():
         raise MissingError(f"no archive {archive}")
-    try:
+    with _undamaged(f"{archive}: a damaged archive"):
         if zipfile.is_zipfile(archive):
             opened: Archive = zipfile.ZipFile(archive)
         elif tarfile.is_tarfile(archive):
             opened = tarfile.TarFile.open(archive)
         else:
-            raise InputError(f"{archive}: neither a ZIP nor a TAR archive")
-    except DAMAGED as error:
-        raise InputError(f"{archive}: a damaged archive ({error})") from None
+            raise InputError(f"{archive}: neither a ZIP nor a TAR archive, or one that is cut off")
     with opened:
         yield opened
+
+
+@contextmanager
+def _undamaged(what: str) -> Iterator[None]:
+    """Turn what reading raises of damaged archives into one line; a system's own errors name a number."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise InputError(f"{what} ({error})") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise InputError(f"{what} ({error})") from None
 
 
 def _entries(opened: Archive, archive: Path) -> Iterator[tuple[Member, Entry]]:
@@ -155,7 +167,9 @@ def _entries(opened: Archive, archive: Path) -> Iterator[tuple[Member, Entry]]:
         For names that lead outside, links, devices, and names that come twice.
     """
     seen: set[PurePosixPath] = set()
-    entries = opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened.getmembers()
+    entries: Sequence[Entry]
+    with _undamaged(f"{archive}: a damaged archive"):
+        entries = opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened.getmembers()
     for entry in entries:
         if isinstance(entry, zipfile.ZipInfo):
             name, size, folder = entry.filename, entry.file_size, entry.is_dir()

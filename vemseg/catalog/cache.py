@@ -18,6 +18,15 @@ RESERVE = 2**26
 """Bytes that a disk keeps free."""
 
 
+def in_cache(name: str) -> Path | None:
+    """Return a file of the cache that is there; the cache may be one that cannot be written."""
+    given = os.environ.get(VARIABLE)
+    for folder in [Path(given).expanduser()] if given else [Path(pooch.os_cache("vemseg")), _temporary()]:
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
 def cache_directory() -> Path:
     """Return the directory of fetched files, which is made if need be and can be written.
 
@@ -43,12 +52,16 @@ def cache_directory() -> Path:
             return usual
     except OSError:
         pass
-    path = Path(tempfile.gettempdir()) / f"vemseg-{os.getuid()}"
+    path = _temporary()
     with writing(path):
         path.mkdir(mode=0o700, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid != os.getuid():
         raise ResourceError(f"{path} belongs to somebody else: set ${VARIABLE} to a directory of your own")
     return path
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir()) / f"vemseg-{os.getuid()}"
 
 
 def check_space(folder: Path, size: int, mend: str) -> None:
@@ -71,5 +84,6 @@ def check_space(folder: Path, size: int, mend: str) -> None:
     free = shutil.disk_usage(folder).free
     if size + RESERVE > free:
         raise ResourceError(
-            f"{folder} has {byte_text(free)} free, and {byte_text(size)} are to come: make room, or {mend}"
+            f"{folder} has {byte_text(free)} free, and {byte_text(size)} are to come, with "
+            f"{byte_text(RESERVE)} to spare: make room, or {mend}"
         )

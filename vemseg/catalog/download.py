@@ -2,26 +2,29 @@
 
 pooch keeps the registry, checks the hash and gives the file its name. It begins again where a connection
 breaks, so what transfers the bytes is ours: they are kept in ``<file>.part`` and asked for from there on
-(HTTP Range), within a call and from one call to the next.
+(HTTP Range), within a call and from one call to the next. They stay there until pooch has checked the file.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
-import re
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pooch
 
-from vemseg.catalog.cache import cache_directory, check_space
-from vemseg.errors import Interrupted, MissingError, OutputExistsError
+from vemseg.catalog.cache import cache_directory, check_space, in_cache
+from vemseg.errors import Interrupted, MissingError
 from vemseg.resources import byte_text
-from vemseg.run.files import lock, read_json, unlock, write_json, writing
+from vemseg.run.files import alone, read_json, write_json, writing
 
 log = logging.getLogger("vemseg")
 
@@ -35,14 +38,13 @@ CHUNK = 2**18
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """Answers that another attempt may change."""
 
-Transferred = Callable[[int, int | None], None]
-"""Told the bytes that are there, and all of them where the server says so."""
+Tell = Callable[[str, int, int | None], None]
+"""Told what happens ("downloading", "checking"), the bytes of it that are done, and all of them if known."""
 Stopped = Callable[[], bool]
+Value = TypeVar("Value")
 
 
-def download(
-    url: str, sha256: str, name: str, *, offline: bool, transferred: Transferred, stopped: Stopped
-) -> Path:
+def download(url: str, sha256: str, name: str, *, offline: bool, tell: Tell, stopped: Stopped) -> Path:
     """Return a file of the cache, downloaded if it is not there.
 
     Parameters
@@ -52,10 +54,10 @@ def download(
     sha256 : str
         Of the whole file, in hexadecimal.
     name : str
-        In the cache.
+        In the cache, where the beginning of the hash is added to it.
     offline : bool
         Ask no host: what is not in the cache is missing.
-    transferred, stopped : callable
+    tell, stopped : callable
 
     Raises
     ------
@@ -66,48 +68,62 @@ def download(
     Interrupted
         Where it was stopped; the same call goes on.
     """
+    name = named(name, sha256)
+    if (there := in_cache(name)) and _checked(there, sha256):
+        return there
     folder = cache_directory()
     path = folder / name
-    if _checked(path, sha256):
-        return path
     if offline and not path.exists():
         raise MissingError(f"{name} is not in the cache ({folder}) and nothing may be downloaded (--offline)")
-    with _alone(path, stopped):
+    with alone(path.with_name(f".{name}.lock"), f"another process downloads {path}", stopped):
         if _checked(path, sha256):
             return path
-        transfer = Transfer(path.with_name(f"{name}.part"), offline, transferred, stopped)
+        transfer = Transfer(path, sha256, offline, tell, stopped)
         keeper = pooch.create(folder, base_url="", registry={name: f"sha256:{sha256}"}, urls={name: url})
         pooch.get_logger().setLevel(logging.ERROR)
         if path.exists():
             log.info("checking the SHA-256 of %s", path)
-        try:
-            with writing(path):
-                keeper.fetch(name, downloader=transfer)
-        except ValueError as error:
-            raise MissingError(_other_file(url, sha256, error)) from None
-        write_json(_note(path), {"sha256": sha256, **_identity(path)})
+        with writing(path):
+            keeper.fetch(name, downloader=transfer)
+        _write_note(path, sha256)
+        transfer.forget()
     return path
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    log.info("checking the SHA-256 of %s", path)
-    return str(pooch.file_hash(str(path), "sha256"))
+def named(name: str, sha256: str) -> str:
+    """Return the name in the cache of a file with that hash."""
+    path = Path(name)
+    return f"{path.stem}-{sha256[:12]}{path.suffix}"
 
 
-def _other_file(url: str, sha256: str, error: ValueError) -> str:
-    """Say that a hash is wrong, and what to do."""
-    found = [word for word in re.findall(r"[0-9a-f]{64}", str(error)) if word != sha256]
-    what = f"its SHA-256 is {found[0][:16]}..., not {sha256[:16]}..." if found else "its SHA-256 is wrong"
-    return (
-        f"{url} is not the file that was expected: {what}, and it was deleted. If it was damaged on the "
-        f"way, the same command brings it again; if it was changed at its host, --sha256 takes the new one"
-    )
+def file_sha256(path: Path, tell: Tell, stopped: Stopped) -> str:
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    Raises
+    ------
+    Interrupted
+        Where it was stopped.
+    """
+    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while data := file.read(2**22):
+            digest.update(data)
+            done += len(data)
+            tell("checking", done, total)
+            if stopped():
+                raise Interrupted(
+                    f"stopped while the SHA-256 of {path} was checked: the same command goes on"
+                )
+    return digest.hexdigest()
 
 
 def _note(path: Path) -> Path:
     """Return where it is kept that a file was checked."""
     return path.with_name(f"{path.name}.json")
+
+
+def _write_note(path: Path, sha256: str) -> None:
+    write_json(_note(path), {"sha256": sha256, **_identity(path)})
 
 
 def _identity(path: Path) -> dict[str, int]:
@@ -123,40 +139,22 @@ def _checked(path: Path, sha256: str) -> bool:
     return bool(known == {"sha256": sha256, **_identity(path)})
 
 
-@contextmanager
-def _alone(path: Path, stopped: Stopped) -> Iterator[None]:
-    """Wait until no other process downloads the file."""
-    waited = False
-    while True:
-        try:
-            held = lock(path.with_name(f".{path.name}.lock"), f"another process downloads {path}")
-            break
-        except OutputExistsError as busy:
-            if not waited:
-                log.info("%s; waiting for it", str(busy).partition(": wait")[0])
-            waited = True
-            if stopped():
-                raise Interrupted(f"stopped while waiting for {path}") from None
-            time.sleep(0.5)
-    try:
-        yield
-    finally:
-        unlock(held)
-
-
 @dataclass
 class Transfer:
     """What pooch calls to get the bytes of a file.
 
     Attributes
     ----------
-    part : Path
-        Grows; beside it ``<part>.json`` says of which file it is.
+    path : Path
+        What the file becomes. ``<path>.part`` grows; beside it ``<path>.part.json`` says of which file it is.
+    sha256 : str
+        Of the whole file.
     """
 
-    part: Path
+    path: Path
+    sha256: str
     offline: bool
-    transferred: Transferred
+    tell: Tell
     stopped: Stopped
 
     def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
@@ -168,8 +166,48 @@ class Transfer:
             As ``download``.
         """
         if self.offline:
-            name = self.part.with_suffix("")
-            raise MissingError(f"{name} is another file, and nothing may be downloaded (--offline)")
+            raise MissingError(f"{self.path} is another file, and nothing may be downloaded (--offline)")
+        self._bring(url)
+        found = file_sha256(self.part, self.tell, self.stopped)
+        if found != self.sha256:
+            raise MissingError(self._set_aside(url, found))
+        self._hand_over(Path(output_file))
+
+    def forget(self) -> None:
+        """Remove what served the transfer alone."""
+        self.part.unlink(missing_ok=True)
+        self._about.unlink(missing_ok=True)
+
+    @property
+    def part(self) -> Path:
+        """What is there so far."""
+        return self.path.with_name(f"{self.path.name}.part")
+
+    def _hand_over(self, to: Path) -> None:
+        """Give the file a second name, so that it is kept should pooch's check be interrupted."""
+        for left in self.path.parent.glob("tmp*"):  # of a check that was killed
+            if left != to and left.samefile(self.part):
+                left.unlink()
+        to.unlink()
+        try:
+            os.link(self.part, to)
+        except OSError:  # a file system without such names
+            self.part.replace(to)
+
+    def _set_aside(self, url: str, found: str) -> str:
+        """Keep another file than was expected, and say what to do."""
+        name = self.path.name.replace(self.sha256[:12], found[:12])
+        kept = self.part.replace(self.path.with_name(name))
+        _write_note(kept, found)
+        self.forget()
+        return (
+            f"{url} is not the file that was expected: its SHA-256 is {found}, not {self.sha256}. If it was "
+            f"damaged on the way, delete {kept} and run the same command again; if it was changed at its "
+            f"host and you trust it, --sha256 {found} takes it as it is"
+        )
+
+    def _bring(self, url: str) -> None:
+        """Transfer what is missing, in as many attempts as bring something."""
         idle, last = 0, self._size()
         while True:
             try:
@@ -185,9 +223,6 @@ class Transfer:
                     raise MissingError(f"cannot download {url}: {broken}{kept}") from None
                 log.info("%s; attempt %d of %d", broken, idle + 1, ATTEMPTS)
                 self._wait(PAUSE * 2 ** (idle - 1))
-        log.info("checking the SHA-256 of %s", byte_text(self._size()))
-        self.part.replace(output_file)
-        self._about.unlink(missing_ok=True)
 
     @property
     def _about(self) -> Path:
@@ -208,6 +243,27 @@ class Transfer:
                 f"stopped with {byte_text(self._size())} in {self.part}: the same command goes on"
             )
 
+    def _patiently(self, call: Callable[[], Value]) -> Value:
+        """Return what a call returns, but heed a stop while the server is silent."""
+        answers: list[Value] = []
+        errors: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                answers.append(call())
+            except Exception as error:  # raised again in the thread that waits
+                errors.append(error)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)
+            if thread.is_alive():
+                self._stop_if_asked()
+        if errors:
+            raise errors[0]
+        return answers[0]
+
     def _attempt(self, url: str) -> None:
         """Ask for what is missing, and append it.
 
@@ -220,7 +276,8 @@ class Transfer:
 
         have, headers = self._known(url)
         try:
-            with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            asked = functools.partial(requests.get, url, headers=headers, stream=True, timeout=TIMEOUT)
+            with _closing(self._patiently(asked)) as answer:
                 if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{have}":
                     return  # all of it was there
                 have, total = self._begin(url, answer, have)
@@ -228,10 +285,11 @@ class Transfer:
                     check_space(self.part.parent, total - have, "set $VEMSEG_CACHE_DIR to a larger disk")
                 with self.part.open("r+b" if have else "wb") as file:
                     file.seek(have)
-                    for data in answer.iter_content(CHUNK):
+                    pieces = answer.iter_content(CHUNK)
+                    while data := self._patiently(functools.partial(next, pieces, b"")):
                         file.write(data)
                         have += len(data)
-                        self.transferred(have, total)
+                        self.tell("downloading", have, total)
                         self._stop_if_asked()
         except requests.exceptions.RequestException as error:
             raise _Broken(_reason(error), _is_transient(error)) from None
@@ -270,6 +328,19 @@ class Transfer:
         validator = validator or answer.headers.get("Last-Modified", "")
         write_json(self._about, {"url": url, "validator": validator})
         return 0, int(length) if length.isdigit() else None
+
+
+@contextmanager
+def _closing(answer: Any) -> Iterator[Any]:
+    """Close an answer, unless a thread may still wait for it: that would be waited for."""
+    try:
+        yield answer
+    except (Interrupted, KeyboardInterrupt):
+        raise
+    except Exception:
+        answer.close()
+        raise
+    answer.close()
 
 
 class _Broken(Exception):

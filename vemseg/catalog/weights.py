@@ -10,6 +10,14 @@ from vemseg.errors import MissingError
 DEFAULT_WEIGHTS = "vemseg"
 """The weights used where none are named."""
 
+RELEASED = "maester-betaseg"
+HOW_RELEASED = (
+    "MAESTER as its authors released it, trained on BetaSeg: not bundled. Get model.pt and k6.txt by hand "
+    "from the link in their repository (bowang-lab/MAESTER), then: vemseg fetch weights --from model.pt "
+    f"--centroids k6.txt -o {RELEASED}"
+)
+"""Weights that can be imported, and how."""
+
 
 def bundled_weights() -> dict[str, Path]:
     """Return the weights inside the package by name; each is a directory that ``Run.open`` reads."""
@@ -28,6 +36,8 @@ def find_weights(name: str) -> Path:
     known = bundled_weights()
     if name in known:
         return known[name]
+    if name == RELEASED:
+        raise MissingError(HOW_RELEASED)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     listed = ", ".join(known) or "none"

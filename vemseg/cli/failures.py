@@ -54,7 +54,7 @@ def _verdict(error: Exception, verbose: bool) -> tuple[int, str]:
     if isinstance(error, VemsegError):
         return error.exit_code, f"error: {error}"
     if _is_out_of_memory(error):
-        hint = "try smaller batches (--set embed.batch=16, --batch-size 8) or a part of the volume (--crop)"
+        hint = "take a part of the volume (--crop), or smaller batches (train --batch-size 8, embed.batch=16)"
         return OUT_OF_RESOURCES, f"error: out of memory: {hint}"
     if isinstance(error, OSError) and error.errno in _DISK_FULL + _REFUSED + _NO_PLACE:
         where = f"{error.filename}: " if error.filename else ""

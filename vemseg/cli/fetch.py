@@ -81,6 +81,8 @@ def weights(
             raise UsageError("--centroids and -o belong to an import: add --from model.pt")
         _show_weights(name, json)
         return
+    if json:
+        raise UsageError("--json lists weights: an import prints its paths")
     if name or out is None:
         raise UsageError("an import takes no name, and -o RUN: where the weights go")
     from vemseg.pipeline.importing import import_weights
@@ -91,10 +93,14 @@ def weights(
 def _show_weights(name: str | None, json: bool) -> None:
     from vemseg.catalog import find_weights
 
-    if name is not None:
-        shell.result(find_weights(name))
-        return
     entries = [entry for entry in tables.catalogue() if entry["kind"] == "weights"]
+    if name is not None:
+        path = find_weights(name)
+        if json:
+            shell.result(tables.as_json(next(entry for entry in entries if entry["name"] == name)))
+        else:
+            shell.result(path)
+        return
     if json:
         shell.result(tables.as_json(entries))
     else:

@@ -80,16 +80,9 @@ def _rows(scores: Scores, found: Evaluation) -> Iterator[tuple[str, str, str, li
         yield name, ", ".join(labels) or "none", share, measures
 
 
-RELEASED = (
-    "MAESTER as its authors released it, trained on BetaSeg: not bundled. Get model.pt and k6.txt by hand "
-    "from the link in their repository (bowang-lab/MAESTER), then: vemseg fetch weights --from model.pt "
-    "--centroids k6.txt -o maester-betaseg"
-)
-
-
 def catalogue() -> list[dict[str, Any]]:
     """Return what comes with the package and what can be had: weights, recipes, volumes."""
-    from vemseg.catalog import DATASETS, bundled_weights
+    from vemseg.catalog import DATASETS, HOW_RELEASED, RELEASED, bundled_weights
     from vemseg.recipe import load_recipe, shipped
     from vemseg.run import Run
 
@@ -104,7 +97,7 @@ def catalogue() -> list[dict[str, Any]]:
         }
         for name, path in bundled_weights().items()
     ]
-    found.append({"kind": "weights", "name": "maester-betaseg", "about": RELEASED, "path": None})
+    found.append({"kind": "weights", "name": RELEASED, "about": HOW_RELEASED, "path": None})
     found += [
         {"kind": "recipe", "name": name, "about": load_recipe(name).description, "path": str(path)}
         for name, path in shipped().items()

@@ -253,8 +253,8 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: no checkpoint that can be opened safely ({reason})") from None
+        reason = type(error).__name__
+        raise InputError(f"{path}: no checkpoint, or one that holds more than tensors ({reason})") from None
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

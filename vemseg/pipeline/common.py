@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vemseg.catalog import DEFAULT_WEIGHTS, bundled_weights, find_weights
 from vemseg.errors import InputError, MissingError
 from vemseg.geometry import parse_voxel_size, sharp_axis
-from vemseg.recipe import MODEL_KINDS, Recipe, load_recipe, override, shipped
+from vemseg.recipe import MODEL_KINDS, MaesterTable, Recipe, load_recipe, override, shipped
 from vemseg.run import Run, fingerprint
 from vemseg.volume import Cropped, Intensity, Permuted, Volume, measure_intensity, open_volume
 
@@ -101,22 +101,23 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
     if name is None:
         name, folder = DEFAULT_WEIGHTS, find_weights(DEFAULT_WEIGHTS)
         log.info("no model named: using the bundled weights '%s' (%s)", name, folder)
-        return _run_model(folder, f"bundled {name}", settings)
+        return run_model(folder, f"bundled {name}", settings)
     path = Path(name)
     if path.suffix == ".pt":
         return _reference_checkpoint(path, settings)
     if path.suffix == ".safetensors":
         return _snapshot(path, settings)
     if "/" in name or len(path.parts) > 1 or (path.is_dir() and name not in bundled_weights()):
-        return _run_model(path, str(path), settings)
+        return run_model(path, str(path), settings)
     if name in shipped() and not MODEL_KINDS[load_recipe(name).model.kind].trains:
         return Model(load_recipe(name, settings), None, name)
     if name in shipped() and name not in bundled_weights():
         raise InputError(f"recipe '{name}' has to be trained first: vemseg train VOLUME -c {name} -o RUN")
-    return _run_model(find_weights(name), f"bundled {name}", settings)
+    return run_model(find_weights(name), f"bundled {name}", settings)
 
 
-def _run_model(path: Path, title: str, settings: Sequence[str]) -> Model:
+def run_model(path: Path, title: str, settings: Sequence[str] = ()) -> Model:
+    """Return the model of a run directory."""
     run = Run.open(path)
     trains = MODEL_KINDS[run.recipe.model.kind].trains
     return Model(override(run.recipe, settings), run.model if trains else None, title)
@@ -133,8 +134,13 @@ def _reference_checkpoint(path: Path, settings: Sequence[str]) -> Model:
     from vemseg.models import import_maester
 
     table, _ = import_maester(path)
+    return Model(reference_recipe(table, settings), path, str(path))
+
+
+def reference_recipe(table: MaesterTable, settings: Sequence[str] = ()) -> Recipe:
+    """Return how a checkpoint of the reference code of MAESTER is used: as the paper says, in its sizes."""
     sizes = [f"model.{key}={value}" for key, value in table.model_dump().items() if key != "kind"]
-    return Model(load_recipe("maester", [*sizes, *settings]), path, str(path))
+    return load_recipe("maester", [*sizes, *settings])
 
 
 def open_input(path: str | Path, voxel_size: str | None = None, crop: str | None = None) -> Volume:

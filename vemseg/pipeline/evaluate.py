@@ -16,9 +16,10 @@ from vemseg.drawing import slice_dice as draw_slice_dice
 from vemseg.errors import InputError, OutputExistsError
 from vemseg.geometry import Box
 from vemseg.pipeline.common import Report
-from vemseg.run import provenance, write_json
+from vemseg.pipeline.resume import done_already
+from vemseg.run import fingerprint, provenance, read_json, write_json
 from vemseg.run.files import DISK_FULL, writing
-from vemseg.volume import Volume, open_volume
+from vemseg.volume import Volume, open_volume, partial_directory
 
 SLAB_VOXELS = 2**24
 MOST_COUNTS = 2**27
@@ -106,12 +107,13 @@ def evaluate(
     InputError
         Where shapes differ, labels are no integers or too many, or no voxel is left to count.
     OutputExistsError
-        Where ``out`` or a picture beside it exists and ``overwrite`` is not set.
+        Where ``out`` exists, made otherwise, or a picture beside it, and ``overwrite`` is not set. The same
+        scores are left as they are.
     ResourceError
         Where the directory of ``out`` cannot be made.
     """
-    if out is not None:
-        _check_outputs(out, manual=bool(mapping), overwrite=overwrite)
+    if out is not None and out.is_dir():
+        raise OutputExistsError(f"{out} is a directory: give a file for the scores with -o")
     predicted = _open_labels(prediction, None)
     wanted = _open_labels(reference, crop)
     inside = None if mask is None else _open_labels(mask, crop)
@@ -120,7 +122,9 @@ def evaluate(
             raise InputError(
                 f"{prediction} has shape {predicted.shape}, but {path} has {volume.shape} (z, y, x)"
             )
-    if out is not None:
+    state = _state(out, (predicted, wanted, inside), ignore, mapping, names, crop)
+    to_write = out is not None and not _done(out, state, manual=bool(mapping), overwrite=overwrite)
+    if out is not None and to_write:
         with writing(out):
             out.parent.mkdir(parents=True, exist_ok=True)
     slices, clusters, classes = count(predicted, wanted, inside, report)
@@ -142,21 +146,54 @@ def evaluate(
         int(table.sum()),
         out,
     )
-    if out is not None:
+    if out is not None and to_write:
         with writing(out, DISK_FULL):
-            _write(found, out, [prediction, reference, *([mask] if mask else [])])
+            _write(found, out, [prediction, reference, *([mask] if mask else [])], state)
     return found
 
 
-def _check_outputs(out: Path, *, manual: bool, overwrite: bool) -> None:
-    """Refuse a directory in the place of the scores, and what must not be overwritten."""
-    endings = ("hungarian", "majority", "greedy", *(("manual",) if manual else ()), "slices")
+def _state(
+    out: Path | None,
+    volumes: Sequence[Volume | None],
+    ignore: Sequence[int],
+    mapping: Mapping[int, int] | None,
+    names: dict[int, str] | None,
+    crop: str | None,
+) -> dict[str, Any]:
+    """Return what scores depend on (see ``resume``)."""
+    paths = [None if volume is None else volume.path for volume in volumes]
+    found = [fingerprint(path)["sha256"] if path else None for path in paths]
+    return {
+        "output": out.name if out else None,
+        **dict(zip(("prediction", "reference", "mask"), found, strict=True)),
+        "ignore": list(ignore),
+        "map": {str(k): v for k, v in (mapping or {}).items()},
+        "names": {str(k): v for k, v in (names or {}).items()},
+        "crop": crop,
+    }
+
+
+def _done(out: Path, state: dict[str, Any], *, manual: bool, overwrite: bool) -> bool:
+    """Tell whether these very scores are there; refuse what must not be overwritten."""
+    if overwrite:
+        return False
     with writing(out):
-        if out.is_dir():
-            raise OutputExistsError(f"{out} is a directory: give a file for the scores with -o")
-        for path in (out, *(_picture(out, ending) for ending in endings)):
-            if path.exists() and not overwrite:
+        if out.exists():
+            return done_already(out, partial_directory(out), _made(out), state)
+        for ending in ("hungarian", "majority", "greedy", *(("manual",) if manual else ()), "slices"):
+            if (path := _picture(out, ending)).exists():
                 raise OutputExistsError(f"{path} exists: choose another name or overwrite it (-f)")
+    return False
+
+
+def _made(scores: Path) -> dict[str, Any] | None:
+    """Return the state that a file says it was made with, None where it says nothing."""
+    try:
+        found = read_json(scores)
+        made: dict[str, Any] = found["provenance"]["state"]
+    except (InputError, KeyError, TypeError):
+        return None
+    return made
 
 
 def _picture(out: Path, ending: str) -> Path:
@@ -252,7 +289,7 @@ def _protocols(
     return found
 
 
-def _write(found: Evaluation, out: Path, inputs: list[str]) -> None:
+def _write(found: Evaluation, out: Path, inputs: list[str], state: dict[str, Any]) -> None:
     """Write the scores, and draw confusion matrices and the course of Dice beside them."""
     for scores in found.tables:
         names = [scores.names[g] for g in range(len(found.classes))]
@@ -261,5 +298,6 @@ def _write(found: Evaluation, out: Path, inputs: list[str]) -> None:
     best = found.tables[-1]
     figure = draw_slice_dice(found.per_slice[best.assignment.name], dict(best.names))
     save(figure, _picture(out, "slices"), dpi=200)
-    origin = provenance("evaluation", inputs=[Path(path) for path in inputs if Path(path).exists()])
+    there = [Path(path) for path in inputs if Path(path).exists()]
+    origin = provenance("evaluation", inputs=there, extra={"state": state})
     write_json(out, found.to_dict() | {"provenance": origin})

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vemseg.blocks import Stages, map_blocks
 from vemseg.clustering import Clusterer, fit, joined_parts
 from vemseg.dense import DenseEncoder, PatchMean
-from vemseg.errors import InputError, OutputExistsError, UsageError
+from vemseg.errors import InputError, UsageError
 from vemseg.features import Features, HeldFeatures
 from vemseg.geometry import Box
 from vemseg.pipeline.common import (
@@ -232,16 +232,23 @@ def cluster(
     Raises
     ------
     OutputExistsError
-        Where it exists and ``overwrite`` is not set.
+        Where it exists, made with other settings or of other features, and ``overwrite`` is not set.
     InputError
         Where the features were made by different models.
     """
-    if out.exists() and not overwrite:
-        raise OutputExistsError(f"{out} exists: choose another name or overwrite it (-f)")
     stores = [Features(path) for path in paths]
     models = {store.attributes["model"] for store in stores}
     if len(models) > 1:
         raise InputError(f"features of {len(models)} different models cannot be clustered together")
+    state = {
+        "output": out.name,
+        "settings": {f"cluster.{key}": value for key, value in table.model_dump(mode="json").items()},
+        "model": stores[0].attributes["model"],
+        "features": [fingerprint(path)["sha256"] for path in paths],
+    }
+    if not overwrite and done_already(out, partial_directory(out), _made(out), state):
+        log.info("%s is there already, made with the same settings", out)
+        return out
     joined_parts(table, stores[0].codes)
     sample = table.sample_of(sum(math.prod(store.source_shape) for store in stores))
     samples = [stored_sample(store, -(-sample // len(stores)), table.seed, report) for store in stores]
@@ -252,6 +259,19 @@ def cluster(
         stores[0].codes,
         report,
     )
-    about = {"model": models.pop(), "provenance": provenance("clusters", seed=table.seed, inputs=paths)}
+    origin = provenance("clusters", seed=table.seed, inputs=paths, extra={"state": state})
+    about = {"model": models.pop(), "provenance": origin}
     dataclasses.replace(clusterer, metadata=clusterer.metadata | about).save(out)
     return out
+
+
+def _made(clusters: Path) -> dict[str, Any] | None:
+    """Return the state that a file says it was made with, None where it says nothing."""
+    if not clusters.is_file():
+        return None
+    try:
+        found: dict[str, Any] = Clusterer.load(clusters).metadata.get("provenance", {})
+    except InputError:
+        return None
+    state: dict[str, Any] | None = found.get("state")
+    return state

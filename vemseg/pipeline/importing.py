@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from vemseg.clustering import Clusterer
 from vemseg.errors import InputError, MissingError, OutputExistsError
-from vemseg.pipeline.common import open_model
+from vemseg.pipeline.common import reference_recipe, run_model
 from vemseg.run import Run, fingerprint
 
 CLUSTERS = "clusters.safetensors"
+MOST = 255
+"""Classes: labels are bytes."""
 
 
 def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overwrite: bool) -> list[Path]:
@@ -28,7 +30,7 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
     out : Path
         The run directory.
     overwrite : bool
-        Replace a run that is there.
+        Replace a run, or clusters, that are there.
 
     Returns
     -------
@@ -40,25 +42,36 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
     MissingError, InputError
         Where a file is not there, or is none of the kind.
     OutputExistsError
-        Where ``out`` holds another run and ``overwrite`` is not set.
+        Where ``out`` holds another run, or other clusters, and ``overwrite`` is not set.
     """
     from vemseg.models import import_maester, save_encoder
 
     table, objective = import_maester(checkpoint)
     centres = None if centroids is None else _read_centres(centroids, table.dim)
-    recipe = open_model(str(checkpoint)).recipe
-    source = fingerprint(checkpoint, whole=True)
-    with Run.create(out, recipe, parents=[checkpoint], overwrite=overwrite) as run:
-        before = run.info.get("imported", {}).get("sha256")
-        if run.finished and before != source["sha256"]:
+    source = fingerprint(checkpoint, whole=True)["sha256"]
+    with Run.create(out, reference_recipe(table), parents=[checkpoint], overwrite=overwrite) as run:
+        if run.finished and run.info.get("imported", {}).get("sha256") != source:
             raise OutputExistsError(f"{out} holds another run: name another -o, or -f to replace it")
-        save_encoder(run.model, objective, {"imported": checkpoint.name})
         if not run.finished:
-            run.finish(imported={"file": checkpoint.name, "sha256": source["sha256"]})
-    if centres is None:
+            save_encoder(run.model, objective, {})
+            run.finish(imported={"file": checkpoint.name, "sha256": source})
+    if centroids is None or centres is None:
         return [out]
-    _clusterer(centres, open_model(str(out.resolve())).hash).save(out / CLUSTERS)
+    about = {
+        "model": run_model(out, str(out)).hash,
+        "centroids": fingerprint(centroids, whole=True)["sha256"],
+    }
+    _keep(_clusterer(centres, about), out / CLUSTERS, overwrite)
     return [out, out / CLUSTERS]
+
+
+def _keep(clusterer: Clusterer, path: Path, overwrite: bool) -> None:
+    """Write clusters, unless they are there; refuse to replace others."""
+    if path.exists() and not overwrite:
+        if Clusterer.load(path).metadata.get("centroids") == clusterer.metadata["centroids"]:
+            return
+        raise OutputExistsError(f"{path} holds other clusters: name another -o, or -f to replace it")
+    clusterer.save(path)
 
 
 def _read_centres(path: Path, dim: int) -> NDArray[np.float64]:
@@ -70,14 +83,18 @@ def _read_centres(path: Path, dim: int) -> NDArray[np.float64]:
         centres = np.loadtxt(text.splitlines(), ndmin=2, dtype=np.float64)
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: no text file of numbers ({' '.join(str(error).split())})") from None
-    if centres.shape[1] != dim or not np.isfinite(centres).all():
-        found = f"{centres.shape[0]} lines of {centres.shape[1]} numbers"
+    found = f"{centres.shape[0]} lines of {centres.shape[1]} numbers"
+    if centres.shape[1] != dim:
         raise InputError(f"{path}: {found}, but the model's vectors have {dim}")
+    if not np.isfinite(centres).all():
+        raise InputError(f"{path}: {found}, some of them NaN or infinite")
+    if len(centres) > MOST:
+        raise InputError(f"{path}: {len(centres)} centres, but labels go up to {MOST}")
     return centres
 
 
-def _clusterer(centres: NDArray[np.float64], model: str) -> Clusterer:
+def _clusterer(centres: NDArray[np.float64], origin: dict[str, str]) -> Clusterer:
     """Return the classes of the nearest centre: scores 2 z.c - |c|^2."""
     weight, bias = 2 * centres.T, -np.square(centres).sum(axis=1)
-    about = {"method": "imported", "scale": "none", "k": len(centres), "model": model}
+    about = {"method": "imported", "scale": "none", "k": len(centres)} | origin
     return Clusterer(np.ascontiguousarray(weight, np.float32), bias.astype(np.float32), about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from vemseg.drawing.pixels import Style
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import ZYX, Box
 from vemseg.metrics import merge_greedy
-from vemseg.pipeline.common import Report, open_input
+from vemseg.pipeline.common import Report, log, open_input
 from vemseg.pipeline.evaluate import blank_zero, count
 from vemseg.pipeline.outputs import Planes, planes
-from vemseg.run import split_name
+from vemseg.pipeline.resume import difference
+from vemseg.run import fingerprint, provenance, read_json, split_name, write_json
 from vemseg.run.files import writing
-from vemseg.volume import Volume, open_volume
+from vemseg.volume import Cropped, Volume, open_volume
 
 DPI = 200
 
@@ -69,63 +71,91 @@ def render(
     Returns
     -------
     list of Path
-        What was written.
+        The pictures; ``<stem>_pictures.json`` beside them says how they were made.
 
     Raises
     ------
     UsageError
         Where ``alpha``, ``slices`` or ``at`` is out of range.
     OutputExistsError
-        Where ``out`` is a file, or a picture exists and ``overwrite`` is not set.
+        Where ``out`` is a file, or a picture exists, drawn otherwise, and ``overwrite`` is not set. The
+        same pictures are left as they are.
     """
     _check(out, alpha, slices)
     grey = open_input(volume, voxel_size, crop)
     painted = _like(labels, grey, crop)
     truth = _like(reference, grey, crop)
-    stem, _ = split_name(Path(volume))
-    expected = {f"{stem}_planes.png", f"{stem}_montage.png"}
-    if truth is not None and painted is not None:
-        expected.add(f"{stem}_comparison.png")
-    for name in sorted(expected):
-        if (out / name).exists() and not overwrite:
-            raise OutputExistsError(f"{out / name} exists: choose another directory or overwrite it (-f)")
     position = _position(at, grey.shape)
+    stem, _ = split_name(Path(volume))
+    kinds = ["planes", "montage", *(["comparison"] if painted is not None and truth is not None else [])]
+    pictures = [out / f"{stem}_{kind}.png" for kind in kinds]
+    note = out / f"{stem}_pictures.json"
+    look: dict[str, Any] = {"at": list(position), "style": style, "alpha": alpha, "slices": slices}
+    state = _state(look, {"volume": grey, "labels": painted, "reference": truth}, names, reference_names)
+    if not overwrite and _done(pictures, note, state):
+        log.info("%s: the same pictures are there already", out)
+        return pictures
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
+    style_of: dict[str, Any] = {"style": style, "alpha": alpha}
     shown = painted or truth
     raw = planes(grey, position)
     seen = _blank(raw) if shown is None else planes(shown, position)
-    figures = {
-        f"{stem}_planes.png": three_planes(
-            raw, seen, grey.voxel_size, names, position=position, style=style, alpha=alpha
-        )
-    }
+    figures = [three_planes(raw, seen, grey.voxel_size, names, position=position, **style_of)]
     at_z = np.unique(np.linspace(0, grey.shape[0] - 1, slices + 2).round().astype(int)[1:-1]).tolist()
     pixel = None if grey.voxel_size is None else (grey.voxel_size[1], grey.voxel_size[2])
     report("drawing", 0.3)
-    figures[f"{stem}_montage.png"] = montage(
-        _slices(grey, at_z),
-        None if shown is None else _slices(shown, at_z),
-        at_z,
-        pixel,
-        names,
-        style=style,
-        alpha=alpha,
-    )
+    cuts = None if shown is None else _slices(shown, at_z)
+    figures.append(montage(_slices(grey, at_z), cuts, at_z, pixel, names, **style_of))
     if painted is not None and truth is not None:
         cut, found, wished = (_slices(part, [position[0]])[0] for part in (grey, painted, truth))
-        figures[f"{stem}_comparison.png"] = comparison(
-            cut, _merged(painted, truth, found), wished, reference_names, pixel, style=style, alpha=alpha
-        )
-    saved = [_saved(figure, out / name) for name, figure in figures.items()]
+        merged = _merged(painted, truth, found)
+        figures.append(comparison(cut, merged, wished, reference_names, pixel, **style_of))
+    for figure, path in zip(figures, pictures, strict=True):
+        with writing(path):
+            save(figure, path, dpi=DPI)
+    inputs = [part.path for part in (grey, painted, truth) if part is not None and part.path is not None]
+    write_json(note, provenance("pictures", inputs=inputs, extra={"state": state}))
     report("drawing", 1.0)
-    return saved
+    return pictures
 
 
-def _saved(figure: Any, path: Path) -> Path:
-    with writing(path):
-        save(figure, path, dpi=DPI)
-    return path
+def _state(
+    look: dict[str, Any],
+    volumes: Mapping[str, Volume | None],
+    names: dict[int, str] | None,
+    reference_names: dict[int, str] | None,
+) -> dict[str, Any]:
+    """Return what pictures depend on (see ``resume``)."""
+    facts = {
+        kind: None
+        if volume is None
+        else {
+            "file": fingerprint(volume.path)["sha256"] if volume.path else None,
+            "crop": str(volume.crop) if isinstance(volume, Cropped) else None,
+            "voxel_size": None if volume.voxel_size is None else list(volume.voxel_size),
+        }
+        for kind, volume in volumes.items()
+    }
+    legends = {"names": names, "reference_names": reference_names}
+    return {
+        "settings": look,
+        **facts,
+        **{key: {str(k): v for k, v in (legend or {}).items()} for key, legend in legends.items()},
+    }
+
+
+def _done(pictures: Sequence[Path], note: Path, state: dict[str, Any]) -> bool:
+    """Tell whether these very pictures are there; refuse to replace others."""
+    there = [path for path in pictures if path.exists()]
+    if not there:
+        return False
+    made = read_json(note).get("state") if note.exists() else None
+    if made == state:
+        return there == pictures
+    raise OutputExistsError(
+        f"{there[0]} exists and {difference(made, state)}: choose another directory or overwrite it (-f)"
+    )
 
 
 def _check(out: Path, alpha: float, slices: int) -> None:

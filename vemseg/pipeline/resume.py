@@ -65,7 +65,7 @@ def done_already(out: Path, partial: Path, made: dict[str, Any] | None, state: d
         remove(partial / STORE)  # published before a kill that came before the clean-up
         return True
     raise OutputExistsError(
-        f"{out} exists and {_difference(made, state)}: give another -o, or -f to replace it"
+        f"{out} exists and {difference(made, state)}: give another -o, or -f to replace it"
     )
 
 
@@ -83,7 +83,7 @@ def take_up(out: Path, partial: Path, state: dict[str, Any], overwrite: bool) ->
         return
     if begun is not None and not overwrite:
         raise OutputExistsError(
-            f"{partial} was begun earlier and {_difference(begun['state'], state)}: -f starts again"
+            f"{partial} was begun earlier and {difference(begun['state'], state)}: -f starts again"
         )
     remove(partial / BEGUN)  # first: without it nothing goes on with what is left
     for entry in partial.iterdir():
@@ -98,7 +98,7 @@ def _begun(partial: Path) -> dict[str, Any] | None:
     return found
 
 
-def _difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
+def difference(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
     """Say in what two states differ, the first few settings by name."""
     if before is None:
         return "does not say how it was made"

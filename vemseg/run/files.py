@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import logging
 import os
 import platform
+import re
+import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from vemseg.errors import InputError, MissingError, OutputExistsError, ResourceError
+from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, ResourceError
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +33,8 @@ _UNWRITABLE = DISK_FULL | {
     *(errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
+_SHORT = re.compile(r"\d+ requested and \d+ written")
+"""What numpy says where a file ends in the midst of an array."""
 _METADATA_KEY = "vemseg"
 
 
@@ -44,6 +49,8 @@ def writing(path: Path, errors: Collection[int] = _UNWRITABLE) -> Iterator[None]
     except OSError as error:
         if error.errno in errors:
             raise ResourceError(f"cannot write {path}: {error.strerror}") from error
+        if error.errno is None and _SHORT.search(str(error)):
+            raise ResourceError(f"cannot write {path}: no space left on its disk") from error
         raise
 
 
@@ -69,6 +76,59 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed writers left of ``path``; the caller sees to it that none is at work."""
+    for left in path.parent.glob(f".partial-????????-{glob.escape(path.name)}"):
+        left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path, busy: str, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Hold the lock of a file; where another process holds it, wait.
+
+    Parameters
+    ----------
+    path : Path
+        As for :func:`lock`; it is removed in the end.
+    busy : str
+        What the other process does.
+    stopped : callable
+        Asked while waiting.
+
+    Raises
+    ------
+    Interrupted
+        Where it was stopped.
+    """
+    waiting = False
+    while True:
+        try:
+            held = lock(path, busy)
+            if _is(held, path):
+                break
+            unlock(held)  # it was removed by the process that had it
+        except OutputExistsError as error:
+            if not waiting:
+                _log.info("%s; waiting for it", str(error).partition(": wait")[0])
+            waiting = True
+            if stopped():
+                raise Interrupted(f"stopped while waiting: {busy}") from None
+            time.sleep(0.2)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        unlock(held)
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    """Tell whether an open file is the one that has the name now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def lock(path: Path, busy: str) -> int:
