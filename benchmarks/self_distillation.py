@@ -13,6 +13,7 @@ that is there already is used as it is. Then every kept encoder is scored as by 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -56,8 +57,6 @@ CANDIDATES: dict[str, tuple[str, str]] = {
         f"{QUICK} model.epoch=1264 model.mask_ratio=0.5 model.folds=1 model.drop_path=0.0 model.ema=step "
         "model.momentum=[0.996,1.0]",
     ),
-    "seed1": ("his4mae-quick", "train.seed=1"),
-    "seed2": ("his4mae-quick", "train.seed=2"),
 }
 """Recipe and settings by name; from ``visible`` on, HiS4MAE with one thing changed."""
 AXES = (("seconds", "minutes of training", 60.0), ("samples", "thousand samples", 1000.0))
@@ -71,11 +70,12 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     for volume in options.volumes:
         rows = []
-        for name in options.candidates:
-            run = options.runs / volume / name
+        for name, seed in itertools.product(options.candidates, options.training_seeds):
+            title = f"{name}-{seed}" if seed else name
+            run = options.runs / volume / title
             if not options.score_only:
-                _train(volume, name, run, options)
-            found = _score(volume, name, run, options)
+                _train(volume, name, seed, run, options)
+            found = _score(volume, title, run, options)
             results += found
             rows += [_row(entry) for entry in found]
         show(f"{volume}: greedy Dice without 'rest', mean over K = {options.k}", HEADER, rows)
@@ -92,6 +92,7 @@ def _options() -> argparse.Namespace:
     made.add_argument("--volumes", nargs="+", default=["epfl_train_15nm", "drosophila_vnc"], help=HELP)
     first = list(CANDIDATES)[:3]
     made.add_argument("--candidates", nargs="+", choices=list(CANDIDATES), default=first)
+    made.add_argument("--training-seeds", nargs="+", type=int, default=[0], help="one training for each")
     made.add_argument("--minutes", type=float, help="of each training")
     made.add_argument("--steps", type=int, help="of each training, instead")
     made.add_argument("--snapshots", type=int, default=500, help="steps between two encoders that are kept")
@@ -110,12 +111,12 @@ def _options() -> argparse.Namespace:
     return made.parse_args()
 
 
-def _train(volume: str, name: str, run: Path, options: argparse.Namespace) -> None:
+def _train(volume: str, name: str, seed: int, run: Path, options: argparse.Namespace) -> None:
     """Train a candidate, unless it is there."""
     if run.exists() and Run.open(run).finished:
         return
     recipe, settings = CANDIDATES[name]
-    chosen = [*settings.split(), f"train.snapshot_every={options.snapshots}"]
+    chosen = [*settings.split(), f"train.snapshot_every={options.snapshots}", f"train.seed={seed}"]
     if options.steps:
         chosen.append(f"train.steps={options.steps}")
     command = ["-m", "vemseg", "train", "-c", recipe, str(DATA / volume / "raw.tif"), "-o", str(run)]
