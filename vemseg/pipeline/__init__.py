@@ -1,6 +1,8 @@
 """The page: one module and one function per verb, each "open, compute, write"; no method by name.
 
-    fetch        a phantom, or what else the catalog names
+    fetch        a phantom
+    betaseg      ``fetch betaseg``: an archive -> volumes of cells; reference: masks -> labels
+    importing    ``fetch weights --from``: a released checkpoint -> a run
     train        volumes -> a run
     features     ``embed``: volume + model -> features on their lattice; ``cluster``: features -> a clusterer
     segment      volume + model [+ clusterer] -> labels, QC picture, statistics

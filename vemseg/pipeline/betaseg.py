@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vemseg.catalog import BETASEG, download, file_sha256, members, unpack
 from vemseg.errors import InputError, MissingError, OutputExistsError, UsageError
 from vemseg.pipeline.common import Report, Stopped
-from vemseg.pipeline.reference import CELL_MASK, KINDS, MASK_ENDINGS, OPTIONAL, Reference, write_reference
+from vemseg.pipeline.reference import KINDS, MASK_ENDINGS, OPTIONAL, Reference, write_reference
 from vemseg.resources import byte_text
 from vemseg.run import provenance, read_json, write_json
 from vemseg.run.files import alone, writing
@@ -86,59 +87,28 @@ def fetch_betaseg(
     sha256 = (sha256 or BETASEG.sha256).strip().lower()
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UsageError(f"'{sha256}' is no SHA-256: it has 64 hexadecimal digits")
-    if todo := [cell for cell in cells if not _finished(out, cell, parts, sha256, overwrite)]:
+    wanted = [Cell(out / name, name) for name in dict.fromkeys(cells)]
+    if todo := [cell for cell in wanted if overwrite or not cell.holds(parts, sha256)]:
         archive = _archive(source or BETASEG.url, sha256, offline, report, stopped)
         there = _by_name(archive)
-        wanted = {cell: _wanted(archive, there, out, cell, parts) for cell in sorted(todo)}
+        files = {cell: _members_of(cell, parts, archive, there) for cell in todo}
         with ExitStack() as stack:
-            for cell in wanted:
-                stack.enter_context(_alone(_folder(out, cell), stopped))
-            left = {c: w for c, w in wanted.items() if not _finished(out, c, parts, sha256, overwrite)}
-            _begin(out, left, there, sha256, overwrite)
-            _unpack(archive, left, report, stopped)
-            for cell in left if "labels" in parts else ():
-                _make_labels(out, cell, parts, sha256, report, stopped)
-    return [path for cell in cells for path in _results(out, cell, parts)]
-
-
-def _begin(out: Path, cells: Iterable[str], there: Collection[str], sha256: str, overwrite: bool) -> None:
-    """Note of which archive the files of cells are, before there are any; replace what is there."""
-    for cell in cells:
-        if overwrite or not _note(out, cell).exists():
-            _clear(out, cell)
-        masks = [ending for ending in MASK_ENDINGS if f"{cell}_{ending}.tif" in there]
-        write_json(_note(out, cell), {"archive": sha256, "masks": masks})
-
-
-def _unpack(
-    archive: Path, cells: Mapping[str, Mapping[PurePosixPath, Path]], report: Report, stopped: Stopped
-) -> None:
-    """Write the files of all cells, in one go: the progress is that of all."""
-
-    def unpacked(done: int, total: int) -> None:
-        report("unpacking", done / total, f"{byte_text(done)} of {byte_text(total)}")
-
-    files = {member: file for of_cell in cells.values() for member, file in of_cell.items()}
-    unpack(archive, files, unpacked=unpacked, stopped=stopped)
-
-
-def _make_labels(
-    out: Path, cell: str, parts: Sequence[str], sha256: str, report: Report, stopped: Stopped
-) -> None:
-    """Write how a cell's labels are made, then all kinds of them that are not there."""
-    masks, grey = _masks(out, cell, parts), _file(out, cell, SOURCE)
-    origin = provenance("reference", extra={"betaseg": {"cell": cell, "sha256": sha256}})
-    try:
-        references = [Reference(masks, cell, kind, grey) for kind in KINDS]
-        write_json(_origin(out, cell), origin)
-        for reference in references:
-            labels = _file(out, cell, reference.kind.ending)
-            if not labels.exists():
-                write_reference(reference, labels, origin, report, stopped)
-    except InputError:
-        _remove_masks(out, cell)
-        raise
-    _remove_masks(out, cell)
+            for cell in sorted(
+                todo, key=lambda cell: cell.name
+            ):  # in one order, so that nobody waits in a ring
+                stack.enter_context(cell.alone(stopped))
+            todo = [cell for cell in todo if overwrite or not cell.holds(parts, sha256)]
+            for cell in todo:
+                cell.begin(sha256, there, overwrite)
+            _unpack(
+                archive,
+                {member: file for cell in todo for member, file in files[cell].items()},
+                report,
+                stopped,
+            )
+            for cell in todo if "labels" in parts else ():
+                _make_labels(cell, parts, sha256, report, stopped)
+    return [path for cell in wanted for path in cell.results(parts)]
 
 
 def _known(what: str, name: str, known: Sequence[str]) -> None:
@@ -148,90 +118,93 @@ def _known(what: str, name: str, known: Sequence[str]) -> None:
         raise UsageError(f"no {what} '{name}' in BetaSeg{hint}: there are {', '.join(known)}")
 
 
-def _folder(out: Path, cell: str) -> Path:
-    return out / cell
+@dataclass(frozen=True)
+class Cell:
+    """A cell's folder.
 
-
-def _file(out: Path, cell: str, ending: str) -> Path:
-    return _folder(out, cell) / f"{cell}_{ending}.tif"
-
-
-def _masks(out: Path, cell: str, parts: Sequence[str]) -> Path:
-    """Return the folder of a cell's masks: beside the volume where they are to stay."""
-    return _folder(out, cell) / ("" if "masks" in parts else "masks.partial")
-
-
-def _remove_masks(out: Path, cell: str) -> None:
-    """Remove masks that were unpacked for labels alone."""
-    remove(_masks(out, cell, ()))
-
-
-@contextmanager
-def _alone(folder: Path, stopped: Stopped) -> Iterator[None]:
-    """Keep other processes out of a cell's folder, which is made if need be."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder / ".lock", f"another process fetches {folder}", stopped):
-        yield
-
-
-def _results(out: Path, cell: str, parts: Sequence[str]) -> list[Path]:
-    endings = [SOURCE] if "source" in parts else []
-    endings += [kind.ending for kind in KINDS] if "labels" in parts else []
-    found = [_file(out, cell, ending) for ending in endings]
-    masks = [_file(out, cell, ending) for ending in MASK_ENDINGS]
-    return found + ([path for path in masks if path.exists()] if "masks" in parts else [])
-
-
-def _note(out: Path, cell: str) -> Path:
-    """Return where it is kept, from the beginning, of which archive a cell's files are."""
-    return _folder(out, cell) / f"{cell}_archive.json"
-
-
-def _finished(out: Path, cell: str, parts: Sequence[str], sha256: str, overwrite: bool) -> bool:
-    """Tell whether all of a cell that is asked for is there, of this archive.
-
-    Raises
-    ------
-    OutputExistsError
-        Where something is there of another archive, or without a note of which, and ``overwrite`` is not set.
+    Attributes
+    ----------
+    folder : Path
+    name : str
+        Of ``CELLS``; all files begin with it.
     """
-    if overwrite:
-        return False
-    note = _note(out, cell)
-    known: Any = read_json(note) if note.exists() else {}
-    if known.get("archive") != sha256:
-        if known or any(path.exists() for path in _files(out, cell)):
-            raise OutputExistsError(
-                f"{_folder(out, cell)} holds files of another archive: -f replaces them, or name another -o"
-            )
-        return False
-    masks = [_file(out, cell, ending) for ending in known["masks"] or [CELL_MASK]]
-    results = _results(out, cell, parts) + (masks if "masks" in parts else [])
-    return all(path.exists() for path in results)
 
+    folder: Path
+    name: str
 
-def _files(out: Path, cell: str) -> list[Path]:
-    """Return all that there can be of a cell, but for the note."""
-    endings = [SOURCE, *(kind.ending for kind in KINDS), *MASK_ENDINGS]
-    files = [_file(out, cell, ending) for ending in endings]
-    return [
-        *files,
-        *(_file(out, cell, kind.ending).with_suffix(".toml") for kind in KINDS),
-        _origin(out, cell),
-    ]
+    def file(self, ending: str) -> Path:
+        """Return the volume with that ending."""
+        return self.folder / f"{self.name}_{ending}.tif"
 
+    @property
+    def note(self) -> Path:
+        """Where it is kept, from the beginning, of which archive all files are."""
+        return self.folder / f"{self.name}_archive.json"
 
-def _clear(out: Path, cell: str) -> None:
-    """Remove all of a cell, the note last: the rest is of the archive it names as long as it is there."""
-    _remove_masks(out, cell)
-    for path in [*_files(out, cell), _note(out, cell)]:
-        path.unlink(missing_ok=True)
+    @property
+    def origin(self) -> Path:
+        """Where it is kept how the labels were made."""
+        return self.folder / f"{self.name}_labels.json"
 
+    def masks(self, parts: Sequence[str]) -> Path:
+        """Return the folder of the masks: this one, where they are to stay."""
+        return self.folder / ("" if "masks" in parts else "masks.partial")
 
-def _origin(out: Path, cell: str) -> Path:
-    """Return where it is kept how a cell's labels were made."""
-    return _folder(out, cell) / f"{cell}_labels.json"
+    def results(self, parts: Sequence[str]) -> list[Path]:
+        """Return what is to be there, and the masks that are."""
+        endings = [SOURCE] if SOURCE in parts else []
+        endings += [kind.ending for kind in KINDS] if "labels" in parts else []
+        masks = [self.file(ending) for ending in MASK_ENDINGS] if "masks" in parts else []
+        return [*map(self.file, endings), *(path for path in masks if path.exists())]
+
+    def holds(self, parts: Sequence[str], sha256: str) -> bool:
+        """Tell whether all that is asked for is there, of this archive.
+
+        Raises
+        ------
+        OutputExistsError
+            Where something is there of another archive, or without a note of which.
+        """
+        known: Any = read_json(self.note) if self.note.exists() else {}
+        if known.get("archive") != sha256:
+            if known or any(path.exists() for path in self._files()):
+                raise OutputExistsError(
+                    f"{self.folder} holds files of another archive: -f replaces them, or name another -o"
+                )
+            return False
+        masks = [self.file(ending) for ending in known["masks"]] if "masks" in parts else []
+        return all(path.exists() for path in [*self.results(parts), *masks])
+
+    @contextmanager
+    def alone(self, stopped: Stopped) -> Iterator[None]:
+        """Keep other processes out of the folder, which is made if need be."""
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with alone(self.folder / ".lock", f"another process fetches {self.folder}", stopped):
+            yield
+
+    def begin(self, sha256: str, there: Collection[str], overwrite: bool) -> None:
+        """Note of which archive the files are, before there are any; replace what is there."""
+        if overwrite or not self.note.exists():
+            self._clear()
+        masks = [ending for ending in MASK_ENDINGS if self.file(ending).name in there]
+        write_json(self.note, {"archive": sha256, "masks": masks})
+
+    def remove_masks(self) -> None:
+        """Remove masks that were unpacked for labels alone."""
+        remove(self.masks(()))
+
+    def _files(self) -> list[Path]:
+        """Return all that there can be, but for the note."""
+        labels = [self.file(kind.ending) for kind in KINDS]
+        names = [path.with_suffix(".toml") for path in labels]
+        return [self.file(SOURCE), *map(self.file, MASK_ENDINGS), *labels, *names, self.origin]
+
+    def _clear(self) -> None:
+        """Remove all, the note last: what is left is of the archive it names as long as it is there."""
+        self.remove_masks()
+        for path in [*self._files(), self.note]:
+            path.unlink(missing_ok=True)
 
 
 def _archive(source: str, sha256: str, offline: bool, report: Report, stopped: Stopped) -> Path:
@@ -266,8 +239,8 @@ def _by_name(archive: Path) -> dict[str, list[PurePosixPath]]:
     return there
 
 
-def _wanted(
-    archive: Path, there: dict[str, list[PurePosixPath]], out: Path, cell: str, parts: Sequence[str]
+def _members_of(
+    cell: Cell, parts: Sequence[str], archive: Path, there: Mapping[str, Sequence[PurePosixPath]]
 ) -> dict[PurePosixPath, Path]:
     """Return the members that are needed of a cell, and the files they become.
 
@@ -276,19 +249,42 @@ def _wanted(
     InputError
         Where one is not in the archive, or is in it twice.
     """
-    targets = [_file(out, cell, SOURCE)] if "source" in parts else []
+    targets = [cell.file(SOURCE)] if SOURCE in parts else []
     if "labels" in parts or "masks" in parts:
-        masks = [_masks(out, cell, parts) / f"{cell}_{ending}.tif" for ending in MASK_ENDINGS]
-        optional = [f"{cell}_{ending}.tif" for ending in OPTIONAL]
-        targets += [path for path in masks if path.name in there or path.name not in optional]
+        masks = {ending: cell.file(ending).name for ending in MASK_ENDINGS}
+        names = [name for ending, name in masks.items() if name in there or ending not in OPTIONAL]
+        targets += [cell.masks(parts) / name for name in names]
     wanted = {}
     for target in targets:
         found = there.get(target.name, [])
         if len(found) != 1:
             first = ", ".join(list(there)[:3]) or "nothing"
-            what = (
-                f"{target.name} comes twice" if found else f"no {target.name} in it (it begins with {first})"
-            )
+            missing = f"no {target.name} in it (it begins with {first})"
+            what = f"{target.name} comes twice" if found else missing
             raise InputError(f"{archive} has not the layout of BetaSeg: {what}")
         wanted[found[0]] = target
     return wanted
+
+
+def _unpack(archive: Path, files: Mapping[PurePosixPath, Path], report: Report, stopped: Stopped) -> None:
+    def unpacked(done: int, total: int) -> None:
+        report("unpacking", done / total, f"{byte_text(done)} of {byte_text(total)}")
+
+    unpack(archive, files, unpacked=unpacked, stopped=stopped)
+
+
+def _make_labels(cell: Cell, parts: Sequence[str], sha256: str, report: Report, stopped: Stopped) -> None:
+    """Write how a cell's labels are made, then all kinds of them that are not there."""
+    origin = provenance("reference", extra={"betaseg": {"cell": cell.name, "sha256": sha256}})
+    try:
+        masks, grey = cell.masks(parts), cell.file(SOURCE)
+        references = [Reference(masks, cell.name, kind, grey) for kind in KINDS]
+        write_json(cell.origin, origin)
+        for reference in references:
+            labels = cell.file(reference.kind.ending)
+            if not labels.exists():
+                write_reference(reference, labels, origin, report, stopped)
+    except InputError:
+        cell.remove_masks()
+        raise
+    cell.remove_masks()
