@@ -88,25 +88,21 @@ def fetch_betaseg(
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UsageError(f"'{sha256}' is no SHA-256: it has 64 hexadecimal digits")
     wanted = [Cell(out / name, name) for name in dict.fromkeys(cells)]
-    if todo := [cell for cell in wanted if overwrite or not cell.holds(parts, sha256)]:
+    todo = [cell for cell in wanted if overwrite or not cell.holds(parts, sha256)]
+    todo.sort(key=lambda cell: cell.name)  # several at once lock them in one order
+    if todo:
         archive = _archive(source or BETASEG.url, sha256, offline, report, stopped)
         there = _by_name(archive)
         files = {cell: _members_of(cell, parts, archive, there) for cell in todo}
         with ExitStack() as stack:
-            for cell in sorted(
-                todo, key=lambda cell: cell.name
-            ):  # in one order, so that nobody waits in a ring
-                stack.enter_context(cell.alone(stopped))
-            todo = [cell for cell in todo if overwrite or not cell.holds(parts, sha256)]
             for cell in todo:
+                stack.enter_context(cell.alone(stopped))
+            left = [cell for cell in todo if overwrite or not cell.holds(parts, sha256)]
+            for cell in left:
                 cell.begin(sha256, there, overwrite)
-            _unpack(
-                archive,
-                {member: file for cell in todo for member, file in files[cell].items()},
-                report,
-                stopped,
-            )
-            for cell in todo if "labels" in parts else ():
+            members_left = {member: file for cell in left for member, file in files[cell].items()}
+            _unpack(archive, members_left, report, stopped)
+            for cell in left if "labels" in parts else ():
                 _make_labels(cell, parts, sha256, report, stopped)
     return [path for cell in wanted for path in cell.results(parts)]
 
