@@ -86,6 +86,8 @@ def test_importing_again_changes_nothing_without_being_told(centres, tmp_path):
     import_weights(GOLDEN, tmp_path / "other.txt", run, overwrite=True)
     assert (run / "clusters.safetensors").read_bytes() != before[run / "clusters.safetensors"]
     assert (run / "model.safetensors").read_bytes() == before[run / "model.safetensors"]
+    ours, theirs = (open_model(str(path)).load((1.0, 1.0, 1.0)) for path in (run, copy))
+    assert all(torch.equal(ours.state_dict()[name], value) for name, value in theirs.state_dict().items())
 
 
 @pytest.mark.parametrize(

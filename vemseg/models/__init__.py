@@ -151,7 +151,7 @@ def save_encoder(path: Path, objective: Any, metadata: dict[str, Any]) -> None:
 
 def load_codes(weights: Path | None) -> NDArray[np.float32] | None:
     """Return the codebook (codes, dim) beside an encoder's weights; None where there is none."""
-    if weights is None or weights.suffix == ".pt" or not weights.is_file():
+    if weights is None or weights.suffix != ".safetensors" or not weights.is_file():
         return None
     return load_tensors(weights)[0].get(CODES)
 

@@ -75,7 +75,7 @@ def adapt(
     start = replace(start, recipe=override(start.recipe, [gently, *learning]))
     if not MODEL_KINDS[start.recipe.model.kind].trains or start.weights is None:
         raise UsageError(f"--adapt: '{start.title}' is not trained; leave it out")
-    if start.weights.suffix == ".pt":
+    if start.weights.suffix != ".safetensors":
         raise UsageError("--adapt goes on from a run or from bundled weights, not from a .pt file")
     run = beside(out, ENDING)
     if run.exists() and Run.open(run).finished:

@@ -43,7 +43,7 @@ class Model:
     recipe : Recipe
         What the encoder is and how it is used.
     weights : Path or None
-        A safetensors file, a ``.pt`` checkpoint of the reference code of MAESTER, or None where nothing is
+        A safetensors file, a checkpoint of the reference code of MAESTER, or None where nothing is
         trained.
     title : str
         Name for messages and provenance.
@@ -57,7 +57,7 @@ class Model:
         """Return the encoder with its weights, float32, on the CPU."""
         from vemseg.models import import_maester, load_encoder
 
-        if self.weights is not None and self.weights.suffix == ".pt":
+        if self.weights is not None and self.weights.suffix != ".safetensors":
             return import_maester(self.weights)[1].encoder
         return load_encoder(self.recipe, self.weights, spacing)
 
@@ -87,7 +87,7 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
     Parameters
     ----------
     name : str or None
-        A run directory, a snapshot in one, a recipe that needs no training, a ``.pt`` checkpoint of the
+        A run directory, a snapshot in one, a recipe that needs no training, a checkpoint file of the
         reference code of MAESTER, or the name of bundled weights (a directory of that name is written
         ``./name``); None for the default ones.
     settings : sequence of str
@@ -103,10 +103,10 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
         log.info("no model named: using the bundled weights '%s' (%s)", name, folder)
         return run_model(folder, f"bundled {name}", settings)
     path = Path(name)
-    if path.suffix == ".pt":
-        return _reference_checkpoint(path, settings)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and not path.is_dir():
         return _snapshot(path, settings)
+    if path.is_file() or (path.suffix in (".pt", ".pth") and not path.is_dir()):
+        return _reference_checkpoint(path, settings)
     if "/" in name or len(path.parts) > 1 or (path.is_dir() and name not in bundled_weights()):
         return run_model(path, str(path), settings)
     if name in shipped() and not MODEL_KINDS[load_recipe(name).model.kind].trains:
