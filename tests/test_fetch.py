@@ -931,6 +931,11 @@ def test_weights_are_listed_and_found():
     assert entries["vemseg"]["licence"].startswith("BSD")
     found = vemseg("fetch", "weights", "vemseg")
     assert (Path(found.stdout.strip()) / "model.safetensors").exists()
+    one = json.loads(vemseg("fetch", "weights", "vemseg", "--json").stdout)
+    assert one == entries["vemseg"]
+    released = vemseg("fetch", "weights", "maester-betaseg")
+    assert (released.returncode, released.stdout) == (5, "")
+    assert "vemseg fetch weights --from model.pt" in released.stderr
     missing = vemseg("fetch", "weights", "vemsag")
     assert missing.returncode == 5
     assert "did you mean 'vemseg'?" in missing.stderr
