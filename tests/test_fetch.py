@@ -619,6 +619,19 @@ def test_cells_come_with_their_reference(served, tmp_path):
     assert note["betaseg"] == {"cell": "high_c1", "sha256": sha256}
 
 
+def test_the_progress_is_that_of_all_cells(archive, tmp_path):
+    told = {}
+    options = {"cells": CELLS[:2], "report": lambda stage, *rest: told.setdefault(stage, []).append(rest)}
+    fetch_of(archive, tmp_path, **options)
+    assert list(told) == ["checking", "unpacking", "labelling"]
+    for said in told.values():
+        fractions = [fraction for fraction, _ in said]
+        assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1.0)
+    assert [detail for _, detail in told["labelling"]] == [
+        f"{cell}_{kind}.tif" for cell in CELLS[:2] for kind in ("labels", "labels4", "cell")
+    ]
+
+
 def test_overlaps_go_to_the_most_trusted_mask():
     """The order of Han et al. (CVPRW 2022), from its configuration."""
     assert [name for name, _ in MASKS.values()] == [

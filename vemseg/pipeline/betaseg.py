@@ -16,7 +16,7 @@ from typing import Any
 
 from vemseg.catalog import BETASEG, download, file_sha256, members, unpack
 from vemseg.errors import InputError, MissingError, OutputExistsError, UsageError
-from vemseg.pipeline.common import Report, Stopped
+from vemseg.pipeline.common import Report, Stopped, part_of
 from vemseg.pipeline.reference import KINDS, MASK_ENDINGS, OPTIONAL, Reference, write_reference
 from vemseg.resources import byte_text
 from vemseg.run import provenance, read_json, write_json
@@ -102,8 +102,8 @@ def fetch_betaseg(
                 cell.begin(sha256, there, overwrite)
             members_left = {member: file for cell in left for member, file in files[cell].items()}
             _unpack(archive, members_left, report, stopped)
-            for cell in left if "labels" in parts else ():
-                _make_labels(cell, parts, sha256, report, stopped)
+            for i, cell in enumerate(left if "labels" in parts else ()):
+                _make_labels(cell, parts, sha256, part_of(report, i, len(left)), stopped)
     return [path for cell in wanted for path in cell.results(parts)]
 
 
@@ -276,10 +276,10 @@ def _make_labels(cell: Cell, parts: Sequence[str], sha256: str, report: Report, 
         masks, grey = cell.masks(parts), cell.file(SOURCE)
         references = [Reference(masks, cell.name, kind, grey) for kind in KINDS]
         write_json(cell.origin, origin)
-        for reference in references:
+        for i, reference in enumerate(references):
             labels = cell.file(reference.kind.ending)
             if not labels.exists():
-                write_reference(reference, labels, origin, report, stopped)
+                write_reference(reference, labels, origin, part_of(report, i, len(references)), stopped)
     except InputError:
         cell.remove_masks()
         raise

@@ -34,6 +34,15 @@ def silent(stage: str, fraction: float, detail: str = "") -> None:
     """Show nothing: a report nobody waits for."""
 
 
+def part_of(report: Report, index: int, count: int) -> Report:
+    """Return what the work on one of ``count`` things reports to, so that ``report`` hears of all of them."""
+
+    def tell(stage: str, fraction: float, detail: str = "") -> None:
+        report(stage, (index + fraction) / count, detail)
+
+    return tell
+
+
 @dataclass(frozen=True)
 class Model:
     """An encoder that can be loaded: its recipe, its weights, and how to speak of it.

@@ -163,7 +163,7 @@ def _write(reference: Reference, out: Path, origin: dict[str, Any], report: Repo
         if stopped():
             raise Interrupted(f"stopped before {out} was whole: the same command goes on")
         store.write(box, reference.read(box))
-        report(f"making {out.name}", (i + 1) / len(boxes))
+        report("labelling", (i + 1) / len(boxes), out.name)
     names = reference.kind.names
     lines = "".join(f'{number} = "{name}"\n' for number, name in names.items())
     write_text(out.with_suffix(".toml"), lines)
