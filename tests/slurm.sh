@@ -109,13 +109,19 @@ until_there() { # WHAT COMMAND...: wait until a command succeeds, ten minutes at
     tail -n 20 slurmctld.log slurmd.log ./slurm-*.out >&2
     exit 1
 }
+stop_task() { # CELL: in the midst
+    until_there "blocks of cell$1.tif" test -e "cell$1_seg.tif.partial/done/000002.json"
+    scancel --batch --signal=USR1 "${job}_$1" # what --signal=B:USR1@300 sends
+    until_there "cell$1.tif to be stopped" grep -q "vemseg: stopped after" "slurm-${job}_$1.out"
+}
 state() { scontrol show job "$job" | grep -c "JobState=$1" | grep -qx "$2"; }
 
 job="$(sbatch --parsable --array=1-2 --cpus-per-task=1 --mem=0 "$root/recipes/segment.slurm")"
+stop_task 1 & # both run at once
+first=$!
+stop_task 2
+wait "$first"
 for cell in 1 2; do
-    until_there "blocks of cell$cell.tif" test -e "cell${cell}_seg.tif.partial/done/000002.json"
-    scancel --batch --signal=USR1 "${job}_$cell" # what --signal=B:USR1@300 sends
-    until_there "cell$cell.tif to be stopped" grep -q "vemseg: stopped after" "slurm-${job}_$cell.out"
     check "task $cell saved its state: $(grep -o 'stopped after.*blocks' "slurm-${job}_$cell.out")" test ! -e "cell${cell}_seg.tif"
 done
 until_there "both tasks to end" state COMPLETED 2
