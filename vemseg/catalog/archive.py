@@ -150,10 +150,8 @@ def _undamaged(what: str) -> Iterator[None]:
     """Turn what reading raises of damaged archives into one line; a system's own errors name a number."""
     try:
         yield
-    except DAMAGED as error:
-        raise InputError(f"{what} ({error})") from None
-    except OSError as error:
-        if error.errno is not None:
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
             raise
         raise InputError(f"{what} ({error})") from None
 

@@ -123,10 +123,11 @@ def evaluate(
                 f"{prediction} has shape {predicted.shape}, but {path} has {volume.shape} (z, y, x)"
             )
     state = _state(out, (predicted, wanted, inside), ignore, mapping, names, crop)
-    to_write = out is not None and not _done(out, state, manual=bool(mapping), overwrite=overwrite)
-    if out is not None and to_write:
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
+    done = out is None or _done(out, state, manual=bool(mapping), overwrite=overwrite)
+    missing = None if done else out
+    if missing is not None:
+        with writing(missing):
+            missing.parent.mkdir(parents=True, exist_ok=True)
     slices, clusters, classes = count(predicted, wanted, inside, report)
     slices = metrics.drop_classes(slices, [classes.index(c) for c in ignore if c in classes])
     table = slices.sum(axis=0)
@@ -146,9 +147,9 @@ def evaluate(
         int(table.sum()),
         out,
     )
-    if out is not None and to_write:
-        with writing(out, DISK_FULL):
-            _write(found, out, [prediction, reference, *([mask] if mask else [])], state)
+    if missing is not None:
+        with writing(missing, DISK_FULL):
+            _write(found, missing, [prediction, reference, *([mask] if mask else [])], state)
     return found
 
 

@@ -111,6 +111,7 @@ def render(
         cut, found, wished = (_slices(part, [position[0]])[0] for part in (grey, painted, truth))
         merged = _merged(painted, truth, found)
         figures.append(comparison(cut, merged, wished, reference_names, pixel, **style_of))
+    note.unlink(missing_ok=True)  # until all pictures are those it tells of
     for figure, path in zip(figures, pictures, strict=True):
         with writing(path):
             save(figure, path, dpi=DPI)
