@@ -1,0 +1,67 @@
+"""What the work on one command needs from its surroundings, made once by the caller and handed down whole.
+
+A context says where to compute, how much of the machine may be used, whom to tell how far the work is, and
+whom to ask whether to stop. It holds no setting that changes a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+
+class Report(Protocol):
+    """Told how far a stage is: its name, the part that is done (0..1), and a word on it."""
+
+    def __call__(self, stage: str, fraction: float, detail: str = "") -> None:
+        """Show it."""
+
+
+Stopped = Callable[[], bool]
+"""Asked now and then whether to stop."""
+
+
+def silent(stage: str, fraction: float, detail: str = "") -> None:
+    """Show nothing."""
+
+
+def never() -> bool:
+    """Ask for no stop."""
+    return False
+
+
+@dataclass(frozen=True)
+class Context:
+    """Device, threads and memory to use, and how progress and stopping are passed on.
+
+    Attributes
+    ----------
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" takes the first GPU that can be used.
+    threads : int or None
+        Threads to compute with; as many as there are cores to use where None.
+    memory : int or None
+        Bytes this process may occupy; a share of what is free where None.
+    report : Report
+        Told how far the work is.
+    stopped : callable
+        Asked now and then whether to stop.
+    offline : bool
+        Whether the network must not be touched.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    memory: int | None = None
+    report: Report = silent
+    stopped: Stopped = never
+    offline: bool = False
+
+    def part(self, index: int, count: int) -> Context:
+        """Return the context for the work on one of ``count`` things: its progress is a part of the whole."""
+
+        def report(stage: str, fraction: float, detail: str = "") -> None:
+            self.report(stage, (index + fraction) / count, detail)
+
+        return replace(self, report=report)
