@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor, nn
+from torch import Tensor
 
-from vemseg.geometry import ZYX
+from vemseg.budget import Need
+from vemseg.models.encoder import Encoder, Kept, Memory, Spacing
 from vemseg.recipe import ClassicalTable
 
 FEATURES_PER_SCALE = 4
 LEAST_SIGMA = 0.4
 
 
-class ClassicalEncoder(nn.Module):
+class ClassicalEncoder(Encoder):
     """Scale-space features of every voxel.
 
     Parameters
@@ -31,50 +32,40 @@ class ClassicalEncoder(nn.Module):
         an axis along which it is shorter than ``LEAST_SIGMA`` voxels is left alone, so thick sections are
         handled plane by plane.
 
-    Attributes
-    ----------
-    halo : (int, int, int)
-        Context a voxel's features need on each side. Windows of any size give the same features.
+    Windows of any size give the same features.
     """
 
-    def __init__(
-        self, settings: ClassicalTable, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    ) -> None:
+    def __init__(self, settings: ClassicalTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
         self.truncate = settings.truncate
         self.sigmas = [tuple(_sigma(s / edge) for edge in spacing) for s in settings.sigmas]
-        self.patch: ZYX = (1, 1, 1)
-        self.align: ZYX | None = None
+        self.patch = (1, 1, 1)
         self.dim = FEATURES_PER_SCALE * len(self.sigmas)
         reach = [max(self._radius(sigma[axis]) for sigma in self.sigmas) for axis in range(3)]
-        self.halo: ZYX = (reach[0], reach[1], reach[2])
-        self.fov: ZYX = (1 + 2 * reach[0], 1 + 2 * reach[1], 1 + 2 * reach[2])
+        self.halo = (reach[0], reach[1], reach[2])
+        self.fov = (1 + 2 * reach[0], 1 + 2 * reach[1], 1 + 2 * reach[2])
 
     def _radius(self, sigma: float) -> int:
         """Return the reach of a Gaussian and the difference taken of it."""
         return int(self.truncate * sigma + 0.5) + (1 if sigma else 0)
 
-    def encode(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Tensor:
-        """Return the features of each voxel of windows.
+    def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
+        """Return the features of each voxel of windows: (b, 1, z, y, x) -> float32 (b, z, y, x, dim).
 
-        Parameters
-        ----------
-        x : Tensor float (b, 1, z, y, x)
-            Intensities in [0, 1]. Voxels nearer to a side than ``halo`` come out wrong.
-        kept : three slices, optional
-            The voxels wanted.
-
-        Returns
-        -------
-        Tensor float32 (b, z, y, x, dim)
-            Per scale: Gaussian, gradient magnitude, Laplacian (both times sigma or sigma squared, so that
-            scales compare), local standard deviation.
+        For each scale: the Gaussian, the gradient magnitude and the Laplacian of it (times sigma and sigma
+        squared, so that scales compare), and the local standard deviation.
         """
-        windows = [self._features(window[0].float().cpu().numpy()) for window in x]
-        stacked = torch.from_numpy(np.stack(windows)).to(x.device)
+        found = [self._features(window[0].float().cpu().numpy()) for window in windows]
+        stacked = torch.from_numpy(np.stack(found)).to(windows.device)
         return stacked if kept is None else stacked[:, kept[0], kept[1], kept[2]]
 
     forward = encode
+
+    def memory(self, batch: int) -> Memory:
+        """Return what the features of a whole window take, copied once."""
+        return Memory(
+            encoding=Need(window=8.0 * self.dim + 8.0), encoded=Need(window=4.0 * self.dim, point=4.0 * self.dim)
+        )
 
     def _features(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         features = np.empty((*image.shape, self.dim), np.float32)

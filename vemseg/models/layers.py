@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from vemseg.errors import ResourceError
+from vemseg.models.devices import cpu_has
 
 
 def sincos_positions(dim: int, side: int) -> Tensor:
@@ -142,37 +142,3 @@ def choose_attention(model: nn.Module, device: torch.device, training: bool) -> 
     for module in model.modules():
         if isinstance(module, Attention):
             module.fused_attn = fused
-
-
-def cpu_has(*capabilities: str) -> bool:
-    """Tell whether the processor has any of these, named as in ``torch.cpu.get_capabilities``."""
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(found.get(name, False) for name in capabilities)
-
-
-def wants_bf16(precision: str, device: torch.device) -> bool:
-    """Tell whether to compute in bfloat16: where asked for, or where the device multiplies it natively."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and cpu_has("amx_bf16", "avx512_bf16", "sve_bf16")
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device a user asks for; "auto" is the first GPU, or the CPU where there is none.
-
-    Raises
-    ------
-    ResourceError
-        Where a device is asked for by name and cannot be used; it is never replaced in silence.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ResourceError(f"device '{name}' cannot be used ({reason}); try -d cpu or -d auto") from None
-    return device

@@ -7,26 +7,23 @@ of a patch of 5 cost 3/5 of the one that looks at every plane.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from vemseg.budget import Need
 from vemseg.errors import UsageError
-from vemseg.geometry import ZYX
-
-Slices = tuple[slice, slice, slice]
+from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory
 
 AXES = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
 """Orders of the axes, the one across the planes first."""
 
 
-class ThreePlanes:
+class ThreePlanes(Encoder):
     """Average an encoder's vectors over planes across z, y and x.
 
     Parameters
     ----------
-    encoder : encoder
+    encoder : Encoder
         Its patch is (1, p, p), or (p, p, p) with its slab along the first axis.
 
     Raises
@@ -35,79 +32,82 @@ class ThreePlanes:
         Where the patch is none of these.
     """
 
-    def __init__(self, encoder: Any) -> None:
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
         thick, p, _ = encoder.patch
-        if thick != p and (thick != 1 or encoder.halo is not None):
+        if thick != p and (thick != 1 or not encoder.fixed_fov):
             raise UsageError(f"patches of {encoder.patch} voxels do not fit together across three axes")
         self.encoder = encoder
-        self.thick = thick
-        self.dim = encoder.dim
-        self.streams = hasattr(encoder, "layers")
-        self.sweeps: tuple[int, ...] = (0, 1, 2) if self.streams else ()
-        self.patch: ZYX = (p, p, p)
-        self.halo: ZYX | None = None
-        self.align: ZYX | None = None
-        widest = max(encoder.fov)
-        self.fov: ZYX = (widest, widest, widest)
-        if encoder.halo is not None:
-            reach = max(encoder.halo)
-            self.halo = (reach, reach, reach)
-            self.fov = (p + 2 * reach, p + 2 * reach, p + 2 * reach)
-        if encoder.align is not None:
-            unit = max(encoder.align)
-            self.align = (unit, unit, unit)
+        self.thick, self.dim = thick, encoder.dim
+        self.patch = (p, p, p)
+        self.fixed_fov, self.pads = encoder.fixed_fov, encoder.pads
+        self.sweeps = (0, 1, 2) if encoder.streams else ()
+        reach, unit = max(encoder.halo), max(encoder.align)
+        edge = max(encoder.fov) if encoder.fixed_fov else p + 2 * reach
+        self.halo, self.align, self.fov = (reach,) * 3, (unit,) * 3, (edge,) * 3
 
-    def encode(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Tensor:
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which the encoder of planes wants its windows."""
+        return self.encoder.dtype
+
+    def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
         """Return the vectors of windows: (b, 1, z, y, x) -> (b, gz, gy, gx, dim)."""
-        chosen = kept or (slice(None), slice(None), slice(None))
-        if self.streams:
-            return torch.stack([self._streamed(window[None], chosen) for window in x])
+        chosen = kept or WHOLE
+        if self.encoder.streams:
+            return torch.stack([self._streamed(window[None], chosen) for window in windows])
         total: Tensor | None = None
         for order in AXES:
-            vectors = self._encode(_turned(x, order), _ordered(chosen, order)).float()
+            vectors = self._encode(_turned(windows, order), _ordered(chosen, order)).float()
             back = [order.index(axis) for axis in range(3)]
             vectors = vectors.permute(0, *(1 + axis for axis in back), 4)
             total = vectors if total is None else total.add_(vectors)
         assert total is not None
         return total / len(AXES)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision windows are wanted in."""
-        dtype: torch.dtype = getattr(self.encoder, "dtype", torch.float32)
-        return dtype
+    def memory(self, batch: int) -> Memory:
+        """Return what the encoder of planes takes, and what the sum over the axes adds.
 
-    def _streamed(self, x: Tensor, kept: Slices) -> Tensor:
+        The sum of an encoder that streams has the size of its vectors; else whole arrays of float32 are added.
+        """
+        if self.fixed_fov:
+            return self.encoder.memory(batch * self.fov[0] // self.patch[0])
+        inner = self.encoder.memory(batch)
+        if self.encoder.streams:
+            return inner.plus(Need(point=float(self.dtype.itemsize) * self.dim), Need())
+        summed = Need(point=8.0 * self.dim)
+        return inner.plus(summed, summed)
+
+    def _streamed(self, window: Tensor, kept: Kept) -> Tensor:
         """Return the vectors of one window (1, 1, z, y, x), summed up as they come.
 
         The sum is kept in float16 where the encoder computes in bfloat16, whose vectors have fewer digits.
         """
-        shape = [len(range(n // p)[part]) for n, p, part in zip(x.shape[2:], self.patch, kept, strict=True)]
-        half = self.encoder.dtype == torch.bfloat16
-        total = torch.zeros(*shape, self.dim, dtype=torch.float16 if half else torch.float32, device=x.device)
+        patches = [range(n // p)[part] for n, p, part in zip(window.shape[2:], self.patch, kept, strict=True)]
+        dtype = torch.float16 if self.dtype == torch.bfloat16 else torch.float32
+        total = torch.zeros(*map(len, patches), self.dim, dtype=dtype, device=window.device)
         for order in AXES:
             across = total.permute(*order, 3)
             at = 0
-            for layers in self.encoder.layers(_turned(x, order), _ordered(kept, order)):
+            for layers in self.encoder.layers(_turned(window, order), _ordered(kept, order)):
                 across[at : at + len(layers)].add_(layers.float() / len(AXES))
                 at += len(layers)
         return total
 
-    def _encode(self, x: Tensor, kept: Slices) -> Tensor:
+    def _encode(self, windows: Tensor, kept: Kept) -> Tensor:
         """Encode across the first axis."""
         p = self.patch[0]
         if self.thick == p:
-            vectors: Tensor = self.encoder.encode(x, kept)
-            return vectors
-        planes = x[:, :, (p - 1) // 2 :: p][:, :, kept[0]]
+            return self.encoder.encode(windows, kept)
+        planes = windows[:, :, (p - 1) // 2 :: p][:, :, kept[0]]
         each = planes.transpose(1, 2).flatten(0, 1)[:, None, None]
-        tokens: Tensor = self.encoder.encode(each[:, :, 0], (slice(None), *kept[1:]))
-        return tokens.reshape(len(x), -1, *tokens.shape[2:])
+        tokens = self.encoder.encode(each[:, :, 0], (slice(None), *kept[1:]))
+        return tokens.reshape(len(windows), -1, *tokens.shape[2:])
 
 
-def _turned(x: Tensor, order: ZYX) -> Tensor:
-    return x.permute(0, 1, *(2 + axis for axis in order))
+def _turned(windows: Tensor, order: tuple[int, int, int]) -> Tensor:
+    return windows.permute(0, 1, *(2 + axis for axis in order))
 
 
-def _ordered(slices: Slices, order: ZYX) -> Slices:
+def _ordered(slices: Kept, order: tuple[int, int, int]) -> Kept:
     return slices[order[0]], slices[order[1]], slices[order[2]]

@@ -14,13 +14,16 @@ that the halo stays small.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vemseg.budget import Need
 from vemseg.geometry import ZYX, is_anisotropic
+from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
 from vemseg.recipe import UNetTable
 from vemseg.tiling import slice_offsets
 
@@ -65,7 +68,7 @@ class ConvLayer(nn.Module):
         self.norm = nn.Identity()
 
 
-class UNetEncoder(nn.Module):
+class UNetEncoder(Encoder):
     """Encode slabs of planes, two pixels at a time.
 
     Parameters
@@ -77,36 +80,27 @@ class UNetEncoder(nn.Module):
         slices of a slab lie one short edge apart; in an anisotropic volume each is the section that holds its
         place, and vectors lie on the sections.
 
-    Attributes
-    ----------
-    fov, patch, halo : (int, int, int)
-        Voxels that a vector sees, stands for, and sees on each side of these.
-    align : (int, int, int)
-        Windows start at multiples of it, counted from the first patch of the volume. They may end at the
-        volume's border: the encoder pads there.
-    dim : int
-        Length of a vector.
-    sweeps : tuple of int
-        The axes across which planes are looked at: context along these costs nothing but its reading.
-    bytes_per_pixel, pass_bytes : float
-        Memory of activations: of one slab, per pixel of its plane; of several small ones together.
+    The encoder pads windows at the volume's border itself.
     """
 
-    def __init__(self, settings: UNetTable, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
+    pads = True
+    streams = True
+    sweeps = (0,)
+
+    def __init__(self, settings: UNetTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
         self.slices, self.dim = settings.slices, settings.dim
         self.width = settings.widths[0]
         self.offsets = slice_offsets(settings.slices, spacing)
         deep = 1 if is_anisotropic(spacing) else PATCH
-        self.patch: ZYX = (deep, PATCH, PATCH)
+        self.patch = (deep, PATCH, PATCH)
         coarsest = PATCH * 2 ** (len(settings.widths) - 1)
-        self.align: ZYX = (deep, coarsest, coarsest)
+        self.align = (deep, coarsest, coarsest)
         across = max(-self.offsets[0], self.offsets[-1] - deep + 1)
         across += -across % deep
         within = _reach(len(settings.widths), settings.layers)
-        self.halo: ZYX = (across, within, within)
-        self.sweeps: tuple[int, ...] = (0,)
-        self.fov: ZYX = (deep + 2 * across, PATCH + 2 * within, PATCH + 2 * within)
+        self.halo = (across, within, within)
+        self.fov = (deep + 2 * across, PATCH + 2 * within, PATCH + 2 * within)
         self.stem = ConvLayer(settings.slices, settings.widths[0], size=4, stride=2)
         self.down = nn.ModuleList(
             _level(a, b, settings.layers)
@@ -131,47 +125,24 @@ class UNetEncoder(nn.Module):
             x = self.up[i](x)
         return x
 
-    def encode(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Tensor:
-        """Return the vectors of windows.
-
-        Parameters
-        ----------
-        x : Tensor float (b, 1, z, y, x)
-            Intensities in [0, 1]; y and x multiples of ``align``.
-        kept : three slices, optional
-            The patches wanted. Those nearer than ``halo`` to a side that is not the volume's come out wrong.
-
-        Returns
-        -------
-        Tensor (b, gz, gy, gx, dim)
-        """
-        found = [torch.cat(list(self.layers(window[None], kept))) for window in x]
-        return torch.stack(found)
+    def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
+        """Return the vectors of windows (b, 1, z, y, x), whose y and x are multiples of ``align``."""
+        return torch.stack([torch.cat(list(self.layers(window[None], kept or WHOLE))) for window in windows])
 
     forward = encode
 
-    def layers(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Iterator[Tensor]:
-        """Return what :meth:`encode` does of one window, a few layers of patches at a time.
-
-        Parameters
-        ----------
-        x : Tensor float (1, 1, z, y, x)
-        kept : three slices, optional
-
-        Yields
-        ------
-        Tensor (some of gz, gy, gx, dim)
-        """
+    def layers(self, window: Tensor, kept: Kept) -> Iterator[Tensor]:
+        """Yield the vectors of one window (1, 1, z, y, x), a few layers of patches at a time."""
         deep = self.patch[0]
-        z, rows, columns = kept or (slice(None), slice(None), slice(None))
-        first = torch.arange(x.shape[2] // deep)[z] * deep
-        planes = _reflect(first[:, None] + torch.tensor(self.offsets), x.shape[2])
-        window = x[0, 0].to(self.dtype)
-        widest = window[0].numel() / PATCH**2 * self.width * self.dtype.itemsize
+        z, rows, columns = kept
+        first = torch.arange(window.shape[2] // deep)[z] * deep
+        planes = _reflect(first[:, None] + torch.tensor(self.offsets), window.shape[2])
+        voxels = window[0, 0].to(self.dtype)
+        widest = voxels[0].numel() / PATCH**2 * self.width * self.dtype.itemsize
         for part in torch.split(planes, max(1, int(PASS_BYTES // widest))):
-            alone = len(part) == 1 and window[0].numel() < ALONE
+            alone = len(part) == 1 and voxels[0].numel() < ALONE
             index = part.expand(2, -1) if alone else part
-            slabs = window[index.to(x.device)].contiguous(memory_format=torch.channels_last)
+            slabs = voxels[index.to(voxels.device)].contiguous(memory_format=torch.channels_last)
             vectors = self.head(self.trunk(slabs)[:, :, rows, columns])[: len(part)]
             yield vectors.permute(0, 2, 3, 1)
 
@@ -180,8 +151,13 @@ class UNetEncoder(nn.Module):
         """The precision it computes in, and wants its windows in."""
         return self.head.weight.dtype
 
+    def slab(self, edge: int) -> ZYX | None:
+        """Return slabs whose sides are whole coarsest pixels."""
+        side = edge // self.align[1] * self.align[1]
+        return (self.slices, side, side) if side else None
+
     @torch.no_grad()
-    def normalise(self, slabs: Tensor) -> None:
+    def normalise(self, windows: Tensor) -> None:
         """Take the statistics of batch normalisation from the volume at hand instead of those of training.
 
         Another contrast, noise or stain shifts the mean and spread of every channel (adaptive batch
@@ -189,7 +165,7 @@ class UNetEncoder(nn.Module):
 
         Parameters
         ----------
-        slabs : Tensor float (n, slices, y, x)
+        windows : Tensor float (n, 1, slices, y, x)
             A sample of the volume, intensities in [0, 1].
         """
         norms = [module for module in self.modules() if isinstance(module, BatchNorm)]
@@ -198,27 +174,28 @@ class UNetEncoder(nn.Module):
             norm.momentum = 1.0
         training = self.training
         self.train()
-        self.trunk(slabs.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        self.trunk(windows[:, 0].to(self.dtype).contiguous(memory_format=torch.channels_last))
         self.train(training)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
-    @property
-    def bytes_per_pixel(self) -> float:
-        """Memory of activations per pixel of a plane, at most: one slab, all levels."""
-        return 3.0 * self.width * self.dtype.itemsize / PATCH**2
+    def memory(self, batch: int) -> Memory:
+        """Return what the activations of several small slabs, or of one large one, and the vectors take."""
+        item = float(self.dtype.itemsize)
+        activations = 3.0 * self.width * item / PATCH**2
+        return Memory(
+            int(3 * PASS_BYTES),
+            Need(point=item * self.dim, pixel=activations),
+            Need(point=max(item, 2.0) * self.dim),
+        )
 
-    @property
-    def pass_bytes(self) -> float:
-        """Memory of activations of slabs that are encoded together, where they are so small."""
-        return 3.0 * PASS_BYTES
-
-    def prepare(self) -> None:
-        """Fold the normalisation into the convolutions; training ends here."""
+    def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Fold the normalisation into the convolutions, then do as every encoder does."""
         for module in self.modules():
             if isinstance(module, ConvLayer):
                 module.fuse()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return super().prepare(device, dtype)
 
 
 def _level(width_in: int, width: int, layers: int) -> nn.Sequential:

@@ -10,11 +10,14 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from vemseg.geometry import ZYX
+from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
 from vemseg.models.layers import sincos_positions, take_tokens, xavier_linear
 from vemseg.recipe import ViTTable
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+FIELD_BYTES = 512
+"""Memory of activations for each voxel of the fields of view that are encoded together."""
 
 
 def transformer(dim: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
@@ -29,7 +32,7 @@ def transformer(dim: int, depth: int, heads: int, mlp_ratio: float, drop_path: f
     )
 
 
-class ViTEncoder(nn.Module):
+class ViTEncoder(Encoder):
     """Encode fields of view into one vector per patch.
 
     The order of layers, the class token that takes part in attention and is dropped from the output,
@@ -40,19 +43,16 @@ class ViTEncoder(nn.Module):
     ----------
     fov, patch : (int, int, int)
         Field of view and patch in voxels: (1, F, F) and (1, P, P).
-    dim : int
-        Length of a vector.
-    halo : None
-        Vectors depend on where in the field of view they lie: no halo makes windows of other sizes alike.
     """
 
-    halo: ZYX | None = None
-    align: ZYX | None = None
+    fixed_fov = True
 
-    def __init__(self, settings: ViTTable, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, settings: ViTTable, spacing: Spacing = (1.0, 1.0, 1.0), *, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
-        self.fov: ZYX = (1, settings.fov, settings.fov)
-        self.patch: ZYX = (1, settings.patch, settings.patch)
+        self.fov = (1, settings.fov, settings.fov)
+        self.patch = (1, settings.patch, settings.patch)
         self.dim = settings.dim
         self.side = settings.fov // settings.patch
         self.pos_weight = settings.pos_weight
@@ -98,31 +98,25 @@ class ViTEncoder(nn.Module):
         normed: Tensor = self.norm(tokens)
         return normed
 
-    def encode(self, x: Tensor, kept: tuple[slice, slice, slice] | None = None) -> Tensor:
-        """Return the vectors of fields of view.
+    def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
+        """Return the vectors of fields of view (b, 1, 1, F, F).
 
-        Parameters
-        ----------
-        x : Tensor (b, 1, 1, F, F)
-            Intensities in [0, 1].
-        kept : three slices, optional
-            The tokens wanted, as an index into the token grid; the last block computes only these,
-            which changes nothing in them.
-
-        Returns
-        -------
-        Tensor (b, gz, gy, gx, dim)
+        The last block computes only the tokens that are kept, which changes nothing in them.
         """
-        _, rows, columns = kept or (slice(None),) * 3
-        grid = torch.arange(self.side**2, device=x.device).reshape(self.side, self.side)[rows, columns]
-        tokens = self.with_class_token(self.embed(x[:, :, 0]))
+        _, rows, columns = kept or WHOLE
+        grid = torch.arange(self.side**2, device=windows.device).reshape(self.side, self.side)[rows, columns]
+        tokens = self.with_class_token(self.embed(windows[:, :, 0]))
         for block in self.blocks[:-1]:
             tokens = block(tokens)
         wanted = _block_at(self.blocks[-1], tokens, 1 + grid.flatten())
         normed: Tensor = self.norm(wanted)
-        return normed.reshape(len(x), 1, *grid.shape, self.dim)
+        return normed.reshape(len(windows), 1, *grid.shape, self.dim)
 
     forward = encode
+
+    def memory(self, batch: int) -> Memory:
+        """Return what a batch of fields of view takes."""
+        return Memory(fixed=batch * self.fov[1] * self.fov[2] * FIELD_BYTES)
 
 
 def _block_at(block: Block, tokens: Tensor, index: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vemseg.errors import ResourceError
 from vemseg.geometry import ZYX
-from vemseg.resources import byte_text
+from vemseg.resources import byte_text, resident_memory
 
 GRAIN = 32
 """Pieces of an axis are multiples of it, or thinner powers of two, or the whole axis."""
@@ -31,6 +31,9 @@ BLOCK_OVERHEAD = 2**16
 
 FILL = 0.1
 """Work on one block that nothing overlaps with, at the start and the end, as a part of computing it."""
+
+RESERVE = 96 * 2**20
+"""Bytes beyond what is occupied at the start: strips, chunks, pictures, libraries loaded later."""
 
 PIECES_LOOKED_AT = 48
 """Of an axis cut into more, evenly spread ones stand for all."""
@@ -86,6 +89,11 @@ class Budget:
     base: int
     phases: tuple[Need, ...]
     name: str = "memory"
+
+    @classmethod
+    def of_process(cls, limit: int, fixed: int, phases: tuple[Need, ...]) -> Budget:
+        """Return the budget of this process, of which a part is occupied already, and ``fixed`` bytes will be."""
+        return cls(limit, resident_memory() + RESERVE + fixed, phases)
 
     def bytes(self, window: Sizes, points: Sizes, voxels: Sizes, pixels: Sizes) -> Sizes:
         """Return what blocks of these sizes need."""

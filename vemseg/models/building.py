@@ -1,0 +1,76 @@
+"""From the ``[model]`` table of a recipe to modules, by the registry of kinds; nothing here knows a method."""
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+
+import torch
+
+from vemseg.errors import UsageError
+from vemseg.models.encoder import Encoder, Spacing
+from vemseg.models.objective import Objective
+from vemseg.recipe import KINDS, ModelTable
+
+
+def build_encoder(table: ModelTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> Encoder:
+    """Return the untrained encoder of a recipe's ``[model]`` table.
+
+    Parameters
+    ----------
+    table : ModelTable
+        The settings.
+    spacing : (float, float, float)
+        Edges of the working voxels in units of the shortest; only 3-D encoders look at it.
+    """
+    encoder: Encoder = resolve_name(KINDS[table.kind].encoder)(table, spacing)
+    return encoder
+
+
+def build_objective(table: ModelTable, seed: int) -> Objective:
+    """Return the module that training minimises for a recipe's ``[model]`` table, initialised by a seed.
+
+    Raises
+    ------
+    UsageError
+        Where the model needs no training.
+    """
+    name = KINDS[table.kind].objective
+    if name is None:
+        raise UsageError(f"model.kind '{table.kind}' needs no training: use it with 'segment' right away")
+    torch.manual_seed(seed)
+    objective: Objective = resolve_name(name)(table)
+    return objective
+
+
+def build_student(table: ModelTable, seed: int, teacher: Encoder, stride: int) -> Objective:
+    """Return the objective by which another encoder teaches a model of this kind, initialised by a seed.
+
+    Parameters
+    ----------
+    table : ModelTable
+        The student's settings; its vectors are as long as the teacher's.
+    teacher : Encoder
+        Ready for inference.
+    stride : int
+        Pixels from one of the teacher's fields of view to the next, where these are fixed.
+
+    Raises
+    ------
+    UsageError
+        Where a model of this kind cannot be taught by another encoder.
+    """
+    name = KINDS[table.kind].student
+    if name is None:
+        raise UsageError(f"a teacher teaches a dense encoder, not a '{table.kind}': add -c vemseg")
+    torch.manual_seed(seed)
+    objective: Objective = resolve_name(name)(table, teacher, stride)
+    return objective
+
+
+def differing_encoder(table: ModelTable, other: ModelTable) -> list[str]:
+    """Return the settings, such as ``model.dim``, that keep one's weights from being the other's encoder."""
+    if type(table).encoder_settings != type(other).encoder_settings or not table.encoder_settings:
+        return [] if table.kind == other.kind else ["model.kind"]
+    return [
+        f"model.{key}" for key in table.encoder_settings if getattr(table, key) != getattr(other, key)
+    ]

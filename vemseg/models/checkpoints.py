@@ -1,0 +1,108 @@
+"""Checkpoints that others wrote: the released weights of MAESTER, opened without executing anything in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vemseg.errors import InputError, MissingError
+from vemseg.models.mae import MaskedAutoencoder
+from vemseg.models.weights import load_state
+from vemseg.recipe import MaesterTable, Recipe, load_recipe
+
+REFERENCE_DECODER = {
+    "decoder_embed": "embed",
+    "mask_token": "mask_token",
+    "decoder_pos_embed": "pos_embed",
+    "decoder_blocks": "blocks",
+    "decoder_norm": "norm",
+    "decoder_pred": "pred",
+}
+"""Names of the decoder's parts in the reference code of MAESTER, and here."""
+
+
+def import_maester(
+    path: Path, heads: int = 1, decoder_heads: int = 8, pos_weight: float = 0.08
+) -> tuple[MaesterTable, MaskedAutoencoder]:
+    """Read a checkpoint of the reference code of MAESTER (a ``.pt`` state dict).
+
+    Sizes follow from the tensors; what leaves no trace in them is given.
+
+    Parameters
+    ----------
+    path : Path
+        Opened with ``weights_only=True``: nothing in it is executed.
+    heads, decoder_heads : int
+        Attention heads; the paper's by default.
+    pos_weight : float
+        Weight of the encoder's positions; the paper's by default.
+
+    Returns
+    -------
+    settings : MaesterTable
+        The ``[model]`` table of a recipe with these sizes.
+    objective : MaskedAutoencoder
+        With the checkpoint's weights, float32.
+
+    Raises
+    ------
+    InputError
+        Where the file is no such checkpoint.
+    """
+    state = _read_pt(path)
+    try:
+        dim, _, _, patch = state["patch_embed.proj.weight"].shape
+        side = round((state["pos_embed"].shape[1] - 1) ** 0.5)
+        settings = MaesterTable(
+            fov=side * patch,
+            patch=patch,
+            dim=dim,
+            depth=_count(state, "blocks"),
+            heads=heads,
+            mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+            pos_weight=pos_weight,
+            decoder_dim=state["decoder_embed.weight"].shape[0],
+            decoder_depth=_count(state, "decoder_blocks"),
+            decoder_heads=decoder_heads,
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: no MAESTER checkpoint ({error})") from None
+    objective = MaskedAutoencoder(settings)
+    load_state(objective, {_our_name(name): value.float() for name, value in state.items()}, path)
+    return settings, objective
+
+
+def reference_recipe(table: MaesterTable, settings: Sequence[str] = ()) -> Recipe:
+    """Return how a checkpoint of the reference code of MAESTER is used: as the paper says, in its own sizes."""
+    sizes = [f"model.{key}={value}" for key, value in table.model_dump().items() if key != "kind"]
+    return load_recipe("maester", [*sizes, *settings])
+
+
+def _read_pt(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise MissingError(f"no checkpoint at {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = type(error).__name__
+        raise InputError(f"{path}: no checkpoint, or one that holds more than tensors ({reason})") from None
+    for wrapper in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: holds no state dict of tensors")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _our_name(name: str) -> str:
+    head, _, rest = name.partition(".")
+    if head in REFERENCE_DECODER:
+        return f"decoder.{REFERENCE_DECODER[head]}" + (f".{rest}" if rest else "")
+    return f"encoder.{name}"
+
+
+def _count(state: dict[str, Tensor], blocks: str) -> int:
+    return 1 + max(int(name.split(".")[1]) for name in state if name.startswith(f"{blocks}."))

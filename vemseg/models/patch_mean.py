@@ -1,0 +1,34 @@
+"""The simplest encoder: the mean intensity of each patch, by which classes are ordered from dark to bright."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import avg_pool3d
+
+from vemseg.models.encoder import Encoder, Kept, Memory
+
+
+class PatchMean(Encoder):
+    """Average over the patches of another encoder.
+
+    Parameters
+    ----------
+    like : Encoder
+        Its windows and patches are those of this one.
+    """
+
+    dim = 1
+
+    def __init__(self, like: Encoder) -> None:
+        super().__init__()
+        self.fov, self.patch, self.fixed_fov = like.fov, like.patch, like.fixed_fov
+        self.halo, self.align, self.pads = like.halo, like.align, like.pads
+
+    def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
+        """Average over patches: (b, 1, z, y, x) -> (b, gz, gy, gx, 1)."""
+        means = avg_pool3d(windows, self.patch)[:, 0, ..., None]
+        return means if kept is None else means[:, kept[0], kept[1], kept[2]]
+
+    def memory(self, batch: int) -> Memory:
+        """Return nothing: what it takes is small beside the encoder it goes with."""
+        return Memory()

@@ -1,0 +1,83 @@
+"""The weights of an encoder, in and out of safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vemseg.errors import InputError, MissingError
+from vemseg.models.building import build_encoder
+from vemseg.models.encoder import Encoder, Spacing
+from vemseg.models.objective import Objective
+from vemseg.recipe import ModelTable
+from vemseg.run import load_tensors, save_tensors
+
+CODES = "codebook.codes"
+"""Name of the codebook, which a model that learns one keeps beside its encoder's weights."""
+
+
+def save_encoder(path: Path, objective: Objective, metadata: Mapping[str, object]) -> None:
+    """Write the weights of an objective's encoder, and what it keeps beside them, as float32."""
+    tensors: dict[str, Tensor] = {**objective.encoder.state_dict(), **objective.tensors()}
+    arrays = {name: value.detach().float().cpu().numpy() for name, value in tensors.items()}
+    save_tensors(path, arrays, metadata)
+
+
+def load_codes(weights: Path | None) -> NDArray[np.float32] | None:
+    """Return the codebook (codes, dim) beside an encoder's weights; None where there is none."""
+    if weights is None or weights.suffix != ".safetensors" or not weights.is_file():
+        return None
+    return load_tensors(weights)[0].get(CODES)
+
+
+def load_encoder(
+    table: ModelTable, weights: Path | None, spacing: Spacing = (1.0, 1.0, 1.0)
+) -> Encoder:
+    """Return an encoder with its weights, in float32, on the CPU.
+
+    Parameters
+    ----------
+    table : ModelTable
+        What the encoder is: the ``[model]`` table of its recipe.
+    weights : Path or None
+        A safetensors file as :func:`save_encoder` writes it, in any precision; None for an encoder that is
+        not trained.
+    spacing : (float, float, float)
+        As for :func:`build_encoder`.
+
+    Raises
+    ------
+    MissingError
+        Where the file is not there.
+    InputError
+        Where its tensors are not those of this encoder.
+    """
+    encoder = build_encoder(table, spacing)
+    if weights is None:
+        return encoder
+    if not weights.is_file():
+        raise MissingError(f"no weights at {weights}: train the run to its first checkpoint")
+    arrays, _ = load_tensors(weights)
+    arrays.pop(CODES, None)
+    load_state(encoder, {name: torch.from_numpy(value).float() for name, value in arrays.items()}, weights)
+    return encoder
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Give a module the tensors of a file.
+
+    Raises
+    ------
+    InputError
+        Where names or shapes are not the module's.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not the weights of this model ({reason[:200]})") from None
