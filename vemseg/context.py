@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from vemseg.resources import memory_budget
+
 
 class Report(Protocol):
     """Told how far a stage is: its name, the part that is done (0..1), and a word on it."""
@@ -57,6 +59,11 @@ class Context:
     report: Report = silent
     stopped: Stopped = never
     offline: bool = False
+
+    @property
+    def limit(self) -> int:
+        """The bytes this process may occupy."""
+        return self.memory or memory_budget()
 
     def part(self, index: int, count: int) -> Context:
         """Return the context for the work on one of ``count`` things: its progress is a part of the whole."""

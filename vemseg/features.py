@@ -18,11 +18,20 @@ from numpy.typing import NDArray
 
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.run import atomic_path
 from vemseg.tiling import Floats
 
 KIND = "vemseg-features"
 FORMAT = 1
 CHUNK_BYTES = 2**21
+
+Values = tuple[NDArray[np.float16], NDArray[np.float16]]
+"""Vectors (z, y, x, d) and the mean intensities of their patches (z, y, x)."""
+
+
+def are_features(path: Path) -> bool:
+    """Tell whether a path leads to features that ``embed`` stored, by its layout alone."""
+    return (path / "vectors").is_dir()
 
 
 class Features:
@@ -193,6 +202,26 @@ class HeldFeatures:
     def intensities(self, box: Box) -> NDArray[np.float16]:
         """Return mean intensities: (z, y, x)."""
         return self._intensities[box.slices]
+
+    def save(self, path: Path, block_shape: ZYX, done: int) -> None:
+        """Keep in a file (.npz) what is there: the first ``done`` boxes of ``block_shape``."""
+        with atomic_path(path) as growing:
+            np.savez(
+                growing,
+                vectors=self._vectors,
+                intensities=self._intensities,
+                block_shape=np.array(block_shape),
+                done=np.array(done),
+            )
+
+    def load(self, path: Path) -> tuple[ZYX, int] | None:
+        """Take up what :meth:`save` kept, and return its block shape and number of boxes; None if nothing is there."""
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as kept:
+            self._vectors[:], self._intensities[:] = kept["vectors"], kept["intensities"]
+            z, y, x = (int(edge) for edge in kept["block_shape"])
+            return (z, y, x), int(kept["done"])
 
 
 def _chunk(box: ZYX, dim: int) -> ZYX:

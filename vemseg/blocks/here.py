@@ -1,4 +1,4 @@
-"""Work done block by block: read, compute, write, each while its neighbours' other stages go on.
+"""A job done in this process: read, compute, write, each while its neighbours' other stages go on.
 
 While one block is computed in the calling thread, the next one is read in a second thread and the one
 before is written in a third; each stage has one block at most. A written block leaves a marker: a small JSON
@@ -8,48 +8,63 @@ where it was. Markers appear by renaming, so one that is there is whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Generic, TypeVar
 
+from vemseg.blocks.job import Given, Job, Made, Result, Stages
+from vemseg.context import Context
 from vemseg.errors import Interrupted
 from vemseg.geometry import Box
 from vemseg.run import read_json, write_json
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
+def run(
+    job: Job[Given, Made],
+    context: Context,
+    stages: Stages[Given, Made] | None = None,
+    numbers: Sequence[int] | None = None,
+) -> list[Result]:
+    """Do the blocks of a job that have no marker yet.
 
-@dataclass(frozen=True)
-class Stages(Generic[Given, Made]):
-    """What is done to a block.
-
-    Attributes
+    Parameters
     ----------
-    read : callable
-        Returns what is needed to compute a block; called in a thread of its own, one block ahead.
-    compute : callable
-        Turns it into what is to be written; called in the thread of the caller.
-    write : callable
-        Stores it and returns plain JSON types; called in a third thread, one block behind.
-    """
+    job : Job
+    context : Context
+    stages : Stages, optional
+        Of the job, where the caller has opened it already.
+    numbers : sequence of int, optional
+        The blocks to do here, by number; all where left out.
 
-    read: Callable[[Box], Given]
-    compute: Callable[[Box, Given], Made]
-    write: Callable[[Box, Made], Any]
+    Returns
+    -------
+    list
+        What writing returned for each of these blocks, now or earlier.
+
+    Raises
+    ------
+    Interrupted
+        Where it was stopped before the last block.
+    """
+    stages = stages or job.open(context)
+
+    def progress(done: int, total: int) -> None:
+        context.report(job.stage, done / total, f"{done / 1e6:.2f}/{total / 1e6:.2f} {job.unit}")
+
+    chosen = range(len(job.boxes)) if numbers is None else numbers
+    blocks = {number: job.boxes[number] for number in chosen}
+    return map_blocks(stages, blocks, job.markers, progress, context.stopped)
 
 
 def map_blocks(
     stages: Stages[Given, Made],
-    blocks: Sequence[Box],
+    blocks: Mapping[int, Box],
     markers: Path | None,
     report: Callable[[int, int], None],
     stopped: Callable[[], bool],
-) -> list[Any]:
+) -> list[Result]:
     """Read, compute and write each block that has no marker yet.
 
     When a stage fails or the run is stopped, what is being read is dropped, what is being written is finished
@@ -59,7 +74,7 @@ def map_blocks(
     ----------
     stages : Stages
         What is done to a block.
-    blocks : sequence of Box
+    blocks : mapping of int to Box
         In the order to take them; their numbers name the markers.
     markers : Path or None
         Directory of the markers; made if it is not there. None keeps none: all blocks are computed.
@@ -85,20 +100,20 @@ def map_blocks(
             except Interrupted as stop:
                 raise Interrupted(f"{str(stop).partition(':')[0]}: the same command starts again") from None
     markers.mkdir(parents=True, exist_ok=True)
-    paths = [markers / f"{i:06d}.json" for i in range(len(blocks))]
-    todo = [(block, path) for block, path in zip(blocks, paths, strict=True) if not path.exists()]
-    total = sum(block.size for block in blocks)
+    paths = {number: markers / f"{number:06d}.json" for number in blocks}
+    todo = [(blocks[number], path) for number, path in paths.items() if not path.exists()]
+    total = sum(block.size for block in blocks.values())
     done = total - sum(block.size for block, _ in todo)
     report(done, total)
     with closing(_finished(stages, todo, stopped)) as finished:
         for size in finished:
             done += size
             report(done, total)
-    if left := sum(not path.exists() for path in paths):
+    if left := sum(not path.exists() for path in paths.values()):
         raise Interrupted(
             f"stopped after {len(blocks) - left} of {len(blocks)} blocks: the same command goes on from there"
         )
-    return [read_json(path) for path in paths]
+    return [read_json(path) for path in paths.values()]
 
 
 def _finished(

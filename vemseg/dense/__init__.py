@@ -1,55 +1,72 @@
-"""Dense inference: encoder x placement x volume -> vectors or scores on a lattice, block by block.
+"""Dense inference: encoder x placement x volume -> vectors -> scores -> labels, block by block.
 
 The field of view of an encoder is laid over the working grid (the volume at the model's voxel size) as its
 placement says (``tiling``). What comes back lies on a lattice whose points have positions in the *source*
 volume's voxels, so that interpolating scores from it gives labels on the source's own grid, whatever the
 working voxel size.
 
-Scores, not vectors, are interpolated. A clusterer's scores are affine in the vector, so interpolating K score
-channels gives exactly the labels of interpolating the vectors (``tests/test_dense.py`` proves it).
+Scores, not vectors, are interpolated. Where a labeller's scores are affine in the vector, interpolating K
+score channels gives exactly the labels of interpolating the vectors (``tests/test_dense.py`` proves it).
 
-Vectors are rounded to float16 wherever they leave the encoder, so stored and streamed features are the same
+Vectors are rounded to float16 wherever they leave the encoder, so stored and computed vectors are the same
 numbers and give the same labels.
 
+    sources   the contract of everything that has vectors of a volume, and what lattices share
+    computed  an encoder laid over a volume
+    stored    vectors that ``embed`` stored, or that are held in memory
+    regions   one vector for each region of an over-segmentation
+    opening   what a user names -> a source
     grid      the working grid, and the layout of the lattice on it
-    vectors   an encoder laid over a volume, or stored vectors; labels from either
-    smoothing a Gaussian on the lattice
     scores    interpolation from the lattice to voxels
-    sample    lattice points for fitting a clusterer
+    smoothing a Gaussian on the lattice
+    sample    the vectors that classes are fitted on
+    planning  the blocks that fit into a budget of memory
+    holding   the vectors of a small volume, kept in memory
+    jobs      labels and vectors as work that any process can do
 """
 
+from vemseg.dense.computed import ComputedVectors, Covering
 from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
-from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, lattice_boxes, sample_cells
+from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
+from vemseg.dense.holding import point_stages
+from vemseg.dense.opening import Wanted, lay_over, open_features, placements
+from vemseg.dense.planning import check_sample, label_blocks, point_blocks
+from vemseg.dense.regions import RegionVectors
+from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, sample_cells
 from vemseg.dense.scores import Interpolations, argmax_interpolated, interpolated, interpolations
-from vemseg.dense.vectors import (
-    DenseEncoder,
-    Head,
-    PatchMean,
-    StoredVectors,
-    block_input,
-    block_labels,
-    labels,
-)
+from vemseg.dense.sources import Head, LatticeVectors, Maker, VectorSource
+from vemseg.dense.stored import StoredVectors
 
 __all__ = [
     "CELLS_AT_LEAST",
     "DENSE_CELL",
-    "DenseEncoder",
+    "ComputedVectors",
+    "Covering",
+    "EmbedJob",
     "Grid",
     "Head",
     "Interpolations",
+    "LabelJob",
+    "LatticeVectors",
     "Layout",
-    "PatchMean",
+    "Maker",
+    "RegionVectors",
     "SampleCell",
     "StoredVectors",
+    "VectorSource",
+    "Wanted",
     "argmax_interpolated",
-    "block_input",
-    "block_labels",
+    "check_sample",
     "interpolated",
     "interpolations",
-    "labels",
-    "lattice_boxes",
+    "label_blocks",
+    "label_stages",
     "lay_out",
+    "lay_over",
+    "open_features",
+    "placements",
+    "point_blocks",
+    "point_stages",
     "sample_cells",
     "working_grid",
 ]

@@ -67,7 +67,7 @@ class Layout:
     lattices : three Lattice
         On the working grid, z y x.
     positions : three float64 arrays
-        Where the lattice points lie, in source voxels.
+        Where the lattice points lie, in voxels of the volume, its axes in the order of the working grid.
     """
 
     lattices: tuple[Lattice, Lattice, Lattice]

@@ -1,20 +1,28 @@
-"""Which lattice points a clusterer is fitted on, and which are stored together: index arithmetic."""
+"""The vectors that classes are fitted on: which lattice points they come from, and how they are collected."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg.context import Context
+from vemseg.errors import Interrupted
 from vemseg.geometry import ZYX, Box, add
+from vemseg.run import load_tensors, save_tensors
 
 CELLS_AT_LEAST = 64
-TOGETHER = 4
-"""Cells along a side that are computed in one go where all points are wanted."""
+"""A sample comes from at least so many cells, where there are as many."""
 
-BOX_BYTES = 2**27
+TOGETHER = 4
+"""Where all points are wanted, so many cells along a side are computed in one go."""
+
+Drawn = tuple[NDArray[np.float16], NDArray[np.float16]]
+"""Vectors (n, d), and the mean intensities of their patches (n,)."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,56 @@ def _nth_cell(inside: Box, cell: ZYX, grid: list[int], n: int) -> Box:
     return Box(start, add(start, cell)).clip(inside)
 
 
-def lattice_boxes(shape: ZYX, cell: ZYX, dim: int) -> ZYX:
-    """Return the lattice points to compute and store at a time: about ``BOX_BYTES`` of whole cells."""
-    box = [min(n, c) for n, c in zip(shape, cell, strict=True)]
-    for axis in (2, 1, 0):
-        room = max(1, BOX_BYTES // (2 * dim * int(np.prod(box))))
-        cells = min(room, -(-shape[axis] // cell[axis]))
-        box[axis] = min(shape[axis], cell[axis] * cells)
-    return box[0], box[1], box[2]
+def collect(
+    cells: Sequence[SampleCell], draw: Callable[[SampleCell], Drawn], context: Context, keep: Path | None
+) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """Draw the vectors of a sample cell by cell; where it is stopped, keep what there is.
+
+    Parameters
+    ----------
+    cells : sequence of SampleCell
+    draw : callable
+        Returns the vectors of the points of a cell, and the mean intensities of their patches.
+    context : Context
+    keep : Path or None
+        A safetensors file for what was drawn before a stop; the next call with the same cells goes on with it.
+
+    Returns
+    -------
+    float16 (n, d), float32 (n,)
+
+    Raises
+    ------
+    Interrupted
+        Where it was stopped.
+    """
+    drawn, done = _taken_up(keep)
+    for i, cell in enumerate(cells[done:], start=done):
+        if context.stopped():
+            raise _stopped(drawn, i, len(cells), keep)
+        drawn.append(draw(cell))
+        context.report("sampling", (i + 1) / len(cells), f"{i + 1}/{len(cells)} places")
+    vectors, grey = (np.concatenate(values) for values in zip(*drawn, strict=True))
+    if keep is not None:
+        keep.unlink(missing_ok=True)
+    return vectors, grey.astype(np.float32)
+
+
+def _taken_up(keep: Path | None) -> tuple[list[Drawn], int]:
+    """Return what was drawn before a stop, and of how many cells it is."""
+    if keep is None or not keep.exists():
+        return [], 0
+    arrays, facts = load_tensors(keep)
+    return [(arrays["vectors"], arrays["intensities"])], int(facts["cells"])
+
+
+def _stopped(drawn: Sequence[Drawn], done: int, total: int, keep: Path | None) -> Interrupted:
+    """Keep what was drawn of the first cells, and say so."""
+    if keep is None:
+        return Interrupted("stopped while a sample was drawn: the same command starts again")
+    if drawn:
+        vectors, grey = (np.concatenate(values) for values in zip(*drawn, strict=True))
+        save_tensors(keep, {"vectors": vectors, "intensities": grey}, {"cells": done})
+    return Interrupted(
+        f"stopped after {done} of {total} places of the sample: the same command goes on from there"
+    )

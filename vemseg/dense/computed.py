@@ -1,0 +1,314 @@
+"""Vectors that are computed where they are wanted: an encoder laid over a volume."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vemseg.budget import Budget, Need
+from vemseg.context import Context
+from vemseg.dense.grid import Grid, Layout
+from vemseg.dense.holding import hold, holding_bytes
+from vemseg.dense.sample import sample_cells
+from vemseg.dense.smoothing import gaussian, smoothed
+from vemseg.dense.sources import Given, Head, LatticeVectors, Maker
+from vemseg.errors import InputError
+from vemseg.geometry import ZYX, Box
+from vemseg.models import Encoder, Machine, PatchMean
+from vemseg.models.devices import gpu_memory
+from vemseg.models.encoder import Kept
+from vemseg.volume import Intensity, Volume
+
+
+def _unchanged(vectors: Tensor) -> Tensor:
+    return vectors
+
+
+@dataclass(frozen=True)
+class Covering:
+    """How an encoder is laid over the working grid of a volume.
+
+    Attributes
+    ----------
+    encoder : Encoder
+        Ready for inference: on its device, in its type of numbers.
+    grid : Grid
+        The working grid it reads.
+    layout : Layout
+        Where its vectors lie.
+    intensity : Intensity
+        What maps voxels to [0, 1].
+    device : torch.device
+        Where it computes.
+    batch : int
+        Fields of view per call, where these are fixed.
+    smooth : float
+        Standard deviation, in working voxels, of a Gaussian that vectors are smoothed with along z, y and x;
+        0 for none.
+    """
+
+    encoder: Encoder
+    grid: Grid
+    layout: Layout
+    intensity: Intensity
+    device: torch.device
+    batch: int
+    smooth: float = 0.0
+
+    def with_encoder(self, encoder: Encoder) -> Covering:
+        """Return the same covering by another encoder of the same fields of view."""
+        return dataclasses.replace(self, encoder=encoder)
+
+    def read(self, points: Box) -> Given:
+        """Read the voxels that :meth:`compute` needs for a box of lattice points."""
+        window = self.window(self.grown(points))
+        voxels = self.grid.volume.read_reflected(window)
+        if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
+            raise InputError(f"{self.grid.volume.name}: not-a-number voxels in or around box {window}")
+        return voxels
+
+    @torch.inference_mode()
+    def compute(self, points: Box, voxels: Given, head: Head = _unchanged) -> Tensor:
+        """Return the vectors of a box of lattice points, or what a head makes of them (see ``LatticeVectors``)."""
+        encode = self._fields_of_view if self.encoder.fixed_fov else self._patches
+        windows = self._normalised(voxels)
+        if not self.smooth:
+            return encode(points, windows, lambda vectors: head(vectors.half()))
+        grown = self.grown(points)
+        vectors = smoothed(encode(grown, windows, Tensor.float), self._kernels)
+        return head(vectors[points.relative_to(grown).slices].half())
+
+    def grown(self, points: Box) -> Box:
+        """Return the lattice points that are smoothed over."""
+        if not self.smooth:
+            return points
+        z, y, x = (len(kernel) // 2 for kernel in self._kernels)
+        (a, b, c), (d, e, f) = points.start, points.stop
+        return Box((a - z, b - y, c - x), (d + z, e + y, f + x)).clip(Box.whole(self.layout.shape))
+
+    def window(self, points: Box) -> Box:
+        """Return the working voxels that a box of lattice points is computed from."""
+        ranges = [self._axis_window(axis, points.start[axis], points.stop[axis]) for axis in range(3)]
+        (z, y, x), (z1, y1, x1) = zip(*ranges, strict=True)
+        return Box((z, y, x), (z1, y1, x1))
+
+    def _axis_window(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """Return the working voxels of one axis that lattice points ``start .. stop`` are computed from."""
+        lattice, encoder = self.layout.lattices[axis], self.encoder
+        if encoder.fixed_fov:
+            starts = lattice.starts[lattice.reaching(start, stop)]
+            return int(starts[0]), int(starts[-1]) + encoder.fov[axis]
+        patch, halo, unit = encoder.patch[axis], encoder.halo[axis], encoder.align[axis]
+        low = (start * patch - halo) // unit * unit
+        high = -(-(stop * patch + halo) // unit) * unit
+        if encoder.pads:
+            low, high = max(0, low), min(-(-len(lattice) * patch // unit) * unit, high)
+        first = self._first_patch(axis)
+        return first + low, first + high
+
+    def _first_patch(self, axis: int) -> int:
+        """Return the first voxel of the first patch of an axis, where the field of view is not fixed."""
+        return int(self.layout.lattices[axis].starts[0]) + self.encoder.halo[axis]
+
+    def _normalised(self, voxels: Given) -> Tensor:
+        """Return intensities in [0, 1], in the type in which the encoder wants its windows."""
+        dtype = self.encoder.dtype
+        if dtype == torch.float32:
+            return torch.from_numpy(self.intensity.apply(voxels))
+        windows = torch.empty(voxels.shape, dtype=dtype)
+        for plane, grey in zip(windows, voxels, strict=True):
+            plane.copy_(torch.from_numpy(self.intensity.apply(grey)))
+        return windows
+
+    @cached_property
+    def _kernels(self) -> list[NDArray[np.float32]]:
+        """The taps of the smoothing along z, y and x."""
+        pitches = [
+            lattice.placement.stride * edge / lattice.per_stride
+            for lattice, edge in zip(self.layout.lattices, self.grid.spacing, strict=True)
+        ]
+        return [gaussian(self.smooth / pitch) for pitch in pitches]
+
+    def _patches(self, points: Box, window: Tensor, head: Head) -> Tensor:
+        """Encode one window with its halo: all its vectors at once."""
+        start = self.window(points).start
+        z, y, x = (
+            slice(skipped, skipped + n)
+            for skipped, n in zip(map(self._skipped, range(3), points.start, start), points.shape, strict=True)
+        )
+        kept: Kept = (z, y, x)
+        return head(self.encoder.encode(window[None, None].to(self.device), kept)[0]).cpu()
+
+    def _skipped(self, axis: int, point: int, start: int) -> int:
+        """Return how many patches of a window that begins at voxel ``start`` come before a lattice point."""
+        return point - (start - self._first_patch(axis)) // self.encoder.patch[axis]
+
+    def _fields_of_view(self, points: Box, voxels: Tensor, head: Head) -> Tensor:
+        """Encode the fields of view that keep a token among the points, and scatter these."""
+        lattices = self.layout.lattices
+        ranges = list(zip(lattices, points.start, points.stop, strict=True))
+        fovs = [axis.reaching(start, stop) for axis, start, stop in ranges]
+        index = [torch.from_numpy(axis.index[found]) for axis, found in zip(lattices, fovs, strict=True)]
+        low = [int(places.min()) for places in index]
+        shape = [int(places.max()) + 1 - least for places, least in zip(index, low, strict=True)]
+        starts = [axis.starts[found] for axis, found in zip(lattices, fovs, strict=True)]
+        first = [torch.from_numpy(s - s[0]) for s in starts]
+        fov = self.encoder.fov
+        windows = voxels.unfold(0, fov[0], 1).unfold(1, fov[1], 1).unfold(2, fov[2], 1)
+        out: Tensor | None = None
+        for chosen in _batches(itertools.product(*map(range, map(len, fovs))), self.batch):
+            z, y, x = torch.tensor(chosen).T
+            batch = windows[first[0][z], first[1][y], first[2][x]].unsqueeze(1)
+            values = head(self.encoder.encode(batch.to(self.device), self.layout.kept)).cpu()
+            if out is None:
+                out = torch.empty((*shape, values.shape[-1]), dtype=values.dtype)
+            out[
+                (index[0][z] - low[0])[:, :, None, None],
+                (index[1][y] - low[1])[:, None, :, None],
+                (index[2][x] - low[2])[:, None, None, :],
+            ] = values
+        assert out is not None
+        return out[points.shift((-low[0], -low[1], -low[2])).slices]
+
+
+class ComputedVectors(LatticeVectors):
+    """The vectors of an encoder laid over a volume.
+
+    Parameters
+    ----------
+    volume : Volume
+        As it lies on disk.
+    order : (int, int, int)
+        Its axes in the order of the covering.
+    covering : Covering
+    maker : Maker
+    machine : Machine
+    """
+
+    def __init__(
+        self, volume: Volume, order: ZYX, covering: Covering, maker: Maker, machine: Machine
+    ) -> None:
+        self.volume, self.order, self.covering = volume, order, covering
+        self.maker, self.machine = maker, machine
+        self.dim, self.intensity = covering.encoder.dim, covering.intensity
+        self.sweeps = tuple(order[axis] for axis in covering.encoder.sweeps)
+        layout = covering.layout
+        self.positions, self.inside, self.cell = layout.positions, layout.inside, layout.cell
+        self._means = covering.with_encoder(PatchMean(covering.encoder))
+
+    def read_points(self, points: Box) -> Given:
+        """Read the voxels that a box of lattice points is computed from."""
+        return self.covering.read(points)
+
+    def compute(self, points: Box, given: Given, head: Head | None = None) -> Tensor:
+        """Encode a box of lattice points."""
+        return self.covering.compute(points, given, head or _unchanged)
+
+    def intensities(self, points: Box, given: Given) -> NDArray[np.float16]:
+        """Return the mean intensity of each patch."""
+        means: NDArray[np.float16] = self._means.compute(points, given).numpy()[..., 0]
+        return means
+
+    def point_reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """Return the length of the window along an axis of the lattice, and the points smoothed over."""
+        low, high = [0, 0, 0], [1, 1, 1]
+        low[axis], high[axis] = start, stop
+        points = self.covering.grown(Box((low[0], low[1], low[2]), (high[0], high[1], high[2])))
+        return self.covering.window(points).shape[axis], points.shape[axis]
+
+    def budgets(self, k: int, written: float, limit: int) -> list[Budget]:
+        """Return what labelling takes of the memory of the machine and, where one computes, of a GPU."""
+        return self._memory(4.0 * k, written, limit)
+
+    def point_budgets(self, writing: float, limit: int) -> list[Budget]:
+        """Return what computing and storing boxes of lattice points takes."""
+        stored = 2.0 * self.dim
+        return self._memory(stored, writing * stored, limit)
+
+    def _memory(self, kept: float, written: float, limit: int) -> list[Budget]:
+        """Return what blocks take of each memory.
+
+        Parameters
+        ----------
+        kept : float
+            Bytes for each lattice point that are kept of its vector.
+        written : float
+            Bytes for each voxel (or lattice point) that is written, while it is.
+        limit : int
+            Bytes that this process may occupy.
+        """
+        reading, given = self._reading()
+        beside = Need(window=reading + given, voxel=written)
+        grey = Need(window=float(self.covering.encoder.dtype.itemsize))
+        fixed, phases = self._computing(kept)
+        scores = beside + Need(point=2 * kept)
+        if self.machine.device.type == "cpu":
+            needs = (*(beside + grey + need for need in phases), scores)
+            return [Budget.of_process(limit, fixed, needs)]
+        host = Budget.of_process(limit, 0, (beside + grey, scores))
+        if self.machine.device.type != "cuda":
+            return [host]
+        gpu = (grey + phases[0], grey + phases[1])
+        return [host, Budget(gpu_memory(self.machine.device), fixed, gpu, "GPU memory")]
+
+    def _reading(self) -> tuple[float, float]:
+        """Return the bytes per voxel of a window while it is read, and once it is."""
+        grid = self.covering.grid
+        item, source = float(grid.volume.dtype.itemsize), math.prod(grid.factors)
+        resampling = 0.0 if source == 1.0 else 8.0 * source + 8.0
+        return 2 * item + 1.0 + resampling, item
+
+    def _computing(self, kept: float) -> tuple[int, tuple[Need, Need]]:
+        """Return what does not depend on the block, and what encoding and the head take on their device.
+
+        Vectors come out of an encoder as its own type, are rounded to float16 and given to the head.
+        """
+        memory = self.covering.encoder.memory(self.covering.batch)
+        smoothing = 12.0 * self.dim if self.covering.smooth else 0.0
+        if self.covering.encoder.fixed_fov:
+            need = Need(point=smoothing + 6.0 * self.dim if smoothing else 2 * kept)
+            return memory.fixed, (need, need)
+        head = Need(point=2.0 * self.dim + smoothing + 2 * kept)
+        return memory.fixed, (memory.encoding, memory.encoded + head)
+
+    def work(self, box: Box) -> float:
+        """Return the voxels encoded for a box; where planes are looked at along several axes, their mean."""
+        return self.points_work(self.points_of(box))
+
+    def points_work(self, points: Box) -> float:
+        """Return the voxels encoded for a box of lattice points."""
+        window = [
+            self.point_reach(axis, start, stop)[0]
+            for axis, (start, stop) in enumerate(zip(points.start, points.stop, strict=True))
+        ]
+        encoder = self.covering.encoder
+        own = [n * patch for n, patch in zip(points.shape, encoder.patch, strict=True)]
+        swept = [math.prod([*window[:i], own[i], *window[i + 1 :]]) for i in encoder.sweeps]
+        return sum(swept) / len(swept) if swept else float(math.prod(window))
+
+    def sampling_work(self, n: int, seed: int) -> float:
+        """Return the voxels encoded for a sample."""
+        return sum(self.points_work(cell.cells) for cell in sample_cells(self.inside, self.cell, n, seed))
+
+    def holding_bytes(self, limit: int) -> int:
+        """Return the bytes of all vectors, where they are few and cheap to compute again."""
+        return 0 if self.covering.encoder.fixed_fov else holding_bytes(self, limit)
+
+    def held(self, context: Context, keep: Path | None = None) -> LatticeVectors:
+        """Compute all vectors and keep them in memory, where they take a small part of it."""
+        return hold(self, context, keep) if self.holding_bytes(context.limit) else self
+
+
+def _batches(items: Iterator[Sequence[int]], size: int) -> Iterator[list[Sequence[int]]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch

@@ -1,0 +1,204 @@
+"""From what a user names, a volume and a model or stored features, to a source of vectors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vemseg.context import Context
+from vemseg.dense.computed import ComputedVectors, Covering
+from vemseg.dense.grid import Grid, lay_out, working_grid
+from vemseg.dense.sources import LatticeVectors, Maker
+from vemseg.dense.stored import StoredVectors
+from vemseg.errors import InputError, UsageError
+from vemseg.features import Features, are_features
+from vemseg.geometry import is_anisotropic
+from vemseg.models import Encoder, Filtered, Machine, Model, ThreePlanes, open_model, pick_device, settle
+from vemseg.recipe import EmbedTable, FovTable, override, parse_recipe
+from vemseg.run import same
+from vemseg.sampling import Sampler, Source
+from vemseg.tiling import Placement
+from vemseg.volume import Intensity, Volume, intensity_of, open_grey, sharp_plane_first
+
+_log = logging.getLogger("vemseg")
+
+BATCH = {"cpu": 8, "cuda": 1024}
+"""Fields of view per pass where the recipe leaves it open: what stays in a CPU's cache, what fills a GPU."""
+
+NORMALISING_EDGE = 128
+NORMALISING_PIXELS = 2**20
+NORMALISING_SLABS = 512
+NORMALISING_BYTES = 2**27
+"""What an encoder is adjusted to a volume on: the edge of a window, the pixels of all windows, the most
+windows, and the memory of the boxes they are cut from."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What vectors are wanted of: it can be opened in any process.
+
+    Attributes
+    ----------
+    path : str
+        A volume, or features that ``embed`` stored.
+    model : str or None
+        As in ``open_model``.
+    settings : tuple of str
+        ``table.key=value`` laid over the model's recipe.
+    voxel_size, crop : str or None
+        As a user writes them.
+    """
+
+    path: str
+    model: str | None = None
+    settings: tuple[str, ...] = ()
+    voxel_size: str | None = None
+    crop: str | None = None
+
+    def open(self, context: Context) -> LatticeVectors:
+        """Open the volume and lay the model over it, or open stored features and the volume they are of.
+
+        Raises
+        ------
+        UsageError
+            Where options contradict what features were made with.
+        InputError, MissingError
+            Where something cannot be read.
+        ResourceError
+            Where the device cannot be used.
+        """
+        if not are_features(Path(self.path)):
+            return lay_over(open_model(self.model, self.settings), self, context)
+        if self.model or self.voxel_size or self.crop:
+            raise UsageError(
+                f"{self.path} holds features: model, voxel size and crop are those they were made with"
+            )
+        recipe = parse_recipe(Features(Path(self.path)).attributes["recipe"], self.path)
+        return open_features(Path(self.path), self.settings, settle(context, recipe.train.precision))
+
+
+def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:
+    """Lay a model over a volume.
+
+    Parameters
+    ----------
+    model : Model
+    wanted : Wanted
+        Names the volume; its model and settings are not looked at.
+    context : Context
+    """
+    recipe = model.recipe
+    volume = open_grey(wanted.path, wanted.voxel_size, wanted.crop)
+    machine = settle(context, recipe.train.precision)
+    oriented, order = sharp_plane_first(volume)
+    grid = working_grid(oriented, recipe.volume.voxel_size)
+    if grid.volume is not oriented:
+        factors = ", ".join(f"{factor:.3g}" for factor in grid.factors)
+        _log.info("%s: resampled by %s (z, y, x) to the model's voxel size", volume.name, factors)
+    intensity = intensity_of(oriented, recipe.volume)
+    three = recipe.embed.planes == "three" or (recipe.embed.planes == "auto" and _is_isotropic(oriented))
+    encoder = _ready_encoder(model, grid, intensity, machine, three)
+    batch = recipe.embed.batch or BATCH.get(machine.device.type, BATCH["cuda"])
+    layout = lay_out(placements(encoder, recipe.embed), grid)
+    covering = Covering(encoder, grid, layout, intensity, machine.device, batch, recipe.embed.smooth)
+    inputs = (volume.path,) if volume.path else ()
+    maker = Maker(recipe, model.hash, model.title, model.codes, inputs, tuple(model.parents))
+    return ComputedVectors(volume, order, covering, maker, machine)
+
+
+def _ready_encoder(
+    model: Model, grid: Grid, intensity: Intensity, machine: Machine, three: bool
+) -> Encoder:
+    """Load a model's encoder, adjust it to the volume, bring it to the device; add its planes and filters."""
+    table = model.recipe.embed
+    encoder = model.load(grid.spacing)
+    if table.normalise == "volume":
+        _normalise(encoder, Source(grid.volume, intensity), three)
+    encoder = encoder.prepare(machine.device, machine.dtype)
+    if three:
+        encoder = ThreePlanes(encoder)
+    return Filtered(encoder, table.filters, grid.spacing) if table.filters else encoder
+
+
+def _normalise(encoder: Encoder, source: Source, three: bool) -> None:
+    """Adjust an encoder to the grey values of a volume, from windows at random places of it.
+
+    Of a volume that is too small for windows, what was met in training is kept.
+    """
+    shape = source.volume.shape
+    widest = max(min(shape[:axis] + shape[axis + 1 :]) for axis in (range(3) if three else [0]))
+    window = encoder.slab(min(NORMALISING_EDGE, widest))
+    if window is None:
+        return
+    plain = FovTable(
+        axes="auto" if three else "xy", crop="off", flips="off", rotate90=False, pool_bytes=NORMALISING_BYTES
+    )
+    sampler = Sampler([source], window, plain, seed=0, device=pick_device("cpu"))
+    size = min(NORMALISING_PIXELS // window[1] ** 2, NORMALISING_SLABS)
+    encoder.normalise(sampler.batch(0, size).images)
+
+
+def _is_isotropic(volume: Volume) -> bool:
+    """Tell whether a volume is known to be isotropic and more than a plane."""
+    return volume.voxel_size is not None and not is_anisotropic(volume.voxel_size) and volume.shape[0] > 1
+
+
+def placements(encoder: Encoder, table: EmbedTable) -> tuple[Placement, Placement, Placement]:
+    """Return the placement of an encoder's fields of view along z, y and x."""
+    z, y, x = (
+        _placement(fov, patch, encoder.fixed_fov, table)
+        for fov, patch in zip(encoder.fov, encoder.patch, strict=True)
+    )
+    return z, y, x
+
+
+def _placement(fov: int, patch: int, fixed: bool, table: EmbedTable) -> Placement:
+    if fov == patch or not fixed:
+        return Placement(fov, patch, patch, patch)
+    match table.placement:
+        case "cover-and-stride":
+            return Placement(fov, patch, table.kept * patch, 1)
+        case "whole-slice":
+            return Placement(fov, patch, fov, patch)
+        case _:
+            return Placement(fov, patch, table.stride, patch)
+
+
+def open_features(path: Path, settings: Sequence[str], machine: Machine) -> StoredVectors:
+    """Open stored features; the volume they are of is opened, and compared, where it is asked for.
+
+    Parameters
+    ----------
+    path : Path
+    settings : sequence of str
+        ``table.key=value`` laid over the recipe they were made with.
+    machine : Machine
+        What to compute with.
+
+    Raises
+    ------
+    InputError
+        Where the path holds no features; later, where the volume has changed since.
+    """
+    features = Features(path)
+    facts = features.attributes
+    recipe = override(parse_recipe(facts["recipe"], str(path)), settings)
+    maker = Maker(recipe, facts["model"], f"of {path}", features.codes, (path,), ())
+    z, y, x = facts["order"]
+    return StoredVectors(
+        lambda: _volume_of(features), features.source_shape, (z, y, x), features, maker, machine
+    )
+
+
+def _volume_of(features: Features) -> Volume:
+    """Open the volume that stored features were made from."""
+    facts = features.attributes
+    origin = facts["volume"]
+    size = None if features.voxel_size is None else ",".join(map(str, features.voxel_size))
+    volume = open_grey(origin["path"], size, origin["crop"])
+    known = facts["state"]["inputs"]
+    if volume.path is not None and known and not same(known[0], volume.path):
+        raise InputError(f"{origin['path']} has changed since {features.path} was made from it")
+    return volume

@@ -1,0 +1,279 @@
+"""Vectors of a volume, wherever they come from: the contract, and what all vectors on a lattice share.
+
+A source is asked in boxes of the volume as it lies on disk. What it does about the orientation of sharp
+planes, resampling, context and lattices is its own affair.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vemseg.budget import Budget
+from vemseg.context import Context
+from vemseg.dense.sample import SampleCell, collect, sample_cells
+from vemseg.dense.scores import Interpolations, argmax_interpolated, in_parts, interpolations
+from vemseg.geometry import ZYX, Box
+from vemseg.labelling import Labeller, Sample
+from vemseg.models import Machine
+from vemseg.recipe import Recipe
+from vemseg.tiling import Floats, interpolation
+from vemseg.volume import Intensity, Volume
+
+Head = Callable[[Tensor], Tensor]
+"""Turns float16 vectors (..., d) into the channels that are kept of them (..., c), float32."""
+
+Given = NDArray[np.generic]
+"""What was read for a box: voxels, stored vectors, or the numbers of regions."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What makes, or made, the vectors of a source.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    model : str
+        Hash of the model; vectors of models with different hashes have nothing to do with each other.
+    title : str
+        Name of the model, for people.
+    codes : float32 (n, d) or None
+        The codebook of a model that learned one.
+    inputs, parents : tuple of Path
+        The volume or stored features, and the files that decide what the model computes.
+    """
+
+    recipe: Recipe
+    model: str
+    title: str
+    codes: NDArray[np.float32] | None
+    inputs: tuple[Path, ...]
+    parents: tuple[Path, ...]
+
+
+class VectorSource(ABC):
+    """Vectors of a volume.
+
+    Attributes
+    ----------
+    volume : Volume
+        The grey volume as it lies on disk; all boxes are boxes of it.
+    maker : Maker
+    machine : Machine
+        What it computes with.
+    dim : int
+        Length of a vector.
+    intensity : Intensity or None
+        What maps grey values to [0, 1], where vectors are computed.
+    sweeps : tuple of int
+        Axes along which context is read but not encoded (see ``models.Encoder.sweeps``).
+    """
+
+    volume: Volume
+    maker: Maker
+    machine: Machine
+    dim: int
+    intensity: Intensity | None = None
+    sweeps: tuple[int, ...] = ()
+
+    @property
+    def volume_shape(self) -> ZYX:
+        """Shape of the volume, which need not be opened for it where it is stored."""
+        return self.volume.shape
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """Number of vectors of the whole volume."""
+
+    @abstractmethod
+    def sample(self, n: int, seed: int, context: Context, keep: Path | None = None) -> Sample:
+        """Return vectors to fit classes on.
+
+        Parameters
+        ----------
+        n : int
+            Vectors wanted; all where there are no more.
+        seed : int
+            The same seed draws the same vectors.
+        context : Context
+        keep : Path, optional
+            A file in which vectors that were drawn are kept where this is stopped, and from which it goes on.
+
+        Raises
+        ------
+        Interrupted
+            Where it was stopped.
+        """
+
+    @abstractmethod
+    def read(self, box: Box) -> Given:
+        """Read what :meth:`labels` needs for a box; called in a thread of its own."""
+
+    @abstractmethod
+    def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
+        """Return the labels of a box: uint8 ``box.shape``, 1 + the class of the highest score."""
+
+    @abstractmethod
+    def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """Return the length of the window read along an axis for voxels ``start .. stop``, and the vectors there."""
+
+    @abstractmethod
+    def budgets(self, k: int, written: float, limit: int) -> list[Budget]:
+        """Return what labelling blocks into ``k`` classes takes of each memory, within ``limit`` bytes.
+
+        ``written`` are the bytes for each voxel that is written, while it is.
+        """
+
+    @abstractmethod
+    def work(self, box: Box) -> float:
+        """Return how many voxels are encoded (or stored vectors read) for a box, counted as ``Blocks.encoded``."""
+
+    def sampling_work(self, n: int, seed: int) -> float:
+        """Return how many voxels are encoded for a sample, counted as :meth:`work` does."""
+        return 0.0
+
+    def holding_bytes(self, limit: int) -> int:
+        """Return the bytes that :meth:`held` keeps within a limit; 0 where it keeps nothing."""
+        return 0
+
+    def held(self, context: Context, keep: Path | None = None) -> VectorSource:
+        """Return the source with its vectors in memory, where they are needed twice and are few; else itself.
+
+        Parameters
+        ----------
+        keep : Path, optional
+            As for :meth:`sample`.
+        """
+        return self
+
+
+class LatticeVectors(VectorSource):
+    """Vectors on a lattice: computed or stored, they share interpolation and sampling.
+
+    Attributes
+    ----------
+    order : (int, int, int)
+        Axis ``i`` of the lattice is axis ``order[i]`` of the volume.
+    positions : three float64 arrays
+        Where the lattice points lie along each axis of the lattice, in voxels of the volume.
+    inside : Box
+        The lattice points within the volume.
+    cell : (int, int, int)
+        Lattice points that are computed together anyway.
+    """
+
+    order: ZYX
+    positions: tuple[Floats, Floats, Floats]
+    inside: Box
+    cell: ZYX
+
+    @abstractmethod
+    def read_points(self, points: Box) -> Given:
+        """Read what :meth:`compute` needs for a box of lattice points."""
+
+    @abstractmethod
+    def compute(self, points: Box, given: Given, head: Head | None = None) -> Tensor:
+        """Return the vectors of a box of lattice points, or what a head makes of them.
+
+        Parameters
+        ----------
+        points : Box
+            Lattice points.
+        given : array
+            What :meth:`read_points` read.
+        head : callable, optional
+            Applied to the vectors, batch by batch.
+
+        Returns
+        -------
+        Tensor (z, y, x, c), on the CPU
+            float16 vectors, or what the head returns.
+        """
+
+    @abstractmethod
+    def intensities(self, points: Box, given: Given) -> NDArray[np.float16]:
+        """Return the mean intensity of the patch of each vector, (z, y, x); ``given`` as for :meth:`compute`."""
+
+    @abstractmethod
+    def point_reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """Return what :meth:`reach` does for a range of lattice points."""
+
+    @abstractmethod
+    def point_budgets(self, writing: float, limit: int) -> list[Budget]:
+        """Return what computing and storing boxes of lattice points takes, within ``limit`` bytes.
+
+        ``writing`` are the bytes needed for each byte of vectors while they are written.
+        """
+
+    @property
+    def shape(self) -> ZYX:
+        """Number of lattice points along each axis."""
+        z, y, x = (len(axis) for axis in self.positions)
+        return z, y, x
+
+    @property
+    def count(self) -> int:
+        """Number of lattice points."""
+        return Box.whole(self.shape).size
+
+    def values(self, points: Box, head: Head | None = None) -> Tensor:
+        """Read and compute: see :meth:`compute`."""
+        return self.compute(points, self.read_points(points), head)
+
+    def sample(self, n: int, seed: int, context: Context, keep: Path | None = None) -> Sample:
+        """Return the vectors of random lattice points, drawn cell by cell."""
+        cells = sample_cells(self.inside, self.cell, n, seed)
+        vectors, grey = collect(cells, self._sampled, context, keep)
+        return Sample(vectors, grey, self.maker.codes)
+
+    def _sampled(self, cell: SampleCell) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        given = self.read_points(cell.cells)
+        vectors = self.compute(cell.cells, given).numpy().reshape(-1, self.dim)[cell.points]
+        return vectors, self.intensities(cell.cells, given).reshape(-1)[cell.points]
+
+    def interpolations(self, box: Box) -> Interpolations:
+        """Return how each axis of the lattice is interpolated to the voxels of a box."""
+        return interpolations(self.positions, _turned(box, self.order))
+
+    def points_of(self, box: Box) -> Box:
+        """Return the lattice points that the voxels of a box lie between."""
+        z, y, x = self.interpolations(box)
+        return Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
+
+    def read(self, box: Box) -> Given:
+        """Read what :meth:`labels` needs for a box."""
+        return self.read_points(self.points_of(box))
+
+    def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
+        """Interpolate the scores at the lattice points to the voxels of a box and take the best class."""
+        scores = self.compute(self.points_of(box), given, in_parts(labeller.scores))
+        turned = argmax_interpolated(scores, self.interpolations(box))
+        return np.ascontiguousarray(turned.transpose(self._back))
+
+    def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """Return window and lattice points along an axis of the volume."""
+        along = self._back[axis]
+        rule = interpolation(self.positions[along], start, stop)
+        return self.point_reach(along, rule.start, rule.stop)
+
+    @property
+    def _back(self) -> ZYX:
+        """Axis of the lattice for each axis of the volume; turns arrays back."""
+        return self.order.index(0), self.order.index(1), self.order.index(2)
+
+
+def _turned(box: Box, order: ZYX) -> Box:
+    """Return a box of the volume with its axes in the order of the lattice."""
+    return Box(_ordered(box.start, order), _ordered(box.stop, order))
+
+
+def _ordered(axes: Sequence[int], order: ZYX) -> ZYX:
+    return axes[order[0]], axes[order[1]], axes[order[2]]
