@@ -31,22 +31,21 @@ def evaluate(
     ways. All three look at the reference, and flatter: they are upper bounds for unseen data.
     """
     from vemseg.metrics import MEASURES
+    from vemseg.pipeline.evaluate import Comparison
     from vemseg.pipeline.evaluate import evaluate as compute
 
     limit = parsing.threshold(fail_under, MEASURES) if fail_under else None
-    with shell.reporting() as report:
-        found = compute(
-            prediction,
-            reference,
-            out=out,
-            mask=mask,
-            ignore=parsing.ids(ignore),
-            mapping=parsing.mapping(mapping),
-            names=parsing.names(names),
-            crop=crop,
-            overwrite=overwrite,
-            report=report,
-        )
+    comparison = Comparison(
+        prediction,
+        reference,
+        mask,
+        crop,
+        parsing.ids(ignore),
+        parsing.mapping(mapping) or {},
+        parsing.names(names) or {},
+    )
+    with shell.working() as context:
+        found = compute(comparison, out=out, overwrite=overwrite, context=context)
     shell.show(tables.score_tables(found), as_result=not (json or found.path))
     if json:
         shell.result(tables.as_json(found.to_dict()))

@@ -28,23 +28,12 @@ def embed(
     """
     settings = parsing.settings(set_, placement_settings(placement, kept, stride))
     limit = parsing.memory(max_memory)
-    with shell.stoppable() as (report, stopped):
-        from vemseg.pipeline.features import embed as compute
+    with shell.stoppable(device=device, threads=threads, memory=limit) as context:
+        from vemseg.dense import Wanted
+        from vemseg.pipeline.embed import embed as compute
 
-        features = compute(
-            volume,
-            out,
-            model=model,
-            settings=settings,
-            voxel_size=voxel_size,
-            crop=crop,
-            device=device,
-            max_memory=limit,
-            threads=threads,
-            overwrite=overwrite,
-            report=report,
-            stopped=stopped,
-        )
+        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop)
+        features = compute(wanted, out, overwrite=overwrite, context=context)
     shell.result(features)
 
 
@@ -70,12 +59,8 @@ def cluster(
         "cluster.seed": seed,
     }
     settings = parsing.settings(set_, shortcuts)
-    from vemseg.features import Features
-    from vemseg.pipeline.features import cluster as compute
-    from vemseg.recipe import override, parse_recipe
+    from vemseg.pipeline.cluster import cluster as compute
 
-    recipe = parse_recipe(Features(features[0]).attributes["recipe"], str(features[0]))
-    table = override(recipe, settings).cluster
-    with shell.reporting() as report:
-        clusters = compute(features, out, table, overwrite=overwrite, report=report)
+    with shell.working() as context:
+        clusters = compute(features, out, settings=settings, overwrite=overwrite, context=context)
     shell.result(clusters)

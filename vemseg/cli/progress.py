@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vemseg.cli.options import ProgressStyle
+from vemseg.context import Report, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from vemseg.pipeline.common import Report
 
 LINE_SECONDS = 30.0
 """Longest silence of plain lines in the first ten minutes; later a twentieth of the time so far."""
@@ -112,7 +111,7 @@ def showing(style: ProgressStyle, console: Console) -> Iterator[Report]:
             else ProgressStyle.plain
         )
     if style is ProgressStyle.none:
-        yield lambda stage, fraction, detail="": None
+        yield silent
     elif style is ProgressStyle.plain:
         yield PlainLines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
     else:

@@ -26,23 +26,11 @@ def render(
     Three planes through a point, a montage through the stack, and labels beside the reference.
     """
     legend, classes = parsing.names(names), parsing.names(reference_names)
+    from vemseg.pipeline.render import Look, Scene
     from vemseg.pipeline.render import render as compute
 
-    with shell.reporting() as report:
-        pictures = compute(
-            volume,
-            out,
-            labels=labels,
-            reference=reference,
-            names=legend,
-            reference_names=classes,
-            voxel_size=voxel_size,
-            crop=crop,
-            at=at,
-            style=style.value,
-            alpha=alpha,
-            slices=slices,
-            overwrite=overwrite,
-            report=report,
-        )
+    scene = Scene(volume, labels, reference, legend, classes, voxel_size, crop)
+    look = Look(at, style.value, alpha, slices)
+    with shell.working() as context:
+        pictures = compute(scene, out, look, overwrite=overwrite, context=context)
     shell.result(*pictures)

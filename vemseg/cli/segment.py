@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vemseg.cli import options, parsing, shell, tables
 from vemseg.errors import UsageError
 
@@ -40,36 +38,26 @@ def segment(
     covering = placement_settings(placement, kept, stride)
     settings = parsing.settings(set_, {"cluster.k": k, "cluster.seed": seed, **covering})
     legend = parsing.names(names)
-    labels_out = out or parsing.default_labels(volume)
+    out = out or parsing.default_labels(volume)
     seconds = parsing.duration(adapt) if adapt else None
-    common: dict[str, Any] = {
-        "model": model,
-        "clusters": clusters,
-        "settings": settings,
-        "voxel_size": voxel_size,
-        "crop": crop,
-        "device": device,
-        "max_memory": parsing.memory(max_memory),
-        "threads": threads,
-    }
-    if plan:
-        from vemseg.pipeline.plan import plan as compute_plan
-
-        return shell.show(
-            tables.plan_table(compute_plan(volume, labels_out, **common), seconds), as_result=True
-        )
-    with shell.stoppable() as (report, stopped):
+    surroundings = {"device": device, "threads": threads, "memory": parsing.memory(max_memory)}
+    with (shell.working if plan else shell.stoppable)(**surroundings) as context:
+        from vemseg.dense import Wanted
+        from vemseg.pipeline.plan import plan as foresee
         from vemseg.pipeline.segment import segment as compute
 
+        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop)
+        if plan:
+            table = tables.plan_table(foresee(wanted, out, clusters=clusters, context=context), seconds)
+            return shell.show(table, as_result=True)
         labels = compute(
-            volume,
-            labels_out,
+            wanted,
+            out,
+            clusters=clusters,
             names=legend,
             adapt_seconds=seconds,
             overwrite=overwrite,
-            report=report,
-            stopped=stopped,
-            **common,
+            context=context,
         )
     shell.result(labels)
 

@@ -8,18 +8,17 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vemseg.cli import options
 from vemseg.cli.failures import exit_codes
 from vemseg.cli.progress import showing
+from vemseg.context import Context
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-
-    from vemseg.pipeline.common import Report, Stopped
 
 
 @dataclass
@@ -74,23 +73,34 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def reporting() -> Iterator[Report]:
-    """Yield what the pipeline says its progress to."""
+def working(**surroundings: Any) -> Iterator[Context]:
+    """Yield the context of a command that does not save its state when it is stopped.
+
+    Parameters
+    ----------
+    **surroundings
+        Of ``Context``: device, threads, memory, offline.
+    """
     style = options.ProgressStyle.none if _shell.quiet else _shell.progress
     with showing(style, _shell.errors) as report:
-        yield report
+        yield Context(report=report, **surroundings)
 
 
 @contextmanager
-def stoppable() -> Iterator[tuple[Report, Stopped]]:
-    """Yield what the pipeline says its progress to, and what tells it that SIGTERM or SIGUSR1 came.
+def stoppable(**surroundings: Any) -> Iterator[Context]:
+    """Yield the context of a command that heeds SIGTERM and SIGUSR1: it saves its state and ends.
 
     Import the pipeline inside: a signal that comes while its libraries load is heeded too.
+
+    Parameters
+    ----------
+    **surroundings
+        Of ``Context``: device, threads, memory, offline.
     """
     from vemseg.run import StopSignal
 
-    with StopSignal() as signal, reporting() as report:
-        yield report, lambda: signal.requested
+    with StopSignal() as signal, working(**surroundings) as context:
+        yield replace(context, stopped=lambda: signal.requested)
 
 
 def result(*lines: str | Path) -> None:

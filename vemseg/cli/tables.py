@@ -147,10 +147,8 @@ def plan_table(plan: Plan, training: float | None) -> Table:
     if plan.sampling:
         rows["sampling"] = words(plan.sampling)
     rows["labelling"] = words(plan.labelling)
-    cores = f"{plan.threads} thread{'' if plan.threads == 1 else 's'}"
-    measured = f"measured with {cores}" if plan.device == "cpu" else f"measured on {plan.device}"
     most = " at most" if training else ""
-    rows["time"] = f"{words(plan.seconds + (training or 0.0))}{most}, {measured}"
+    rows["time"] = f"{words(plan.seconds + (training or 0.0))}{most}, measured on {plan.machine}"
     for name, text in rows.items():
         table.add_row(name, text)
     return table

@@ -1,24 +1,31 @@
-"""What lies beside labels: their legend, statistics, QC picture and provenance."""
+"""What lies beside labels: their legend, statistics, QC picture and provenance; and new names for all of it."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.clustering import Clusterer
-from vemseg.drawing import save, three_planes
-from vemseg.errors import InputError, OutputExistsError
+from vemseg.drawing import palette, save, three_planes
+from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.run import read_json, sidecar, split_name, write_json, write_text
-from vemseg.volume import Volume
+from vemseg.labelling import Labeller
+from vemseg.names import split_name
+from vemseg.run import State, read_json, sidecar, write_json, write_text
+from vemseg.volume import Volume, open_volume, rename_labels
 
 Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
 """Slices across z, y and x: (y, x), (z, x), (z, y)."""
+
+Row = dict[str, object]
+"""What is said of one class."""
+
+ENDINGS = (".csv", "_qc.png", "_clusters.safetensors")
+"""Endings of the files beside labels, apart from their description."""
 
 
 def beside(out: Path, ending: str) -> Path:
@@ -26,41 +33,20 @@ def beside(out: Path, ending: str) -> Path:
     return out.with_name(split_name(out)[0] + ending)
 
 
-ENDINGS = (".csv", "_qc.png", "_clusters.safetensors")
-"""Of the files beside labels, apart from their description."""
+def files_beside(out: Path) -> list[Path]:
+    """Return all files that lie beside labels."""
+    return [sidecar(out), *(beside(out, ending) for ending in ENDINGS)]
 
 
-def state_beside(out: Path) -> dict[str, Any] | None:
-    """Return the state that the description beside labels gives, None where there is none of theirs."""
-    path = sidecar(out)
-    state = read_json(path).get("state") if path.exists() else None
+def state_of(out: Path) -> State | None:
+    """Return the state that the description beside labels gives; None where there is none of theirs."""
+    state = read_json(sidecar(out)).get("state") if sidecar(out).exists() else None
     return state if isinstance(state, dict) else None
 
 
-def check_beside(out: Path) -> None:
-    """Refuse to overwrite files beside an output that are not its own.
-
-    Raises
-    ------
-    OutputExistsError
-        Naming the first of them.
-    """
-    there = [path for path in (sidecar(out), *(beside(out, e) for e in ENDINGS)) if path.exists()]
-    if there and (state_beside(out) or {}).get("output") != out.name:
-        raise OutputExistsError(f"{there[0]} exists and does not belong to {out}: give another -o, or -f")
-
-
-def legend_of(clusterer: Clusterer, names: dict[int, str] | None) -> dict[int, str]:
-    """Return the name of each class: given, or kept with the clusterer, or its number."""
-    known = names or {int(k): v for k, v in clusterer.metadata.get("names", {}).items()}
-    if extra := [k for k in known if not 1 <= k <= clusterer.k]:
-        raise InputError(f"names for classes {extra}, but there are classes 1 to {clusterer.k}")
-    return {k: known.get(k, f"class {k}") for k in range(1, clusterer.k + 1)}
-
-
 def class_table(
-    clusterer: Clusterer, legend: dict[int, str], counts: NDArray[np.int64], voxel_size: VoxelSize | None
-) -> list[dict[str, Any]]:
+    labeller: Labeller, counts: NDArray[np.int64], voxel_size: VoxelSize | None
+) -> list[Row]:
     """Return what is to be said of each class: voxels, fraction, volume, mean intensity.
 
     Parameters
@@ -68,7 +54,7 @@ def class_table(
     counts : int64 (K + 1,)
         Voxels of each label, 0..K.
     """
-    grey = clusterer.metadata.get("intensities") or [None] * clusterer.k
+    grey = labeller.metadata.get("intensities") or [None] * labeller.k
     voxel = None if voxel_size is None else float(np.prod(voxel_size)) / 1e9
     return [
         {
@@ -79,28 +65,61 @@ def class_table(
             "volume_um3": None if voxel is None else round(float(counts[k] * voxel), 6),
             "mean_intensity_in_sample": grey[k - 1],
         }
-        for k, name in legend.items()
+        for k, name in labeller.names.items()
     ]
 
 
-def write_beside(
-    out: Path,
-    volume: Volume,
-    labels: Volume,
-    origin: dict[str, Any],
-    legend: dict[int, str],
-    classes: list[dict[str, Any]],
-) -> None:
-    """Write provenance, statistics and the QC picture."""
-    write_json(sidecar(out), origin)
+def write_table(path: Path, classes: Sequence[Row]) -> None:
+    """Write what is said of each class as CSV."""
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(classes[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(classes)
-    write_text(beside(out, ".csv"), table.getvalue())
-    position: ZYX = (volume.shape[0] // 2, volume.shape[1] // 2, volume.shape[2] // 2)
-    raw, seen = planes(volume, position), planes(labels, position)
-    save(three_planes(raw, seen, volume.voxel_size, legend, position=position), beside(out, "_qc.png"))
+    write_text(path, table.getvalue())
+
+
+def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, str]) -> None:
+    """Draw three planes through the middle of a volume, with their labels, to check these."""
+    z, y, x = (n // 2 for n in volume.shape)
+    raw, seen = planes(volume, (z, y, x)), planes(labels, (z, y, x))
+    save(three_planes(raw, seen, volume.voxel_size, dict(legend), position=(z, y, x)), path)
+
+
+def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
+    """Give the classes of finished labels other names, in all files; the labels themselves stay as they are.
+
+    Parameters
+    ----------
+    out : Path
+        The labels.
+    volume : Volume
+        The grey volume, for the picture.
+    names : mapping of int to str
+        The others are called by their numbers.
+
+    Returns
+    -------
+    bool
+        Whether anything was to be changed.
+
+    Raises
+    ------
+    InputError
+        Where there is no such class.
+    """
+    about = read_json(sidecar(out))
+    classes: list[Row] = about["classes"]
+    if extra := [label for label in names if not 1 <= label <= len(classes)]:
+        raise InputError(f"names for classes {extra}, but there are classes 1 to {len(classes)}")
+    legend = {k: names.get(k, f"class {k}") for k in range(1, len(classes) + 1)}
+    if legend == {k: row["name"] for k, row in enumerate(classes, start=1)}:
+        return False
+    renamed: list[Row] = [row | {"name": name} for row, name in zip(classes, legend.values(), strict=True)]
+    rename_labels(out, legend, dict(enumerate(palette(len(classes)), start=1)))
+    write_table(beside(out, ".csv"), renamed)
+    draw_check(beside(out, "_qc.png"), volume, open_volume(out), legend)
+    write_json(sidecar(out), about | {"classes": renamed})  # last: until then the same call does it again
+    return True
 
 
 def planes(volume: Volume, position: ZYX) -> Planes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,88 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg import metrics
+from vemseg.context import Context
 from vemseg.drawing import confusion, save
 from vemseg.drawing import slice_dice as draw_slice_dice
 from vemseg.errors import InputError, OutputExistsError
 from vemseg.geometry import Box
-from vemseg.pipeline.common import Report
-from vemseg.pipeline.resume import done_already
-from vemseg.run import fingerprint, provenance, read_json, write_json
-from vemseg.run.files import DISK_FULL, writing
-from vemseg.volume import Volume, open_volume, partial_directory
+from vemseg.run import Output, State, provenance, read_json, write_json
+from vemseg.volume import Volume, crop_of, open_labels
 
 SLAB_VOXELS = 2**24
+"""Voxels that are counted at a time, at least one slice."""
+
 MOST_COUNTS = 2**27
-"""Numbers in the contingency tables of all slices: 1 GiB."""
+"""Most numbers in the contingency tables of all slices together: 1 GiB."""
+
+PROTOCOLS = ("hungarian", "majority", "greedy")
+"""The ways in which labels are always matched to classes; each has a picture."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and how.
+
+    Attributes
+    ----------
+    prediction, reference : str
+        Label volumes; label 0 of the prediction is "nothing" and never stands for a class.
+    mask : str, optional
+        Voxels that count: those above 0 in this volume.
+    crop : str, optional
+        The part of reference and mask that the prediction shows. Where left out, and they are larger than the
+        prediction, it is what the prediction says of itself.
+    ignore : sequence of int
+        Reference labels that do not count.
+    mapping : mapping of int to int
+        Label -> class, scored as a further protocol where it is not empty.
+    names : mapping of int to str
+        Names of the reference's classes.
+    """
+
+    prediction: str
+    reference: str
+    mask: str | None = None
+    crop: str | None = None
+    ignore: Sequence[int] = ()
+    mapping: Mapping[int, int] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def open(self) -> tuple[Volume, Volume, Volume | None, str | None]:
+        """Open prediction, reference and mask, and return the crop that was used.
+
+        Raises
+        ------
+        InputError
+            Where one holds no labels, or their shapes differ.
+        """
+        predicted = open_labels(self.prediction)
+        crop = self.crop or crop_of(self.prediction)
+        wanted = self._part(self.reference, predicted, crop)
+        inside = None if self.mask is None else self._part(self.mask, predicted, crop)
+        return predicted, wanted, inside, crop
+
+    def _part(self, path: str, predicted: Volume, crop: str | None) -> Volume:
+        """Open what is compared with the prediction; crop it where it is larger, or where it must be."""
+        volume = open_labels(path)
+        if crop is not None and (self.crop is not None or volume.shape != predicted.shape):
+            volume = open_labels(path, crop)
+        if volume.shape != predicted.shape:
+            raise InputError(
+                f"{self.prediction} has shape {predicted.shape}, but {path} has {volume.shape} (z, y, x)"
+            )
+        return volume
+
+    def state(self, out: Path, crop: str | None) -> State:
+        """Return what scores depend on besides the content of the volumes."""
+        return {
+            "output": out.name,
+            "mask": self.mask is not None,
+            "ignore": list(self.ignore),
+            "map": {str(k): v for k, v in self.mapping.items()},
+            "names": {str(k): v for k, v in self.names.items()},
+            "crop": crop,
+        }
 
 
 @dataclass(frozen=True)
@@ -54,7 +124,7 @@ class Evaluation:
     voxels: int
     path: Path | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return everything as plain JSON types."""
         return {
             "voxels": self.voxels,
@@ -70,37 +140,23 @@ class Evaluation:
 
 
 def evaluate(
-    prediction: str,
-    reference: str,
+    comparison: Comparison,
     *,
     out: Path | None = None,
-    mask: str | None = None,
-    ignore: Sequence[int] = (),
-    mapping: Mapping[int, int] | None = None,
-    names: dict[int, str] | None = None,
-    crop: str | None = None,
     overwrite: bool = False,
-    report: Report,
+    context: Context = Context(),
 ) -> Evaluation:
     """Score labels against a reference.
 
     Parameters
     ----------
-    prediction, reference : str
-        Label volumes of one shape; label 0 of the prediction is "nothing" and never stands for a class.
+    comparison : Comparison
     out : Path, optional
         A JSON file for all scores; confusion matrices and the course of Dice through the stack are drawn
         beside it.
-    mask : str, optional
-        Voxels that count: those above 0 in this volume.
-    ignore : sequence of int
-        Reference labels that do not count.
-    mapping : mapping of int to int, optional
-        Cluster -> class, scored as a further protocol.
-    names : dict of int to str, optional
-        Names of the reference's classes.
-    crop : str, optional
-        Compare with this part of reference and mask, where the prediction was made from a crop.
+    overwrite : bool
+        Replace scores that are there.
+    context : Context
 
     Raises
     ------
@@ -112,33 +168,47 @@ def evaluate(
     ResourceError
         Where the directory of ``out`` cannot be made.
     """
-    if out is not None and out.is_dir():
+    predicted, wanted, inside, crop = comparison.open()
+    if out is None:
+        return _score(comparison, (predicted, wanted, inside), None, context)
+    if out.is_dir():
         raise OutputExistsError(f"{out} is a directory: give a file for the scores with -o")
-    predicted = _open_labels(prediction, None)
-    wanted = _open_labels(reference, crop)
-    inside = None if mask is None else _open_labels(mask, crop)
-    for volume, path in ((wanted, reference), *(((inside, mask),) if inside is not None else ())):
-        if volume.shape != predicted.shape:
-            raise InputError(
-                f"{prediction} has shape {predicted.shape}, but {path} has {volume.shape} (z, y, x)"
-            )
-    state = _state(out, (predicted, wanted, inside), ignore, mapping, names, crop)
-    done = out is None or _done(out, state, manual=bool(mapping), overwrite=overwrite)
-    missing = None if done else out
-    if missing is not None:
-        with writing(missing):
-            missing.parent.mkdir(parents=True, exist_ok=True)
-    slices, clusters, classes = count(predicted, wanted, inside, report)
-    slices = metrics.drop_classes(slices, [classes.index(c) for c in ignore if c in classes])
+    volumes = [volume.path for volume in (predicted, wanted, inside) if volume is not None]
+    output = Output(
+        out,
+        state=comparison.state(out, crop),
+        inputs=[path for path in volumes if path is not None],
+        beside=[_picture(out, ending) for ending in (*PROTOCOLS, "manual", "slices")],
+        record=lambda: _made(out),
+        overwrite=overwrite,
+    )
+    with output:
+        found = _score(comparison, (predicted, wanted, inside), out, context)
+        if not output.done:
+            _write(found, output)
+    return found
+
+
+def _score(
+    comparison: Comparison,
+    volumes: tuple[Volume, Volume, Volume | None],
+    out: Path | None,
+    context: Context,
+) -> Evaluation:
+    """Count, match and score."""
+    slices, clusters, classes = count(*volumes, context)
+    slices = metrics.drop_classes(slices, [classes.index(c) for c in comparison.ignore if c in classes])
     table = slices.sum(axis=0)
     if not table.any():
-        raise InputError(f"no voxel is left to compare: {reference} is masked or ignored everywhere")
-    labels = {classes.index(c): (names or {}).get(c, f"class {c}") for c in classes}
+        raise InputError(
+            f"no voxel is left to compare: {comparison.reference} is masked or ignored everywhere"
+        )
+    labels = {classes.index(c): comparison.names.get(c, f"class {c}") for c in classes}
     scores = [
         metrics.score(table, _without_zero(assignment, clusters), labels)
-        for assignment in _protocols(blank_zero(table, clusters), mapping, clusters, classes)
+        for assignment in _protocols(blank_zero(table, clusters), comparison.mapping, clusters, classes)
     ]
-    found = Evaluation(
+    return Evaluation(
         scores,
         metrics.dice_matrix(table),
         clusters,
@@ -147,69 +217,22 @@ def evaluate(
         int(table.sum()),
         out,
     )
-    if missing is not None:
-        with writing(missing, DISK_FULL):
-            _write(found, missing, [prediction, reference, *([mask] if mask else [])], state)
-    return found
 
 
-def _state(
-    out: Path | None,
-    volumes: Sequence[Volume | None],
-    ignore: Sequence[int],
-    mapping: Mapping[int, int] | None,
-    names: dict[int, str] | None,
-    crop: str | None,
-) -> dict[str, Any]:
-    """Return what scores depend on (see ``resume``)."""
-    paths = [None if volume is None else volume.path for volume in volumes]
-    found = [fingerprint(path)["sha256"] if path else None for path in paths]
-    return {
-        "output": out.name if out else None,
-        **dict(zip(("prediction", "reference", "mask"), found, strict=True)),
-        "ignore": list(ignore),
-        "map": {str(k): v for k, v in (mapping or {}).items()},
-        "names": {str(k): v for k, v in (names or {}).items()},
-        "crop": crop,
-    }
-
-
-def _done(out: Path, state: dict[str, Any], *, manual: bool, overwrite: bool) -> bool:
-    """Tell whether these very scores are there; refuse what must not be overwritten."""
-    if overwrite:
-        return False
-    with writing(out):
-        if out.exists():
-            return done_already(out, partial_directory(out), _made(out), state)
-        for ending in ("hungarian", "majority", "greedy", *(("manual",) if manual else ()), "slices"):
-            if (path := _picture(out, ending)).exists():
-                raise OutputExistsError(f"{path} exists: choose another name or overwrite it (-f)")
-    return False
-
-
-def _made(scores: Path) -> dict[str, Any] | None:
+def _made(scores: Path) -> State | None:
     """Return the state that a file says it was made with, None where it says nothing."""
-    try:
-        found = read_json(scores)
-        made: dict[str, Any] = found["provenance"]["state"]
-    except (InputError, KeyError, TypeError):
-        return None
-    return made
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        made: State = read_json(scores)["provenance"]["state"]
+        return made
+    return None
 
 
 def _picture(out: Path, ending: str) -> Path:
     return out.with_name(f"{out.stem}_{ending}.png")
 
 
-def _open_labels(path: str, crop: str | None) -> Volume:
-    volume = open_volume(path, crop=crop)
-    if not np.issubdtype(volume.dtype, np.integer):
-        raise InputError(f"{path}: labels must be integers, not {volume.dtype}")
-    return volume
-
-
 def count(
-    predicted: Volume, wanted: Volume, inside: Volume | None, report: Report
+    predicted: Volume, wanted: Volume, inside: Volume | None, context: Context
 ) -> tuple[NDArray[np.int64], list[int], list[int]]:
     """Return the contingency table of every slice, (Z, P, G), and the ids of its rows and columns.
 
@@ -244,7 +267,7 @@ def count(
                 n_pred=len(clusters),
                 n_ref=len(classes),
             )
-        report("counting", (i + 1) / len(slabs))
+        context.report("counting", (i + 1) / len(slabs))
     return tables, clusters, classes
 
 
@@ -276,7 +299,7 @@ def _without_zero(assignment: metrics.Assignment, clusters: list[int]) -> metric
 
 
 def _protocols(
-    table: metrics.Table, mapping: Mapping[int, int] | None, clusters: list[int], classes: list[int]
+    table: metrics.Table, mapping: Mapping[int, int], clusters: list[int], classes: list[int]
 ) -> list[metrics.Assignment]:
     found = [metrics.match_hungarian(table), metrics.merge_majority(table), metrics.merge_greedy(table)]
     if mapping:
@@ -290,15 +313,16 @@ def _protocols(
     return found
 
 
-def _write(found: Evaluation, out: Path, inputs: list[str], state: dict[str, Any]) -> None:
-    """Write the scores, and draw confusion matrices and the course of Dice beside them."""
+def _write(found: Evaluation, output: Output) -> None:
+    """Draw confusion matrices and the course of Dice, and write the scores."""
+    out = output.path
     for scores in found.tables:
         names = [scores.names[g] for g in range(len(found.classes))]
         figure = confusion(scores.confusion, [*names, "unassigned"], names, "column")
-        save(figure, _picture(out, scores.assignment.name), dpi=200)
+        save(figure, output.growing(_picture(out, scores.assignment.name)), dpi=200)
     best = found.tables[-1]
     figure = draw_slice_dice(found.per_slice[best.assignment.name], dict(best.names))
-    save(figure, _picture(out, "slices"), dpi=200)
-    there = [Path(path) for path in inputs if Path(path).exists()]
-    origin = provenance("evaluation", inputs=there, extra={"state": state})
-    write_json(out, found.to_dict() | {"provenance": origin})
+    save(figure, output.growing(_picture(out, "slices")), dpi=200)
+    origin = provenance("evaluation", inputs=output.inputs, extra={"state": output.state})
+    write_json(output.growing(out), found.to_dict() | {"provenance": origin})
+    output.publish()

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vemseg.clustering import Clusterer
-from vemseg.dense import DenseEncoder, StoredVectors, block_input, block_labels, sample_cells
+from vemseg.budget import Blocks
+from vemseg.context import Context
+from vemseg.dense import VectorSource, Wanted
 from vemseg.geometry import ZYX, Box
-from vemseg.pipeline.blocking import Blocks
-from vemseg.pipeline.features import fits_in_memory, held_bytes
-from vemseg.pipeline.memory import encoded_voxels, set_threads
-from vemseg.pipeline.subject import Subject, open_subject
-from vemseg.resources import memory_budget
+from vemseg.labelling import AffineLabeller, Labeller, load
+from vemseg.pipeline.segment import plan_blocks
 from vemseg.volume import check_output
 
 PROBE_SECONDS = 2.0
-"""A probe that takes so long is believed."""
+"""A measurement that takes so long is believed."""
 
 FIRST_PROBE: ZYX = (8, 32, 32)
-"""Voxels of the first probe; each further one is twice as long along every axis."""
+"""Voxels of the first measurement; each further one is twice as long along every axis."""
 
 COMPRESSED = 0.1
-"""Labels of a phantom as OME-Zarr, as a part of one byte per voxel; those of a TIFF are not compressed."""
+"""Bytes per voxel of labels as OME-Zarr, as in a phantom; those of a TIFF are not compressed."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,8 @@ class Plan:
         Bytes of labels, about: blocks, and the TIFF that they become where that is wanted.
     sampling, labelling : float
         Seconds for the vectors that classes are fitted on, where they are computed apart; for the labels.
-    device : str
-    threads : int
+    machine : str
+        What it was measured with.
     """
 
     volume: str
@@ -68,8 +64,7 @@ class Plan:
     disk: int
     sampling: float
     labelling: float
-    device: str
-    threads: int
+    machine: str
 
     @property
     def seconds(self) -> float:
@@ -78,17 +73,7 @@ class Plan:
 
 
 def plan(
-    path: str,
-    out: Path,
-    *,
-    model: str | None = None,
-    clusters: Path | None = None,
-    settings: Sequence[str] = (),
-    voxel_size: str | None = None,
-    crop: str | None = None,
-    device: str = "auto",
-    max_memory: int | None = None,
-    threads: int | None = None,
+    wanted: Wanted, out: Path, *, clusters: Path | None = None, context: Context = Context()
 ) -> Plan:
     """Say what ``segment`` with the same arguments would take; nothing is written.
 
@@ -98,66 +83,57 @@ def plan(
     Raises
     ------
     ResourceError
-        Where ``max_memory`` is not enough.
+        Where the memory is not enough.
     """
-    cores = set_threads(threads)
-    check_output(out, overwrite=True)
-    where: dict[str, Any] = {"voxel_size": voxel_size, "crop": crop, "device": device}
-    subject = open_subject(path, model=model, clusters=clusters, settings=settings, **where)
-    vectors, table = subject.vectors, subject.recipe.cluster
-    k = table.k if clusters is None else Clusterer.load(clusters).k
-    blocks = subject.blocks(k, max_memory)
-    each = _seconds_per_voxel(subject, k, blocks)
-    voxels = math.prod(subject.volume.shape)
+    check_output(out)
+    source = wanted.open(context)
+    table, shape = source.maker.recipe.cluster, source.volume.shape
+    fitted = None if clusters is None else load(clusters)
+    blocks = plan_blocks(source, fitted, context)
+    labeller = fitted or _some_labeller(source.dim, table.k)
+    each, voxels = _seconds_per_voxel(source, labeller, blocks), math.prod(shape)
     sampling, memory = 0.0, blocks.bytes
-    if isinstance(vectors, DenseEncoder) and clusters is None:
-        if fits_in_memory(vectors, max_memory):
-            memory = min(memory + held_bytes(vectors), max_memory or memory_budget())
-        else:
-            cells = sample_cells(vectors.layout.inside, vectors.layout.cell, subject.sample, table.seed)
-            sampling = each * sum(encoded_voxels(vectors, cell.cells) for cell in cells)
+    if fitted is None and (held := source.holding_bytes(context.limit)):
+        memory = min(memory + held, context.limit)
+    elif fitted is None:
+        sampling = each * source.sampling_work(table.sample_of(voxels), table.seed)
     return Plan(
-        subject.volume.name,
-        subject.volume.shape,
-        subject.title,
-        math.prod(vectors.shape),
-        vectors.dim,
+        source.volume.name,
+        shape,
+        source.maker.title,
+        source.count,
+        source.dim,
         blocks,
         memory,
         int(COMPRESSED * voxels) + (0 if out.suffix == ".zarr" else voxels),
         sampling,
         each * blocks.encoded,
-        "cpu" if isinstance(vectors, StoredVectors) else str(vectors.device),
-        cores,
+        str(source.machine),
     )
 
 
-def _seconds_per_voxel(subject: Subject, k: int, blocks: Blocks) -> float:
+def _seconds_per_voxel(source: VectorSource, labeller: Labeller, blocks: Blocks) -> float:
     """Measure what a voxel costs that is encoded (or a vector that is read), labels included."""
-    vectors, head = subject.vectors, _any_head(subject.vectors.dim, k)
     edges = FIRST_PROBE
     while True:
-        box = subject.turn(_middle(subject.volume.shape, edges))
+        box = _middle(source.volume.shape, edges)
         started = time.perf_counter()
-        block_labels(vectors, box, block_input(vectors, box), head)
+        source.labels(box, source.read(box), labeller)
         seconds = time.perf_counter() - started
         whole = all(edge >= most for edge, most in zip(edges, blocks.shape, strict=True))
         if seconds > PROBE_SECONDS or whole:
-            cells = [(rule.start, rule.stop) for rule in vectors.interpolations(box)]
-            starts, stops = zip(*cells, strict=True)
-            return seconds / encoded_voxels(vectors, Box(starts, stops))
+            return seconds / source.work(box)
         z, y, x = (min(2 * edge, most) for edge, most in zip(edges, blocks.shape, strict=True))
         edges = (z, y, x)
 
 
 def _middle(shape: ZYX, edges: ZYX) -> Box:
+    """Return a box of at most these edges in the middle of a volume."""
     lengths = [min(n, edge) for n, edge in zip(shape, edges, strict=True)]
     z, y, x = ((n - length) // 2 for n, length in zip(shape, lengths, strict=True))
     return Box((z, y, x), (z + lengths[0], y + lengths[1], x + lengths[2]))
 
 
-def _any_head(dim: int, k: int) -> Any:
-    """Return the scores of some classes: all cost alike."""
-    rng = np.random.default_rng(0)
-    weight = rng.normal(size=(dim, k)).astype(np.float32)
-    return Clusterer(weight, np.zeros(k, np.float32), {}).scores
+def _some_labeller(dim: int, k: int) -> Labeller:
+    """Return classes of random centres: all cost alike."""
+    return AffineLabeller.of_centres(np.random.default_rng(0).normal(size=(k, dim)), {})

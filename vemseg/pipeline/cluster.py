@@ -1,0 +1,90 @@
+"""``cluster``: stored vectors -> classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vemseg.context import Context
+from vemseg.dense import check_sample, open_features
+from vemseg.errors import InputError, MissingError
+from vemseg.labelling import Sample, fit, load
+from vemseg.models import settle
+from vemseg.run import Output, State, provenance
+
+_log = logging.getLogger("vemseg")
+
+
+def cluster(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    settings: Sequence[str] = (),
+    overwrite: bool = False,
+    context: Context = Context(),
+) -> Path:
+    """Fit classes to stored features, of one volume or of several alike.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Features that ``embed`` stored.
+    out : Path
+        A safetensors file (``labelling.Labeller``).
+    settings : sequence of str
+        ``table.key=value`` laid over the recipe of the first features.
+    overwrite : bool
+        Replace classes that are there.
+    context : Context
+        Classes do not depend on it.
+
+    Raises
+    ------
+    OutputExistsError
+        Where classes made with other settings or of other features are there and ``overwrite`` is not set.
+    InputError
+        Where the features were made by different models.
+    ResourceError
+        Where the memory is not enough.
+    """
+    machine = settle(context, "fp32")
+    sources = [open_features(path, settings, machine) for path in paths]
+    models = {source.maker.model for source in sources}
+    if len(models) > 1:
+        raise InputError(f"features of {len(models)} different models cannot be clustered together")
+    first, table = sources[0], sources[0].maker.recipe.cluster
+    each = -(-check_sample(table, sources, context.limit) // len(sources))
+    state: State = {
+        "output": out.name,
+        "settings": first.maker.recipe.flat(("cluster",)),
+        "model": first.maker.model,
+    }
+    output = Output(out, state=state, inputs=paths, record=lambda: _made(out), overwrite=overwrite)
+    with output:
+        if output.done:
+            _log.info("%s is there already, made with the same settings", out)
+            return out
+        samples = [
+            source.sample(each, table.seed, context, output.partial / f"sample-{i}.safetensors")
+            for i, source in enumerate(sources)
+        ]
+        vectors = np.concatenate([sample.vectors for sample in samples])
+        grey = np.concatenate([sample.intensities for sample in samples])
+        alone = first if len(sources) == 1 else None
+        labeller = fit(table, Sample(vectors, grey, first.maker.codes), alone, context)
+        origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
+        labeller.noting({"model": first.maker.model, "provenance": origin}).save(output.growing(out))
+        output.publish()
+    return out
+
+
+def _made(clusters: Path) -> State | None:
+    """Return the state that a file says it was made with, None where it says nothing."""
+    try:
+        made: State | None = load(clusters).metadata["provenance"]["state"]
+    except (InputError, MissingError, KeyError, TypeError):
+        return None
+    return made

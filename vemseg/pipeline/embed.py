@@ -1,0 +1,116 @@
+"""``embed``: volume + model -> vectors on their lattice, stored."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from vemseg.blocks import run
+from vemseg.context import Context
+from vemseg.dense import ComputedVectors, EmbedJob, Wanted, lay_over, point_blocks, point_stages
+from vemseg.errors import UsageError
+from vemseg.features import Features
+from vemseg.files import remove
+from vemseg.geometry import ZYX, Box
+from vemseg.models import open_model
+from vemseg.run import Output, State, provenance
+from vemseg.volume import describe
+
+_log = logging.getLogger("vemseg")
+
+STORE = "store"
+"""In the partial directory: the vectors that are there."""
+
+
+def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Context = Context()) -> Path:
+    """Store the vectors of a volume on their lattice, float16.
+
+    Parameters
+    ----------
+    wanted : Wanted
+        Volume and model.
+    out : Path
+        A Zarr directory (``features.Features``).
+    overwrite : bool
+        Replace features that are there.
+    context : Context
+        Vectors do not depend on it.
+
+    Raises
+    ------
+    UsageError
+        Where ``out`` is not named .zarr.
+    InputError
+        Where ``out`` exists and holds no features.
+    OutputExistsError
+        Where it, or its beginnings, were made with other settings and ``overwrite`` is not set.
+    ResourceError
+        Where the memory is not enough.
+    Interrupted
+        Where it was stopped; the same call goes on.
+    """
+    if out.suffix != ".zarr":
+        raise UsageError(f"{out} has no suffix of stored features: name it .zarr")
+    if out.exists():
+        Features(out)  # anything else is not ours to replace
+    source = lay_over(open_model(wanted.model, wanted.settings), wanted, context)
+    blocks = point_blocks(source, context.limit)
+    state: State = {
+        "model": source.maker.model,
+        "settings": source.maker.recipe.flat(("embed",), without=("embed.batch",)),
+        "volume": describe(source.volume, source.intensity),
+    }
+    output = Output(
+        out,
+        state=state,
+        inputs=source.maker.inputs,
+        record=lambda: Features(out).attributes.get("state"),
+        overwrite=overwrite,
+    )
+    with output:
+        if output.done:
+            _log.info("%s is there already, made with the same settings", out)
+            return out
+        store = _store(source, output, blocks.shape)
+        features = Features(store, mode="r+")
+        boxes = tuple(Box.whole(source.shape).split(features.box_shape))
+        job = EmbedJob(boxes, output.partial / "done", "embedding", "million vectors", wanted, store)
+        run(job, context, point_stages(source, features))
+        output.publish(store)
+    return out
+
+
+def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:
+    """Return where vectors are written to; begin it if it is not there."""
+    store, shape = output.partial / STORE, source.shape
+    size = source.count * (source.dim + 1) * 2
+    _log.info("%s vectors of %d numbers: %.3g GB at most", "x".join(map(str, shape)), source.dim, size / 1e9)
+    if not store.exists():
+        remove(output.partial / "done")
+        Features.create(store, source.positions, source.dim, block_shape, _about(source, output))
+    return store
+
+
+def _about(source: ComputedVectors, output: Output) -> dict[str, object]:
+    """Return what is stored with the vectors: all that labels need to be made from them."""
+    recipe, inside = source.maker.recipe, source.inside
+    size = source.volume.voxel_size
+    origin = provenance(
+        "features",
+        recipe=recipe,
+        parents=source.maker.parents,
+        inputs=output.inputs,
+        extra={"machine": source.machine.facts},
+    )
+    return {
+        "source_shape": list(source.volume.shape),
+        "voxel_size_nm": None if size is None else list(size),
+        "order": list(source.order),
+        "inside": [list(inside.start), list(inside.stop)],
+        "cell": list(source.cell),
+        "recipe": recipe.to_toml(),
+        "model": source.maker.model,
+        "volume": output.state["volume"],
+        "state": output.state,
+        "provenance": origin,
+    }
