@@ -14,7 +14,8 @@ from vemseg.clustering import Clusterer
 from vemseg.drawing import save, three_planes
 from vemseg.errors import InputError, OutputExistsError
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.run import read_json, sidecar, split_name, write_json, write_text
+from vemseg.names import split_name
+from vemseg.run import read_json, sidecar, write_json, write_text
 from vemseg.volume import Volume
 
 Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]

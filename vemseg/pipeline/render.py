@@ -14,11 +14,12 @@ from vemseg.drawing.pixels import Style
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import ZYX, Box
 from vemseg.metrics import merge_greedy
+from vemseg.names import split_name
 from vemseg.pipeline.common import Report, log, open_input
 from vemseg.pipeline.evaluate import blank_zero, count
 from vemseg.pipeline.outputs import Planes, planes
 from vemseg.pipeline.resume import difference
-from vemseg.run import fingerprint, provenance, read_json, split_name, write_json
+from vemseg.run import fingerprint, provenance, read_json, write_json
 from vemseg.run.files import writing
 from vemseg.volume import Cropped, Volume, open_volume
 
