@@ -13,12 +13,15 @@ from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import Box
 from vemseg.volume import (
     ArrayVolume,
+    LabelInfo,
     LabelStore,
     Volume,
     check_output,
     finish_labels,
     open_volume,
     partial_directory,
+    publish_labels,
+    publish_volume,
     pyramid,
     tiff_writing,
     write_volume,
@@ -40,17 +43,20 @@ def labels(shape=SHAPE, dtype="uint8"):
     return coarse[: shape[0], : shape[1], : shape[2]].astype(dtype)
 
 
-def filled_store(out, array, voxel_size=None, block=BLOCK):
-    directory = partial_directory(out) / "labels"
+def filled_store(directory, array, voxel_size=None, block=BLOCK):
     store = LabelStore.create(directory, array.shape, block, array.dtype, voxel_size)
     for box in store.box.split(store.block_shape):
         store.write(box, array[box.slices])
     return LabelStore.open(directory)
 
 
-def finish(store, out, voxel_size=None, **options):
-    about = {"names": NAMES, "colours": COLOURS, "description": {"seed": 7}}
-    return finish_labels(store, out, voxel_size=voxel_size, **(about | options))
+def info(voxel_size=None, **more):
+    return LabelInfo(voxel_size, **{"description": {"seed": 7}, "names": NAMES, "colours": COLOURS, **more})
+
+
+def finish(array, out, voxel_size=None, **more):
+    finish_labels(filled_store(out.parent / "store", array), out, info(voxel_size, **more))
+    return out
 
 
 def contents(directory):
@@ -129,8 +135,8 @@ def test_background_takes_no_space(tmp_path):
 def test_finished_labels_read_back(tmp_path, name, dtype, voxel_size):
     array = labels(dtype=dtype)
     out = tmp_path / name
-    assert finish(filled_store(out, array), out, voxel_size) == out
-    assert contents(tmp_path) == [name]
+    finish(array, out, voxel_size)
+    assert contents(tmp_path) == ([name, "store"] if name == "out.tif" else [name])
     volume = open_volume(out)
     np.testing.assert_array_equal(volume.read(volume.box), array)
     assert volume.dtype == dtype
@@ -140,7 +146,7 @@ def test_finished_labels_read_back(tmp_path, name, dtype, voxel_size):
 def test_tiff_is_what_imagej_reads(tmp_path):
     out = tmp_path / "out.tif"
     array = labels()
-    finish(filled_store(out, array), out, (50.0, 4.6, 4.6))
+    finish(array, out, (50.0, 4.6, 4.6))
     with tifffile.TiffFile(out) as file:
         assert file.is_imagej
         assert file.series[0].axes == "ZYX"
@@ -156,7 +162,7 @@ def test_tiff_is_what_imagej_reads(tmp_path):
 
 def test_wide_labels_become_an_ome_tiff(tmp_path):
     out = tmp_path / "out.tiff"
-    finish(filled_store(out, labels(dtype="uint32")), out, (50.0, 4.6, 4.6))
+    finish(labels(dtype="uint32"), out, (50.0, 4.6, 4.6))
     with tifffile.TiffFile(out) as file:
         assert file.is_ome
         assert file.is_bigtiff
@@ -168,7 +174,7 @@ def test_large_labels_become_an_ome_tiff(tmp_path, monkeypatch):
     monkeypatch.setattr(tiff_writing, "IMAGEJ_BYTES", 1000)
     out = tmp_path / "out.tif"
     array = labels()
-    finish(filled_store(out, array), out, (50.0, 4.6, 4.6))
+    finish(array, out, (50.0, 4.6, 4.6))
     with tifffile.TiffFile(out) as file:
         assert file.is_ome
     np.testing.assert_array_equal(open_volume(out).read(Box.whole(SHAPE)), array)
@@ -193,7 +199,7 @@ def test_tiff_is_written_in_bounded_memory(tmp_path, monkeypatch, dtype):
 @pytest.mark.parametrize("voxel_size", SIZES)
 def test_ome_zarr_is_valid(tmp_path, voxel_size):
     out = tmp_path / "out.ome.zarr"
-    finish(filled_store(out, labels()), out, voxel_size)
+    finish(labels(), out, voxel_size)
     group = zarr.open_group(str(out), mode="r")
     image = Image.from_zarr(group)
     described = ImageLabel.from_zarr(group).attributes.ome.image_label
@@ -225,7 +231,7 @@ def test_coarser_levels_are_majorities_block_by_block(tmp_path, monkeypatch):
     monkeypatch.setattr(pyramid, "BLOCK_SHAPE", (8, 32, 16))
     out = tmp_path / "out.ome.zarr"
     array = labels()
-    finish(filled_store(out, array), out)
+    finish(array, out)
     for level in ("1", "2"):
         array = pyramid.downsample(array, (2, 2, 2), pyramid.majority)
         np.testing.assert_array_equal(open_volume(out / level).read(Box.whole(array.shape)), array)
@@ -263,29 +269,52 @@ def test_levels_halve_the_finest_axes_first():
     assert list(pyramid.level_factors((9, 9, 9), None)) == [(1, 1, 1)]
 
 
+def fail(*args, **kwargs):
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"), [("out.tif", "tifffile.TiffWriter.write"), ("out.ome.zarr", "numpy.pad")]
+)
+def test_a_failure_leaves_the_store_whole_and_nothing_else(tmp_path, monkeypatch, name, broken):
+    out = tmp_path / name
+    array = labels((41, 151, 133))
+    store = filled_store(tmp_path / "store", array)
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, fail)
+        with pytest.raises(OSError, match="disk full"):
+            finish_labels(store, out, info())
+    assert contents(tmp_path) == ["store"]
+    finish_labels(LabelStore.open(store.directory), out, info())
+    np.testing.assert_array_equal(open_volume(out).read(Box.whole(array.shape)), array)
+
+
+def test_labels_are_finished_where_they_lie(tmp_path):
+    out = tmp_path / "out.ome.zarr"
+    store = filled_store(out, labels())
+    for _ in range(2):
+        finish_labels(store, out, info())
+        assert contents(tmp_path) == ["out.ome.zarr"]
+        assert zarr.open_group(str(out), mode="r").attrs["ome"]["multiscales"][0]["name"] == "out"
+        np.testing.assert_array_equal(open_volume(out).read(Box.whole(SHAPE)), labels())
+
+
 # --- outputs appear whole --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["out.tif", "out.ome.zarr"])
-@pytest.mark.parametrize("broken", ["vemseg.volume.writing.publish", "numpy.pad"])
-def test_a_failure_leaves_no_output_and_the_store_whole(tmp_path, monkeypatch, name, broken):
-    if name == "out.tif" and broken == "numpy.pad":
-        broken = "tifffile.TiffWriter.write"
+def test_a_failure_leaves_no_output_and_the_store_whole(tmp_path, monkeypatch, name):
     out = tmp_path / name
     array = labels((41, 151, 133))
-    store = filled_store(out, array)
-
-    def fail(*args, **kwargs):
-        raise OSError("disk full")
-
+    store = filled_store(partial_directory(out) / "labels", array)
     with monkeypatch.context() as patch:
-        patch.setattr(broken, fail)
+        patch.setattr("vemseg.volume.published.publish", fail)
         with pytest.raises(OSError, match="disk full"):
-            finish(store, out)
+            publish_labels(store, out, info())
     assert contents(tmp_path) == [name + ".partial"]
     assert contents(tmp_path / (name + ".partial")) == ["labels"]
 
-    finish(LabelStore.open(store.directory), out)
+    publish_labels(LabelStore.open(store.directory), out, info())
     assert contents(tmp_path) == [name]
     np.testing.assert_array_equal(open_volume(out).read(Box.whole(array.shape)), array)
 
@@ -304,12 +333,14 @@ class Failing(Volume):
 def test_a_failing_source_leaves_nothing_and_keeps_the_old_output(tmp_path, monkeypatch, name):
     monkeypatch.setattr(tiff_writing, "SLAB_DEPTH", 4)
     out = tmp_path / name
+    monkeypatch.setattr("vemseg.volume.writing.BLOCK_SHAPE", BLOCK)
+    for write in (write_volume, publish_volume):
+        with pytest.raises(InputError, match="damaged"):
+            write(Failing(), out)
+        assert contents(tmp_path) == []
+    publish_volume(ArrayVolume(labels()), out)
     with pytest.raises(InputError, match="damaged"):
-        write_volume(Failing(), out, block_shape=BLOCK)
-    assert contents(tmp_path) == []
-    write_volume(ArrayVolume(labels()), out)
-    with pytest.raises(InputError, match="damaged"):
-        write_volume(Failing(), out, block_shape=BLOCK, overwrite=True)
+        publish_volume(Failing(), out, overwrite=True)
     assert contents(tmp_path) == [name]
     np.testing.assert_array_equal(open_volume(out).read(Box.whole(SHAPE)), labels())
 
@@ -317,14 +348,14 @@ def test_a_failing_source_leaves_nothing_and_keeps_the_old_output(tmp_path, monk
 @pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
 def test_existing_outputs_are_replaced_only_on_request(tmp_path, name):
     out = tmp_path / name
-    write_volume(ArrayVolume(np.ones((3, 4, 5), np.uint8)), out)
-    store = filled_store(out, labels())
+    publish_volume(ArrayVolume(np.ones((3, 4, 5), np.uint8)), out)
+    store = filled_store(partial_directory(out) / "labels", labels())
     with pytest.raises(OutputExistsError, match="exists"):
-        finish(store, out)
+        publish_labels(store, out, info())
     with pytest.raises(OutputExistsError, match="exists"):
-        write_volume(ArrayVolume(labels()), out)
+        publish_volume(ArrayVolume(labels()), out)
     assert open_volume(out).shape == (3, 4, 5)
-    finish(filled_store(tmp_path / "b" / name, labels()), out, overwrite=True)
+    publish_labels(filled_store(tmp_path / "b" / name, labels()), out, info(), overwrite=True)
     assert open_volume(out).shape == SHAPE
 
 
@@ -332,7 +363,7 @@ def test_a_file_can_replace_a_directory(tmp_path):
     out = tmp_path / "out.tif"
     out.mkdir()
     (out / "old").write_text("old")
-    write_volume(ArrayVolume(labels()), out, overwrite=True)
+    publish_volume(ArrayVolume(labels()), out, overwrite=True)
     assert contents(tmp_path) == ["out.tif"]
     assert open_volume(out).shape == SHAPE
 
@@ -340,8 +371,9 @@ def test_a_file_can_replace_a_directory(tmp_path):
 def test_unknown_suffixes_are_refused_before_any_work(tmp_path):
     with pytest.raises(UsageError, match=r"name it \.tif or \.ome\.zarr"):
         check_output(tmp_path / "out.png")
-    with pytest.raises(UsageError):
-        write_volume(ArrayVolume(labels()), tmp_path / "out")
+    for write in (write_volume, publish_volume):
+        with pytest.raises(UsageError):
+            write(ArrayVolume(labels()), tmp_path / "out")
     assert contents(tmp_path) == []
 
 
@@ -351,10 +383,11 @@ def test_unknown_suffixes_are_refused_before_any_work(tmp_path):
 @pytest.mark.parametrize("voxel_size", SIZES)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 @pytest.mark.parametrize("name", ["deep/out.tif", "deep/out.ome.zarr"])
-def test_grey_volumes_read_back(tmp_path, name, dtype, voxel_size):
+def test_grey_volumes_read_back(tmp_path, monkeypatch, name, dtype, voxel_size):
     array = np.random.default_rng(0).normal(0, 90, SHAPE).astype(dtype)
     out = tmp_path / name
-    write_volume(ArrayVolume(array, voxel_size), out, block_shape=BLOCK, description={"made": "for a test"})
+    monkeypatch.setattr("vemseg.volume.writing.BLOCK_SHAPE", BLOCK)
+    write_volume(ArrayVolume(array, voxel_size), out, description={"made": "for a test"})
     assert contents(out.parent) == [out.name]
     volume = open_volume(out)
     np.testing.assert_array_equal(volume.read(volume.box), array)

@@ -18,7 +18,7 @@ from vemseg.errors import InputError, MissingError
 from vemseg.geometry import parse_voxel_size, sharp_axis
 from vemseg.recipe import MODEL_KINDS, MaesterTable, Recipe, load_recipe, override, shipped
 from vemseg.run import Run, fingerprint
-from vemseg.volume import Cropped, Intensity, Permuted, Volume, measure_intensity, open_volume
+from vemseg.volume import Cropped, Intensity, Permuted, Volume, check_grey, measure_intensity, open_volume
 
 log = logging.getLogger("vemseg")
 
@@ -156,6 +156,7 @@ def open_input(path: str | Path, voxel_size: str | None = None, crop: str | None
     """Open a volume, say once where its voxel size is unknown, and crop it."""
     size = None if voxel_size is None else parse_voxel_size(voxel_size)
     volume = open_volume(path, voxel_size=size, crop=crop)
+    check_grey(volume)
     if volume.voxel_size is None:
         log.warning(
             "%s: voxel size unknown, taken as the model's; outputs carry none (--voxel-size z,y,x gives it)",

@@ -19,7 +19,7 @@ from vemseg.pipeline.common import Report
 from vemseg.pipeline.resume import done_already
 from vemseg.run import fingerprint, provenance, read_json, write_json
 from vemseg.run.files import DISK_FULL, writing
-from vemseg.volume import Volume, open_volume, partial_directory
+from vemseg.volume import Volume, check_labels, open_volume, partial_directory
 
 SLAB_VOXELS = 2**24
 MOST_COUNTS = 2**27
@@ -203,8 +203,7 @@ def _picture(out: Path, ending: str) -> Path:
 
 def _open_labels(path: str, crop: str | None) -> Volume:
     volume = open_volume(path, crop=crop)
-    if not np.issubdtype(volume.dtype, np.integer):
-        raise InputError(f"{path}: labels must be integers, not {volume.dtype}")
+    check_labels(volume)
     return volume
 
 

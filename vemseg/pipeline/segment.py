@@ -36,7 +36,7 @@ from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
 from vemseg.pipeline.subject import Subject, open_subject
 from vemseg.recipe import ClusterTable
 from vemseg.run import fingerprint, provenance
-from vemseg.volume import LabelStore, check_output, finish_labels, partial_directory
+from vemseg.volume import LabelInfo, LabelStore, check_output, partial_directory, publish_labels
 from vemseg.volume.publish import remove
 
 CLUSTERS = "clusters.safetensors"
@@ -147,15 +147,14 @@ def _finish(
     )
     write_beside(out, subject.volume, store, origin, legend, classes)
     clusterer.save(beside(out, "_clusters.safetensors"))
-    return finish_labels(
-        store,
-        out,
+    info = LabelInfo(
+        voxel_size=subject.volume.voxel_size,
+        origin=subject.volume.origin,
+        description=origin,
         names=legend,
         colours=dict(enumerate(palette(clusterer.k), start=1)),
-        voxel_size=subject.volume.voxel_size,
-        description=origin,
-        overwrite=overwrite,
     )
+    return publish_labels(store, out, info, overwrite)
 
 
 def _source(subject: Subject) -> list[Path]:
