@@ -1,7 +1,9 @@
 """Writing volumes: label stores, finished TIFF and OME-Zarr, and outputs that appear whole or not at all."""
 
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,16 +15,22 @@ from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import Box
 from vemseg.volume import (
     ArrayVolume,
+    Cropped,
     LabelInfo,
     LabelStore,
     Volume,
+    check_grey,
     check_output,
     finish_labels,
+    looks_like_labels,
     open_volume,
     partial_directory,
     publish_labels,
     publish_volume,
     pyramid,
+    record,
+    rename_labels,
+    tiff_tags,
     tiff_writing,
     write_volume,
 )
@@ -406,3 +414,197 @@ def test_a_single_plane(tmp_path, name):
     volume = open_volume(tmp_path / name)
     np.testing.assert_array_equal(volume.read(volume.box), array)
     assert volume.voxel_size == pytest.approx((4, 4, 4))
+
+
+# --- what a volume says about itself ---------------------------------------------------------------------
+
+WAYS = [("imagej", "out.tif", "uint8"), ("imagej", "out.tif", "uint16"), ("ome", "out.tif", "uint32")]
+WAYS += [("ome", "out.tif", "uint8"), ("zarr", "out.ome.zarr", "uint8")]
+RECORD = {
+    "names": {"1": "mitochondrion", "3": "Zellkern µ"},
+    "colours": {"1": [255, 0, 10], "3": [0, 128, 255]},
+    "seed": 7,
+}
+
+
+@pytest.fixture(params=WAYS, ids=["-".join(way) for way in WAYS])
+def finished(request, tmp_path, monkeypatch):
+    """Return a function that finishes labels in one of the ways, and their path."""
+    way, name, dtype = request.param
+    if way == "ome":
+        monkeypatch.setattr(tiff_writing, "IMAGEJ_BYTES", 1000)
+
+    def make(voxel_size=None, **more):
+        return finish(labels(dtype=dtype), tmp_path / name, voxel_size, **more)
+
+    return make
+
+
+def test_records_are_read_back(finished):
+    assert record(finished()) == RECORD
+
+
+def test_crops_know_where_they_lay(finished):
+    out = finished((50.0, 4.6, 4.6), origin=(3, 40, 500))
+    assert record(out) == RECORD | {"origin_voxels": [3, 40, 500]}
+    volume = open_volume(out)
+    assert volume.origin == (3, 40, 500)
+    assert open_volume(out, crop="1:3,2:,:").origin == (4, 42, 500)
+    assert pickle.loads(pickle.dumps(volume)).origin == (3, 40, 500)
+
+
+@pytest.mark.parametrize("voxel_size", SIZES)
+def test_origins_move_every_level_of_an_ome_zarr(tmp_path, voxel_size):
+    at_zero, moved = (
+        zarr.open_group(str(finish(labels(), tmp_path / name, voxel_size, origin=origin)), mode="r")
+        for name, origin in (("a.zarr", (0, 0, 0)), ("b.zarr", (3, 40, 500)))
+    )
+    Image.from_zarr(moved)
+    edges = np.array(voxel_size or (1.0, 1.0, 1.0))
+    before, after = (
+        [level["coordinateTransformations"] for level in group.attrs["ome"]["multiscales"][0]["datasets"]]
+        for group in (at_zero, moved)
+    )
+    for (scale, shift), (same, further) in zip(before, after, strict=True):
+        assert scale == same
+        np.testing.assert_allclose(
+            np.subtract(further["translation"], shift["translation"]), edges * (3, 40, 500)
+        )
+    assert [open_volume(tmp_path / "b.zarr" / level).origin for level in "01"] == [(3, 40, 500), (0, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "places"),
+    [
+        ((50.0, 4.5, 4.0), ("150.0 nm", "180.0 nm", "2000.0 nm")),
+        (None, ("3.0 pixel", "40.0 pixel", "500.0 pixel")),
+    ],
+)
+def test_origins_are_the_positions_of_planes_in_ome(tmp_path, voxel_size, places):
+    out = finish(labels(dtype="uint32"), tmp_path / "out.tif", voxel_size, origin=(3, 40, 500))
+    with tifffile.TiffFile(out) as file:
+        planes = [e for e in ElementTree.fromstring(file.ome_metadata).iter() if e.tag.endswith("}Plane")]
+    assert len(planes) == SHAPE[0]
+    for axis, place in zip("ZYX", places, strict=True):
+        assert f"{planes[0].get(f'Position{axis}')} {planes[0].get(f'Position{axis}Unit')}" == place
+    step = float(planes[7].get("PositionZ")) - float(planes[0].get("PositionZ"))
+    assert step == pytest.approx(7 * (voxel_size or (1,))[0])
+
+
+def test_a_cropped_grey_volume_keeps_its_origin(tmp_path):
+    part = Cropped(ArrayVolume(labels(), (4.0, 4.0, 4.0)), Box((3, 40, 50), (9, 60, 90)))
+    for name in ("out.tif", "out.zarr"):
+        write_volume(part, tmp_path / name)
+        assert open_volume(tmp_path / name).origin == (3, 40, 50)
+        assert record(tmp_path / name) == {"origin_voxels": [3, 40, 50]}
+
+
+def test_other_peoples_files_have_no_record(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", labels(), imagej=True, metadata={"axes": "ZYX", "Info": "{no JSON"})
+    tifffile.imwrite(tmp_path / "b.tif", labels(), ome=True, metadata={"axes": "ZYX", "Description": "[1]"})
+    tifffile.imwrite(tmp_path / "c.tif", labels())
+    zarr.create_array(str(tmp_path / "d.zarr"), shape=(3, 4, 5), dtype="uint8")
+    for name in ("a.tif", "b.tif", "c.tif", "d.zarr"):
+        assert record(tmp_path / name) is None
+        assert looks_like_labels(open_volume(tmp_path / name)) is None
+        with pytest.raises(InputError, match=r"holds no labels|no readable"):
+            rename_labels(tmp_path / name, NAMES, COLOURS)
+    with pytest.raises(InputError, match="no labels at"):
+        rename_labels(tmp_path / "absent.tif", NAMES, COLOURS)
+
+
+def test_finished_labels_are_no_grey_volume(finished):
+    with pytest.raises(InputError, match=r"holds labels \(vemseg wrote it as labels\): give the grey volume"):
+        check_grey(open_volume(finished()))
+
+
+# --- other names for finished labels ---------------------------------------------------------------------
+
+OTHERS = {1: "nucleus & <envelope>", 2: "granule " + 500 * "x", 3: "ε"}
+PAINT = {1: (1, 2, 3), 2: (4, 5, 6), 3: (7, 8, 9)}
+RENAMED = RECORD | {
+    "names": {str(k): name for k, name in OTHERS.items()},
+    "colours": {str(k): list(rgb) for k, rgb in PAINT.items()},
+}
+
+
+def stored_voxels(path):
+    """Return the bytes in which the voxels lie, as the file has them."""
+    if path.is_dir():
+        return {part: part.read_bytes() for part in sorted(path.rglob("c/**/*")) if part.is_file()}
+    with tifffile.TiffFile(path) as file:
+        data = path.read_bytes()
+        at = [(page.dataoffsets, page.databytecounts) for page in file.pages]
+    parts = [part for offsets, counts in at for part in zip(offsets, counts, strict=True)]
+    return [(start, data[start : start + count]) for start, count in parts]
+
+
+def test_names_change_and_voxels_do_not(finished):
+    out = finished((50.0, 4.6, 4.6))
+    before = stored_voxels(out)
+    array = open_volume(out).read(Box.whole(SHAPE))
+    for names, colours, expected in (
+        (OTHERS, PAINT, RENAMED),
+        ({}, {}, RECORD | {"names": {}, "colours": {}}),
+        (NAMES, COLOURS, RECORD),
+        (OTHERS, PAINT, RENAMED),
+    ):
+        rename_labels(out, names, colours)
+        assert record(out) == expected
+        assert stored_voxels(out) == before
+    volume = open_volume(out)
+    assert volume.voxel_size == pytest.approx((50.0, 4.6, 4.6))
+    np.testing.assert_array_equal(volume.read(volume.box), array)
+
+
+def test_renamed_ome_zarrs_are_valid(tmp_path):
+    out = finish(labels(), tmp_path / "out.ome.zarr", (15.0, 15.0, 15.0))
+    rename_labels(out, OTHERS, PAINT)
+    group = zarr.open_group(str(out), mode="r")
+    Image.from_zarr(group)
+    described = ImageLabel.from_zarr(group).attributes.ome.image_label
+    assert {c.label_value: tuple(c.rgba) for c in described.colors} == {
+        k: (*v, 255) for k, v in PAINT.items()
+    }
+    assert group.attrs["vemseg"] == {"seed": 7}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_renamed_tiffs_are_what_imagej_reads(tmp_path, dtype):
+    out = finish(labels(dtype=dtype), tmp_path / "out.tif", (50.0, 4.6, 4.6))
+    with tifffile.TiffFile(out) as file:
+        before = dict(file.imagej_metadata)
+    rename_labels(out, OTHERS, PAINT)
+    with tifffile.TiffFile(out) as file:
+        after = dict(file.imagej_metadata)
+        assert file.series[0].axes == "ZYX" and file.series[0].dataoffset is not None
+        tables = [page.colormap >> 8 for page in file.pages] if dtype == "uint8" else [after.pop("LUTs")]
+        assert all(tuple(table[:, k].tolist()) == rgb for table in tables for k, rgb in PAINT.items())
+        np.testing.assert_array_equal(file.asarray(), labels(dtype=dtype))
+    before.pop("LUTs", None)
+    assert json.loads(after.pop("Info")) == RENAMED
+    assert {**before, "Info": ""} == {**after, "Info": ""}
+
+
+@pytest.mark.parametrize(("way", "dtype"), [("imagej", "uint8"), ("ome", "uint32"), ("ome", "uint8")])
+def test_a_kill_leaves_the_old_names_or_the_new(tmp_path, monkeypatch, way, dtype):
+    if way == "ome":
+        monkeypatch.setattr(tiff_writing, "IMAGEJ_BYTES", 1000)
+    out = finish(labels(dtype=dtype), tmp_path / "out.tif")
+    before = stored_voxels(out)
+    with monkeypatch.context() as patch:
+        patch.setattr("vemseg.volume.tiff_tags._flush", fail)
+        with pytest.raises(OSError, match="disk full"):
+            rename_labels(out, OTHERS, PAINT)
+    assert (record(out), stored_voxels(out)) == (RECORD, before)
+    rename_labels(out, OTHERS, PAINT)
+    assert (record(out), stored_voxels(out)) == (RENAMED, before)
+
+
+def test_a_tiff_that_cannot_grow_keeps_its_names(tmp_path, monkeypatch):
+    out = finish(labels(), tmp_path / "out.tif")
+    before = out.read_bytes()
+    monkeypatch.setattr(tiff_tags, "LARGEST_TIFF", len(before) + 100)
+    with pytest.raises(InputError, match="cannot grow"):
+        rename_labels(out, OTHERS, PAINT)
+    assert out.read_bytes() == before

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-import numpy as np
 import tifffile
 import zarr
 
@@ -88,8 +87,7 @@ def _in_imagej(file: Any, record: Record, colours: Mapping[int, RGB]) -> dict[in
         metadata["LUTs"] = [colour_table(colours)]
     tags = tifffile.imagej_metadata_tag(metadata, file.byteorder)
     data = {code: value for code, _, _, value, _ in tags}
-    counts = np.asarray(data[_BYTE_COUNTS], file.byteorder + "u4").tobytes()
-    return {_BYTE_COUNTS: Value(LONG, counts), _IMAGEJ: Value(BYTE, data[_IMAGEJ])}
+    return {_BYTE_COUNTS: Value(LONG, data[_BYTE_COUNTS]), _IMAGEJ: Value(BYTE, data[_IMAGEJ])}
 
 
 def _in_ome(file: Any, record: Record) -> dict[int, Value]:

@@ -22,6 +22,9 @@ from vemseg.errors import InputError
 ASCII, LONG, BYTE = 2, 4, 1
 """Types of values, by the numbers that TIFF gives them."""
 
+LARGEST_TIFF = 2**32
+"""Bytes at which a TIFF ends whose offsets are of 4 bytes."""
+
 _SIZES = {ASCII: 1, LONG: 4, BYTE: 1}
 
 
@@ -98,7 +101,7 @@ def replace_tags(path: Path, values: Mapping[int, Value], in_place: Sequence[tup
             entries = dict(_entries(file, layout))
         end = file.seek(0, os.SEEK_END)
         blocks, directory = _directory(layout, entries, values, end + end % 2)
-        if not layout.big and directory + len(blocks) > 2**32:
+        if not layout.big and end + len(blocks) >= LARGEST_TIFF:
             raise InputError(f"{path} is a TIFF of nearly 4 GB, which cannot grow: write the labels anew")
         file.write(b"\0" * (end % 2) + blocks)
         _flush(file)
