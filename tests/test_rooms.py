@@ -18,7 +18,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     **dict.fromkeys(["errors", "geometry"], 0),
-    **dict.fromkeys(["tiling", "metrics", "drawing", "phantom", "recipe", "resources", "superpixels"], 1),
+    **dict.fromkeys(["context", "names", "tiling", "metrics", "drawing", "phantom", "recipe"], 1),
+    **dict.fromkeys(["resources", "superpixels"], 1),
     **dict.fromkeys(["volume", "run", "catalog", "blocks"], 2),
     **dict.fromkeys(["models", "fov", "features"], 3),
     **dict.fromkeys(["training", "dense", "clustering"], 4),

@@ -13,14 +13,20 @@ import zarr
 from vemseg.errors import InputError, UsageError
 from vemseg.geometry import Box, add
 from vemseg.volume import (
+    FORMATS,
     ArrayVolume,
     Cropped,
+    Format,
     Intensity,
     Permuted,
     Resampled,
     Volume,
+    check_grey,
+    check_labels,
+    looks_like_labels,
     measure_intensity,
     open_volume,
+    record,
 )
 from vemseg.volume.resample import taps_of
 from vemseg.volume.units import nanometres
@@ -394,6 +400,88 @@ def test_the_option_overrides_the_file(tmp_path):
     assert (again.voxel_size, again.voxel_size_from) == ((30, 8, 8), "option")
 
 
+# --- other formats ---------------------------------------------------------------------------------------
+
+
+class Dump(ArrayVolume):
+    """A toy format: an array as numpy saves it, under a name inside an archive."""
+
+    def __init__(self, path, voxel_size):
+        with np.load(path.parent) as arrays:
+            super().__init__(arrays[path.name], voxel_size, name=path.name)
+        self.path = path
+
+    @staticmethod
+    def recognises(path):
+        return path.parent.suffix == ".npz"
+
+
+def test_a_further_format_is_one_registration(tmp_path, monkeypatch):
+    array = grey()
+    np.savez(tmp_path / "cell.npz", em=array)
+    (tmp_path / "v.npz").write_bytes(b"")
+    refuse(tmp_path / "v.npz", "unknown format: give a Zarr array or group or a TIFF stack")
+    monkeypatch.setitem(FORMATS, "numpy archive", Format(Dump.recognises, Dump, (".npz",)))
+    assert_reads_as(open_volume(tmp_path / "cell.npz" / "em"), array)
+    part = open_volume(tmp_path / "cell.npz" / "em", voxel_size=(3, 2, 1), crop="1:4,:,:")
+    assert (part.shape, part.voxel_size, part.origin) == ((3, 50, 67), (3, 2, 1), (1, 0, 0))
+    assert record(tmp_path / "cell.npz" / "em") is None
+    refuse(tmp_path / "v.npz", "v.npz is empty")
+    refuse(tmp_path, "no Zarr array or group and no TIFF stack and no numpy archive")
+
+
+# --- labels and grey values ------------------------------------------------------------------------------
+
+
+def blobs(values, dtype="uint8"):
+    """Labels as they look: patches of 8 x 8 voxels."""
+    patches = np.random.default_rng(0).integers(0, values, (4, 20, 20))
+    return patches.repeat(8, 1).repeat(8, 2).astype(dtype)
+
+
+def test_label_images_are_known_by_their_metadata(tmp_path):
+    group = zarr.create_group(str(tmp_path / "v.zarr"))
+    group.create_array("0", shape=(3, 4, 5), dtype="uint8")
+    levels = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1]}]}]
+    image = {"axes": [{"name": axis, "type": "space"} for axis in "zyx"], "datasets": levels}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+    assert looks_like_labels(open_volume(tmp_path / "v.zarr")) is None
+    check_grey(open_volume(tmp_path / "v.zarr"))
+    group.attrs["ome"] = group.attrs["ome"] | {"image-label": {"version": "0.5", "colors": [{}]}}
+    for path in (tmp_path / "v.zarr", tmp_path / "v.zarr" / "0"):
+        volume = open_volume(path, crop="1:2,:,:")
+        assert "image-label" in looks_like_labels(Permuted(volume, (2, 0, 1)))
+        with pytest.raises(InputError, match=r"holds labels \(its metadata .*\): give the grey volume"):
+            check_grey(volume)
+
+
+def test_few_grey_values_are_a_warning(caplog):
+    for array, warned in (
+        (blobs(7), True),
+        (blobs(7, "float32"), False),
+        (grey((4, 64, 64)) // 16, True),
+        (grey((4, 64, 64)) // 15, False),
+    ):
+        caplog.clear()
+        check_grey(ArrayVolume(array, name="a"))
+        measure_intensity(ArrayVolume(array, name="a"))
+        assert caplog.messages == [
+            f"a holds only {len(np.unique(array))} different values, like labels: they count as grey values"
+        ] * int(warned)
+
+
+def test_grey_values_are_no_labels(caplog):
+    for array in (blobs(2), blobs(250), blobs(3000, "uint32"), grey((4, 64, 64)) // 8):
+        check_labels(ArrayVolume(array))
+    assert not caplog.messages
+    check_labels(ArrayVolume(grey((4, 64, 64)), name="a"))
+    assert caplog.messages == ["a holds 256 different values, like a grey volume: its voxels count as labels"]
+    with pytest.raises(InputError, match="a: labels must be integers, not float32"):
+        check_labels(ArrayVolume(grey((4, 64, 64), "float32"), name="a"))
+    with pytest.raises(InputError, match="a holds more than 4096 different values: these are grey values"):
+        check_labels(ArrayVolume(grey((4, 64, 64), "uint16"), name="a"))
+
+
 # --- what is refused -------------------------------------------------------------------------------------
 
 
@@ -530,6 +618,18 @@ def test_crop_option(tmp_path):
     assert_reads_as(open_volume(tmp_path / "v.tif", crop=":,5:-5,30:"), array[:, 5:-5, 30:])
     with pytest.raises(UsageError):
         open_volume(tmp_path / "v.tif", crop="1:2")
+    with pytest.raises(UsageError, match=r"beyond .*v\.tif of shape \(9, 50, 67\)"):
+        open_volume(tmp_path / "v.tif", crop=":,:,0:68")
+
+
+def test_views_know_where_they_begin():
+    volume = ArrayVolume(grey())
+    assert volume.origin == (0, 0, 0)
+    part = Cropped(volume, Box((2, 10, 20), (7, 45, 60)))
+    assert part.origin == (2, 10, 20)
+    assert Cropped(part, Box((1, 0, 5), (2, 3, 9))).origin == (3, 10, 25)
+    assert Permuted(part, (2, 0, 1)).origin == (20, 2, 10)
+    assert Cropped(Permuted(part, (2, 0, 1)), Box((1, 2, 3), (4, 4, 4))).origin == (21, 4, 13)
 
 
 def slow_coarser(line, factor):

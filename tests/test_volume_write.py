@@ -1,7 +1,9 @@
 """Writing volumes: label stores, finished TIFF and OME-Zarr, and outputs that appear whole or not at all."""
 
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,13 +15,22 @@ from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import Box
 from vemseg.volume import (
     ArrayVolume,
+    Cropped,
+    LabelInfo,
     LabelStore,
     Volume,
+    check_grey,
     check_output,
     finish_labels,
+    looks_like_labels,
     open_volume,
     partial_directory,
+    publish_labels,
+    publish_volume,
     pyramid,
+    record,
+    rename_labels,
+    tiff_tags,
     tiff_writing,
     write_volume,
 )
@@ -40,17 +51,20 @@ def labels(shape=SHAPE, dtype="uint8"):
     return coarse[: shape[0], : shape[1], : shape[2]].astype(dtype)
 
 
-def filled_store(out, array, voxel_size=None, block=BLOCK):
-    directory = partial_directory(out) / "labels"
+def filled_store(directory, array, voxel_size=None, block=BLOCK):
     store = LabelStore.create(directory, array.shape, block, array.dtype, voxel_size)
     for box in store.box.split(store.block_shape):
         store.write(box, array[box.slices])
     return LabelStore.open(directory)
 
 
-def finish(store, out, voxel_size=None, **options):
-    about = {"names": NAMES, "colours": COLOURS, "description": {"seed": 7}}
-    return finish_labels(store, out, voxel_size=voxel_size, **(about | options))
+def info(voxel_size=None, **more):
+    return LabelInfo(voxel_size, **{"description": {"seed": 7}, "names": NAMES, "colours": COLOURS, **more})
+
+
+def finish(array, out, voxel_size=None, **more):
+    finish_labels(filled_store(out.parent / "store", array), out, info(voxel_size, **more))
+    return out
 
 
 def contents(directory):
@@ -129,8 +143,8 @@ def test_background_takes_no_space(tmp_path):
 def test_finished_labels_read_back(tmp_path, name, dtype, voxel_size):
     array = labels(dtype=dtype)
     out = tmp_path / name
-    assert finish(filled_store(out, array), out, voxel_size) == out
-    assert contents(tmp_path) == [name]
+    finish(array, out, voxel_size)
+    assert contents(tmp_path) == ([name, "store"] if name == "out.tif" else [name])
     volume = open_volume(out)
     np.testing.assert_array_equal(volume.read(volume.box), array)
     assert volume.dtype == dtype
@@ -140,7 +154,7 @@ def test_finished_labels_read_back(tmp_path, name, dtype, voxel_size):
 def test_tiff_is_what_imagej_reads(tmp_path):
     out = tmp_path / "out.tif"
     array = labels()
-    finish(filled_store(out, array), out, (50.0, 4.6, 4.6))
+    finish(array, out, (50.0, 4.6, 4.6))
     with tifffile.TiffFile(out) as file:
         assert file.is_imagej
         assert file.series[0].axes == "ZYX"
@@ -156,7 +170,7 @@ def test_tiff_is_what_imagej_reads(tmp_path):
 
 def test_wide_labels_become_an_ome_tiff(tmp_path):
     out = tmp_path / "out.tiff"
-    finish(filled_store(out, labels(dtype="uint32")), out, (50.0, 4.6, 4.6))
+    finish(labels(dtype="uint32"), out, (50.0, 4.6, 4.6))
     with tifffile.TiffFile(out) as file:
         assert file.is_ome
         assert file.is_bigtiff
@@ -168,7 +182,7 @@ def test_large_labels_become_an_ome_tiff(tmp_path, monkeypatch):
     monkeypatch.setattr(tiff_writing, "IMAGEJ_BYTES", 1000)
     out = tmp_path / "out.tif"
     array = labels()
-    finish(filled_store(out, array), out, (50.0, 4.6, 4.6))
+    finish(array, out, (50.0, 4.6, 4.6))
     with tifffile.TiffFile(out) as file:
         assert file.is_ome
     np.testing.assert_array_equal(open_volume(out).read(Box.whole(SHAPE)), array)
@@ -193,7 +207,7 @@ def test_tiff_is_written_in_bounded_memory(tmp_path, monkeypatch, dtype):
 @pytest.mark.parametrize("voxel_size", SIZES)
 def test_ome_zarr_is_valid(tmp_path, voxel_size):
     out = tmp_path / "out.ome.zarr"
-    finish(filled_store(out, labels()), out, voxel_size)
+    finish(labels(), out, voxel_size)
     group = zarr.open_group(str(out), mode="r")
     image = Image.from_zarr(group)
     described = ImageLabel.from_zarr(group).attributes.ome.image_label
@@ -225,7 +239,7 @@ def test_coarser_levels_are_majorities_block_by_block(tmp_path, monkeypatch):
     monkeypatch.setattr(pyramid, "BLOCK_SHAPE", (8, 32, 16))
     out = tmp_path / "out.ome.zarr"
     array = labels()
-    finish(filled_store(out, array), out)
+    finish(array, out)
     for level in ("1", "2"):
         array = pyramid.downsample(array, (2, 2, 2), pyramid.majority)
         np.testing.assert_array_equal(open_volume(out / level).read(Box.whole(array.shape)), array)
@@ -263,29 +277,52 @@ def test_levels_halve_the_finest_axes_first():
     assert list(pyramid.level_factors((9, 9, 9), None)) == [(1, 1, 1)]
 
 
+def fail(*args, **kwargs):
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"), [("out.tif", "tifffile.TiffWriter.write"), ("out.ome.zarr", "numpy.pad")]
+)
+def test_a_failure_leaves_the_store_whole_and_nothing_else(tmp_path, monkeypatch, name, broken):
+    out = tmp_path / name
+    array = labels((41, 151, 133))
+    store = filled_store(tmp_path / "store", array)
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, fail)
+        with pytest.raises(OSError, match="disk full"):
+            finish_labels(store, out, info())
+    assert contents(tmp_path) == ["store"]
+    finish_labels(LabelStore.open(store.directory), out, info())
+    np.testing.assert_array_equal(open_volume(out).read(Box.whole(array.shape)), array)
+
+
+def test_labels_are_finished_where_they_lie(tmp_path):
+    out = tmp_path / "out.ome.zarr"
+    store = filled_store(out, labels())
+    for _ in range(2):
+        finish_labels(store, out, info())
+        assert contents(tmp_path) == ["out.ome.zarr"]
+        assert zarr.open_group(str(out), mode="r").attrs["ome"]["multiscales"][0]["name"] == "out"
+        np.testing.assert_array_equal(open_volume(out).read(Box.whole(SHAPE)), labels())
+
+
 # --- outputs appear whole --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["out.tif", "out.ome.zarr"])
-@pytest.mark.parametrize("broken", ["vemseg.volume.writing.publish", "numpy.pad"])
-def test_a_failure_leaves_no_output_and_the_store_whole(tmp_path, monkeypatch, name, broken):
-    if name == "out.tif" and broken == "numpy.pad":
-        broken = "tifffile.TiffWriter.write"
+def test_a_failure_leaves_no_output_and_the_store_whole(tmp_path, monkeypatch, name):
     out = tmp_path / name
     array = labels((41, 151, 133))
-    store = filled_store(out, array)
-
-    def fail(*args, **kwargs):
-        raise OSError("disk full")
-
+    store = filled_store(partial_directory(out) / "labels", array)
     with monkeypatch.context() as patch:
-        patch.setattr(broken, fail)
+        patch.setattr("vemseg.volume.published.publish", fail)
         with pytest.raises(OSError, match="disk full"):
-            finish(store, out)
+            publish_labels(store, out, info())
     assert contents(tmp_path) == [name + ".partial"]
     assert contents(tmp_path / (name + ".partial")) == ["labels"]
 
-    finish(LabelStore.open(store.directory), out)
+    publish_labels(LabelStore.open(store.directory), out, info())
     assert contents(tmp_path) == [name]
     np.testing.assert_array_equal(open_volume(out).read(Box.whole(array.shape)), array)
 
@@ -304,12 +341,14 @@ class Failing(Volume):
 def test_a_failing_source_leaves_nothing_and_keeps_the_old_output(tmp_path, monkeypatch, name):
     monkeypatch.setattr(tiff_writing, "SLAB_DEPTH", 4)
     out = tmp_path / name
+    monkeypatch.setattr("vemseg.volume.writing.BLOCK_SHAPE", BLOCK)
+    for write in (write_volume, publish_volume):
+        with pytest.raises(InputError, match="damaged"):
+            write(Failing(), out)
+        assert contents(tmp_path) == []
+    publish_volume(ArrayVolume(labels()), out)
     with pytest.raises(InputError, match="damaged"):
-        write_volume(Failing(), out, block_shape=BLOCK)
-    assert contents(tmp_path) == []
-    write_volume(ArrayVolume(labels()), out)
-    with pytest.raises(InputError, match="damaged"):
-        write_volume(Failing(), out, block_shape=BLOCK, overwrite=True)
+        publish_volume(Failing(), out, overwrite=True)
     assert contents(tmp_path) == [name]
     np.testing.assert_array_equal(open_volume(out).read(Box.whole(SHAPE)), labels())
 
@@ -317,14 +356,14 @@ def test_a_failing_source_leaves_nothing_and_keeps_the_old_output(tmp_path, monk
 @pytest.mark.parametrize("name", ["out.tif", "out.zarr"])
 def test_existing_outputs_are_replaced_only_on_request(tmp_path, name):
     out = tmp_path / name
-    write_volume(ArrayVolume(np.ones((3, 4, 5), np.uint8)), out)
-    store = filled_store(out, labels())
+    publish_volume(ArrayVolume(np.ones((3, 4, 5), np.uint8)), out)
+    store = filled_store(partial_directory(out) / "labels", labels())
     with pytest.raises(OutputExistsError, match="exists"):
-        finish(store, out)
+        publish_labels(store, out, info())
     with pytest.raises(OutputExistsError, match="exists"):
-        write_volume(ArrayVolume(labels()), out)
+        publish_volume(ArrayVolume(labels()), out)
     assert open_volume(out).shape == (3, 4, 5)
-    finish(filled_store(tmp_path / "b" / name, labels()), out, overwrite=True)
+    publish_labels(filled_store(tmp_path / "b" / name, labels()), out, info(), overwrite=True)
     assert open_volume(out).shape == SHAPE
 
 
@@ -332,7 +371,7 @@ def test_a_file_can_replace_a_directory(tmp_path):
     out = tmp_path / "out.tif"
     out.mkdir()
     (out / "old").write_text("old")
-    write_volume(ArrayVolume(labels()), out, overwrite=True)
+    publish_volume(ArrayVolume(labels()), out, overwrite=True)
     assert contents(tmp_path) == ["out.tif"]
     assert open_volume(out).shape == SHAPE
 
@@ -340,8 +379,9 @@ def test_a_file_can_replace_a_directory(tmp_path):
 def test_unknown_suffixes_are_refused_before_any_work(tmp_path):
     with pytest.raises(UsageError, match=r"name it \.tif or \.ome\.zarr"):
         check_output(tmp_path / "out.png")
-    with pytest.raises(UsageError):
-        write_volume(ArrayVolume(labels()), tmp_path / "out")
+    for write in (write_volume, publish_volume):
+        with pytest.raises(UsageError):
+            write(ArrayVolume(labels()), tmp_path / "out")
     assert contents(tmp_path) == []
 
 
@@ -351,10 +391,11 @@ def test_unknown_suffixes_are_refused_before_any_work(tmp_path):
 @pytest.mark.parametrize("voxel_size", SIZES)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 @pytest.mark.parametrize("name", ["deep/out.tif", "deep/out.ome.zarr"])
-def test_grey_volumes_read_back(tmp_path, name, dtype, voxel_size):
+def test_grey_volumes_read_back(tmp_path, monkeypatch, name, dtype, voxel_size):
     array = np.random.default_rng(0).normal(0, 90, SHAPE).astype(dtype)
     out = tmp_path / name
-    write_volume(ArrayVolume(array, voxel_size), out, block_shape=BLOCK, description={"made": "for a test"})
+    monkeypatch.setattr("vemseg.volume.writing.BLOCK_SHAPE", BLOCK)
+    write_volume(ArrayVolume(array, voxel_size), out, description={"made": "for a test"})
     assert contents(out.parent) == [out.name]
     volume = open_volume(out)
     np.testing.assert_array_equal(volume.read(volume.box), array)
@@ -373,3 +414,197 @@ def test_a_single_plane(tmp_path, name):
     volume = open_volume(tmp_path / name)
     np.testing.assert_array_equal(volume.read(volume.box), array)
     assert volume.voxel_size == pytest.approx((4, 4, 4))
+
+
+# --- what a volume says about itself ---------------------------------------------------------------------
+
+WAYS = [("imagej", "out.tif", "uint8"), ("imagej", "out.tif", "uint16"), ("ome", "out.tif", "uint32")]
+WAYS += [("ome", "out.tif", "uint8"), ("zarr", "out.ome.zarr", "uint8")]
+RECORD = {
+    "names": {"1": "mitochondrion", "3": "Zellkern µ"},
+    "colours": {"1": [255, 0, 10], "3": [0, 128, 255]},
+    "seed": 7,
+}
+
+
+@pytest.fixture(params=WAYS, ids=["-".join(way) for way in WAYS])
+def finished(request, tmp_path, monkeypatch):
+    """Return a function that finishes labels in one of the ways, and their path."""
+    way, name, dtype = request.param
+    if way == "ome":
+        monkeypatch.setattr(tiff_writing, "IMAGEJ_BYTES", 1000)
+
+    def make(voxel_size=None, **more):
+        return finish(labels(dtype=dtype), tmp_path / name, voxel_size, **more)
+
+    return make
+
+
+def test_records_are_read_back(finished):
+    assert record(finished()) == RECORD
+
+
+def test_crops_know_where_they_lay(finished):
+    out = finished((50.0, 4.6, 4.6), origin=(3, 40, 500))
+    assert record(out) == RECORD | {"origin_voxels": [3, 40, 500]}
+    volume = open_volume(out)
+    assert volume.origin == (3, 40, 500)
+    assert open_volume(out, crop="1:3,2:,:").origin == (4, 42, 500)
+    assert pickle.loads(pickle.dumps(volume)).origin == (3, 40, 500)
+
+
+@pytest.mark.parametrize("voxel_size", SIZES)
+def test_origins_move_every_level_of_an_ome_zarr(tmp_path, voxel_size):
+    at_zero, moved = (
+        zarr.open_group(str(finish(labels(), tmp_path / name, voxel_size, origin=origin)), mode="r")
+        for name, origin in (("a.zarr", (0, 0, 0)), ("b.zarr", (3, 40, 500)))
+    )
+    Image.from_zarr(moved)
+    edges = np.array(voxel_size or (1.0, 1.0, 1.0))
+    before, after = (
+        [level["coordinateTransformations"] for level in group.attrs["ome"]["multiscales"][0]["datasets"]]
+        for group in (at_zero, moved)
+    )
+    for (scale, shift), (same, further) in zip(before, after, strict=True):
+        assert scale == same
+        np.testing.assert_allclose(
+            np.subtract(further["translation"], shift["translation"]), edges * (3, 40, 500)
+        )
+    assert [open_volume(tmp_path / "b.zarr" / level).origin for level in "01"] == [(3, 40, 500), (0, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "places"),
+    [
+        ((50.0, 4.5, 4.0), ("150.0 nm", "180.0 nm", "2000.0 nm")),
+        (None, ("3.0 pixel", "40.0 pixel", "500.0 pixel")),
+    ],
+)
+def test_origins_are_the_positions_of_planes_in_ome(tmp_path, voxel_size, places):
+    out = finish(labels(dtype="uint32"), tmp_path / "out.tif", voxel_size, origin=(3, 40, 500))
+    with tifffile.TiffFile(out) as file:
+        planes = [e for e in ElementTree.fromstring(file.ome_metadata).iter() if e.tag.endswith("}Plane")]
+    assert len(planes) == SHAPE[0]
+    for axis, place in zip("ZYX", places, strict=True):
+        assert f"{planes[0].get(f'Position{axis}')} {planes[0].get(f'Position{axis}Unit')}" == place
+    step = float(planes[7].get("PositionZ")) - float(planes[0].get("PositionZ"))
+    assert step == pytest.approx(7 * (voxel_size or (1,))[0])
+
+
+def test_a_cropped_grey_volume_keeps_its_origin(tmp_path):
+    part = Cropped(ArrayVolume(labels(), (4.0, 4.0, 4.0)), Box((3, 40, 50), (9, 60, 90)))
+    for name in ("out.tif", "out.zarr"):
+        write_volume(part, tmp_path / name)
+        assert open_volume(tmp_path / name).origin == (3, 40, 50)
+        assert record(tmp_path / name) == {"origin_voxels": [3, 40, 50]}
+
+
+def test_other_peoples_files_have_no_record(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", labels(), imagej=True, metadata={"axes": "ZYX", "Info": "{no JSON"})
+    tifffile.imwrite(tmp_path / "b.tif", labels(), ome=True, metadata={"axes": "ZYX", "Description": "[1]"})
+    tifffile.imwrite(tmp_path / "c.tif", labels())
+    zarr.create_array(str(tmp_path / "d.zarr"), shape=(3, 4, 5), dtype="uint8")
+    for name in ("a.tif", "b.tif", "c.tif", "d.zarr"):
+        assert record(tmp_path / name) is None
+        assert looks_like_labels(open_volume(tmp_path / name)) is None
+        with pytest.raises(InputError, match=r"holds no labels|no readable"):
+            rename_labels(tmp_path / name, NAMES, COLOURS)
+    with pytest.raises(InputError, match="no labels at"):
+        rename_labels(tmp_path / "absent.tif", NAMES, COLOURS)
+
+
+def test_finished_labels_are_no_grey_volume(finished):
+    with pytest.raises(InputError, match=r"holds labels \(vemseg wrote it as labels\): give the grey volume"):
+        check_grey(open_volume(finished()))
+
+
+# --- other names for finished labels ---------------------------------------------------------------------
+
+OTHERS = {1: "nucleus & <envelope>", 2: "granule " + 500 * "x", 3: "ε"}
+PAINT = {1: (1, 2, 3), 2: (4, 5, 6), 3: (7, 8, 9)}
+RENAMED = RECORD | {
+    "names": {str(k): name for k, name in OTHERS.items()},
+    "colours": {str(k): list(rgb) for k, rgb in PAINT.items()},
+}
+
+
+def stored_voxels(path):
+    """Return the bytes in which the voxels lie, as the file has them."""
+    if path.is_dir():
+        return {part: part.read_bytes() for part in sorted(path.rglob("c/**/*")) if part.is_file()}
+    with tifffile.TiffFile(path) as file:
+        data = path.read_bytes()
+        at = [(page.dataoffsets, page.databytecounts) for page in file.pages]
+    parts = [part for offsets, counts in at for part in zip(offsets, counts, strict=True)]
+    return [(start, data[start : start + count]) for start, count in parts]
+
+
+def test_names_change_and_voxels_do_not(finished):
+    out = finished((50.0, 4.6, 4.6))
+    before = stored_voxels(out)
+    array = open_volume(out).read(Box.whole(SHAPE))
+    for names, colours, expected in (
+        (OTHERS, PAINT, RENAMED),
+        ({}, {}, RECORD | {"names": {}, "colours": {}}),
+        (NAMES, COLOURS, RECORD),
+        (OTHERS, PAINT, RENAMED),
+    ):
+        rename_labels(out, names, colours)
+        assert record(out) == expected
+        assert stored_voxels(out) == before
+    volume = open_volume(out)
+    assert volume.voxel_size == pytest.approx((50.0, 4.6, 4.6))
+    np.testing.assert_array_equal(volume.read(volume.box), array)
+
+
+def test_renamed_ome_zarrs_are_valid(tmp_path):
+    out = finish(labels(), tmp_path / "out.ome.zarr", (15.0, 15.0, 15.0))
+    rename_labels(out, OTHERS, PAINT)
+    group = zarr.open_group(str(out), mode="r")
+    Image.from_zarr(group)
+    described = ImageLabel.from_zarr(group).attributes.ome.image_label
+    assert {c.label_value: tuple(c.rgba) for c in described.colors} == {
+        k: (*v, 255) for k, v in PAINT.items()
+    }
+    assert group.attrs["vemseg"] == {"seed": 7}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_renamed_tiffs_are_what_imagej_reads(tmp_path, dtype):
+    out = finish(labels(dtype=dtype), tmp_path / "out.tif", (50.0, 4.6, 4.6))
+    with tifffile.TiffFile(out) as file:
+        before = dict(file.imagej_metadata)
+    rename_labels(out, OTHERS, PAINT)
+    with tifffile.TiffFile(out) as file:
+        after = dict(file.imagej_metadata)
+        assert file.series[0].axes == "ZYX" and file.series[0].dataoffset is not None
+        tables = [page.colormap >> 8 for page in file.pages] if dtype == "uint8" else [after.pop("LUTs")]
+        assert all(tuple(table[:, k].tolist()) == rgb for table in tables for k, rgb in PAINT.items())
+        np.testing.assert_array_equal(file.asarray(), labels(dtype=dtype))
+    before.pop("LUTs", None)
+    assert json.loads(after.pop("Info")) == RENAMED
+    assert {**before, "Info": ""} == {**after, "Info": ""}
+
+
+@pytest.mark.parametrize(("way", "dtype"), [("imagej", "uint8"), ("ome", "uint32"), ("ome", "uint8")])
+def test_a_kill_leaves_the_old_names_or_the_new(tmp_path, monkeypatch, way, dtype):
+    if way == "ome":
+        monkeypatch.setattr(tiff_writing, "IMAGEJ_BYTES", 1000)
+    out = finish(labels(dtype=dtype), tmp_path / "out.tif")
+    before = stored_voxels(out)
+    with monkeypatch.context() as patch:
+        patch.setattr("vemseg.volume.tiff_tags._flush", fail)
+        with pytest.raises(OSError, match="disk full"):
+            rename_labels(out, OTHERS, PAINT)
+    assert (record(out), stored_voxels(out)) == (RECORD, before)
+    rename_labels(out, OTHERS, PAINT)
+    assert (record(out), stored_voxels(out)) == (RENAMED, before)
+
+
+def test_a_tiff_that_cannot_grow_keeps_its_names(tmp_path, monkeypatch):
+    out = finish(labels(), tmp_path / "out.tif")
+    before = out.read_bytes()
+    monkeypatch.setattr(tiff_tags, "LARGEST_TIFF", len(before) + 100)
+    with pytest.raises(InputError, match="cannot grow"):
+        rename_labels(out, OTHERS, PAINT)
+    assert out.read_bytes() == before

@@ -20,6 +20,9 @@ ANISOTROPY_LIMIT = 1.5
 """A volume whose longest voxel edge exceeds the shortest by more than this factor is anisotropic."""
 
 
+_NM = {None: 1.0, "nm": 1.0, "um": 1000.0, "µm": 1000.0, "A": 0.1, "Å": 0.1}
+
+
 @dataclass(frozen=True, order=True)
 class Box:
     """A half-open box of voxels.
@@ -96,13 +99,23 @@ def add(a: ZYX, b: ZYX) -> ZYX:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
-def parse_box(text: str, shape: ZYX) -> Box:
-    """Read ``z0:z1,y0:y1,x0:x1`` as in numpy: ends may be left out, negative numbers count from the end.
+def parse_box(text: str, shape: ZYX, whose: str = "a volume") -> Box:
+    """Read ``z0:z1,y0:y1,x0:x1`` as numpy reads an index, but without clipping.
+
+    Ends may be left out, and negative numbers count from the end.
+
+    Parameters
+    ----------
+    text : str
+    shape : (int, int, int)
+        Of the volume that the box must lie in.
+    whose : str
+        What messages call that volume.
 
     Raises
     ------
     UsageError
-        Where the text is no box, or an empty one in a volume of that shape.
+        Where the text cannot be parsed, or the box is empty or reaches beyond the volume.
     """
     parts = text.split(",")
     ranges = [re.fullmatch(r"\s*(-?\d+)?:(-?\d+)?\s*", part) for part in parts]
@@ -111,27 +124,34 @@ def parse_box(text: str, shape: ZYX) -> Box:
     limits = []
     for found, n in zip(ranges, shape, strict=True):
         assert found is not None
-        lo, hi = (None if g is None else int(g) for g in found.groups())
-        a, b, _ = slice(lo, hi).indices(n)
-        limits.append((a, b))
+        ends = (int(end or default) for end, default in zip(found.groups(), (0, n), strict=True))
+        limits.append(tuple(n + end if end < 0 else end for end in ends))
+    if any(not (0 <= a <= n and 0 <= b <= n) for (a, b), n in zip(limits, shape, strict=True)):
+        raise UsageError(f"box '{text}' reaches beyond {whose} of shape {shape} (z, y, x)")
     if any(b <= a for a, b in limits):
-        raise UsageError(f"box '{text}' holds no voxel of a volume of shape {shape} (z, y, x)")
+        raise UsageError(f"box '{text}' holds no voxel of {whose} of shape {shape} (z, y, x)")
     (z0, z1), (y0, y1), (x0, x1) = limits
     return Box((z0, y0, x0), (z1, y1, x1))
 
 
 def parse_voxel_size(text: str) -> VoxelSize:
-    """Read ``16``, ``16,16,16``, ``50,4.6,4.6nm`` or ``0.016um`` as nm in z, y, x order.
+    """Read ``16``, ``50,4.6,4.6nm``, ``0.016um`` or ``0.05um,4.6nm,4.6nm`` as nm in z, y, x order.
+
+    A unit (nm, um, µm, A or Å) at the end holds for all three lengths, unless each has its own; without any
+    they are nm.
 
     Raises
     ------
     UsageError
-        Where the text is not one or three positive lengths.
+        Where the text cannot be parsed as one or three positive lengths.
     """
-    found = re.fullmatch(r"\s*([0-9.eE+, -]+?)\s*(nm|um|µm|A|Å)?\s*", text)
-    factor = {"um": 1000.0, "µm": 1000.0, "A": 0.1, "Å": 0.1}.get((found and found.group(2)) or "nm", 1.0)
+    parts = [re.fullmatch(r"\s*([0-9.eE+-]+)\s*(nm|um|µm|A|Å)?\s*", part) for part in text.split(",")]
+    found = [part.groups() for part in parts if part]
+    units = [unit for _, unit in found]
+    last = units[-1] if found else None
+    clear = len(found) == len(parts) and (all(units) or not any(units[:-1]))
     try:
-        values = [float(part) * factor for part in found.group(1).split(",")] if found else []
+        values = [float(number) * _NM[unit or last] for number, unit in found] if clear else []
     except ValueError:
         values = []
     if len(values) == 1:

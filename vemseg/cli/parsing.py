@@ -9,9 +9,8 @@ from pathlib import Path
 
 from vemseg.errors import UsageError
 from vemseg.geometry import ZYX
+from vemseg.names import is_tiff_name, volume_name
 from vemseg.resources import parse_bytes
-
-TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 
 
 def settings(given: Sequence[str] | None, shortcuts: Mapping[str, object]) -> list[str]:
@@ -104,11 +103,8 @@ def default_labels(path: str) -> Path:
     TIFF stays TIFF; all else becomes OME-Zarr. The place inside a Zarr hierarchy is part of the name:
     ``cell.zarr/em/s2`` becomes ``cell-em-s2_seg.ome.zarr``.
     """
-    parts = Path(path).absolute().parts
-    zarr = max((i for i, part in enumerate(parts) if part.endswith(".zarr")), default=len(parts) - 1)
-    stem = re.sub(r"(\.ome)?\.[^.]+$", "", parts[zarr], flags=re.IGNORECASE)
-    suffix = ".tif" if path.lower().endswith(TIFF_SUFFIXES) else ".ome.zarr"
-    return Path("-".join([stem, *parts[zarr + 1 :]]) + f"_seg{suffix}")
+    suffix = ".tif" if is_tiff_name(Path(path)) else ".ome.zarr"
+    return Path(f"{volume_name(Path(path))}_seg{suffix}")
 
 
 def _pairs(text: str, example: str) -> list[tuple[str, str]]:

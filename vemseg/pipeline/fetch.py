@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from vemseg import __version__
 from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.names import split_name
 from vemseg.phantom import CLASSES, Phantom
 from vemseg.pipeline.common import Report, silent
-from vemseg.run import provenance, read_json, sidecar, split_name, write_json, write_text
+from vemseg.run import provenance, read_json, sidecar, write_json, write_text
 from vemseg.run.files import writing
-from vemseg.volume import Volume, check_output, write_volume
+from vemseg.volume import Volume, check_output, publish_volume
 
 
 class _Painted(Volume):
@@ -78,7 +79,7 @@ def fetch_phantom(
     for path in (out, labels):
         check_output(path, overwrite or ours)
     about = {"phantom": facts | {"classes": {str(k): name for k, name in CLASSES.items()}}}
-    write = functools.partial(write_volume, description=about, overwrite=overwrite or ours)
+    write = functools.partial(publish_volume, description=about, overwrite=overwrite or ours)
     tell = _counter(2 * Box.whole(shape).size, report)
     write_json(sidecar(out), provenance("phantom", seed=seed, extra=about))
     with writing(labels):

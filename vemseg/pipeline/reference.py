@@ -21,7 +21,7 @@ from vemseg.geometry import Box
 from vemseg.pipeline.common import Report, Stopped
 from vemseg.run import write_text
 from vemseg.run.files import DISK_FULL, writing
-from vemseg.volume import LabelStore, Volume, finish_labels, open_volume, partial_directory
+from vemseg.volume import LabelInfo, LabelStore, Volume, open_volume, partial_directory, publish_labels
 from vemseg.volume.publish import remove
 
 VOXEL_SIZE = (16.0, 16.0, 16.0)
@@ -168,12 +168,10 @@ def _write(reference: Reference, out: Path, origin: dict[str, Any], report: Repo
     lines = "".join(f'{number} = "{name}"\n' for number, name in names.items())
     write_text(out.with_suffix(".toml"), lines)
     named = {number: name for number, name in names.items() if number}
-    finish_labels(
-        store,
-        out,
-        names=named,
-        colours=dict(zip(named, palette(len(named)), strict=True)),
+    info = LabelInfo(
         voxel_size=VOXEL_SIZE,
         description=origin,
-        overwrite=True,
+        names=named,
+        colours=dict(zip(named, palette(len(named)), strict=True)),
     )
+    publish_labels(store, out, info, overwrite=True)

@@ -11,7 +11,7 @@ from vemseg.run.files import (
     write_text,
 )
 from vemseg.run.folder import Run
-from vemseg.run.origin import fingerprint, peak_memory, provenance, sidecar, split_name
+from vemseg.run.origin import fingerprint, peak_memory, provenance, sidecar
 from vemseg.run.signals import StopSignal
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "read_json",
     "save_tensors",
     "sidecar",
-    "split_name",
     "unlock",
     "write_json",
     "write_text",

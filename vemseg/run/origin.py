@@ -19,6 +19,7 @@ from typing import Any
 
 import vemseg
 from vemseg.errors import InputError
+from vemseg.names import split_name
 from vemseg.recipe import Recipe
 
 FORMAT_VERSION = 1
@@ -93,14 +94,6 @@ def provenance(
         "libraries": _versions(),
         **(extra or {}),
     }
-
-
-def split_name(path: Path) -> tuple[str, str]:
-    """Return stem and suffix of a volume's name; ``.ome.zarr`` and ``.ome.tif`` are one suffix."""
-    for suffix in (".ome.zarr", ".ome.tif", ".ome.tiff"):
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)], path.name[-len(suffix) :]
-    return path.stem, path.suffix
 
 
 def sidecar(output: Path) -> Path:

@@ -1,36 +1,65 @@
 """Voxels on disk: TIFF and OME-Zarr, read box by box, written whole; voxel sizes in nm, intensities.
 
-    opening      a path -> a Volume (tiff, tiff_pages, tiff_voxel_size, zarr_reading, ngff)
+    opening      a path -> a Volume, by the format that recognises it (tiff, tiff_pages, tiff_description,
+                 zarr_reading, ngff)
     base, views  what every volume can do; crops and permuted axes
     resample     a volume on a coarser or finer grid
+    inputs       volumes as the verbs begin with them
     intensity    grey values to [0, 1]
+    meaning      whether voxels are labels or grey values, as far as that can be told
     store        labels written block by block
-    writing      the store, or a grey volume -> TIFF or OME-Zarr (tiff_writing, pyramid, ngff, publish)
+    writing      the store, or a grey volume -> TIFF or OME-Zarr (tiff_writing, pyramid, ngff)
+    about        what a written volume says about itself
+    renaming     other names and colours for labels that are finished (tiff_tags)
+    published    outputs that appear whole (publish)
 
 Axes are z, y, x in all of it; other orders exist only inside the readers.
 """
 
+from vemseg.volume.about import About, LabelInfo, Record
 from vemseg.volume.base import ArrayVolume, Volume
+from vemseg.volume.inputs import crop_of, describe, intensity_of, open_grey, open_labels, sharp_plane_first
 from vemseg.volume.intensity import Intensity, measure_intensity
-from vemseg.volume.opening import open_volume
+from vemseg.volume.meaning import check_grey, check_labels, looks_like_labels
+from vemseg.volume.opening import FORMATS, Format, open_volume, record
 from vemseg.volume.publish import check_output, partial_directory
+from vemseg.volume.published import publish_labels, publish_volume
+from vemseg.volume.renaming import rename_labels
 from vemseg.volume.resample import Resampled
 from vemseg.volume.store import LabelStore
 from vemseg.volume.views import Cropped, Permuted
 from vemseg.volume.writing import finish_labels, write_volume
 
 __all__ = [
+    "FORMATS",
+    "About",
     "ArrayVolume",
     "Cropped",
+    "Format",
     "Intensity",
+    "LabelInfo",
     "LabelStore",
     "Permuted",
+    "Record",
     "Resampled",
     "Volume",
+    "check_grey",
+    "check_labels",
     "check_output",
+    "crop_of",
+    "describe",
     "finish_labels",
+    "intensity_of",
+    "looks_like_labels",
     "measure_intensity",
+    "open_grey",
+    "open_labels",
     "open_volume",
     "partial_directory",
+    "publish_labels",
+    "publish_volume",
+    "record",
+    "rename_labels",
+    "sharp_plane_first",
     "write_volume",
 ]

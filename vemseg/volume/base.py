@@ -31,8 +31,15 @@ class Volume:
         Short name for logs and figures.
     path : Path or None
         Where the voxels lie on disk.
+    origin : (int, int, int)
+        Where the first voxel lies in the file that the volume was cropped from, in voxels, z y x; (0, 0, 0)
+        for volumes that are whole.
+    labelled : str or None
+        What in the file says that the voxels are labels; None where nothing does.
     """
 
+    origin: ZYX = (0, 0, 0)
+    labelled: str | None = None
     shape: ZYX
     dtype: np.dtype[np.generic]
     voxel_size: VoxelSize | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +13,13 @@ from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, add
 from vemseg.volume.base import Volume
 
+log = logging.getLogger("vemseg")
+
 SAMPLE_SHAPE: ZYX = (8, 64, 64)
-"""Largest box of the sample."""
+"""The largest box that is read at once for a sample of a volume's voxels, z y x."""
+
+FEW_VALUES = 16
+"""A sample of integers with no more different values than this may hold labels."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +66,9 @@ def measure_intensity(
     InputError
         Where the sample holds NaN or infinity, or one value only.
     """
-    rng = np.random.default_rng(seed)
     where = volume.path or volume.name
-    edges = [min(a, b) for a, b in zip(volume.shape, SAMPLE_SHAPE, strict=True)]
-    parts = []
-    for _ in range(n_boxes):
-        z, y, x = (int(rng.integers(n - e + 1)) for n, e in zip(volume.shape, edges, strict=True))
-        box = Box((z, y, x), add((z, y, x), (edges[0], edges[1], edges[2])))
-        parts.append(volume.read(box).ravel())
-    sample = np.concatenate(parts).astype(np.float32, copy=False)
+    boxes = sample_boxes(volume, seed, n_boxes)
+    sample = np.concatenate([volume.read(box).ravel() for box in boxes]).astype(np.float32, copy=False)
     if not np.isfinite(sample).all():
         raise InputError(f"{where} holds NaN or infinite values: replace them by numbers first")
     low, high = (float(value) for value in np.percentile(sample, percentiles))
@@ -75,4 +76,23 @@ def measure_intensity(
         low, high = float(sample.min()), float(sample.max())
     if low >= high:
         raise InputError(f"{where} is constant: every sampled voxel is {low:g}; check the file and the crop")
+    _warn_of_few_values(volume, sample)
     return Intensity(low, high)
+
+
+def sample_boxes(volume: Volume, seed: int = 0, n_boxes: int = 64) -> Iterator[Box]:
+    """Yield boxes of at most 8 x 64 x 64 voxels at random places; the same seed yields the same boxes."""
+    rng = np.random.default_rng(seed)
+    z, y, x = (min(a, b) for a, b in zip(volume.shape, SAMPLE_SHAPE, strict=True))
+    edges: ZYX = (z, y, x)
+    for _ in range(n_boxes):
+        z, y, x = (int(rng.integers(n - e + 1)) for n, e in zip(volume.shape, edges, strict=True))
+        yield Box((z, y, x), add((z, y, x), edges))
+
+
+def _warn_of_few_values(volume: Volume, sample: NDArray[np.float32]) -> None:
+    if volume.dtype.kind not in "iu" or np.unique(sample[::64]).size > FEW_VALUES:
+        return  # decided by a part of the sample: sorting all of it takes a while
+    if (found := np.unique(sample).size) <= FEW_VALUES:
+        where = volume.path or volume.name
+        log.warning("%s holds only %d different values, like labels: they count as grey values", where, found)

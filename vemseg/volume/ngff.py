@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vemseg.geometry import ZYX, VoxelSize
+from vemseg.volume.about import RGB, About, Record, legend
 from vemseg.volume.units import nanometres, voxel_size_or_none
 
 Attributes = Mapping[str, Any]
@@ -78,6 +79,24 @@ def is_image_collection(attributes: Attributes) -> bool:
     )
 
 
+def legend_in(attributes: Attributes) -> Record | None:
+    """Return the names and colours of labels in a group's attributes, None where it is no label image."""
+    ome = attributes.get("ome")
+    described = (ome if isinstance(ome, Mapping) else attributes).get("image-label")
+    if not isinstance(described, Mapping):
+        return None
+    properties, colors = (described.get(key) or [] for key in ("properties", "colors"))
+    names = {p["label-value"]: p["name"] for p in properties if {"label-value", "name"} <= set(p)}
+    colours = {c["label-value"]: c["rgba"][:3] for c in colors if {"label-value", "rgba"} <= set(c)}
+    return legend(names, colours)
+
+
+def record_in(attributes: Attributes) -> Record | None:
+    """Return what vemseg wrote into a group's attributes, with names and colours of labels; else None."""
+    own = attributes.get("vemseg")
+    return {**(legend_in(attributes) or {}), **own} if isinstance(own, Mapping) else None
+
+
 def _scale(described: Attributes) -> tuple[float, ...] | None:
     for transformation in described.get("coordinateTransformations") or []:
         scale = transformation.get("scale") if transformation.get("type") == "scale" else None
@@ -86,27 +105,27 @@ def _scale(described: Attributes) -> tuple[float, ...] | None:
     return None
 
 
-def image_metadata(
-    name: str, voxel_size: VoxelSize | None, factors: Sequence[ZYX], method: str
-) -> dict[str, Any]:
+def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str) -> dict[str, Any]:
     """Return the ``ome`` attribute (NGFF 0.5) of a multiscale image whose levels are ``0``, ``1``, ...
 
     Parameters
     ----------
-    voxel_size : (float, float, float) or None
-        nm of level 0, z y x; None leaves the axes without a unit, their scale counts voxels of level 0.
+    about : About
+        Its voxel size is that of level 0; without one the axes have no unit, and lengths count voxels of
+        level 0. Its origin moves all levels.
     factors : sequence of (int, int, int)
         Downsampling factors of each level relative to level 0. All levels start at the same edge, so their
         first centres lie half the difference of the voxel edges further in.
     method : str
         How levels were made from the finer one.
     """
-    unit = {} if voxel_size is None else {"unit": "nanometer"}
-    edges = voxel_size or (1.0, 1.0, 1.0)
+    unit = {} if about.voxel_size is None else {"unit": "nanometer"}
+    edges = about.voxel_size or (1.0, 1.0, 1.0)
     datasets = []
     for level, factor in enumerate(factors):
         scale = [edge * f for edge, f in zip(edges, factor, strict=True)]
-        shift = [edge * (f - 1) / 2 for edge, f in zip(edges, factor, strict=True)]
+        along = zip(edges, factor, about.origin, strict=True)
+        shift = [edge * (f - 1) / 2 + edge * start for edge, f, start in along]
         transformations = [
             {"type": "scale", "scale": scale},
             {"type": "translation", "translation": shift},
@@ -117,9 +136,7 @@ def image_metadata(
     return {"version": VERSION, "multiscales": [image]}
 
 
-def label_metadata(
-    names: Mapping[int, str], colours: Mapping[int, tuple[int, int, int]]
-) -> dict[str, dict[str, Any]]:
+def label_metadata(names: Mapping[int, str], colours: Mapping[int, RGB]) -> dict[str, dict[str, Any]]:
     """Return the ``image-label`` part of the ``ome`` attribute: opaque colours, 0 transparent, and names."""
     colors = [
         {"label-value": label, "rgba": [*map(int, colours[label]), 255 if label else 0]}

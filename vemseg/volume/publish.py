@@ -5,29 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from vemseg.errors import OutputExistsError, UsageError
-
-_TIFF = (".tif", ".tiff")
-_ZARR = (".zarr",)
+from vemseg.errors import OutputExistsError
+from vemseg.names import is_tiff_output
 
 
 def partial_directory(out: Path) -> Path:
     """Return the directory in which an output grows: on the same disk, so that a rename finishes it."""
     return out.with_name(out.name + ".partial")
-
-
-def is_tiff_output(out: Path) -> bool:
-    """Tell whether an output becomes a TIFF (True) or an OME-Zarr (False), by its suffix.
-
-    Raises
-    ------
-    UsageError
-        Where the suffix is neither's.
-    """
-    suffix = out.suffix.lower()
-    if suffix not in _TIFF + _ZARR:
-        raise UsageError(f"{out} has no suffix of a volume: name it .tif or .ome.zarr")
-    return suffix in _TIFF
 
 
 def check_output(out: Path, overwrite: bool = False) -> None:

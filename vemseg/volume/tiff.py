@@ -20,12 +20,16 @@ from numpy.typing import NDArray
 
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.names import volume_name
+from vemseg.volume.about import Record, evidence_of_labels, origin_of
 from vemseg.volume.base import Volume
 from vemseg.volume.cache import CACHE_BYTES, Cache
 from vemseg.volume.dtypes import readable_dtype
 from vemseg.volume.foreign import as_input_error
+from vemseg.volume.tiff_description import record_in, tiff_voxel_size
 from vemseg.volume.tiff_pages import only_stack, truncated
-from vemseg.volume.tiff_voxel_size import tiff_voxel_size
+
+_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class _Tiff(Volume):
     """A volume that travels between processes as its path."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.voxel_size if self.voxel_size_from == "option" else None)
+        return open_tiff, (self.path, self.voxel_size if self.voxel_size_from == "option" else None)
 
 
 class MappedTiff(_Tiff):
@@ -139,7 +143,15 @@ class DecodedTiff(_Tiff):
         return np.ascontiguousarray(segment[..., 0]).astype(self.dtype, copy=False)
 
 
-def open_tiff(path: Path, *, voxel_size: VoxelSize | None = None) -> Volume:
+def is_tiff(path: Path) -> bool:
+    """Tell whether a file begins as a TIFF or BigTIFF does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) in _MAGIC
+
+
+def open_tiff(path: Path, voxel_size: VoxelSize | None = None) -> Volume:
     """Open a TIFF stack: plain, BigTIFF, ImageJ or OME; one channel, one time point.
 
     Parameters
@@ -153,11 +165,17 @@ def open_tiff(path: Path, *, voxel_size: VoxelSize | None = None) -> Volume:
         Where the file is no TIFF, truncated, in colour, or no single stack.
     """
     with as_input_error(f"{path} is no readable TIFF"), tifffile.TiffFile(path) as file:
-        return _open(path, file, voxel_size)
+        volume = _open(path, file, voxel_size)
+        record = record_in(file)
+    volume.origin = origin_of(record)
+    volume.labelled = evidence_of_labels(record)
+    return volume
 
 
-def _reopen(path: Path, voxel_size: VoxelSize | None) -> Volume:
-    return open_tiff(path, voxel_size=voxel_size)
+def tiff_record(path: Path) -> Record | None:
+    """Return what vemseg wrote into a TIFF about it, None where it wrote nothing."""
+    with as_input_error(f"{path} is no readable TIFF"), tifffile.TiffFile(path) as file:
+        return record_in(file)
 
 
 def _open(path: Path, file: Any, voxel_size: VoxelSize | None) -> Volume:
@@ -169,7 +187,7 @@ def _open(path: Path, file: Any, voxel_size: VoxelSize | None) -> Volume:
         "dtype": readable_dtype(stack.dtype, path),
         "voxel_size": voxel_size or found,
         "voxel_size_from": "option" if voxel_size else "file",
-        "name": path.name.removesuffix(path.suffix).removesuffix(".ome"),
+        "name": volume_name(path),
         "path": path,
     }
     stored, size = stack.dtype.newbyteorder(file.byteorder), path.stat().st_size

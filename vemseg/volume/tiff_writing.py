@@ -17,7 +17,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from vemseg.geometry import Box, VoxelSize
+from vemseg.geometry import Box
+from vemseg.volume.about import RGB, About
 from vemseg.volume.base import Volume
 
 IMAGEJ_BYTES = 2**32 - 2**25
@@ -29,45 +30,37 @@ SLAB_BYTES = 256 * 2**20
 SLAB_DEPTH = 64
 """Planes read at once, if they fit: the depth of most chunks."""
 
-Colours = Mapping[int, tuple[int, int, int]]
 
-
-def write_tiff(
-    volume: Volume,
-    path: Path,
-    *,
-    voxel_size: VoxelSize | None,
-    colours: Colours | None = None,
-    description: Mapping[str, Any] | None = None,
-) -> None:
+def write_tiff(volume: Volume, path: Path, about: About) -> None:
     """Write a volume as one TIFF file.
 
     Parameters
     ----------
-    voxel_size : (float, float, float) or None
-        nm, z y x; None writes no physical size.
-    colours : mapping of int to (int, int, int), optional
-        RGB 0..255 of each label; written as a colour table where labels are below 256.
-    description : mapping, optional
-        Anything JSON can hold: kept in ImageJ's ``Info`` or OME's ``Description``.
+    volume : Volume
+    path : Path
+    about : About
+        Its record goes into ImageJ's ``Info`` or OME's ``Description``. Colours of labels become a colour
+        table where labels are of one or two bytes (those from 256 on have none). The origin is also the
+        position of each plane in OME; ImageJ has no place for it beside the record.
     """
     dtype = volume.dtype
     as_imagej = (
         dtype in (np.uint8, np.uint16, np.float32)
         and math.prod(volume.shape) * dtype.itemsize <= IMAGEJ_BYTES
     )
-    table = _colour_table(colours) if colours and dtype in (np.uint8, np.uint16) else None
+    table = colour_table(about.palette) if about.palette and dtype in (np.uint8, np.uint16) else None
     options: dict[str, Any] = {"shape": volume.shape, "dtype": dtype, "photometric": "minisblack"}
     if table is not None and dtype == np.uint8:
-        options |= {"photometric": "palette", "colormap": table.astype(np.uint16) * 257}
+        options |= {"photometric": "palette", "colormap": table_of_words(table)}
     if as_imagej:
-        options["metadata"] = _imagej_metadata(voxel_size, description)
+        options["metadata"] = _imagej_metadata(about)
         if table is not None and dtype == np.uint16:
             options["metadata"] |= {"LUTs": [table], "Ranges": (0.0, 255.0)}
-        if voxel_size is not None:
-            options |= {"resolution": (1 / voxel_size[2], 1 / voxel_size[1]), "resolutionunit": 1}
+        if about.voxel_size is not None:
+            _, y, x = about.voxel_size
+            options |= {"resolution": (1 / x, 1 / y), "resolutionunit": 1}
     else:
-        options["metadata"] = _ome_metadata(voxel_size, description)
+        options["metadata"] = _ome_metadata(about, volume.shape[0])
         options["compression"] = "zlib"
     with tifffile.TiffWriter(path, imagej=as_imagej, ome=not as_imagej, bigtiff=not as_imagej) as file:
         file.write(_planes(volume), **options)
@@ -81,26 +74,45 @@ def _planes(volume: Volume) -> Iterator[NDArray[np.generic]]:
         yield from volume.read(slab)
 
 
-def _imagej_metadata(voxel_size: VoxelSize | None, description: Mapping[str, Any] | None) -> dict[str, Any]:
+def _imagej_metadata(about: About) -> dict[str, Any]:
     metadata: dict[str, Any] = {"axes": "ZYX"}
-    if voxel_size is not None:
-        metadata |= {"spacing": voxel_size[0], "unit": "nm"}
-    if description:
-        metadata["Info"] = json.dumps(description)
+    if about.voxel_size is not None:
+        metadata |= {"spacing": about.voxel_size[0], "unit": "nm"}
+    if record := about.record():
+        metadata["Info"] = json.dumps(record)
     return metadata
 
 
-def _ome_metadata(voxel_size: VoxelSize | None, description: Mapping[str, Any] | None) -> dict[str, Any]:
+def _ome_metadata(about: About, planes: int) -> dict[str, Any]:
     metadata: dict[str, Any] = {"axes": "ZYX"}
-    if voxel_size is not None:
-        for axis, edge in zip("ZYX", voxel_size, strict=True):
+    if about.voxel_size is not None:
+        for axis, edge in zip("ZYX", about.voxel_size, strict=True):
             metadata |= {f"PhysicalSize{axis}": edge, f"PhysicalSize{axis}Unit": "nm"}
-    if description:
-        metadata["Description"] = json.dumps(description)
+    if any(about.origin):
+        metadata["Plane"] = _positions(about, planes)
+    if record := about.record():
+        metadata["Description"] = json.dumps(record)
     return metadata
 
 
-def _colour_table(colours: Colours) -> NDArray[np.uint8]:
+def _positions(about: About, planes: int) -> dict[str, list[float] | list[str]]:
+    """Return where each plane lies in the file that it was cropped from: in nm, or else in pixels."""
+    unit = "pixel" if about.voxel_size is None else "nm"
+    edges = about.voxel_size or (1.0, 1.0, 1.0)
+    z, y, x = (start * edge for start, edge in zip(about.origin, edges, strict=True))
+    places = {"Z": [z + i * edges[0] for i in range(planes)], "Y": [y] * planes, "X": [x] * planes}
+    positions: dict[str, list[float] | list[str]] = {}
+    for axis, values in places.items():
+        positions |= {f"Position{axis}": values, f"Position{axis}Unit": [unit] * planes}
+    return positions
+
+
+def table_of_words(table: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """Return a colour table as TIFF's ``ColorMap`` holds it: 0..65535, of the same shape."""
+    return table.astype(np.uint16) * np.uint16(257)
+
+
+def colour_table(colours: Mapping[int, RGB]) -> NDArray[np.uint8]:
     """Return the colours of labels 0..255, uint8 (3, 256); labels without one are grey, 0 is black."""
     table = np.full((3, 256), 128, np.uint8)
     table[:, 0] = 0

@@ -1,16 +1,16 @@
-"""Volumes seen differently without copying them: a part, or other axes first."""
+"""Views of a volume that copy no voxels: a part of it, or its axes in another order."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.geometry import ZYX, Box
+from vemseg.geometry import ZYX, Box, add
 from vemseg.volume.base import Volume
 
 
 class Cropped(Volume):
-    """The part of a volume inside a box; its first voxel is the origin.
+    """The part of a volume inside a box; its own coordinates begin at the box's first voxel.
 
     Parameters
     ----------
@@ -32,6 +32,8 @@ class Cropped(Volume):
         )
         self.source = volume
         self.crop = box
+        self.origin = add(volume.origin, box.start)
+        self.labelled = volume.labelled
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         return self.source.read(box.shift(self.crop.start))
@@ -61,6 +63,8 @@ class Permuted(Volume):
         )
         self.source = volume
         self.order = order
+        self.origin = _permute(volume.origin, order)
+        self.labelled = volume.labelled
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         back = (self.order.index(0), self.order.index(1), self.order.index(2))

@@ -1,140 +1,120 @@
-"""Finished outputs: a store of labels, or any grey volume, as TIFF or OME-Zarr."""
+"""Finished outputs: a store of labels, or any grey volume, as TIFF or OME-Zarr.
+
+Both are written where the caller says, over whatever lies there: a path at which the output grows until the
+caller gives it its name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import zarr
 
-from vemseg.geometry import ZYX, VoxelSize
+from vemseg.geometry import ZYX
+from vemseg.names import is_tiff_output, split_name
+from vemseg.volume.about import About, LabelInfo
 from vemseg.volume.base import Volume
 from vemseg.volume.ngff import image_metadata, label_metadata
-from vemseg.volume.publish import check_output, is_tiff_output, partial_directory, publish, remove
+from vemseg.volume.publish import remove
 from vemseg.volume.pyramid import Reduce, majority, mean, write_levels
 from vemseg.volume.store import LabelStore
 from vemseg.volume.tiff_writing import write_tiff
 
+BLOCK_SHAPE: ZYX = (64, 256, 256)
+"""Voxels of a grey volume that are read at once for an OME-Zarr, and its shards, z y x."""
 
-def finish_labels(
-    store: LabelStore,
-    out: Path,
-    *,
-    names: dict[int, str],
-    colours: dict[int, tuple[int, int, int]],
-    voxel_size: VoxelSize | None,
-    description: Mapping[str, Any],
-    overwrite: bool = False,
-) -> Path:
-    """Turn a fully written store into its final form; the store is gone afterwards.
 
-    ``.tif``, ``.tiff``: ImageJ TIFF (uint8, uint16, below 4 GB) or OME-BigTIFF. ``.zarr``: OME-Zarr (NGFF
-    0.5) with ``image-label`` and coarser levels by majority; the store becomes its level 0 as it lies. Where
-    this is interrupted, the store is whole and the call can be repeated; ``<out>.partial/`` is removed at the
-    end.
+def finish_labels(store: LabelStore, target: Path, info: LabelInfo) -> None:
+    """Write the final form of a store whose blocks are all there.
+
+    ``.tif``, ``.tiff``: ImageJ TIFF (uint8, uint16, below 4 GB) or OME-BigTIFF; the store stays as it is.
+    ``.zarr``: OME-Zarr (NGFF 0.5) with ``image-label`` and coarser levels by majority; the store becomes its
+    level 0 as it lies, and moves to ``target`` in the end. Where this is interrupted, the store is whole and
+    the call can be repeated.
 
     Parameters
     ----------
     store : LabelStore
-        On the same disk as ``out``, best inside ``partial_directory(out)``.
-    names : dict of int to str
-        Of labels.
-    colours : dict of int to (int, int, int)
-        RGB 0..255 of labels.
-    voxel_size : (float, float, float) or None
-        nm, z y x; None writes no physical size.
-    description : mapping
-        What the labels are and where they come from; anything JSON can hold.
+    target : Path
+        Where the labels grow. An OME-Zarr may grow where the store lies, or elsewhere on its disk.
+    info : LabelInfo
+        What is said of the labels.
 
     Raises
     ------
-    OutputExistsError
-        Where ``out`` exists and ``overwrite`` is not set.
     UsageError
-        Where the suffix of ``out`` names no format.
+        Where the suffix of ``target`` names no format.
     """
-    check_output(out, overwrite)
-    if is_tiff_output(out):
-        about = {
-            "names": {str(k): name for k, name in names.items()},
-            "colours": {str(k): list(rgb) for k, rgb in colours.items()},
-            **description,
-        }
-        _publish_tiff(store, out, overwrite, voxel_size=voxel_size, colours=colours, description=about)
-        remove(store.directory)
-    else:
-        labels = label_metadata(names, colours)
-        _publish_zarr(store, out, overwrite, majority, voxel_size, description, labels)
-    remove(partial_directory(out))
-    return out
+    if is_tiff_output(target):
+        _write_tiff(store, target, info)
+        return
+    finish_zarr(store, target.name, info)
+    if store.directory != target:
+        remove(target)
+        store.directory.replace(target)
 
 
-def write_volume(
-    source: Volume,
-    out: Path,
-    *,
-    block_shape: ZYX = (64, 256, 256),
-    description: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
-) -> Path:
+def finish_zarr(store: LabelStore, file_name: str, info: LabelInfo) -> None:
+    """Turn a store whose blocks are all there into an OME-Zarr of that name, where it lies."""
+    _describe_zarr(store, file_name, info, majority, label_metadata(info.names, info.colours))
+
+
+def write_volume(source: Volume, target: Path, *, description: Mapping[str, Any] | None = None) -> None:
     """Write a grey volume, block by block, as TIFF or OME-Zarr, by the suffix as in ``finish_labels``.
 
     Parameters
     ----------
     source : Volume
-        Its voxel size is kept.
-    block_shape : (int, int, int)
-        Voxels read at once, and shards of an OME-Zarr.
+        Its voxel size and its origin are kept.
+    target : Path
+        Where the output grows.
+    description : mapping, optional
+        What the volume is and where it comes from; anything JSON can hold.
 
     Raises
     ------
-    OutputExistsError
-        Where ``out`` exists and ``overwrite`` is not set.
     UsageError
-        Where the suffix of ``out`` names no format.
+        Where the suffix of ``target`` names no format.
     """
-    check_output(out, overwrite)
-    partial = partial_directory(out)
-    remove(partial)
+    about = About(source.voxel_size, source.origin, description or {})
+    if is_tiff_output(target):
+        _write_tiff(source, target, about)
+        return
+    remove(target)
+    with _whole_or_absent(target):
+        store = LabelStore.create(target, source.shape, BLOCK_SHAPE, source.dtype, source.voxel_size)
+        for box in store.box.split(store.block_shape):
+            store.write(box, source.read(box))
+        _describe_zarr(store, target.name, about, mean, {})
+
+
+def _write_tiff(volume: Volume, target: Path, about: About) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _whole_or_absent(target):
+        write_tiff(volume, target, about)
+
+
+@contextmanager
+def _whole_or_absent(target: Path) -> Iterator[None]:
+    """Remove what was begun where the block fails, so that it takes no room on a disk that may be full."""
     try:
-        if is_tiff_output(out):
-            _publish_tiff(source, out, overwrite, voxel_size=source.voxel_size, description=description)
-        else:
-            store = LabelStore.create(
-                partial / "volume", source.shape, block_shape, source.dtype, source.voxel_size
-            )
-            for box in store.box.split(store.block_shape):
-                store.write(box, source.read(box))
-            _publish_zarr(store, out, overwrite, mean, source.voxel_size, description or {}, {})
-    finally:
-        remove(partial)
-    return out
+        yield
+    except BaseException:
+        remove(target)
+        raise
 
 
-def _publish_tiff(volume: Volume, out: Path, overwrite: bool, **about: Any) -> None:
-    growing = partial_directory(out) / out.name
-    growing.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        write_tiff(volume, growing, **about)
-        publish(growing, out, overwrite)
-    finally:
-        remove(growing)
-
-
-def _publish_zarr(
-    store: LabelStore,
-    out: Path,
-    overwrite: bool,
-    reduce: Reduce,
-    voxel_size: VoxelSize | None,
-    description: Mapping[str, Any],
-    labels: Mapping[str, Any],
+def _describe_zarr(
+    store: LabelStore, file_name: str, about: About, reduce: Reduce, labels: Mapping[str, Any]
 ) -> None:
+    """Add coarser levels and metadata to a store, which make it an OME-Zarr."""
     group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
-    factors = write_levels(group, store, voxel_size, reduce)
-    name = out.name.removesuffix(".zarr").removesuffix(".ome")
-    group["0"].attrs.put({} if voxel_size is None else {"voxel_size_nm": list(voxel_size)})
-    ome = {**image_metadata(name, voxel_size, factors, reduce.__name__), **labels}
-    group.attrs.put({"ome": ome, "vemseg": dict(description)})
-    publish(store.directory, out, overwrite)
+    factors = write_levels(group, store, about.voxel_size, reduce)
+    size = about.voxel_size
+    group["0"].attrs.put({} if size is None else {"voxel_size_nm": list(size)})
+    name, _ = split_name(Path(file_name))
+    ome = {**image_metadata(name, about, factors, reduce.__name__), **labels}
+    group.attrs.put({"ome": ome, "vemseg": about.source()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,20 @@ from numpy.typing import NDArray
 
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.names import volume_name
+from vemseg.volume.about import Record, evidence_of_labels, origin_of
 from vemseg.volume.base import Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
 from vemseg.volume.foreign import as_input_error
-from vemseg.volume.ngff import Multiscale, is_image_collection, multiscale_of
+from vemseg.volume.ngff import (
+    Attributes,
+    Multiscale,
+    is_image_collection,
+    legend_in,
+    multiscale_of,
+    record_in,
+)
 
 CACHED_RATIO = 4
 """A box is read by way of cached chunks where these hold at least so many times its voxels."""
@@ -93,7 +103,36 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / marker).is_file() for marker in _MARKERS)
 
 
-def open_zarr(path: Path, *, voxel_size: VoxelSize | None = None) -> Volume:
+@dataclass(frozen=True)
+class Located:
+    """An array, and what the group around it says of it.
+
+    Attributes
+    ----------
+    path : Path
+        Of the array, or of the image it is the finest level of.
+    array : zarr.Array
+    image : Multiscale or None
+        The image that the array is a level of, None where it is an array alone.
+    level : str
+        Its path in the group of the image.
+    attributes : mapping
+        Of that group; empty where there is none.
+    """
+
+    path: Path
+    array: Any
+    image: Multiscale | None = None
+    level: str = ""
+    attributes: Attributes = field(default_factory=dict)
+
+    @property
+    def is_finest(self) -> bool:
+        """Whether the array is the finest level of its image."""
+        return self.image is not None and self.level == next(iter(self.image.levels))
+
+
+def open_zarr(path: Path, voxel_size: VoxelSize | None = None) -> Volume:
     """Open a Zarr array, or level 0 of an OME-Zarr image (``file.zarr``, ``file.zarr/labels/mito``).
 
     Raises
@@ -101,33 +140,52 @@ def open_zarr(path: Path, *, voxel_size: VoxelSize | None = None) -> Volume:
     InputError
         Where it is neither, has several channels or time points, or is damaged.
     """
+    found = _locate(path)
+    stated = found.image.voxel_size(found.level) if found.image else None
+    volume = ZarrVolume(
+        found.array,
+        _spatial_axes(found.array, found.image, found.path),
+        cache=Cache(),
+        dtype=readable_dtype(found.array.dtype, found.path),
+        voxel_size=voxel_size or stated,
+        voxel_size_from="option" if voxel_size else "file",
+        name=volume_name(found.path),
+        path=found.path,
+    )
+    record = record_in(found.attributes)
+    volume.origin = origin_of(record) if found.is_finest else (0, 0, 0)
+    stated_labels = "its metadata have an image-label" if legend_in(found.attributes) is not None else None
+    volume.labelled = evidence_of_labels(record) or stated_labels
+    return volume
+
+
+def zarr_record(path: Path) -> Record | None:
+    """Return what vemseg wrote into an OME-Zarr, or into the one that an array lies in; else None."""
+    return record_in(_locate(path).attributes)
+
+
+def _locate(path: Path) -> Located:
+    """Find the array of a path: itself, or the finest level of the image that a group is.
+
+    Raises
+    ------
+    InputError
+        Where there is none.
+    """
     node = _open_node(path)
     if isinstance(node, zarr.Group) and multiscale_of(node.attrs) is None and is_image_collection(node.attrs):
         path = path / "0"
         node = _open_node(path)
-    image, level = None, ""
-    if isinstance(node, zarr.Group):
-        image = multiscale_of(node.attrs)
-        if image is None or not image.levels:
-            raise InputError(f"{path} is a Zarr group without an image; {_inner_arrays(node, path)}")
-        level = next(iter(image.levels))
-        array = _open_node(path / level)
-        if isinstance(array, zarr.Group):
-            raise InputError(f"{path} names the group '{level}' as an image level: it must be an array")
-    else:
-        array = node
-        image, level = _parent_image(path)
-    found = image.voxel_size(level) if image else None
-    return ZarrVolume(
-        array,
-        _spatial_axes(array, image, path),
-        cache=Cache(),
-        dtype=readable_dtype(array.dtype, path),
-        voxel_size=voxel_size or found,
-        voxel_size_from="option" if voxel_size else "file",
-        name=_name(path),
-        path=path,
-    )
+    if not isinstance(node, zarr.Group):
+        return _in_its_image(path, node)
+    image = multiscale_of(node.attrs)
+    if image is None or not image.levels:
+        raise InputError(f"{path} is a Zarr group without an image; {_inner_arrays(node, path)}")
+    level = next(iter(image.levels))
+    array = _open_node(path / level)
+    if isinstance(array, zarr.Group):
+        raise InputError(f"{path} names the group '{level}' as an image level: it must be an array")
+    return Located(path, array, image, level, dict(node.attrs))
 
 
 def _open_node(path: Path) -> Any:
@@ -137,8 +195,8 @@ def _open_node(path: Path) -> Any:
         return zarr.open(str(path), mode="r")
 
 
-def _parent_image(path: Path) -> tuple[Multiscale | None, str]:
-    """Return the image that an array is a level of, looking in the groups around it."""
+def _in_its_image(path: Path, array: Any) -> Located:
+    """Return an array with the image that it is a level of, looking for that in the groups around it."""
     inner = path.absolute()
     for group in inner.parents:
         if not is_zarr(group):
@@ -147,8 +205,8 @@ def _parent_image(path: Path) -> tuple[Multiscale | None, str]:
         image = multiscale_of(node.attrs) if isinstance(node, zarr.Group) else None
         level = inner.relative_to(group).as_posix()
         if image is not None and level in image.levels:
-            return image, level
-    return None, ""
+            return Located(path, array, image, level, dict(node.attrs))
+    return Located(path, array)
 
 
 def _spatial_axes(array: Any, image: Multiscale | None, path: Path) -> ZYX:
@@ -171,10 +229,3 @@ def _spatial_axes(array: Any, image: Multiscale | None, path: Path) -> ZYX:
 def _inner_arrays(group: Any, path: Path) -> str:
     names = sorted(name for name, _ in group.members(max_depth=3) if is_zarr(path / name))
     return f"name one inside it, such as {path / names[0]}" if names else "it is empty"
-
-
-def _name(path: Path) -> str:
-    parts = path.absolute().parts
-    outer = max((i for i, part in enumerate(parts) if part.endswith(".zarr")), default=len(parts) - 1)
-    stem = parts[outer].removesuffix(".zarr").removesuffix(".ome")
-    return "-".join((stem, *parts[outer + 1 :]))

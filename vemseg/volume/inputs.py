@@ -1,4 +1,4 @@
-"""Grey volumes as the verbs begin with them: opened, turned with their sharp plane first, described."""
+"""Volumes as the verbs begin with them: grey ones and labels, checked, turned, described."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from vemseg.geometry import ZYX, parse_voxel_size, sharp_axis
 from vemseg.recipe import VolumeTable
 from vemseg.volume.base import Volume
 from vemseg.volume.intensity import Intensity, measure_intensity
-from vemseg.volume.opening import open_volume
+from vemseg.volume.meaning import check_grey, check_labels
+from vemseg.volume.opening import open_volume, record
 from vemseg.volume.views import Cropped, Permuted
 
 _log = logging.getLogger("vemseg")
@@ -26,15 +27,45 @@ def open_grey(path: str | Path, voxel_size: str | None = None, crop: str | None 
     path : str or Path
     voxel_size, crop : str, optional
         As a user writes them; the voxel size is the file's where left out.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be read, or holds labels.
+    UsageError
+        Where voxel size or crop cannot be.
     """
     size = None if voxel_size is None else parse_voxel_size(voxel_size)
     volume = open_volume(path, voxel_size=size, crop=crop)
+    check_grey(volume)
     if volume.voxel_size is None:
         _log.warning(
             "%s: voxel size unknown, taken as the model's; outputs carry none (--voxel-size z,y,x gives it)",
             volume.name,
         )
     return volume
+
+
+def open_labels(path: str | Path, crop: str | None = None) -> Volume:
+    """Open a volume of labels, and crop it.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be read, or holds no labels.
+    UsageError
+        Where it has no such crop.
+    """
+    volume = open_volume(path, crop=crop)
+    check_labels(volume)
+    return volume
+
+
+def crop_of(path: str | Path) -> str | None:
+    """Return the crop that labels were made from, as they say themselves; None where they were not, or do not say."""
+    about = (record(path) or {}).get("volume")
+    crop = about.get("crop") if isinstance(about, dict) else None
+    return crop if isinstance(crop, str) else None
 
 
 def sharp_plane_first(volume: Volume) -> tuple[Volume, ZYX]:

@@ -1,4 +1,7 @@
-"""The voxel size a TIFF states, in nm, or None: ImageJ, OME, tifffile's own description, resolution tags."""
+"""What the descriptions and tags of a TIFF state: its voxel size, and what vemseg wrote about it.
+
+Descriptions are those of ImageJ and OME, and tifffile's own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 from vemseg.geometry import VoxelSize
+from vemseg.volume.about import Record, parse_record
 from vemseg.volume.tiff_pages import Stack
 from vemseg.volume.units import nanometres, voxel_size_or_none
 
@@ -42,6 +46,18 @@ def tiff_voxel_size(file: Any, stack: Stack) -> VoxelSize | None:
     return voxel_size_or_none(y if single and z is None else z, y, x)
 
 
+def record_in(file: Any) -> Record | None:
+    """Return what vemseg wrote into an open TIFF about it, None where it wrote nothing.
+
+    Parameters
+    ----------
+    file : tifffile.TiffFile
+    """
+    if file.is_imagej:
+        return parse_record((file.imagej_metadata or {}).get("Info"))
+    return parse_record(_ome_text(file.ome_metadata, "Description")) if file.is_ome else None
+
+
 def _plane(page: Any, unit: float | None, *, trust_tag: bool) -> tuple[float | None, float | None]:
     """Return the edges y, x of a pixel in nm, from the tags that count pixels per unit.
 
@@ -66,11 +82,7 @@ def _edge(tag: Any) -> float | None:
 
 def _ome(xml: str | None, single: bool) -> VoxelSize | None:
     """Return the physical size of the first image; the standard's default unit is µm."""
-    try:
-        root = ET.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", xml or ""))
-    except ET.ParseError:
-        return None
-    pixels = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
+    pixels = _ome_element(xml, "Pixels")
     if pixels is None:
         return None
     edges: list[float | None] = []
@@ -80,6 +92,20 @@ def _ome(xml: str | None, single: bool) -> VoxelSize | None:
         edges.append(None if number is None or unit is None else number * unit)
     z, y, x = edges
     return voxel_size_or_none(y if single and z is None else z, y, x)
+
+
+def _ome_text(xml: str | None, name: str) -> str | None:
+    element = _ome_element(xml, name)
+    return None if element is None else element.text
+
+
+def _ome_element(xml: str | None, name: str) -> ET.Element | None:
+    """Return the first element of that name in OME-XML, None where there is none or the text is damaged."""
+    try:
+        root = ET.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", xml or ""))
+    except ET.ParseError:
+        return None
+    return next((element for element in root.iter() if element.tag.rpartition("}")[2] == name), None)
 
 
 def _number(value: object) -> float | None:

@@ -1,0 +1,55 @@
+"""What a file's name says of a volume: its format, and what outputs made from it are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vemseg.errors import UsageError
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+"""Endings, in lower case, that a TIFF to be read may have."""
+
+WRITTEN_TIFF_SUFFIXES = (".tif", ".tiff")
+"""Endings, in lower case, of the TIFFs that are written."""
+
+_TWOFOLD = (".ome.zarr", *(f".ome{suffix}" for suffix in TIFF_SUFFIXES))
+
+
+def split_name(path: Path) -> tuple[str, str]:
+    """Return stem and suffix of a volume's name; ``.ome.zarr`` and ``.ome.tif`` count as one suffix."""
+    for suffix in _TWOFOLD:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)], path.name[-len(suffix) :]
+    return path.stem, path.suffix
+
+
+def volume_name(path: Path) -> str:
+    """Return a short name for a volume: the stem of its file, followed by its place inside a Zarr hierarchy.
+
+    Examples
+    --------
+    >>> volume_name(Path("/data/cell.ome.tif")), volume_name(Path("cell.zarr/em/s2"))
+    ('cell', 'cell-em-s2')
+    """
+    parts = path.absolute().parts
+    outer = max((i for i, part in enumerate(parts) if part.endswith(".zarr")), default=len(parts) - 1)
+    return "-".join((split_name(Path(parts[outer]))[0], *parts[outer + 1 :]))
+
+
+def is_tiff_name(path: Path) -> bool:
+    """Tell whether a file's name is that of a TIFF."""
+    return path.suffix.lower() in TIFF_SUFFIXES
+
+
+def is_tiff_output(out: Path) -> bool:
+    """Tell whether an output becomes a TIFF (True) or an OME-Zarr (False).
+
+    Raises
+    ------
+    UsageError
+        Where its suffix names neither format.
+    """
+    suffix = out.suffix.lower()
+    if suffix not in (*WRITTEN_TIFF_SUFFIXES, ".zarr"):
+        raise UsageError(f"{out} has no suffix of a volume: name it .tif or .ome.zarr")
+    return suffix in WRITTEN_TIFF_SUFFIXES

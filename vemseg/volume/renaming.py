@@ -1,0 +1,106 @@
+"""Other names and colours for labels that are finished; their voxels are not touched."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import tifffile
+import zarr
+
+from vemseg.errors import InputError
+from vemseg.volume.about import RGB, Record, evidence_of_labels, legend
+from vemseg.volume.foreign import as_input_error
+from vemseg.volume.ngff import label_metadata, record_in
+from vemseg.volume.tiff import is_tiff, tiff_record
+from vemseg.volume.tiff_tags import ASCII, BYTE, LONG, Value, replace_tags
+from vemseg.volume.tiff_writing import colour_table, table_of_words
+from vemseg.volume.zarr_reading import is_zarr
+
+_DESCRIPTION, _BYTE_COUNTS, _IMAGEJ = 270, 50838, 50839
+
+
+def rename_labels(path: Path, names: Mapping[int, str], colours: Mapping[int, RGB]) -> None:
+    """Give finished labels other names and colours; the old ones are forgotten.
+
+    What else the file says about itself stays as it is. In an OME-Zarr the metadata are replaced in one
+    piece. In a TIFF the new record holds from one short write on (see ``tiff_tags``); its colour table is
+    overwritten just before that, so that a kill between the two leaves the new colours with the old names,
+    and the same call completes the change.
+
+    Parameters
+    ----------
+    path : Path
+        A TIFF or OME-Zarr that ``finish_labels`` wrote.
+    names : mapping of int to str
+        The name of each label.
+    colours : mapping of int to (int, int, int)
+        The colour of each label, RGB 0..255.
+
+    Raises
+    ------
+    InputError
+        Where there are no labels at ``path`` that vemseg wrote.
+    """
+    if is_zarr(path):
+        _rename_in_zarr(path, names, colours)
+    elif is_tiff(path):
+        record = _of_labels(tiff_record(path), path)
+        _rename_in_tiff(path, record | legend(names, colours), colours)
+    else:
+        raise InputError(f"there are no labels at {path}")
+
+
+def _of_labels(record: Record | None, path: Path) -> Record:
+    if record is None or evidence_of_labels(record) is None:
+        raise InputError(f"{path} holds no labels that vemseg wrote: only those can be given other names")
+    return record
+
+
+def _rename_in_zarr(path: Path, names: Mapping[int, str], colours: Mapping[int, RGB]) -> None:
+    with as_input_error(f"{path} is no readable OME-Zarr"):
+        group = zarr.open_group(str(path), mode="r+", zarr_format=3)
+    attributes = dict(group.attrs)
+    _of_labels(record_in(attributes), path)
+    ome = dict(attributes["ome"])
+    kept = {k: v for k, v in ome["image-label"].items() if k not in ("colors", "properties")}
+    ome["image-label"] = kept | label_metadata(names, colours)["image-label"]
+    group.attrs.put(attributes | {"ome": ome})
+
+
+def _rename_in_tiff(path: Path, record: Record, colours: Mapping[int, RGB]) -> None:
+    with tifffile.TiffFile(path) as file:
+        values = _in_imagej(file, record, colours) if file.is_imagej else _in_ome(file, record)
+        table = table_of_words(colour_table(colours)).astype(file.byteorder + "u2").tobytes()
+        in_place = [(offset, table) for offset in sorted(set(_colour_tables(file)))]
+    replace_tags(path, values, in_place)
+
+
+def _in_imagej(file: Any, record: Record, colours: Mapping[int, RGB]) -> dict[int, Value]:
+    """Return the tags in which ImageJ keeps the record, and the colours of labels of two bytes."""
+    metadata = dict(file.pages[0].tags[_IMAGEJ].value) | {"Info": json.dumps(record)}
+    if "LUTs" in metadata:
+        metadata["LUTs"] = [colour_table(colours)]
+    tags = tifffile.imagej_metadata_tag(metadata, file.byteorder)
+    data = {code: value for code, _, _, value, _ in tags}
+    return {_BYTE_COUNTS: Value(LONG, data[_BYTE_COUNTS]), _IMAGEJ: Value(BYTE, data[_IMAGEJ])}
+
+
+def _in_ome(file: Any, record: Record) -> dict[int, Value]:
+    """Return the tag of the OME-XML, with the record as its first description."""
+    text = f"<Description>{escape(json.dumps(record))}</Description>"
+    first = re.compile("<Description>.*?</Description>", re.DOTALL)
+    xml = first.sub(lambda found: text, file.ome_metadata, count=1)
+    return {_DESCRIPTION: Value(ASCII, xml.encode() + b"\0")}
+
+
+def _colour_tables(file: Any) -> Iterator[int]:
+    """Yield where colour tables lie; tifffile writes one for the first page and one for all others."""
+    for index in (0, 1, len(file.pages) - 1):
+        tag = file.pages[min(index, len(file.pages) - 1)].tags.get("ColorMap")
+        if tag is not None:
+            yield tag.valueoffset
