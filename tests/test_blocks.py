@@ -10,7 +10,7 @@ from vemseg.blocks import Stages, map_blocks
 from vemseg.errors import InputError, Interrupted
 from vemseg.geometry import Box
 
-BLOCKS = list(Box.whole((6, 4, 4)).split((1, 4, 4)))
+BLOCKS = dict(enumerate(Box.whole((6, 4, 4)).split((1, 4, 4))))
 
 
 def never():
@@ -140,7 +140,7 @@ def test_marked_blocks_in_the_middle_are_passed_over(tmp_path):
 
 
 def test_nothing_to_do(tmp_path):
-    assert map_blocks(Recorder().stages, [], tmp_path, quiet, never) == []
+    assert map_blocks(Recorder().stages, {}, tmp_path, quiet, never) == []
 
 
 def test_a_stop_that_loses_what_was_done_says_so():

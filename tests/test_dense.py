@@ -4,41 +4,35 @@ The oracle is an encoder whose token says where in the volume the centre of its 
 voxels it is given. Whatever the placement, the dense output must be each voxel's own coordinate.
 """
 
-import dataclasses
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn.functional import avg_pool3d
 
 import vemseg.dense
-from vemseg.clustering import fit
+from laying import MACHINE, computed, labels, means_of
+from vemseg.context import Context
 from vemseg.dense import (
-    DenseEncoder,
     Grid,
-    PatchMean,
     StoredVectors,
     argmax_interpolated,
     interpolated,
     interpolations,
-    labels,
-    lattice_boxes,
     lay_out,
+    placements,
     sample_cells,
     working_grid,
 )
 from vemseg.features import Features
 from vemseg.geometry import Box
-from vemseg.models import build_encoder
-from vemseg.pipeline.dense_input import draw_sample, placements, stored_sample
-from vemseg.recipe import ClassicalTable, ClusterTable, EmbedTable, MaesterTable
+from vemseg.labelling import fit
+from vemseg.models import Encoder, build_encoder
+from vemseg.recipe import ClassicalTable, EmbedTable, KMeansTable, MaesterTable
 from vemseg.tiling import Placement
 from vemseg.volume import ArrayVolume, Intensity, Resampled, Volume
 
-CPU = torch.device("cpu")
 SMALL = MaesterTable(
     fov=20, patch=5, dim=16, depth=2, heads=1, decoder_dim=8, decoder_depth=1, decoder_heads=2
 )
@@ -62,18 +56,19 @@ class Coordinates(Volume):
         return np.broadcast_to(np.meshgrid(*centres, indexing="ij")[self.axis], box.shape).copy()
 
 
-class Oracle:
+class Oracle(Encoder):
     """A token is the mean of its patch; of the patch and all its context where there is a halo."""
 
     dim = 2
 
     def __init__(self, fov, patch, halo=None):
-        self.fov, self.patch, self.halo, self.align = fov, patch, halo, None
+        super().__init__()
+        self.fov, self.patch, self.halo, self.fixed_fov = fov, patch, halo or (0, 0, 0), halo is None
         self.fovs_seen = 0
 
     def encode(self, x, kept):
         self.fovs_seen += len(x)
-        if self.halo is None:
+        if self.fixed_fov:
             mean = avg_pool3d(x, self.patch)[:, 0][:, kept[0], kept[1], kept[2]]
         else:
             mean = avg_pool3d(x, self.fov, stride=self.patch)[:, 0]
@@ -89,15 +84,13 @@ def read_oracle(vectors):
 
 def lay(encoder, rule, volume, factors=(1.0, 1.0, 1.0), batch=64):
     grid = Grid(volume, factors, (1.0, 1.0, 1.0))
-    as_it_is = SimpleNamespace(apply=lambda array: array)
-    return DenseEncoder(encoder, grid, lay_out(rule, grid), as_it_is, CPU, batch)
+    return computed(encoder, grid, lay_out(rule, grid), batch=batch)
 
 
 def at_voxels(dense, box, head):
     """Return the interpolated channels of a box of voxels: (z, y, x, c)."""
     axes = dense.interpolations(box)
-    z, y, x = axes
-    points = dense.values(Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop)), head)
+    points = dense.values(dense.points_of(box), head)
     planes = [[] for _ in range(box.shape[0])]
     for plane, rows, strip in interpolated(points, axes):
         assert rows.start == sum(len(part) for part in planes[plane])
@@ -183,7 +176,7 @@ class AlignedOracle(Oracle):
 
     def __init__(self, fov, patch, halo, align):
         super().__init__(fov, patch, halo)
-        self.align, self.starts = align, []
+        self.align, self.pads = align, True
 
     def encode(self, x, kept):
         assert all(n % unit == 0 for n, unit in zip(x.shape[2:], self.align, strict=True))
@@ -223,11 +216,12 @@ def test_aligned_windows_start_where_the_encoder_expects_and_hold_the_halo():
     dense = lay(
         AlignedOracle(tuple(p.fov for p in rule), patch, halo, align), rule, Coordinates((40, 61, 70), 0)
     )
-    first = [int(axis.starts[0]) + h for axis, h in zip(dense.layout.lattices, halo, strict=True)]
+    lattices = dense.covering.layout.lattices
+    first = [int(axis.starts[0]) + h for axis, h in zip(lattices, halo, strict=True)]
     for cells in Box.whole(dense.shape).split((3, 5, 7)):
-        window = dense._window(cells)
+        window = dense.covering.window(cells)
         for axis in range(3):
-            n = -(-len(dense.layout.lattices[axis]) * patch[axis] // align[axis]) * align[axis]
+            n = -(-len(lattices[axis]) * patch[axis] // align[axis]) * align[axis]
             start, stop = window.start[axis] - first[axis], window.stop[axis] - first[axis]
             assert start % align[axis] == stop % align[axis] == 0
             assert start <= max(0, cells.start[axis] * patch[axis] - halo[axis])
@@ -271,8 +265,7 @@ def test_a_ramp_resampled_by_the_volume_comes_back(voxel_size, tolerance):
         grid = working_grid(volume, 16.0)
         assert isinstance(grid.volume, Resampled)
         rule = in_plane(Placement(20, 5, 10, 1))
-        as_it_is = SimpleNamespace(apply=lambda array: array)
-        dense = DenseEncoder(Oracle((1, 20, 20), (1, 5, 5)), grid, lay_out(rule, grid), as_it_is, CPU, 64)
+        dense = computed(Oracle((1, 20, 20), (1, 5, 5)), grid, lay_out(rule, grid))
         found = at_voxels(dense, volume.box, read_oracle)[..., 0]
         border = int(np.ceil(6 * 16 / voxel_size))
         inside = np.s_[:, border:-border, border:-border]
@@ -285,8 +278,8 @@ def test_each_field_of_view_is_encoded_once():
     rule, shape = in_plane(Placement(20, 5, 10, 1)), (3, 23, 31)
     encoder = Oracle((1, 20, 20), (1, 5, 5))
     dense = lay(encoder, rule, Coordinates(shape, 0))
-    values = dense.values(Box.whole(dense.layout.shape))
-    assert values.shape == (*dense.layout.shape, 2)
+    values = dense.values(Box.whole(dense.shape))
+    assert values.shape == (*dense.shape, 2)
     assert values.dtype == torch.float16
     assert encoder.fovs_seen == 3 * (3 * 5) * (4 * 5)
 
@@ -323,7 +316,7 @@ def grey(rng, shape):
 def lay_model(encoder, volume, table, batch=16):
     grid = working_grid(volume, 16.0)
     layout = lay_out(placements(encoder, table), grid)
-    return DenseEncoder(encoder, grid, layout, Intensity(10.0, 240.0), CPU, batch)
+    return computed(encoder, grid, layout, Intensity(10.0, 240.0), batch)
 
 
 @pytest.mark.parametrize(
@@ -395,12 +388,8 @@ TABLES = [
 BLOCKS = [(1, 13, 21), (2, 31, 17), (3, 5, 100), (1, 100, 100)]
 
 
-def quiet(stage, fraction, detail=""):
-    """Report to nobody."""
-
-
 def head_for(dense):
-    return fit(*draw_sample(dense, 500, 0, quiet), ClusterTable(k=5, restarts=1)).scores
+    return fit(KMeansTable(k=5, restarts=1), dense.sample(500, 0, Context())).scores
 
 
 def in_blocks(vectors, box, block, head):
@@ -430,8 +419,8 @@ def classical():
 def test_classical_labels_block_by_block_are_those_in_one_go(classical, voxel_size):
     volume = ArrayVolume(grey(np.random.default_rng(2), (9, 31, 40)), voxel_size=voxel_size)
     dense = lay_model(classical, volume, EmbedTable())
-    assert dense.layout.shape == dense.grid.volume.shape
-    points = Box.whole(dense.layout.shape)
+    assert dense.shape == dense.covering.grid.volume.shape
+    points = Box.whole(dense.shape)
     vectors = dense.values(points)
     head = head_for(dense)
     whole = labels(dense, volume.box, head)
@@ -442,23 +431,19 @@ def test_classical_labels_block_by_block_are_those_in_one_go(classical, voxel_si
             assert torch.equal(dense.values(part), vectors[part.slices])
 
 
-def store(dense, path, box_bytes):
+def store(dense, path, box_shape):
     """Store features as ``embed`` does, in several boxes."""
-    layout = dense.layout
     attributes = {
-        "source_shape": list(dense.grid.volume.shape),
+        "source_shape": list(dense.volume.shape),
         "voxel_size_nm": None,
-        "inside": [list(layout.inside.start), list(layout.inside.stop)],
-        "cell": list(layout.cell),
+        "inside": [list(dense.inside.start), list(dense.inside.stop)],
+        "cell": list(dense.cell),
     }
-    dim = dense.encoder.dim
-    shape = lattice_boxes(layout.shape, layout.cell, dim * vemseg.dense.sample.BOX_BYTES // box_bytes)
-    features = Features.create(path, layout.positions, dim, shape, attributes)
-    boxes = list(Box.whole(layout.shape).split(features.box_shape))
+    features = Features.create(path, dense.positions, dense.dim, box_shape, attributes)
+    boxes = list(Box.whole(dense.shape).split(features.box_shape))
     assert len(boxes) > 1
-    means = dense.with_encoder(PatchMean(dense.encoder))
     for box in boxes:
-        features.write(box, dense.values(box).numpy(), means.values(box).numpy()[..., 0])
+        features.write(box, dense.values(box).numpy(), means_of(dense, box))
     return Features(path)
 
 
@@ -468,37 +453,37 @@ def store(dense, path, box_bytes):
 def test_stored_and_streamed_features_agree_bit_for_bit(vit, classical, table, tmp_path):
     volume = ArrayVolume(grey(np.random.default_rng(4), (6, 33, 41)), voxel_size=(20.0, 13.0, 16.0))
     dense = lay_model(vit if table else classical, volume, table or EmbedTable())
-    features = store(dense, tmp_path / "features.zarr", 2**11 if table else 2**16)
+    features = store(dense, tmp_path / "features.zarr", (1, 12, 16) if table else (3, 16, 32))
     head = head_for(dense)
     streamed = in_blocks(dense, volume.box, (2, 17, 26), head)
-    stored = in_blocks(StoredVectors(features), volume.box, (5, 9, 41), head)
+    kept = StoredVectors(lambda: volume, volume.shape, (0, 1, 2), features, dense.maker, MACHINE)
+    stored = in_blocks(kept, volume.box, (5, 9, 41), head)
     np.testing.assert_array_equal(stored, streamed)
     assert np.unique(stored).tolist() == [1, 2, 3, 4, 5]
 
     for n in (7, 300, 10**6):
-        drawn = draw_sample(dense, n, 5, quiet)
-        read = stored_sample(features, n, 5, quiet)
-        assert len(read[0]) == min(n, dense.layout.inside.size)
-        np.testing.assert_array_equal(read[0], drawn[0])
-        np.testing.assert_array_equal(read[1], drawn[1])
+        drawn, read = (source.sample(n, 5, Context()) for source in (dense, kept))
+        assert len(read.vectors) == min(n, dense.inside.size)
+        np.testing.assert_array_equal(read.vectors, drawn.vectors)
+        np.testing.assert_array_equal(read.intensities, drawn.intensities)
 
 
 def test_patch_mean_is_the_mean_over_the_patch_on_its_lattice_point(vit):
     volume = ArrayVolume(grey(np.random.default_rng(6), (2, 40, 45)))
     dense = lay_model(vit, volume, EmbedTable(stride=10))
-    means = dense.with_encoder(PatchMean(vit)).values(Box.whole(dense.layout.shape)).numpy()[..., 0]
+    means = means_of(dense, Box.whole(dense.shape))
     image = dense.intensity.apply(volume.read(volume.box))
-    _, rows, columns = dense.layout.positions
+    _, rows, columns = dense.positions
     for i, j in itertools.product(range(1, 7), range(1, 8)):
         y, x = int(rows[i]), int(columns[j])
         slow = image[:, y - 2 : y + 3, x - 2 : x + 3].mean(axis=(1, 2))
         np.testing.assert_allclose(means[:, i, j], slow, atol=1e-3)
 
 
-class Doubling(nn.Module):
+class Doubling(Encoder):
     """Says how large the vectors are that a head is given."""
 
-    fov, patch, dim, halo, align = (1, 1, 1), (1, 1, 1), 1, None, None
+    fov, patch, dim, fixed_fov = (1, 1, 1), (1, 1, 1), 1, True
 
     def encode(self, x, kept):
         return x.movedim(1, -1) * 2
@@ -506,9 +491,8 @@ class Doubling(nn.Module):
 
 def test_heads_are_given_float16_vectors():
     volume = ArrayVolume(np.full((1, 2, 2), 0.123456789, np.float32))
-    dense = DenseEncoder(
-        Doubling(), grid := working_grid(volume, 16.0), lay_out((ONE,) * 3, grid), Intensity(0, 1), CPU, 3
-    )
+    grid = working_grid(volume, 16.0)
+    dense = computed(Doubling(), grid, lay_out((ONE,) * 3, grid), Intensity(0, 1), 3)
     seen = []
     dense.values(volume.box, lambda vectors: seen.append(vectors) or vectors)
     assert {vectors.dtype for vectors in seen} == {torch.float16}
@@ -554,17 +538,6 @@ def test_samples_favour_no_place():
     np.testing.assert_allclose(taken / 3000, 9 / 36, atol=0.04)
 
 
-@pytest.mark.parametrize("shape", [(3, 500, 700), (1, 2, 3), (40, 90, 90)], ids=str)
-@pytest.mark.parametrize("cell", [(1, 8, 8), (1, 20, 20), (16, 32, 32)], ids=str)
-def test_stored_boxes_are_whole_cells_of_bounded_size(shape, cell, monkeypatch):
-    monkeypatch.setattr(vemseg.dense.sample, "BOX_BYTES", 2**21)
-    box = lattice_boxes(shape, cell, 16)
-    for edge, n, c in zip(box, shape, cell, strict=True):
-        assert edge == n or edge % c == 0
-        assert 1 <= edge <= n
-    assert np.prod(box) * 16 * 2 <= max(2**21, np.prod(cell) * 16 * 2)
-
-
 def volume_of(voxel_size, shape=(30, 40, 50)):
     return ArrayVolume(np.zeros(shape, np.uint8), voxel_size=voxel_size)
 
@@ -608,8 +581,7 @@ def test_axes_are_resampled_one_by_one():
 def test_a_placement_is_laid_out_on_the_working_grid(vit):
     volume = ArrayVolume(grey(np.random.default_rng(0), (2, 64, 80)), voxel_size=(50.0, 8.0, 8.0))
     dense = lay_model(vit, volume, EmbedTable(stride=10))
-    assert dense.grid.volume.shape == (2, 32, 40)
-    assert dense.layout.positions[1][:3] == pytest.approx([0.5, 10.5, 20.5])
-    assert dense.layout.cell == (1, 2, 2)
-    assert dense.layout.inside == Box((0, 0, 0), (2, 7, 8))
-    assert dataclasses.replace(dense, batch=1).layout is dense.layout
+    assert dense.covering.grid.volume.shape == (2, 32, 40)
+    assert dense.positions[1][:3] == pytest.approx([0.5, 10.5, 20.5])
+    assert dense.cell == (1, 2, 2)
+    assert dense.inside == Box((0, 0, 0), (2, 7, 8))

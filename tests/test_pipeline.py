@@ -8,19 +8,24 @@ import numpy as np
 import pytest
 import tifffile
 
+from vemseg import budget
 from vemseg.catalog import bundled_weights
+from vemseg.context import Context
+from vemseg.dense import Wanted
 from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.phantom import Phantom
-from vemseg.pipeline import blocking
+from vemseg.pipeline import evaluate as evaluating
+from vemseg.pipeline import render as rendering
 from vemseg.pipeline import segment as segmenting
-from vemseg.pipeline.evaluate import evaluate
-from vemseg.pipeline.features import cluster, embed
+from vemseg.pipeline.cluster import cluster
+from vemseg.pipeline.embed import embed as compute_features
+from vemseg.pipeline.evaluate import Comparison
 from vemseg.pipeline.fetch import fetch_phantom
-from vemseg.pipeline.render import render
+from vemseg.pipeline.render import Look, Scene
 from vemseg.pipeline.train import train
-from vemseg.recipe import ClusterTable, load_recipe
+from vemseg.recipe import load_recipe
 from vemseg.run import Run
 from vemseg.volume import open_volume
 
@@ -89,8 +94,32 @@ def dense_model(phantom, tmp_path_factory):
     return str(train([str(phantom[0])], out, load_recipe("vemseg", UNET), report=quiet, stopped=never))
 
 
-def segment(path, out, **options):
-    return segmenting.segment(str(path), out, report=quiet, stopped=never, **options)
+def wanted_of(path, options):
+    """Take what names the vectors out of the options of a verb."""
+    names = ("model", "voxel_size", "crop")
+    settings = tuple(options.pop("settings", ()))
+    return Wanted(str(path), settings=settings, **{name: options.pop(name) for name in names if name in options})
+
+
+def segment(path, out, *, stopped=never, **options):
+    context = Context(report=quiet, stopped=stopped)
+    return segmenting.segment(wanted_of(path, options), out, context=context, **options)
+
+
+def embed(path, out, *, stopped=never, **options):
+    context = Context(report=quiet, stopped=stopped)
+    return compute_features(wanted_of(path, options), out, context=context, **options)
+
+
+def evaluate(prediction, reference, *, out=None, overwrite=False, **options):
+    comparison = Comparison(str(prediction), str(reference), **options)
+    return evaluating.evaluate(comparison, out=out, overwrite=overwrite, context=Context(report=quiet))
+
+
+def render(volume, out, *, overwrite=False, **options):
+    look = Look(**{name: options.pop(name) for name in ("at", "style", "alpha", "slices") if name in options})
+    scene = Scene(str(volume), **options)
+    return rendering.render(scene, out, look, overwrite=overwrite, context=Context(report=quiet))
 
 
 def labels_of(path):
@@ -141,13 +170,16 @@ def test_stages_apart_give_the_labels_of_one_go(phantom, model, tmp_path, name):
     chosen = model if name == "tiny" else "classical"
     settings = ["cluster.sample=3000", "cluster.k=4"]
     whole = segment(phantom[0], tmp_path / "whole.tif", model=chosen, settings=settings)
-    features = embed(
-        str(phantom[0]), tmp_path / "f.zarr", model=chosen, settings=settings, report=quiet, stopped=never
-    )
+    features = embed(phantom[0], tmp_path / "f.zarr", model=chosen, settings=settings)
     stored = Features(features)
-    table = ClusterTable(k=4, sample=3000, scale="standardise" if name == "classical" else "none")
+    scale = "standardise" if name == "classical" else "none"
     told = []
-    clusters = cluster([features], tmp_path / "c.safetensors", table, report=lambda *say: told.append(say))
+    clusters = cluster(
+        [features],
+        tmp_path / "c.safetensors",
+        settings=["cluster.k=4", "cluster.sample=3000", f"cluster.scale={scale}"],
+        context=Context(report=lambda *say: told.append(say)),
+    )
     assert [say[0] for say in told if say[1] == 1.0] == ["sampling", "clustering"]
     assert told[-1][2].endswith(" vectors into 4 classes")
     apart = segment(phantom[0], tmp_path / "apart.ome.zarr", model=chosen, clusters=clusters)
@@ -169,19 +201,19 @@ def test_same_command_twice_does_nothing_and_other_settings_are_refused(phantom,
 
 
 def test_a_stopped_segmentation_goes_on_and_gives_the_same(phantom, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(blocking, "MOST_VOXELS", 61 * 83)
+    monkeypatch.setattr(budget, "MOST_VOXELS", 61 * 83)
     whole = labels_of(segment(phantom[0], tmp_path / "whole.tif", model=model))
     out = tmp_path / "seg.tif"
-    options = {"model": model, "report": quiet}
-    with pytest.raises(Interrupted, match="drew a sample: the same command starts again"):
-        segmenting.segment(str(phantom[0]), out, **options, stopped=lambda: True)
-    assert not list(tmp_path.glob("seg*"))
+    asked = []
+    with pytest.raises(Interrupted, match=r"stopped after 2 of \d+ places of the sample: the same command goes"):
+        segment(phantom[0], out, model=model, stopped=lambda: bool(asked.append(1)) or len(asked) > 2)
+    assert {path.name for path in tmp_path.glob("seg*")} == {"seg.tif.partial"}
 
     def blocks():
         return len(list((tmp_path / "seg.tif.partial" / "done").glob("*.json")))
 
     with pytest.raises(Interrupted, match=r"stopped after \d of 6 blocks"):
-        segmenting.segment(str(phantom[0]), out, **options, stopped=lambda: blocks() > 0)
+        segment(phantom[0], out, model=model, stopped=lambda: blocks() > 0)
     assert not out.exists() and 0 < blocks() < 6
     with pytest.raises(OutputExistsError, match="begun earlier"):
         segment(phantom[0], out, model=model, settings=["cluster.k=3"])
@@ -239,7 +271,7 @@ def test_volumes_smaller_than_a_field_of_view(model, tmp_path):
 
 
 def test_evaluate_prints_both_protocols_and_writes_them(phantom, tmp_path):
-    found = evaluate(str(phantom[1]), str(phantom[1]), out=tmp_path / "m.json", report=quiet)
+    found = evaluate(str(phantom[1]), str(phantom[1]), out=tmp_path / "m.json")
     assert [s.assignment.name for s in found.tables] == ["hungarian", "majority", "greedy"]
     present = [c for c in found.classes if c != 0]
     for scores in found.tables:
@@ -255,26 +287,26 @@ def test_evaluate_by_hand(tmp_path):
     wanted = np.array([[[5, 5, 5, 7], [7, 7, 7, 7]]], np.uint8)
     mask = np.array([[[1, 1, 1, 1], [1, 1, 1, 0]]], np.uint8)
     paths = [save(tmp_path / f"{n}.tif", a) for n, a in (("p", predicted), ("w", wanted), ("m", mask))]
-    found = evaluate(paths[0], paths[1], mask=paths[2], mapping={1: 5, 2: 5, 3: 7}, report=quiet)
+    found = evaluate(paths[0], paths[1], mask=paths[2], mapping={1: 5, 2: 5, 3: 7})
     manual = {s.assignment.name: s for s in found.tables}["manual"]
     assert manual.dice.tolist() == pytest.approx([2 * 3 / (4 + 3), 2 * 2 / (2 + 4)])
     hungarian = found.tables[0]
     assert hungarian.dice.tolist() == pytest.approx([2 * 2 / (2 + 3), 2 * 2 / (2 + 4)])
-    ignored = evaluate(paths[0], paths[1], ignore=[7], report=quiet)
+    ignored = evaluate(paths[0], paths[1], ignore=[7])
     assert ignored.voxels == 3
 
 
 def test_evaluate_refuses_what_does_not_fit(phantom, tmp_path):
     small = save(tmp_path / "small.tif", np.ones((2, 3, 4), np.uint8))
     with pytest.raises(InputError, match="shape"):
-        evaluate(small, str(phantom[1]), report=quiet)
+        evaluate(small, str(phantom[1]))
     with pytest.raises(InputError, match="no voxel is left"):
-        evaluate(small, small, ignore=[1], report=quiet)
+        evaluate(small, small, ignore=[1])
     grey = save(tmp_path / "grey.tif", np.ones((2, 3, 4), np.float32))
     with pytest.raises(InputError, match="integers"):
-        evaluate(grey, small, report=quiet)
+        evaluate(grey, small)
     with pytest.raises(InputError, match="names labels"):
-        evaluate(small, small, mapping={9: 1}, report=quiet)
+        evaluate(small, small, mapping={9: 1})
 
 
 def test_an_output_is_never_an_input_nor_somebody_elses_file(phantom, model, tmp_path):
@@ -291,7 +323,7 @@ def test_an_output_is_never_an_input_nor_somebody_elses_file(phantom, model, tmp
     (tmp_path / "f.zarr").mkdir()
     (tmp_path / "f.zarr" / "keep").write_text("mine")
     with pytest.raises(InputError, match="no features"):
-        embed(str(cell), tmp_path / "f.zarr", model=model, overwrite=True, report=quiet, stopped=never)
+        embed(cell, tmp_path / "f.zarr", model=model, overwrite=True)
     assert (tmp_path / "f.zarr" / "keep").exists()
 
 
@@ -323,20 +355,19 @@ def test_markers_without_their_store_count_for_nothing(phantom, model, tmp_path)
 
 
 def test_a_stopped_embedding_goes_on_and_gives_the_same(phantom, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(blocking, "MOST_VOXELS", 2**5)
-    options = {"model": model, "report": quiet}
-    whole = Features(embed(str(phantom[0]), tmp_path / "whole.zarr", **options, stopped=never))
+    monkeypatch.setattr(budget, "MOST_VOXELS", 2**5)
+    whole = Features(embed(phantom[0], tmp_path / "whole.zarr", model=model))
     asked = []
     out = tmp_path / "f.zarr"
     with pytest.raises(Interrupted):
-        embed(str(phantom[0]), out, **options, stopped=lambda: bool(asked.append(1)) or len(asked) > 2)
+        embed(phantom[0], out, model=model, stopped=lambda: bool(asked.append(1)) or len(asked) > 2)
     assert not out.exists()
-    features = Features(embed(str(phantom[0]), out, **options, stopped=never))
+    features = Features(embed(phantom[0], out, model=model))
     box = Box.whole(features.shape)
     np.testing.assert_array_equal(features.vectors(box), whole.vectors(box))
-    assert embed(str(phantom[0]), out, **options, stopped=never) == out
+    assert embed(phantom[0], out, model=model) == out
     with pytest.raises(OutputExistsError, match=r"embed\.stride"):
-        embed(str(phantom[0]), out, **options, settings=["embed.stride=15"], stopped=never)
+        embed(phantom[0], out, model=model, settings=["embed.stride=15"])
 
 
 def test_not_a_number_is_found_wherever_it_is(phantom, model, tmp_path):
@@ -350,7 +381,7 @@ def test_not_a_number_is_found_wherever_it_is(phantom, model, tmp_path):
 
 
 def test_features_settle_what_they_were_made_with(phantom, model, tmp_path):
-    features = embed(str(phantom[0]), tmp_path / "f.zarr", model=model, report=quiet, stopped=never)
+    features = embed(phantom[0], tmp_path / "f.zarr", model=model)
     for option in ({"crop": "0:2,:,:"}, {"model": "classical"}, {"voxel_size": "8"}):
         with pytest.raises(UsageError, match="they were made with"):
             segment(features, tmp_path / "x.tif", **option)
@@ -378,16 +409,16 @@ def test_the_same_phantom_twice_is_made_once(tmp_path):
 
 def test_render_draws_what_it_is_given(phantom, tmp_path):
     grey, labels = map(str, phantom)
-    alone = render(grey, tmp_path / "a", report=quiet)
+    alone = render(grey, tmp_path / "a")
     assert [p.name for p in alone] == ["cell_planes.png", "cell_montage.png"]
-    full = render(grey, tmp_path / "b", labels=labels, reference=labels, at="2,20,30", report=quiet)
+    full = render(grey, tmp_path / "b", labels=labels, reference=labels, at="2,20,30")
     assert full[-1].name == "cell_comparison.png" and all(p.stat().st_size > 10_000 for p in full)
-    assert render(grey, tmp_path / "a", report=quiet) == alone
+    assert render(grey, tmp_path / "a") == alone
     with pytest.raises(OutputExistsError, match=r"made otherwise \(slices 8 there, 3 now\)"):
-        render(grey, tmp_path / "a", slices=3, report=quiet)
-    render(grey, tmp_path / "a", slices=3, overwrite=True, report=quiet)
+        render(grey, tmp_path / "a", slices=3)
+    render(grey, tmp_path / "a", slices=3, overwrite=True)
     with pytest.raises(UsageError, match="outside"):
-        render(grey, tmp_path / "c", at="99,0,0", report=quiet)
+        render(grey, tmp_path / "c", at="99,0,0")
     assert not (tmp_path / "c").exists()
 
 
@@ -445,9 +476,8 @@ def test_dense_stages_apart_give_the_labels_of_one_go(phantom, dense_model, tmp_
     settings = [f"embed.planes={planes}", f"embed.smooth={smooth}"]
     options = {"model": dense_model, "settings": settings}
     whole = segment(phantom[0], tmp_path / "whole.tif", **options)
-    features = embed(str(phantom[0]), tmp_path / "f.zarr", **options, report=quiet, stopped=never)
-    table = Run.open(Path(dense_model)).recipe.cluster
-    clusters = cluster([features], tmp_path / "c.safetensors", table)
+    features = embed(phantom[0], tmp_path / "f.zarr", **options)
+    clusters = cluster([features], tmp_path / "c.safetensors")
     apart = segment(phantom[0], tmp_path / "apart.tif", clusters=clusters, **options)
     from_features = segment(features, tmp_path / "features.tif", clusters=clusters)
     assert set(np.unique(labels_of(whole))) == {1, 2, 3, 4}

@@ -7,31 +7,23 @@ import numpy as np
 import pytest
 import torch
 
+import vemseg.budget
+from vemseg.budget import BLOCK_OVERHEAD, FILL, Budget, Cuts, Need, choose_blocks
 from vemseg.cli import app
-from vemseg.clustering.scaling import scaling
-from vemseg.errors import ResourceError, UsageError
+from vemseg.context import Context
+from vemseg.dense import ComputedVectors, StoredVectors, Wanted, holding
+from vemseg.errors import Interrupted, ResourceError, UsageError
 from vemseg.geometry import Box
+from vemseg.labelling.scaling import scaling
 from vemseg.models import build_encoder
 from vemseg.models.classical import ClassicalEncoder
-from vemseg.pipeline import features as holding
-from vemseg.pipeline import segment as segmenting
-from vemseg.pipeline.blocking import BLOCK_OVERHEAD, FILL, Budget, Cuts, Need, choose_blocks
-from vemseg.pipeline.memory import encoded_voxels
 from vemseg.pipeline.plan import plan
-from vemseg.pipeline.subject import open_subject
-from vemseg.recipe import ClassicalTable, ClusterTable, UNetTable
+from vemseg.pipeline.segment import segment
+from vemseg.recipe import ClassicalTable, KMeansTable, UNetTable
 from vemseg.volume import open_volume
 
 HALO = 24
 SHAPE = (200, 90, 150)
-
-
-def quiet(stage, fraction, detail=""):
-    """Say nothing."""
-
-
-def never():
-    return False
 
 
 # Blocks
@@ -114,17 +106,34 @@ SETTINGS = ["cluster.sample=2000", "cluster.restarts=2", "cluster.k=4"]
 
 
 def test_held_vectors_give_the_labels_of_streamed_ones(volume, tmp_path, monkeypatch):
-    options = {"settings": SETTINGS, "report": quiet, "stopped": never}
-    seen = []
-    hold = holding.hold
-    monkeypatch.setattr(segmenting, "hold", lambda *args: seen.append(hold(*args)) or seen[-1])
-    held = segmenting.segment(str(volume), tmp_path / "held.tif", **options)
+    wanted, seen = Wanted(str(volume), settings=tuple(SETTINGS)), []
+    hold = ComputedVectors.held
+    monkeypatch.setattr(ComputedVectors, "held", lambda *args: seen.append(hold(*args)) or seen[-1])
+    held = segment(wanted, tmp_path / "held.tif")
     monkeypatch.setattr(holding, "HELD_SHARE", 0.0)
-    streamed = segmenting.segment(str(volume), tmp_path / "streamed.tif", **options)
-    assert [one is not None for one in seen] == [True, False]
+    streamed = segment(wanted, tmp_path / "streamed.tif")
+    assert [isinstance(one, StoredVectors) for one in seen] == [True, False]
     a, b = (open_volume(path).read(open_volume(path).box) for path in (held, streamed))
     assert set(np.unique(a)) == {1, 2, 3, 4}
     np.testing.assert_array_equal(a, b)
+
+
+def test_vectors_that_were_held_when_it_stopped_are_not_computed_again(volume, tmp_path, monkeypatch):
+    monkeypatch.setattr(vemseg.budget, "MOST_VOXELS", 2**12)
+    source, keep = subject(volume), tmp_path / "held.npz"
+    whole = source.held(Context())
+    computed = []
+    compute = source.compute
+    monkeypatch.setattr(source, "compute", lambda points, *more: computed.append(points) or compute(points, *more))
+    with pytest.raises(Interrupted, match=r"stopped after \d+ of \d+ blocks: the same command goes on from there"):
+        source.held(Context(stopped=lambda: len(computed) > 2), keep)
+    before = len(computed)
+    again = source.held(Context(), keep)
+    points = Box.whole(source.shape)
+    np.testing.assert_array_equal(again.store.vectors(points), whole.store.vectors(points))
+    np.testing.assert_array_equal(again.store.intensities(points), whole.store.intensities(points))
+    assert 0 < before and len(set(computed)) == len(computed)
+    assert not keep.exists()
 
 
 # Normalisation
@@ -134,15 +143,15 @@ def test_batch_normalisation_has_the_statistics_of_the_volume(volume):
     torch.manual_seed(0)
     encoder = build_encoder(UNetTable(widths=(4, 6), layers=1, dim=3))
     slabs = torch.rand(16, 6, 32, 32) * 0.3 + 0.5
-    encoder.eval().normalise(slabs)
+    encoder.eval().normalise(slabs[:, None])
     assert not encoder.training
     seen = []
     encoder.stem.norm.register_forward_hook(lambda module, given, out: seen.append(out.clone()))
     encoder.trunk(slabs)
     torch.testing.assert_close(seen[0].mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(seen[0].std((0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
-    ours, again = (subject(volume).vectors for _ in range(2))
-    theirs = subject(volume, "embed.normalise=training").vectors
+    ours, again = (subject(volume) for _ in range(2))
+    theirs = subject(volume, "embed.normalise=training")
     box = Box((0, 0, 0), (4, 8, 8))
     assert torch.equal(ours.values(box), again.values(box))
     assert not torch.equal(ours.values(box), theirs.values(box))
@@ -150,22 +159,14 @@ def test_batch_normalisation_has_the_statistics_of_the_volume(volume):
 
 def test_a_volume_too_small_for_slabs_keeps_the_statistics_of_training(tmp_path, volume):
     crop = {"crop": "0:1,0:6,0:6"}
-    ours = subject(volume, "embed.planes=one", **crop).vectors
-    theirs = subject(volume, "embed.planes=one", "embed.normalise=training", **crop).vectors
+    ours = subject(volume, "embed.planes=one", **crop)
+    theirs = subject(volume, "embed.planes=one", "embed.normalise=training", **crop)
     box = Box.whole(ours.shape)
     assert torch.equal(ours.values(box), theirs.values(box))
 
 
 def subject(volume, *settings, crop=None):
-    return open_subject(
-        str(volume),
-        model=None,
-        clusters=None,
-        settings=[*SETTINGS, *settings],
-        voxel_size=None,
-        crop=crop,
-        device="cpu",
-    )
+    return Wanted(str(volume), settings=(*SETTINGS, *settings), crop=crop).open(Context(device="cpu"))
 
 
 # The plan
@@ -173,27 +174,28 @@ def subject(volume, *settings, crop=None):
 
 def test_a_plan_counts_what_is_there_and_writes_nothing(volume, monkeypatch):
     before = sorted(volume.parent.iterdir())
-    found = plan(str(volume), volume.with_name("labels.tif"), settings=SETTINGS, threads=1)
+    wanted, context = Wanted(str(volume), settings=tuple(SETTINGS)), Context(threads=1)
+    found = plan(wanted, volume.with_name("labels.tif"), context=context)
     assert found.shape == (40, 72, 80) and found.dim == 36
     assert found.vectors >= np.prod(found.shape) / 8
     assert found.blocks.count == 1 and found.sampling == 0.0
     assert 0.0 < found.labelling < 60.0 and found.seconds == found.labelling
     voxels = np.prod(found.shape)
     assert voxels < found.disk < 1.2 * voxels
-    as_zarr = plan(str(volume), volume.with_name("labels.ome.zarr"), settings=SETTINGS, threads=1)
+    as_zarr = plan(wanted, volume.with_name("labels.ome.zarr"), context=context)
     assert as_zarr.disk < 0.2 * voxels
     assert sorted(volume.parent.iterdir()) == before
     monkeypatch.setattr(holding, "HELD_SHARE", 0.0)
-    assert plan(str(volume), volume.with_name("labels.tif"), settings=SETTINGS, threads=1).sampling > 0.0
+    assert plan(wanted, volume.with_name("labels.tif"), context=context).sampling > 0.0
 
 
 @pytest.mark.parametrize(("planes", "sweeps"), [("one", (0,)), ("three", (0, 1, 2))])
 def test_what_is_encoded_for_a_box_is_counted_by_its_windows(volume, planes, sweeps):
-    vectors = subject(volume, f"embed.planes={planes}").vectors
+    vectors = subject(volume, f"embed.planes={planes}")
     cells = Box((3, 8, 12), (9, 20, 30))
-    window = vectors.read(cells).shape
+    window = vectors.read_points(cells).shape
     each = [np.prod([*window[:i], 2 * cells.shape[i], *window[i + 1 :]]) for i in sweeps]
-    assert encoded_voxels(vectors, cells) == pytest.approx(np.mean(each))
+    assert vectors.points_work(cells) == pytest.approx(np.mean(each))
 
 
 def test_the_command_prints_it(volume, tmp_path, capfd):
@@ -213,40 +215,38 @@ def test_the_command_prints_it(volume, tmp_path, capfd):
 
 
 def test_filters_are_those_of_patch_means_in_any_window(volume):
-    both = subject(volume).vectors
-    alone = subject(volume, "embed.filters=[]").vectors
+    both = subject(volume)
+    alone = subject(volume, "embed.filters=[]")
     assert (both.dim, alone.dim) == (36, 24)
     points = Box.whole(both.shape)
     whole = both.values(points)
     assert torch.equal(whole[..., :24], alone.values(points))
-    window = both.grid.volume.read_reflected(both._window(points))
-    x = torch.from_numpy(both.intensity.apply(window)).to(both.encoder.dtype).float()
+    covering = both.covering
+    window = covering.grid.volume.read_reflected(covering.window(points))
+    x = torch.from_numpy(both.intensity.apply(window)).to(covering.encoder.dtype).float()
     means = torch.nn.functional.avg_pool3d(x[None, None], 2)
     slow = ClassicalEncoder(ClassicalTable(sigmas=(0.75, 1.5, 3.0))).encode(means)[0]
-    skipped = [(a - b) // 2 for a, b in zip(first_voxels(both), both._window(points).start, strict=True)]
+    skipped = [(a - b) // 2 for a, b in zip(first_voxels(covering), covering.window(points).start, strict=True)]
     cut = tuple(slice(s, s + n) for s, n in zip(skipped, both.shape, strict=True))
     torch.testing.assert_close(whole[..., 24:].float(), slow[cut], rtol=2e-3, atol=1e-4)
     for part in points.split((9, 14, 40)):
         assert torch.equal(both.values(part), whole[part.slices])
 
 
-def first_voxels(vectors):
-    halo = vectors.encoder.halo
-    return [int(axis.starts[0]) + h for axis, h in zip(vectors.layout.lattices, halo, strict=True)]
+def first_voxels(covering):
+    halo = covering.encoder.halo
+    return [int(axis.starts[0]) + h for axis, h in zip(covering.layout.lattices, halo, strict=True)]
 
 
 def test_filters_need_windows(volume):
     with pytest.raises(UsageError, match="whole windows only"):
-        open_subject(
-            str(volume), model="maester", clusters=None, settings=["embed.filters=[1.0]"],
-            voxel_size=None, crop=None, device="cpu",
-        )  # fmt: skip
+        Wanted(str(volume), "maester", ("embed.filters=[1.0]",)).open(Context(device="cpu"))
 
 
 def test_the_others_are_only_brought_to_their_deviation():
     rng = np.random.default_rng(0)
     data = (rng.normal(size=(5000, 5)) @ rng.normal(size=(5, 5)) + 3).astype(np.float32)
-    table = ClusterTable(scale="whiten", whitened=3, others=0.5)
+    table = KMeansTable(scale="whiten", whitened=3, others=0.5)
     scaling(data, table).apply(data)
     np.testing.assert_allclose(data.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(np.cov(data[:, :3].T), np.eye(3), atol=1e-2)

@@ -1,22 +1,19 @@
 """Three planes: each axis by itself and averaged, on one lattice, in its place."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import avg_pool3d
 
-from vemseg.dense import DenseEncoder, Grid, interpolated, lay_out
+from laying import computed
+from vemseg.dense import Grid, interpolated, lay_out, placements
 from vemseg.errors import UsageError
 from vemseg.geometry import Box
-from vemseg.models import ThreePlanes, build_encoder
+from vemseg.models import Encoder, ThreePlanes, build_encoder
 from vemseg.models.planes import AXES
-from vemseg.pipeline.dense_input import placements
 from vemseg.recipe import ClassicalTable, EmbedTable, MaesterTable, UNetTable
 from vemseg.volume import Volume
 
-CPU = torch.device("cpu")
 VIT = MaesterTable(fov=20, patch=5, dim=8, depth=1, heads=1, decoder_dim=8, decoder_depth=1, decoder_heads=1)
 UNET = UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3, slices=4)
 
@@ -79,15 +76,16 @@ def test_it_is_the_mean_over_the_planes_of_each_axis(name, shape, request):
 
 def test_what_it_says_of_itself(vit, unet):
     three = ThreePlanes(vit)
-    assert (three.patch, three.fov, three.halo, three.align, three.dim) == (
+    assert (three.patch, three.fov, three.fixed_fov, three.pads, three.dim) == (
         (5,) * 3,
         (20,) * 3,
-        None,
-        None,
+        True,
+        False,
         8,
     )
     three = ThreePlanes(unet)
     reach, unit = max(unet.halo), max(unet.align)
+    assert not three.fixed_fov and three.pads
     assert three.patch == (2, 2, 2) and three.halo == (reach,) * 3 and three.align == (unit,) * 3
     assert three.fov == (2 + 2 * reach,) * 3
     assert ThreePlanes(build_encoder(ClassicalTable(sigmas=(1.0,)))).patch == (1, 1, 1)
@@ -114,16 +112,18 @@ class Coordinates(Volume):
         return np.broadcast_to(np.meshgrid(*centres, indexing="ij")[self.axis], box.shape).copy()
 
 
-class Oracle:
+class Oracle(Encoder):
     """Whatever plane it looks at, a token is the mean over its patch."""
 
     dim = 1
 
     def __init__(self, fov, patch, halo, align):
-        self.fov, self.patch, self.halo, self.align = fov, patch, halo, align
+        super().__init__()
+        self.fov, self.patch, self.halo, self.fixed_fov = fov, patch, halo or (0, 0, 0), halo is None
+        self.align, self.pads = align or (1, 1, 1), align is not None
 
     def encode(self, x, kept):
-        if self.align is not None:
+        if self.pads:
             assert all(n % unit == 0 for n, unit in zip(x.shape[2:], self.align, strict=True))
         return avg_pool3d(x, self.patch)[:, 0][:, kept[0], kept[1], kept[2], None]
 
@@ -144,14 +144,12 @@ ORACLES = [
 def test_three_planes_are_registered(encoder, shape, block):
     three = ThreePlanes(encoder)
     table = EmbedTable(stride=2 * three.patch[0])
-    as_it_is = SimpleNamespace(apply=lambda array: array)
     for axis in range(3):
         grid = Grid(Coordinates(shape, axis), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
-        dense = DenseEncoder(three, grid, lay_out(placements(three, table), grid), as_it_is, CPU, 7)
+        dense = computed(three, grid, lay_out(placements(three, table), grid), batch=7)
         for box in Box.whole(shape).split(block or shape):
             axes = dense.interpolations(box)
-            starts, stops = zip(*((a.start, a.stop) for a in axes), strict=True)
-            values = dense.values(Box(starts, stops), lambda vectors: vectors)
+            values = dense.values(dense.points_of(box))
             for plane, rows, strip in interpolated(values, axes):
                 places = np.indices(box.shape)[axis] + box.start[axis]
                 np.testing.assert_allclose(strip[..., 0], places[plane, rows], atol=1e-2)
@@ -163,7 +161,7 @@ def test_every_axis_puts_its_vectors_where_the_others_do(axis):
     halo, align = (2, 8, 8), (2, 4, 4)
     for oracle in (Oracle((1, 20, 20), (1, 5, 5), None, None), Oracle((6, 18, 18), (2, 2, 2), halo, align)):
         three = ThreePlanes(oracle)
-        edge = 20 if oracle.halo is None else 24
+        edge = 20 if oracle.fixed_fov else 24
         cube = torch.from_numpy(np.indices((edge,) * 3)[axis]).float()[None, None]
         p = three.patch[0]
         wanted = torch.arange(edge // p) * p + (p - 1) / 2

@@ -1,7 +1,6 @@
 """The dense encoder: what a vector sees, and that no window, pass or precision changes what comes out."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +8,11 @@ import torch
 from torch import nn
 
 import vemseg.models.unet
-from vemseg.dense import DenseEncoder, PatchMean, labels, lay_out, working_grid
+from laying import computed, labels, means_of
+from vemseg.dense import lay_out, placements, working_grid
 from vemseg.geometry import Box
-from vemseg.models import ThreePlanes, build_encoder, for_inference, load_encoder, save_encoder
-from vemseg.models.unet import PATCH, BatchNorm, UNetEncoder, _reflect
-from vemseg.pipeline.dense_input import placements
+from vemseg.models import Objective, ThreePlanes, build_encoder, load_encoder, save_encoder
+from vemseg.models.unet import PATCH, BatchNorm, UNetEncoder
 from vemseg.recipe import EmbedTable, Recipe, UNetTable
 from vemseg.run import Run
 from vemseg.volume import ArrayVolume, Intensity
@@ -115,12 +114,6 @@ def mirrored(index, n):
     return index
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 7])
-def test_planes_are_mirrored_without_repeating_the_last(n):
-    found = _reflect(torch.arange(-9, 16), n).tolist()
-    assert found == [0 if n == 1 else mirrored(i, n) for i in range(-9, 16)]
-
-
 # What changes nothing
 
 
@@ -128,8 +121,7 @@ def test_planes_are_mirrored_without_repeating_the_last(n):
 @pytest.mark.parametrize("spacing", [ISOTROPIC, SECTIONS], ids=str)
 def test_aligned_windows_of_any_size_give_equal_vectors_inside_the_halo(spacing, dtype):
     encoder = encoder_of(SMALL, spacing)
-    encoder.prepare()
-    encoder.to(dtype)
+    encoder.prepare(CPU, dtype)
     patch, halo, align = encoder.patch, encoder.halo, encoder.align
     shape = (12, 72, 80)
     whole = encoder.encode(noise(*shape))
@@ -179,7 +171,7 @@ def test_the_patches_kept_are_a_part_of_all():
 @pytest.mark.parametrize("table", TABLES, ids=table_name)
 def test_folding_the_normalisation_in_changes_nothing(table):
     plain, fused = encoder_of(table), encoder_of(table)
-    fused.prepare()
+    fused.prepare(CPU, torch.float32)
     assert not any(isinstance(module, BatchNorm) for module in fused.modules())
     x = noise(8, 48, 64)
     expected = plain.encode(x)
@@ -218,9 +210,11 @@ def test_a_saved_encoder_is_loaded_as_it_was(tmp_path):
     encoder = encoder_of()
     recipe = Recipe(model=SMALL)
     with Run.create(tmp_path / "run", recipe) as run:
-        save_encoder(run.model, SimpleNamespace(encoder=encoder), {})
+        objective = Objective()
+        objective.encoder = encoder
+        save_encoder(run.model, objective, {})
     for spacing in (ISOTROPIC, SECTIONS):
-        loaded = load_encoder(recipe, run.model, spacing)
+        loaded = load_encoder(recipe.model, run.model, spacing)
         expected = encoder if spacing == ISOTROPIC else encoder_of(SMALL, SECTIONS)
         x = noise(8, 48, 48)
         with torch.inference_mode():
@@ -239,7 +233,7 @@ def grey(shape):
 def lay(volume, encoder, smooth=0.0):
     grid = working_grid(volume, 16.0)
     layout = lay_out(placements(encoder, EmbedTable()), grid)
-    return DenseEncoder(encoder, grid, layout, Intensity(10.0, 240.0), CPU, 1, smooth)
+    return computed(encoder, grid, layout, Intensity(10.0, 240.0), 1, smooth)
 
 
 BLOCKS = [(5, 9, 17), (100, 13, 30)]
@@ -262,14 +256,12 @@ BLOCKS = [(5, 9, 17), (100, 13, 30)]
 def test_blocks_change_neither_vectors_nor_labels(voxel_size, shape, three, smooth):
     volume = ArrayVolume(grey(shape), voxel_size=voxel_size)
     grid = working_grid(volume, 16.0)
-    encoder = for_inference(
-        encoder_of(UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3), grid.spacing), CPU, "fp32"
-    )
+    table = UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3)
+    encoder = encoder_of(table, grid.spacing).prepare(CPU, torch.float32)
     dense = lay(volume, ThreePlanes(encoder) if three else encoder, smooth)
     points = Box.whole(dense.shape)
     vectors = dense.values(points)
-    means = dense.with_encoder(PatchMean(dense.encoder))
-    grey_values = means.values(points)
+    grey_values = means_of(dense, points)
     assert vectors.float().std() > 0.01
     weight = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32))
     middle = vectors.float().mean((0, 1, 2))
@@ -279,6 +271,6 @@ def test_blocks_change_neither_vectors_nor_labels(voxel_size, shape, three, smoo
     for block in BLOCKS:
         for part in points.split(block):
             torch.testing.assert_close(dense.values(part), vectors[part.slices], rtol=2e-3, atol=1e-3)
-            assert torch.equal(means.values(part), grey_values[part.slices])
+            assert np.array_equal(means_of(dense, part), grey_values[part.slices])
         for part in volume.box.split(block):
             assert np.mean(labels(dense, part, head) == whole[part.slices]) > 0.99
