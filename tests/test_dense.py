@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn.functional import avg_pool3d
 
 import vemseg.dense
-from vemseg.clustering import fit
 from vemseg.dense import (
     DenseEncoder,
     Grid,
@@ -32,9 +31,10 @@ from vemseg.dense import (
 )
 from vemseg.features import Features
 from vemseg.geometry import Box
+from vemseg.labelling import Sample, fit
 from vemseg.models import build_encoder
 from vemseg.pipeline.dense_input import draw_sample, placements, stored_sample
-from vemseg.recipe import ClassicalTable, ClusterTable, EmbedTable, MaesterTable
+from vemseg.recipe import ClassicalTable, EmbedTable, KMeansTable, MaesterTable
 from vemseg.tiling import Placement
 from vemseg.volume import ArrayVolume, Intensity, Resampled, Volume
 
@@ -400,7 +400,7 @@ def quiet(stage, fraction, detail=""):
 
 
 def head_for(dense):
-    return fit(*draw_sample(dense, 500, 0, quiet), ClusterTable(k=5, restarts=1)).scores
+    return fit(KMeansTable(k=5, restarts=1), Sample(*draw_sample(dense, 500, 0, quiet))).scores
 
 
 def in_blocks(vectors, box, block, head):

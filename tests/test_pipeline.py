@@ -20,7 +20,7 @@ from vemseg.pipeline.features import cluster, embed
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.render import render
 from vemseg.pipeline.train import train
-from vemseg.recipe import ClusterTable, load_recipe
+from vemseg.recipe import KMeansTable, load_recipe
 from vemseg.run import Run
 from vemseg.volume import open_volume
 
@@ -145,7 +145,7 @@ def test_stages_apart_give_the_labels_of_one_go(phantom, model, tmp_path, name):
         str(phantom[0]), tmp_path / "f.zarr", model=chosen, settings=settings, report=quiet, stopped=never
     )
     stored = Features(features)
-    table = ClusterTable(k=4, sample=3000, scale="standardise" if name == "classical" else "none")
+    table = KMeansTable(k=4, sample=3000, scale="standardise" if name == "classical" else "none")
     told = []
     clusters = cluster([features], tmp_path / "c.safetensors", table, report=lambda *say: told.append(say))
     assert [say[0] for say in told if say[1] == 1.0] == ["sampling", "clustering"]

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from vemseg.cli import app
-from vemseg.clustering.scaling import scaling
 from vemseg.errors import ResourceError, UsageError
 from vemseg.geometry import Box
+from vemseg.labelling.scaling import scaling
 from vemseg.models import build_encoder
 from vemseg.models.classical import ClassicalEncoder
 from vemseg.pipeline import features as holding
@@ -19,7 +19,7 @@ from vemseg.pipeline.blocking import BLOCK_OVERHEAD, FILL, Budget, Cuts, Need, c
 from vemseg.pipeline.memory import encoded_voxels
 from vemseg.pipeline.plan import plan
 from vemseg.pipeline.subject import open_subject
-from vemseg.recipe import ClassicalTable, ClusterTable, UNetTable
+from vemseg.recipe import ClassicalTable, KMeansTable, UNetTable
 from vemseg.volume import open_volume
 
 HALO = 24
@@ -246,7 +246,7 @@ def test_filters_need_windows(volume):
 def test_the_others_are_only_brought_to_their_deviation():
     rng = np.random.default_rng(0)
     data = (rng.normal(size=(5000, 5)) @ rng.normal(size=(5, 5)) + 3).astype(np.float32)
-    table = ClusterTable(scale="whiten", whitened=3, others=0.5)
+    table = KMeansTable(scale="whiten", whitened=3, others=0.5)
     scaling(data, table).apply(data)
     np.testing.assert_allclose(data.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(np.cov(data[:, :3].T), np.eye(3), atol=1e-2)

@@ -18,10 +18,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     **dict.fromkeys(["errors", "geometry"], 0),
-    **dict.fromkeys(["tiling", "metrics", "drawing", "phantom", "recipe", "resources", "superpixels"], 1),
+    **dict.fromkeys(
+        ["context", "tiling", "metrics", "drawing", "phantom", "recipe", "resources", "superpixels"], 1
+    ),
     **dict.fromkeys(["volume", "run", "catalog", "blocks"], 2),
-    **dict.fromkeys(["models", "fov", "features"], 3),
-    **dict.fromkeys(["training", "dense", "clustering"], 4),
+    **dict.fromkeys(["models", "fov", "features", "labelling"], 3),
+    **dict.fromkeys(["training", "dense"], 4),
     "pipeline": 5,
     **dict.fromkeys(["cli", "__main__"], 6),
 }
@@ -43,7 +45,7 @@ DOORS = {
     "tifffile": {"volume"},
     "imagecodecs": {"volume"},
     "pooch": {"catalog"},
-    "sklearn": {"clustering"},
+    "sklearn": {"labelling"},
     "skimage": {"drawing", "superpixels"},
     "matplotlib": {"drawing"},
     "pydantic": {"recipe"},

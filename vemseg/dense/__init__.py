@@ -5,8 +5,9 @@ placement says (``tiling``). What comes back lies on a lattice whose points have
 volume's voxels, so that interpolating scores from it gives labels on the source's own grid, whatever the
 working voxel size.
 
-Scores, not vectors, are interpolated. A clusterer's scores are affine in the vector, so interpolating K score
-channels gives exactly the labels of interpolating the vectors (``tests/test_dense.py`` proves it).
+Scores, not vectors, are interpolated. Where scores are affine in the vector, as those of k-means are,
+interpolating K score channels gives exactly the labels of interpolating the vectors (``tests/test_dense.py``
+proves it; ``Labeller.exact_under_interpolation`` says so of a method).
 
 Vectors are rounded to float16 wherever they leave the encoder, so stored and streamed features are the same
 numbers and give the same labels.
@@ -15,7 +16,7 @@ numbers and give the same labels.
     vectors   an encoder laid over a volume, or stored vectors; labels from either
     smoothing a Gaussian on the lattice
     scores    interpolation from the lattice to voxels
-    sample    lattice points for fitting a clusterer
+    sample    lattice points for fitting classes
 """
 
 from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid

@@ -1,4 +1,4 @@
-"""Encoders and objectives, by the ``kind`` a recipe names.
+"""Encoders and objectives, by the ``kind`` a recipe names (``recipe.KINDS``).
 
     layers           parts that several models share
     vit, unet, classical
@@ -18,6 +18,7 @@ An encoder has ``fov``, ``patch``, ``dim``, ``halo`` and ``encode((b, 1, z, y, x
 from __future__ import annotations
 
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -26,19 +27,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vemseg.errors import InputError, MissingError, UsageError
-from vemseg.models.classical import ClassicalEncoder
 from vemseg.models.codebook import Codebook
-from vemseg.models.distilled import DenseTeacher, Distillation, PlaneTeacher
+from vemseg.models.distilled import DenseTeacher, PlaneTeacher
 from vemseg.models.filtered import Filtered
-from vemseg.models.his4mae import His4mae
-from vemseg.models.invariance import Invariance
 from vemseg.models.layers import choose_attention, wants_bf16
 from vemseg.models.mae import MaskedAutoencoder
 from vemseg.models.planes import ThreePlanes
-from vemseg.models.sdae import Sdae
 from vemseg.models.unet import UNetEncoder
-from vemseg.models.vit import ViTEncoder
-from vemseg.recipe import ClassicalTable, MaesterTable, Recipe, UNetTable, ViTTable
+from vemseg.recipe import KINDS, MaesterTable, ModelTable, Recipe
 from vemseg.run import load_tensors, save_tensors
 
 __all__ = [
@@ -67,77 +63,73 @@ REFERENCE_DECODER = {
 }
 """Names of the decoder's parts in the reference code of MAESTER, and here."""
 
-OBJECTIVES: dict[str, type[Any]] = {
-    "maester": MaskedAutoencoder,
-    "his4mae": His4mae,
-    "sdae": Sdae,
-    "unet": Invariance,
-}
-"""What training minimises, by kind of model."""
-
-ENCODER_SETTINGS: dict[type[Any], tuple[str, ...]] = {
-    ViTTable: ("fov", "patch", "dim", "depth", "heads", "mlp_ratio", "pos_weight"),
-    UNetTable: ("slices", "widths", "layers", "dim"),
-}
-"""Settings that the weights of a trained encoder are bound to, by the table that has them; the others are the
-objective's."""
-
 CODES = "codebook.codes"
 """Beside the encoder's weights, of a model that learns a codebook."""
 
 
-def build_encoder(model: Any, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
+def build_encoder(model: ModelTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
     """Return the untrained encoder of a recipe's ``[model]`` table.
 
     Parameters
     ----------
-    model : ViTTable, UNetTable or ClassicalTable
+    model : ModelTable
         The settings.
     spacing : (float, float, float)
         Edges of the working voxels in units of the shortest; only 3-D encoders ask for it.
     """
-    if isinstance(model, ClassicalTable):
-        return ClassicalEncoder(model, spacing)
-    if isinstance(model, ViTTable):
-        return ViTEncoder(model)
-    if isinstance(model, UNetTable):
-        return UNetEncoder(model, spacing)
-    raise UsageError(f"no encoder for model.kind '{model.kind}'")
-
-
-def build_objective(model: Any, seed: int) -> nn.Module:
-    """Return the module that training minimises for a recipe's ``[model]`` table, initialised by a seed."""
-    if model.kind not in OBJECTIVES:
-        raise UsageError(f"model.kind '{model.kind}' needs no training: use it with 'segment' right away")
-    torch.manual_seed(seed)
-    made: nn.Module = OBJECTIVES[model.kind](model)
+    made: nn.Module = resolve_name(KINDS[model.kind].encoder)(model, spacing)
     return made
 
 
-def differing_encoder(model: Any, other: Any) -> list[str]:
+def build_objective(model: ModelTable, seed: int) -> nn.Module:
+    """Return the module that training minimises for a recipe's ``[model]`` table, initialised by a seed.
+
+    Raises
+    ------
+    UsageError
+        Where the kind of model has nothing to train.
+    """
+    objective = KINDS[model.kind].objective
+    if objective is None:
+        raise UsageError(f"model.kind '{model.kind}' needs no training: use it with 'segment' right away")
+    torch.manual_seed(seed)
+    made: nn.Module = resolve_name(objective)(model)
+    return made
+
+
+def differing_encoder(model: ModelTable, other: ModelTable) -> list[str]:
     """Return the settings, such as ``model.dim``, that keep one's weights from being the other's encoder."""
-    for table, keys in ENCODER_SETTINGS.items():
-        if isinstance(model, table) and isinstance(other, table):
-            return [f"model.{key}" for key in keys if getattr(model, key) != getattr(other, key)]
-    return [] if model.kind == other.kind else ["model.kind"]
+    if KINDS[model.kind].encoder != KINDS[other.kind].encoder:
+        return ["model.kind"]
+    return [f"model.{key}" for key in model.encoder_settings if getattr(model, key) != getattr(other, key)]
 
 
-def build_distillation(model: Any, seed: int, teacher: Any, stride: int) -> nn.Module:
+def build_distillation(model: ModelTable, seed: int, teacher: Any, stride: int) -> nn.Module:
     """Return the module that training minimises for a student, initialised by a seed.
 
     Parameters
     ----------
-    model : UNetTable
+    model : ModelTable
         The student's settings; ``dim`` is the teacher's.
     seed : int
     teacher : encoder
         Ready for inference.
     stride : int
         Pixels from one of its fields of view to the next, where it has such.
+
+    Raises
+    ------
+    UsageError
+        Where the kind of model cannot be taught.
     """
+    student = KINDS[model.kind].student
+    if student is None:
+        raise UsageError(f"a teacher teaches a dense encoder, not a '{model.kind}': add -c vemseg")
     torch.manual_seed(seed)
     dense = teacher.halo is not None
-    return Distillation(model, DenseTeacher(teacher) if dense else PlaneTeacher(teacher, stride))
+    looking = DenseTeacher(teacher) if dense else PlaneTeacher(teacher, stride)
+    made: nn.Module = resolve_name(student)(model, looking)
+    return made
 
 
 def save_encoder(path: Path, objective: Any, metadata: dict[str, Any]) -> None:

@@ -49,7 +49,12 @@ class ViTEncoder(nn.Module):
     halo: ZYX | None = None
     align: ZYX | None = None
 
-    def __init__(self, settings: ViTTable, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        settings: ViTTable,
+        spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
         self.fov: ZYX = (1, settings.fov, settings.fov)
         self.patch: ZYX = (1, settings.patch, settings.patch)

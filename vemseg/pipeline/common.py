@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vemseg.catalog import DEFAULT_WEIGHTS, bundled_weights, find_weights
 from vemseg.errors import InputError, MissingError
 from vemseg.geometry import parse_voxel_size, sharp_axis
-from vemseg.recipe import MODEL_KINDS, MaesterTable, Recipe, load_recipe, override, shipped
+from vemseg.recipe import KINDS, MaesterTable, Recipe, load_recipe, override, shipped
 from vemseg.run import Run, fingerprint
 from vemseg.volume import Cropped, Intensity, Permuted, Volume, measure_intensity, open_volume
 
@@ -118,7 +118,7 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
         return _reference_checkpoint(path, settings)
     if "/" in name or len(path.parts) > 1 or (path.is_dir() and name not in bundled_weights()):
         return run_model(path, str(path), settings)
-    if name in shipped() and not MODEL_KINDS[load_recipe(name).model.kind].trains:
+    if name in shipped() and KINDS[load_recipe(name).model.kind].objective is None:
         return Model(load_recipe(name, settings), None, name)
     if name in shipped() and name not in bundled_weights():
         raise InputError(f"recipe '{name}' has to be trained first: vemseg train VOLUME -c {name} -o RUN")
@@ -128,8 +128,8 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
 def run_model(path: Path, title: str, settings: Sequence[str] = ()) -> Model:
     """Return the model of a run directory."""
     run = Run.open(path)
-    trains = MODEL_KINDS[run.recipe.model.kind].trains
-    return Model(override(run.recipe, settings), run.model if trains else None, title)
+    trained = KINDS[run.recipe.model.kind].objective is not None
+    return Model(override(run.recipe, settings), run.model if trained else None, title)
 
 
 def _snapshot(path: Path, settings: Sequence[str]) -> Model:

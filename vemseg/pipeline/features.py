@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Sequence
@@ -13,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.blocks import Stages, map_blocks
-from vemseg.clustering import Clusterer, fit, joined_parts
+from vemseg.context import Context
 from vemseg.dense import DenseEncoder, PatchMean
 from vemseg.errors import InputError, UsageError
 from vemseg.features import Features, HeldFeatures
 from vemseg.geometry import Box
+from vemseg.labelling import Sample, check, fit, load
 from vemseg.pipeline.common import (
     Report,
     Stopped,
@@ -200,20 +200,6 @@ def held_bytes(dense: DenseEncoder) -> int:
     return int(np.prod(dense.layout.shape)) * (dense.dim + 1) * 2
 
 
-def fit_classes(
-    vectors: NDArray[np.float16],
-    intensities: NDArray[np.float32],
-    table: ClusterTable,
-    codes: NDArray[np.float32] | None,
-    report: Report,
-) -> Clusterer:
-    """Fit a clusterer to a sample, as ``clustering.fit`` does, and say so before and after."""
-    report("clustering", 0.0, f"{len(vectors)} vectors into {table.k} classes")
-    clusterer = fit(vectors, intensities, table, codes)
-    report("clustering", 1.0, f"{len(vectors)} vectors into {table.k} classes")
-    return clusterer
-
-
 def cluster(
     paths: Sequence[Path],
     out: Path,
@@ -222,12 +208,12 @@ def cluster(
     overwrite: bool = False,
     report: Report = silent,
 ) -> Path:
-    """Fit a clusterer to stored features, of one volume or of several alike.
+    """Fit classes to stored features, of one volume or of several alike.
 
     Returns
     -------
     Path
-        ``out``, a safetensors file (``clustering.Clusterer``).
+        ``out``, a safetensors file (``labelling.load`` reads it).
 
     Raises
     ------
@@ -249,19 +235,14 @@ def cluster(
     if not overwrite and done_already(out, partial_directory(out), _made(out), state):
         log.info("%s is there already, made with the same settings", out)
         return out
-    joined_parts(table, stores[0].codes)
+    check(table, stores[0].codes)
     sample = table.sample_of(sum(math.prod(store.source_shape) for store in stores))
     samples = [stored_sample(store, -(-sample // len(stores)), table.seed, report) for store in stores]
-    clusterer = fit_classes(
-        np.concatenate([vectors for vectors, _ in samples]),
-        np.concatenate([grey for _, grey in samples]),
-        table,
-        stores[0].codes,
-        report,
-    )
+    vectors, grey = (np.concatenate(parts) for parts in zip(*samples, strict=True))
+    labeller = fit(table, Sample(vectors, grey, stores[0].codes), context=Context(report=report))
     origin = provenance("clusters", seed=table.seed, inputs=paths, extra={"state": state})
     about = {"model": models.pop(), "provenance": origin}
-    dataclasses.replace(clusterer, metadata=clusterer.metadata | about).save(out)
+    labeller.noting(about).save(out)
     return out
 
 
@@ -270,7 +251,7 @@ def _made(clusters: Path) -> dict[str, Any] | None:
     if not clusters.is_file():
         return None
     try:
-        found: dict[str, Any] = Clusterer.load(clusters).metadata.get("provenance", {})
+        found: dict[str, Any] = load(clusters).metadata.get("provenance", {})
     except InputError:
         return None
     state: dict[str, Any] | None = found.get("state")

@@ -6,10 +6,15 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vemseg.dense import DenseEncoder, StoredVectors
 from vemseg.errors import ResourceError
 from vemseg.geometry import ZYX, Box
+from vemseg.labelling import demands
 from vemseg.pipeline.blocking import Blocks, Budget, Cuts, Need, Reach, choose_blocks
+from vemseg.recipe import ClusterTable
 from vemseg.resources import byte_text, memory_budget, resident_memory, usable_cores
 from vemseg.tiling import interpolation
 
@@ -20,12 +25,6 @@ RESERVE = 96 * 2**20
 
 WRITING = 3.0
 """Bytes for each voxel of labels that are turned, compressed and put together as a shard."""
-
-FIT_BYTES = 12
-"""For each number of a sample: float16 twice, float32 twice, where classes are fitted."""
-
-JOIN_BYTES = 64
-"""For each pair of clusters or codes that classes are joined from: eight matrices of float64."""
 
 FIELD_BYTES = 512
 """For each voxel of the fields of view that are encoded together."""
@@ -104,8 +103,10 @@ def encoded_voxels(vectors: Vectors, cells: Box) -> float:
     return sum(swept) / len(swept) if swept else float(math.prod(window))
 
 
-def check_sample(vectors: Vectors, n: int, parts: int, limit: int | None) -> None:
-    """Refuse a budget in which classes cannot be fitted to ``n`` vectors, or joined from so many parts.
+def check_sample(
+    vectors: Vectors, n: int, table: ClusterTable, codes: NDArray[np.float32] | None, limit: int | None
+) -> None:
+    """Refuse a budget in which classes cannot be fitted to ``n`` vectors by the method of a table.
 
     Raises
     ------
@@ -113,19 +114,13 @@ def check_sample(vectors: Vectors, n: int, parts: int, limit: int | None) -> Non
         Naming what works.
     """
     limit = limit or memory_budget()
-    count = min(n, math.prod(vectors.shape))
-    fitting, joining = FIT_BYTES * count * vectors.dim, JOIN_BYTES * parts**2
-    need = resident_memory() + RESERVE + fitting + joining
+    steps = demands(table, min(n, math.prod(vectors.shape)), vectors.dim, codes)
+    need = resident_memory() + RESERVE + sum(step.bytes for step in steps)
     if need > limit:
-        what, mend = (
-            f"fit classes to {count} vectors",
-            f"a smaller sample (--set cluster.sample={count // 4})",
-        )
-        if joining > fitting:
-            what, mend = f"join classes from {parts} parts", "another cluster.method"
+        largest = max(steps, key=lambda step: step.bytes)
         raise ResourceError(
-            f"{byte_text(limit)} of memory is not enough to {what}: the least that works is "
-            f"{byte_text(1.01 * need)}, or take {mend}"
+            f"{byte_text(limit)} of memory is not enough to {largest.what}: the least that works is "
+            f"{byte_text(1.01 * need)}, or take {largest.instead}"
         )
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.clustering import Clusterer
 from vemseg.drawing import save, three_planes
-from vemseg.errors import InputError, OutputExistsError
+from vemseg.errors import OutputExistsError
 from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.labelling import Labeller
 from vemseg.run import read_json, sidecar, split_name, write_json, write_text
 from vemseg.volume import Volume
 
@@ -50,16 +50,16 @@ def check_beside(out: Path) -> None:
         raise OutputExistsError(f"{there[0]} exists and does not belong to {out}: give another -o, or -f")
 
 
-def legend_of(clusterer: Clusterer, names: dict[int, str] | None) -> dict[int, str]:
-    """Return the name of each class: given, or kept with the clusterer, or its number."""
-    known = names or {int(k): v for k, v in clusterer.metadata.get("names", {}).items()}
-    if extra := [k for k in known if not 1 <= k <= clusterer.k]:
-        raise InputError(f"names for classes {extra}, but there are classes 1 to {clusterer.k}")
-    return {k: known.get(k, f"class {k}") for k in range(1, clusterer.k + 1)}
+def legend_of(labeller: Labeller, names: dict[int, str] | None) -> dict[int, str]:
+    """Return the name of each class: given, or kept with the labeller, or its number."""
+    return (labeller.named(names) if names else labeller).names
 
 
 def class_table(
-    clusterer: Clusterer, legend: dict[int, str], counts: NDArray[np.int64], voxel_size: VoxelSize | None
+    labeller: Labeller,
+    legend: dict[int, str],
+    counts: NDArray[np.int64],
+    voxel_size: VoxelSize | None,
 ) -> list[dict[str, Any]]:
     """Return what is to be said of each class: voxels, fraction, volume, mean intensity.
 
@@ -68,7 +68,7 @@ def class_table(
     counts : int64 (K + 1,)
         Voxels of each label, 0..K.
     """
-    grey = clusterer.metadata.get("intensities") or [None] * clusterer.k
+    grey = labeller.metadata.get("intensities") or [None] * labeller.k
     voxel = None if voxel_size is None else float(np.prod(voxel_size)) / 1e9
     return [
         {

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from vemseg.clustering import Clusterer
 from vemseg.dense import DenseEncoder, StoredVectors, block_input, block_labels, sample_cells
 from vemseg.geometry import ZYX, Box
+from vemseg.labelling import load
+from vemseg.labelling.affine import AffineLabeller
 from vemseg.pipeline.blocking import Blocks
 from vemseg.pipeline.features import fits_in_memory, held_bytes
 from vemseg.pipeline.memory import encoded_voxels, set_threads
@@ -105,7 +106,7 @@ def plan(
     where: dict[str, Any] = {"voxel_size": voxel_size, "crop": crop, "device": device}
     subject = open_subject(path, model=model, clusters=clusters, settings=settings, **where)
     vectors, table = subject.vectors, subject.recipe.cluster
-    k = table.k if clusters is None else Clusterer.load(clusters).k
+    k = table.k if clusters is None else load(clusters).k
     blocks = subject.blocks(k, max_memory)
     each = _seconds_per_voxel(subject, k, blocks)
     voxels = math.prod(subject.volume.shape)
@@ -160,4 +161,4 @@ def _any_head(dim: int, k: int) -> Any:
     """Return the scores of some classes: all cost alike."""
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(dim, k)).astype(np.float32)
-    return Clusterer(weight, np.zeros(k, np.float32), {}).scores
+    return AffineLabeller(weight, np.zeros(k, np.float32)).scores

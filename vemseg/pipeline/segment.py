@@ -1,11 +1,11 @@
-"""``segment``: volume + model [+ clusterer] -> labels, a QC picture, statistics, provenance.
+"""``segment``: volume + model [+ labeller] -> labels, a QC picture, statistics, provenance.
 
 1. open the volume, lay the model over it
-2. fit a clusterer on a sample, or load one
+2. fit a labeller on a sample, or load one
 3. stream blocks: vectors -> scores -> interpolated -> labels, each into its own shards
 4. QC picture, statistics, provenance; the labels take their name last
 
-Everything grows in ``<out>.partial/``, which holds the clusterer, the blocks that are done, and the settings
+Everything grows in ``<out>.partial/``, which holds the labeller, the blocks that are done, and the settings
 they were made with: a killed run goes on from there.
 """
 
@@ -20,21 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.blocks import Stages, map_blocks
-from vemseg.clustering import Clusterer, joined_parts
+from vemseg.context import Context
 from vemseg.dense import DenseEncoder, StoredVectors, block_input, block_labels
 from vemseg.dense.scores import in_parts
 from vemseg.drawing import palette
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.geometry import ZYX, Box
+from vemseg.labelling import Labeller, Sample, check, fit, load
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.common import Report, Stopped, describe, log
 from vemseg.pipeline.dense_input import draw_sample, stored_sample
-from vemseg.pipeline.features import fit_classes, hold
+from vemseg.pipeline.features import hold
 from vemseg.pipeline.memory import check_sample, set_threads
 from vemseg.pipeline.outputs import beside, check_beside, class_table, legend_of, state_beside, write_beside
 from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
 from vemseg.pipeline.subject import Subject, open_subject
-from vemseg.recipe import ClusterTable
 from vemseg.run import fingerprint, provenance
 from vemseg.volume import LabelStore, check_output, finish_labels, partial_directory
 from vemseg.volume.publish import remove
@@ -72,7 +72,7 @@ def segment(
     model : str, optional
         As in ``open_model``; the bundled weights where left out.
     clusters : Path, optional
-        A clusterer that ``cluster`` or an earlier ``segment`` saved; fitted to this volume where left out.
+        A labeller that ``cluster`` or an earlier ``segment`` saved; fitted to this volume where left out.
     settings : sequence of str
         ``table.key=value`` laid over the model's recipe.
     names : dict of int to str, optional
@@ -87,7 +87,7 @@ def segment(
     Raises
     ------
     MissingError
-        Where there is no such model or clusterer.
+        Where there is no such model or labeller.
     ResourceError
         Where ``max_memory`` is not enough.
     OutputExistsError
@@ -118,15 +118,15 @@ def segment(
         take_up(out, partial, state, overwrite)
         blocks = _block_shape(subject, clusters, partial, max_memory)
         source = _held(subject, clusters, partial, max_memory, report, stopped)
-        clusterer = _clusterer(source, clusters, partial, report, stopped)
-        legend = legend_of(clusterer, names)
-        store, counts = _stream(source, clusterer, blocks, partial, report, stopped)
-        return _finish(subject, clusterer, store, counts, out, state, legend, overwrite)
+        labeller = _labeller(source, clusters, partial, report, stopped)
+        legend = legend_of(labeller, names)
+        store, counts = _stream(source, labeller, blocks, partial, report, stopped)
+        return _finish(subject, labeller, store, counts, out, state, legend, overwrite)
 
 
 def _finish(
     subject: Subject,
-    clusterer: Clusterer,
+    labeller: Labeller,
     store: LabelStore,
     counts: NDArray[np.int64],
     out: Path,
@@ -135,7 +135,7 @@ def _finish(
     overwrite: bool,
 ) -> Path:
     """Write what lies beside the labels, then give these their name."""
-    classes = class_table(clusterer, legend, counts, subject.volume.voxel_size)
+    classes = class_table(labeller, legend, counts, subject.volume.voxel_size)
     intensity = subject.vectors.intensity if isinstance(subject.vectors, DenseEncoder) else None
     origin = provenance(
         "segmentation",
@@ -146,12 +146,12 @@ def _finish(
         extra={"state": state, "classes": classes, "volume": describe(subject.volume, intensity)},
     )
     write_beside(out, subject.volume, store, origin, legend, classes)
-    clusterer.save(beside(out, "_clusters.safetensors"))
+    labeller.save(beside(out, "_clusters.safetensors"))
     return finish_labels(
         store,
         out,
         names=legend,
-        colours=dict(enumerate(palette(clusterer.k), start=1)),
+        colours=dict(enumerate(palette(labeller.k), start=1)),
         voxel_size=subject.volume.voxel_size,
         description=origin,
         overwrite=overwrite,
@@ -189,10 +189,11 @@ def _block_shape(subject: Subject, clusters: Path | None, partial: Path, limit: 
     if (partial / STORE).exists():
         return LabelStore.open(partial / STORE).block_shape
     found = clusters or partial / CLUSTERS
-    k = Clusterer.load(found).k if found.exists() else subject.recipe.cluster.k
+    k = load(found).k if found.exists() else subject.recipe.cluster.k
     if not found.exists():
-        parts = joined_parts(subject.recipe.cluster, subject.codes)
-        check_sample(subject.vectors, subject.sample, parts, limit)
+        table = subject.recipe.cluster
+        check(table, subject.codes)
+        check_sample(subject.vectors, subject.sample, table, subject.codes, limit)
     blocks = subject.blocks(k, limit)
     log.info("%s: %s", subject.volume.name, blocks)
     return blocks.shape
@@ -214,31 +215,36 @@ def _held(
     return subject if held is None else replace(subject, vectors=StoredVectors(held))
 
 
-def _clusterer(
+def _labeller(
     subject: Subject, clusters: Path | None, partial: Path, report: Report, stopped: Stopped
-) -> Clusterer:
-    """Load the clusterer, or fit it and keep it for the case of a resume."""
+) -> Labeller:
+    """Load the labeller, or fit it and keep it for the case of a resume."""
     kept = partial / CLUSTERS
     if clusters is not None or kept.exists():
-        clusterer = Clusterer.load(clusters or kept)
-        if clusterer.dim != (dim := subject.vectors.dim):
-            raise InputError(f"{clusters}: clusters of {clusterer.dim} features, but the model has {dim}")
-        if clusterer.metadata.get("model") not in (None, subject.model):
+        labeller = load(clusters or kept)
+        if labeller.dim != (dim := subject.vectors.dim):
+            raise InputError(f"{clusters}: clusters of {labeller.dim} features, but the model has {dim}")
+        if labeller.metadata.get("model") not in (None, subject.model):
             raise InputError(f"{clusters or kept}: these clusters were fitted to another model's vectors")
-        return clusterer
-    table: ClusterTable = subject.recipe.cluster
+        return labeller
+    table = subject.recipe.cluster
     if isinstance(subject.vectors, StoredVectors):
         vectors, grey = stored_sample(subject.vectors.features, subject.sample, table.seed, report)
     else:
         vectors, grey = draw_sample(subject.vectors, subject.sample, table.seed, report, stopped)
-    fitted = fit_classes(vectors, grey, table, subject.codes, report)
-    clusterer = replace(fitted, metadata=fitted.metadata | {"model": subject.model})
-    clusterer.save(kept)
-    return clusterer
+    fitted = fit(table, Sample(vectors, grey, subject.codes), context=Context(report=report, stopped=stopped))
+    labeller = fitted.noting({"model": subject.model})
+    labeller.save(kept)
+    return labeller
 
 
 def _stream(
-    subject: Subject, clusterer: Clusterer, shape: ZYX, partial: Path, report: Report, stopped: Stopped
+    subject: Subject,
+    labeller: Labeller,
+    shape: ZYX,
+    partial: Path,
+    report: Report,
+    stopped: Stopped,
 ) -> tuple[LabelStore, NDArray[np.int64]]:
     """Label every block; return the store and the voxels of each label, 0..K."""
     directory = partial / STORE
@@ -253,15 +259,15 @@ def _stream(
         report("segmenting", done / total, f"{done / 1e6:.1f}/{total / 1e6:.1f} Mvoxel")
 
     blocks = list(store.box.split(store.block_shape))
-    counts = map_blocks(_stages(subject, clusterer, store), blocks, partial / "done", progress, stopped)
+    counts = map_blocks(_stages(subject, labeller, store), blocks, partial / "done", progress, stopped)
     return store, np.sum(counts, axis=0)
 
 
 def _stages(
-    subject: Subject, clusterer: Clusterer, store: LabelStore
+    subject: Subject, labeller: Labeller, store: LabelStore
 ) -> Stages[NDArray[Any], NDArray[np.uint8]]:
     """Return how a block is read, labelled and written; writing returns the voxels of each label, 0..K."""
-    vectors, head = subject.vectors, in_parts(clusterer.scores)
+    vectors, head = subject.vectors, in_parts(labeller.scores)
 
     def read(box: Box) -> NDArray[Any]:
         return block_input(vectors, subject.turn(box))
@@ -272,7 +278,7 @@ def _stages(
     def write(box: Box, turned: NDArray[np.uint8]) -> list[int]:
         block = np.ascontiguousarray(turned.transpose(subject.back))
         store.write(box, block)
-        planes = [np.bincount(plane.ravel(), minlength=clusterer.k + 1) for plane in block]
+        planes = [np.bincount(plane.ravel(), minlength=labeller.k + 1) for plane in block]
         counts: list[int] = np.sum(planes, axis=0).tolist()
         return counts
 
