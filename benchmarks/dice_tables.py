@@ -34,9 +34,9 @@ from pairs import HELP, Pair, open_pair
 from torch import Tensor
 
 from vemseg import metrics
-from vemseg.clustering import Clusterer, fit
 from vemseg.dense import DenseEncoder, Head, Interpolations, labels
 from vemseg.geometry import Box
+from vemseg.labelling import Labeller, Sample, fit
 from vemseg.pipeline.common import Model, open_model
 from vemseg.pipeline.dense_input import draw_sample, lay_model
 from vemseg.pipeline.memory import label_blocks
@@ -66,7 +66,7 @@ class Candidate:
 
 
 class Block:
-    """Vectors of one block of voxels, computed once and scored by many clusterers."""
+    """Vectors of one block of voxels, computed once and scored by many labellers."""
 
     def __init__(self, dense: DenseEncoder, box: Box) -> None:
         z, y, x = dense.interpolations(box)
@@ -138,18 +138,18 @@ def scores_of(pair: Pair, name: str, model: Model, options: argparse.Namespace) 
     """
     started = time.perf_counter()
     dense = lay_model(model, pair.grey, options.device)
-    # A block's vectors are kept for all clusterers: as many numbers as scores of 2 * dim classes, at most.
+    # A block's vectors are kept for all labellers: as many numbers as scores of 2 * dim classes, at most.
     edges = label_blocks(dense, pair.grey.shape, 2 * dense.dim, options.max_memory).shape
     table = model.recipe.cluster
     sample, codes = table.sample_of(pair.grey.box.size), model.codes
     vectors, grey = draw_sample(dense, sample, table.seed, _say_nothing)
-    clusterers = {
-        (k, seed): fit(vectors, grey, table.model_copy(update={"k": k, "seed": seed}), codes)
+    labellers = {
+        (k, seed): fit(table.model_copy(update={"k": k, "seed": seed}), Sample(vectors, grey, codes))
         for k in options.k
         for seed in options.seeds
     }
     del vectors, grey
-    tables = _count(pair, dense, pair.grey.box.split(edges), clusterers)
+    tables = _count(pair, dense, pair.grey.box.split(edges), labellers)
     print(f"{pair.name}, {name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     found = []
     for (k, seed), counted in tables.items():
@@ -162,16 +162,16 @@ def scores_of(pair: Pair, name: str, model: Model, options: argparse.Namespace) 
 
 
 def _count(
-    pair: Pair, dense: DenseEncoder, boxes: Iterable[Box], clusterers: dict[tuple[int, int], Clusterer]
+    pair: Pair, dense: DenseEncoder, boxes: Iterable[Box], labellers: dict[tuple[int, int], Labeller]
 ) -> dict[tuple[int, int], metrics.Table]:
-    """Return the contingency table of each clusterer, clusters 0..K-1 by reference labels, block by block."""
+    """Return the contingency table of each labeller, clusters 0..K-1 by reference labels, block by block."""
     top = max(pair.classes) + 1
-    tables = {key: np.zeros((one.k, top), np.int64) for key, one in clusterers.items()}
+    tables = {key: np.zeros((one.k, top), np.int64) for key, one in labellers.items()}
     for box in boxes:
         block, reference = Block(dense, box), pair.reference.read(box)
-        for key, clusterer in clusterers.items():
-            found = labels(block, box, clusterer.scores) - 1
-            tables[key] += metrics.contingency(found, reference, n_pred=clusterer.k, n_ref=top)
+        for key, labeller in labellers.items():
+            found = labels(block, box, labeller.scores) - 1
+            tables[key] += metrics.contingency(found, reference, n_pred=labeller.k, n_ref=top)
     return tables
 
 

@@ -10,11 +10,11 @@ take one vector per patch and interpolate (expand-stride; whole-slice is a strid
                   one timed before and after all others. Of the processor: two threads count twice, waiting
                   for other programs does not (on another device: of the clock)
     cosine        of interpolated vectors with the exact ones, the mean exact vector taken off both
-    agreement     share of pixels with the exact label, under one clusterer, fitted to exact vectors
-    ARI           adjusted Rand index between labels where each placement has a clusterer of its own
-    Dice          greedy (see dice_tables.py), with the placement's own clusterer
+    agreement     share of pixels with the exact label, under one labeller, fitted to exact vectors
+    ARI           adjusted Rand index between labels where each placement has a labeller of its own
+    Dice          greedy (see dice_tables.py), with the placement's own labeller
 
-The last four are means, the last three over K and seeds. Clusterers differ from seed to seed, whatever the
+The last four are means, the last three over K and seeds. Labellers differ from seed to seed, whatever the
 placement: the ARI between seeds says how much. The crop has to fit into memory with its vectors.
 
     python benchmarks/placements.py --model maester --threads 1 --json placements.json
@@ -43,10 +43,11 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from vemseg import metrics
-from vemseg.clustering import Clusterer, fit
 from vemseg.dense import DenseEncoder, Interpolations, argmax_interpolated, interpolated
 from vemseg.errors import UsageError
 from vemseg.geometry import Box
+from vemseg.labelling import Labeller, Sample, fit
+from vemseg.labelling.affine import AffineLabeller
 from vemseg.pipeline.common import open_model
 from vemseg.pipeline.dense_input import lay_model
 from vemseg.recipe import ClusterTable, MaesterTable
@@ -112,19 +113,18 @@ class Laid:
             "fields_per_kilopixel": round(1000 * fields / self.box.size, 3),
         }
 
-    def labels(self, clusterer: Clusterer) -> Labels:
+    def labels(self, labeller: Labeller) -> Labels:
         """Return 1 + the class of each pixel, as ``vemseg segment`` does."""
-        return argmax_interpolated(clusterer.scores(self.vectors.float()), self.axes)
+        return argmax_interpolated(labeller.scores(self.vectors.float()), self.axes)
 
-    def clusterers(self, n: int, table: ClusterTable, keys: list[Key]) -> dict[Key, Clusterer]:
-        """Fit clusterers to ``n`` of the vectors within the crop."""
+    def labellers(self, n: int, table: ClusterTable, keys: list[Key]) -> dict[Key, Labeller]:
+        """Fit labellers to ``n`` of the vectors within the crop."""
         inside = self.dense.layout.inside.clip(self.cells).relative_to(self.cells)
         flat = self.vectors[inside.slices].reshape(-1, self.vectors.shape[-1])
         chosen = np.random.default_rng(0).permutation(len(flat))[:n]
         sample, order = flat[torch.from_numpy(chosen)].numpy(), np.zeros(len(chosen), np.float32)
-        return {
-            (k, seed): fit(sample, order, table.model_copy(update={"k": k, "seed": seed})) for k, seed in keys
-        }
+        tables = {(k, seed): table.model_copy(update={"k": k, "seed": seed}) for k, seed in keys}
+        return {key: fit(one, Sample(sample, order)) for key, one in tables.items()}
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def main() -> None:
     for way in _ways(recipe.model.fov, options):
         dense = lay_model(open_model(options.model, [*options.set, *way.settings]), pair.grey, options.device)
         laid, seconds = _timed(dense, pair.grey.box, options.repetitions)
-        own = laid.clusterers(options.sample, recipe.cluster, keys)
+        own = laid.labellers(options.sample, recipe.cluster, keys)
         comparison = comparison or Comparison(laid, own, reference)
         rows.append({"placement": way.name} | laid.size | {"timings": seconds} | comparison.of(laid, own))
         print(f"{way.name}: {json.dumps(rows[-1])}", file=sys.stderr, flush=True)
@@ -164,7 +164,7 @@ def _options() -> argparse.Namespace:
     )
     made.add_argument("--k", nargs="+", type=int, default=[6, 8, 10], help="numbers of classes")
     made.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="of the clustering")
-    made.add_argument("--sample", type=int, default=30_000, help="vectors that a clusterer is fitted on")
+    made.add_argument("--sample", type=int, default=30_000, help="vectors that a labeller is fitted on")
     made.add_argument("--set", nargs="*", default=[], metavar="TABLE.KEY=VALUE", help="settings of the model")
     made.add_argument("--repetitions", type=int, default=3, help="timings of what takes no more than 20 s")
     made.add_argument("--json", type=Path, help="write the report here")
@@ -182,31 +182,31 @@ def _ways(fov: int, options: argparse.Namespace) -> list[Way]:
 def _timed(dense: DenseEncoder, box: Box, repetitions: int) -> tuple[Laid, list[float]]:
     """Lay a placement over a crop; return it and the seconds that took, each time it was done."""
     clock = time.process_time if dense.device.type == "cpu" else time.perf_counter
-    any_clusterer = Clusterer(np.ones((dense.dim, 6), np.float32), np.zeros(6, np.float32), {})
+    any_labeller = AffineLabeller(np.ones((dense.dim, 6), np.float32), np.zeros(6, np.float32))
     seconds: list[float] = []
     while not seconds or (len(seconds) < repetitions and max(seconds) <= BRIEF):
         started = clock()
         laid = Laid.over(dense, box)
-        laid.labels(any_clusterer)
+        laid.labels(any_labeller)
         seconds.append(round(clock() - started, 4))
     return laid, seconds
 
 
 class Comparison:
-    """What placements are compared with: the exact one, its clusterers and their labels, the reference."""
+    """What placements are compared with: the exact one, its labellers and their labels, the reference."""
 
-    def __init__(self, exact: Laid, clusterers: dict[Key, Clusterer], reference: NDArray[Any]) -> None:
+    def __init__(self, exact: Laid, labellers: dict[Key, Labeller], reference: NDArray[Any]) -> None:
         self.exact = exact
         self.mean = exact.vectors.reshape(-1, exact.vectors.shape[-1]).float().mean(dim=0)
-        self.clusterers = clusterers
-        self.labels = {key: exact.labels(one) for key, one in clusterers.items()}
+        self.labellers = labellers
+        self.labels = {key: exact.labels(one) for key, one in labellers.items()}
         self.reference = reference
 
-    def of(self, laid: Laid, own: dict[Key, Clusterer]) -> dict[str, float]:
-        """Compare a placement, given its own clusterers."""
+    def of(self, laid: Laid, own: dict[Key, Labeller]) -> dict[str, float]:
+        """Compare a placement, given its own labellers."""
         agreement, rand, dice = [], [], []
         for key, exact in self.labels.items():
-            agreement.append(float((laid.labels(self.clusterers[key]) == exact).mean()))
+            agreement.append(float((laid.labels(self.labellers[key]) == exact).mean()))
             found = laid.labels(own[key])
             rand.append(_rand(found, exact))
             table = metrics.contingency(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vemseg.clustering import Clusterer
 from vemseg.errors import InputError, MissingError, OutputExistsError
+from vemseg.labelling import load
 from vemseg.pipeline.common import open_model
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.importing import import_weights
@@ -39,8 +39,8 @@ def test_the_run_is_the_checkpoint(centres, tmp_path):
 def test_the_classes_are_the_nearest_centres_in_the_order_of_the_file(centres, tmp_path):
     import_weights(GOLDEN, centres[0], tmp_path / "run", overwrite=False)
     vectors = np.random.default_rng(1).normal(size=(200, DIM)).astype(np.float32)
-    clusterer = Clusterer.load(tmp_path / "run" / "clusters.safetensors")
-    found = clusterer.scores(torch.from_numpy(vectors)).argmax(dim=-1).numpy()
+    labeller = load(tmp_path / "run" / "clusters.safetensors")
+    found = labeller.scores(torch.from_numpy(vectors)).argmax(dim=-1).numpy()
     nearest = [min(range(6), key=lambda k: ((v - centres[1][k]) ** 2).sum()) for v in vectors]
     assert found.tolist() == nearest
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import get_args
+from pkgutil import resolve_name
+from typing import Literal
 
 import pytest
 from pydantic import ValidationError
@@ -14,9 +15,16 @@ from pydantic import ValidationError
 from vemseg.errors import UsageError
 from vemseg.recipe import (
     DEFAULT_RECIPE,
-    MODEL_KINDS,
+    KINDS,
+    METHODS,
     ClassicalTable,
+    ClusterTable,
+    CodebookTable,
+    Kind,
+    KMeansTable,
+    LinkageTable,
     MaesterTable,
+    Method,
     ModelTable,
     diff,
     load_recipe,
@@ -79,7 +87,7 @@ def test_maester_has_the_settings_of_the_paper():
 
 def test_quick_differs_from_the_paper_in_sizes_training_and_inference_alone():
     changed = diff(load_recipe("maester"), load_recipe("maester-quick"))
-    assert not [key for key in changed if key.startswith(("cluster.", "evaluate."))]
+    assert not [key for key in changed if key.startswith("cluster.")]
     assert {key for key in changed if key.startswith("model.")} == {
         f"model.{side}{size}" for side in ("", "decoder_") for size in ("dim", "depth", "heads")
     }
@@ -203,9 +211,10 @@ def test_whole_numbers_stand_for_numbers_with_a_point_and_nothing_else_is_conver
         ("embed.stride=42", "embed.stride must be a multiple of model.patch (5), not 42"),
         ("embed.stride=85", "embed.stride must be at most model.fov (80), not 85"),
         ("cluster.k=256", "cluster.k must be at most 255, not 256"),
-        ("cluster.k=0", "cluster.k must be at least 1, not 0"),
+        ("cluster.k=0", "cluster.k must be at least 2, not 0"),
+        ("cluster.k=1", "cluster.k must be at least 2, not 1"),
+        ("cluster=3", "cluster must be a table, not 3"),
         ("cluster.sample=5", "cluster.sample must be at least cluster.k (6), not 5"),
-        ("evaluate.ignore=[0, -1]", "evaluate.ignore[1] must be at least 0, not -1"),
         ("description=3", "description must be a string, not 3"),
     ],
 )
@@ -224,6 +233,18 @@ def test_wrong_values_are_refused_by_name(override, message, write):
         ("model.msk_ratio=3", "unknown key 'model.msk_ratio' (did you mean 'model.mask_ratio'?)"),
         ("model.sigmas=[1.0]", "unknown key 'model.sigmas'"),
         ("extends=maester", "unknown key 'extends'"),
+        ("evaluate.ignore=[0]", "unknown table 'evaluate'"),
+        ("cluster.sed=3", "unknown key 'cluster.sed' (did you mean 'cluster.seed'?)"),
+        ("cluster.standardise=true", "unknown key 'cluster.standardise'"),
+        (
+            "cluster.linkage=ward",
+            "unknown key 'cluster.linkage' (a setting of cluster.method linkage and codebook)",
+        ),
+        (
+            "cluster.method=k-means",
+            "cluster.method must be one of kmeans, gmm, linkage, codebook, "
+            "not 'k-means' (did you mean 'kmeans'?)",
+        ),
         (
             "model.kind=mastr",
             "model.kind must be one of maester, his4mae, sdae, unet, classical, "
@@ -266,7 +287,7 @@ def test_a_resolved_recipe_can_be_overridden_too():
     recipe = load_recipe("maester")
     assert override(recipe, []) is recipe
     assert override(recipe, ["cluster.k=9"]) == load_recipe("maester", ["cluster.k=9"])
-    with pytest.raises(UsageError, match=r"cluster\.k must be at least 1, not 0 \(--set cluster\.k=0\)"):
+    with pytest.raises(UsageError, match=r"cluster\.k must be at least 2, not 0 \(--set cluster\.k=0\)"):
         override(recipe, ["cluster.k=0"])
 
 
@@ -276,8 +297,7 @@ def test_a_table_is_no_value_whatever_follows():
 
 
 def test_another_kind_replaces_the_model_and_what_depends_on_it():
-    assert set(get_args(ModelTable)) == set(MODEL_KINDS.values())
-    assert {kind: table().kind for kind, table in MODEL_KINDS.items()} == {kind: kind for kind in MODEL_KINDS}
+    assert {kind: of.table().kind for kind, of in KINDS.items()} == {kind: kind for kind in KINDS}
     recipe = load_recipe(overrides=["model.sigmas=[2.0]", "model.kind=classical"])
     assert recipe.model == ClassicalTable(sigmas=(2.0,))
     with pytest.raises(UsageError, match=r"model\.sigmas must hold at least 1 value"):
@@ -293,13 +313,88 @@ def test_scaling_follows_the_kind_of_model_unless_given(write):
     assert load_recipe(given).cluster.scale == "whiten"
 
 
-@pytest.mark.parametrize(("old", "new"), [("true", "standardise"), ("false", "none")])
-def test_recipes_of_the_first_version_say_standardise(write, old, new):
-    for kind in ("maester", "classical"):
-        recipe = load_recipe(write(f"[model]\nkind = '{kind}'\n[cluster]\nstandardise = {old}\n"))
-        assert recipe.cluster.scale == new
-    with pytest.raises(UsageError, match=r"unknown key 'cluster\.standardise'"):
-        load_recipe(write("[cluster]\nstandardise = 3\n"))
+def test_methods_have_the_settings_that_count_for_them():
+    assert {method: of.table().method for method, of in METHODS.items()} == {name: name for name in METHODS}
+    shared = set(ClusterTable.model_fields)
+    own = {method: set(of.table.model_fields) - shared for method, of in METHODS.items()}
+    assert own == {
+        "kmeans": {"restarts", "max_iterations"},
+        "gmm": {"restarts", "max_iterations", "components", "mixture_sample"},
+        "linkage": {"max_iterations", "parts", "linkage"},
+        "codebook": {"linkage"},
+    }
+
+
+def test_another_method_keeps_the_settings_that_it_has_too(write):
+    base = write(
+        "[cluster]\nmethod = 'linkage'\nk = 9\nparts = 30\nlinkage = 'overlap'\nmax_iterations = 7\n",
+        "base.toml",
+    )
+    recipe = load_recipe(write("extends = 'base.toml'\n[cluster]\nmethod = 'codebook'\nseed = 3\n"))
+    assert recipe.cluster == CodebookTable(k=9, linkage="overlap", seed=3)
+    assert load_recipe(base, ["cluster.method=kmeans"]).cluster == KMeansTable(k=9, max_iterations=7)
+    again = override(override(recipe, ["cluster.method=linkage"]), ["cluster.parts=12"])
+    assert again.cluster == LinkageTable(k=9, linkage="overlap", seed=3, parts=12)
+    assert load_recipe("vemseg", ["cluster.method=gmm"]).cluster.whitened == 24
+
+
+def test_a_setting_of_another_method_is_refused_beside_the_method(write):
+    path = write("[cluster]\nmethod = 'linkage'\npartz = 30\n")
+    with pytest.raises(UsageError, match=r"unknown key 'cluster\.partz' \(did you mean 'cluster\.parts'\?\)"):
+        load_recipe(path)
+    path = write("[cluster]\nmethod = 'linkage'\nparts = 30\ncomponents = 8\n")
+    with pytest.raises(
+        UsageError, match=r"unknown key 'cluster\.components' \(a setting of cluster\.method gmm\)"
+    ):
+        load_recipe(path)
+    with pytest.raises(
+        UsageError, match=r"unknown key 'cluster\.parts' \(a setting of cluster\.method linkage\)"
+    ):
+        load_recipe("maester", ["cluster.method=kmeans", "cluster.parts=30"])
+
+
+class ToyTable(ModelTable):
+    """A kind of model that this test registers."""
+
+    kind: Literal["toy"] = "toy"
+    edge: int = 3
+
+    def check_placement(self, embed):
+        if embed.stride % self.edge:
+            raise ValueError(
+                f"embed.stride must be a multiple of model.edge ({self.edge}), not {embed.stride}"
+            )
+
+
+class ToyClusterTable(ClusterTable):
+    """A method that this test registers."""
+
+    method: Literal["toy"] = "toy"
+    halves: int = 2
+
+
+def test_what_is_registered_can_be_named_and_is_checked(write, monkeypatch):
+    monkeypatch.setitem(KINDS, "toy", Kind(ToyTable, "a:Encoder", scale="standardise"))
+    monkeypatch.setitem(METHODS, "toy", Method(ToyClusterTable, "a:Labeller"))
+    path = write("[model]\nkind = 'toy'\nedge = 4\n[cluster]\nmethod = 'toy'\nhalves = 3\n")
+    recipe = load_recipe(path)
+    assert recipe.model == ToyTable(edge=4)
+    assert recipe.cluster == ToyClusterTable(halves=3, scale="standardise")
+    assert parse_recipe(recipe.to_toml(), "text") == recipe
+    assert override(recipe, ["cluster.halves=4"]).cluster.halves == 4
+    with pytest.raises(UsageError, match=r"unknown key 'model\.edg' \(did you mean 'model\.edge'\?\)"):
+        load_recipe(path, ["model.edg=2"])
+    with pytest.raises(UsageError, match=r"embed\.stride must be a multiple of model\.edge \(4\), not 42"):
+        load_recipe(path, ["embed.stride=42"])
+    with pytest.raises(UsageError, match=r"must be one of maester, his4mae, sdae, unet, classical, toy, not"):
+        load_recipe(path, ["model.kind=boy"])
+
+
+def test_what_is_registered_is_there():
+    """Recipes name classes without importing them; each name leads to a class."""
+    names = [name for of in KINDS.values() for name in (of.encoder, of.objective, of.student) if name]
+    names += [of.labeller for of in METHODS.values()]
+    assert all(isinstance(resolve_name(name), type) for name in names)
 
 
 def test_parts_lie_between_classes_and_sample():

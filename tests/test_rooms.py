@@ -17,35 +17,38 @@ PACKAGE = ROOT / "vemseg"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    **dict.fromkeys(["errors", "geometry"], 0),
-    **dict.fromkeys(["context", "names", "tiling", "metrics", "drawing", "phantom", "recipe"], 1),
-    **dict.fromkeys(["resources", "superpixels"], 1),
-    **dict.fromkeys(["volume", "run", "catalog", "blocks"], 2),
-    **dict.fromkeys(["models", "fov", "features"], 3),
-    **dict.fromkeys(["training", "dense", "clustering"], 4),
-    "pipeline": 5,
-    **dict.fromkeys(["cli", "__main__"], 6),
+    "errors": 0,
+    **dict.fromkeys(["files", "geometry", "names", "resources"], 1),
+    **dict.fromkeys(["budget", "context", "drawing", "metrics", "phantom", "recipe", "tiling"], 2),
+    **dict.fromkeys(["batch", "blocks", "catalog", "run", "volume"], 3),
+    **dict.fromkeys(["features", "labelling", "models", "sampling"], 4),
+    **dict.fromkeys(["datasets", "dense", "training"], 5),
+    "pipeline": 6,
+    **dict.fromkeys(["cli", "__main__"], 7),
 }
-# Who sees a neighbour: geometry raises errors, blocks keeps its markers and catalog its files as run does,
-# __main__ starts cli.
-NEIGHBOURS = {("geometry", "errors"), ("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
+# Who sees a neighbour: blocks keeps its markers and catalog its files as run does, a context knows what a
+# budget may be, __main__ starts cli.
+NEIGHBOURS = {("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
 INSIDE_MODELS = {
-    "layers": 0,
-    **dict.fromkeys(["vit", "unet", "classical", "planes", "codebook"], 1),
-    **dict.fromkeys(["mae", "filtered"], 2),
-    **dict.fromkeys(["invariance", "distilled", "self_distilled"], 3),
-    **dict.fromkeys(["his4mae", "sdae"], 4),
-    "__init__": 5,
+    "devices": 0,
+    "layers": 1,
+    **dict.fromkeys(["encoder", "objective"], 2),
+    **dict.fromkeys(["vit", "unet", "classical", "planes", "patch_mean", "codebook", "building"], 3),
+    **dict.fromkeys(["mae", "filtered", "weights"], 4),
+    **dict.fromkeys(["invariance", "distilled", "self_distilled", "checkpoints"], 5),
+    **dict.fromkeys(["his4mae", "sdae", "model"], 6),
+    "__init__": 7,
 }
 
-TENSORS = {room for room, floor in FLOORS.items() if floor in (3, 4, 5)}
+TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} | {"batch"}
 DOORS = {
     "zarr": {"volume", "features"},
     "tifffile": {"volume"},
     "imagecodecs": {"volume"},
+    "filelock": {"run"},
     "pooch": {"catalog"},
-    "sklearn": {"clustering"},
-    "skimage": {"drawing", "superpixels"},
+    "sklearn": {"labelling"},
+    "skimage": {"drawing"},
     "matplotlib": {"drawing"},
     "pydantic": {"recipe"},
     "torch": TENSORS,
@@ -56,7 +59,7 @@ DOORS = {
 }
 ONLY_INSIDE_FUNCTIONS = {("pipeline", "torch"), ("pipeline", "torchvision"), ("pipeline", "timm")}
 
-FUNCTION_LINES = 60
+FUNCTION_LINES = 40
 MODULE_LINES = 350
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from vemseg.clustering import Clusterer, fit
 from vemseg.errors import InputError, Interrupted, MissingError, ResourceError, UsageError
 from vemseg.features import Features
+from vemseg.labelling import Sample, fit, load
 from vemseg.models import build_encoder, load_codes, load_encoder
 from vemseg.pipeline.common import open_model
 from vemseg.pipeline.features import cluster, embed
@@ -17,7 +17,7 @@ from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.memory import check_sample
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import train
-from vemseg.recipe import ClusterTable, load_recipe
+from vemseg.recipe import CodebookTable, KMeansTable, load_recipe
 from vemseg.run import Run, load_tensors
 from vemseg.volume import open_volume
 
@@ -189,7 +189,7 @@ def test_only_a_model_with_codes_is_clustered_by_them(cell, tmp_path):
     assert not (tmp_path / "l.tif").exists()
 
 
-# The codebook as the clusterer, without a network
+# The codebook as the labeller, without a network
 
 
 def blobs():
@@ -206,23 +206,23 @@ def blobs():
 @pytest.mark.parametrize("scale", ["none", "standardise"])
 def test_codes_are_joined_into_classes(linkage, scale, tmp_path):
     vectors, which, codes = blobs()
-    table = ClusterTable(method="codebook", k=3, sample=900, linkage=linkage, scale=scale)
+    table = CodebookTable(k=3, sample=900, linkage=linkage, scale=scale)
     before = codes.copy()
-    clusterer = fit(vectors, which.astype(np.float32), table, codes)
+    labeller = fit(table, Sample(vectors, which.astype(np.float32), codes))
     assert np.array_equal(codes, before)
-    assert clusterer.parts.tolist() == [3, 3, 3]  # codes far from everything are left out
-    labels = clusterer.scores(torch.from_numpy(vectors.astype(np.float32))).argmax(dim=-1).numpy()
+    assert labeller.parts.tolist() == [3, 3, 3]  # codes far from everything are left out
+    labels = labeller.scores(torch.from_numpy(vectors.astype(np.float32))).argmax(dim=-1).numpy()
     assert np.array_equal(labels, which)
-    clusterer.save(tmp_path / "c.safetensors")
-    assert Clusterer.load(tmp_path / "c.safetensors").metadata["method"] == "codebook"
+    labeller.save(tmp_path / "c.safetensors")
+    assert load(tmp_path / "c.safetensors").metadata["method"] == "codebook"
 
 
 def test_classes_of_a_codebook_are_nearest_codes():
     """With as many classes as codes in use, the label is the nearest code, one code at a time."""
     vectors, _, codes = blobs()
-    table = ClusterTable(method="codebook", k=9, sample=900)
-    clusterer = fit(vectors, np.zeros(900, np.float32), table, codes)
-    labels = clusterer.scores(torch.from_numpy(vectors.astype(np.float32))).argmax(dim=-1).numpy()
+    table = CodebookTable(k=9, sample=900)
+    labeller = fit(table, Sample(vectors, np.zeros(900, np.float32), codes))
+    labels = labeller.scores(torch.from_numpy(vectors.astype(np.float32))).argmax(dim=-1).numpy()
     nearest = [min(range(9), key=lambda c: ((codes[c] - v) ** 2).sum()) for v in vectors.astype(np.float64)]
     pairs = set(zip(labels.tolist(), nearest, strict=True))
     assert len(pairs) == 9
@@ -231,7 +231,7 @@ def test_classes_of_a_codebook_are_nearest_codes():
 def test_more_classes_than_codes_in_use_is_said():
     vectors, _, codes = blobs()
     with pytest.raises(InputError, match="k = 10 classes, but vectors are near 9 codes only: lower -k"):
-        fit(vectors, np.zeros(900, np.float32), ClusterTable(method="codebook", k=10, sample=900), codes)
+        fit(CodebookTable(k=10, sample=900), Sample(vectors, np.zeros(900, np.float32), codes))
 
 
 @pytest.mark.parametrize("k, message", [(3, "needs vectors as a model with a codebook"), (25, "24 codes")])
@@ -248,21 +248,22 @@ def test_codes_that_are_not_there_are_missed_before_anything_is_encoded(cell, tr
 
 def test_joining_many_codes_needs_memory():
     encoder = SimpleNamespace(shape=(10, 100, 100), dim=4)
-    check_sample(encoder, 1000, 512, 8 * 2**30)
+    few, many = (np.zeros((codes, 4), np.float32) for codes in (512, 65_536))
+    check_sample(encoder, 1000, CodebookTable(), few, 8 * 2**30)
     with pytest.raises(ResourceError, match=r"to join classes from 65536 parts: .* is 2\d\dGiB"):
-        check_sample(encoder, 1000, 65_536, 8 * 2**30)
+        check_sample(encoder, 1000, CodebookTable(), many, 8 * 2**30)
 
 
 # The sample as a share of the volume
 
 
 def test_a_thousandth_of_the_volume(cell, trained, tmp_path):
-    assert ClusterTable(sample=0.001).sample_of(600_000_000) == 600_000
-    assert ClusterTable(sample=0.001, k=6).sample_of(100) == 6
-    assert ClusterTable(sample=77).sample_of(100) == 77
+    assert KMeansTable(sample=0.001).sample_of(600_000_000) == 600_000
+    assert KMeansTable(sample=0.001, k=6).sample_of(100) == 6
+    assert KMeansTable(sample=77).sample_of(100) == 77
     settings = ["cluster.sample=0.01", "cluster.k=3"]
     out = segment(str(cell), tmp_path / "l.tif", model=str(trained), settings=settings, **QUIET)
-    made = Clusterer.load(out.with_name("l_clusters.safetensors"))
+    made = load(out.with_name("l_clusters.safetensors"))
     assert made.metadata["sample"] == round(0.01 * 12 * 60 * 70)
 
 

@@ -6,8 +6,8 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
     floor 5  pipeline    one function per verb: open, compute, write
     floor 4  training    objective + FOV stream + schedule -> checkpoints
              dense       encoder x placement x volume -> stream of (Box, vectors)
-             clustering  vectors -> class scores
     floor 3  models      encoders and objectives, by name
+             labelling   vectors -> class scores
              fov         where training looks: sampling and augmentation
              features    vectors on a lattice, on disk
     floor 2  volume      voxels on disk: TIFF, OME-Zarr; voxel size, intensities
@@ -22,6 +22,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              phantom     a procedural cell with exact labels
              recipe      frozen settings of one method
              resources   the memory and cores this process may use
+             context     where to compute, whom to tell, when to stop
     floor 0  geometry    Box, axis order, nanometres
              errors      what can go wrong, and its exit code
 

@@ -5,8 +5,9 @@ placement says (``tiling``). What comes back lies on a lattice whose points have
 volume's voxels, so that interpolating scores from it gives labels on the source's own grid, whatever the
 working voxel size.
 
-Scores, not vectors, are interpolated. Where a labeller's scores are affine in the vector, interpolating K
-score channels gives exactly the labels of interpolating the vectors (``tests/test_dense.py`` proves it).
+Scores, not vectors, are interpolated. Where scores are affine in the vector, as those of k-means are,
+interpolating K score channels gives exactly the labels of interpolating the vectors (``tests/test_dense.py``
+proves it; ``Labeller.exact_under_interpolation`` says so of a method).
 
 Vectors are rounded to float16 wherever they leave the encoder, so stored and computed vectors are the same
 numbers and give the same labels.

@@ -34,7 +34,7 @@ class SampleCell:
 
 
 def sample_cells(inside: Box, cell: ZYX, n: int, seed: int) -> list[SampleCell]:
-    """Choose lattice points for fitting a clusterer; the choice depends on the arguments alone.
+    """Choose lattice points for fitting classes; the choice depends on the arguments alone.
 
     Points that come out of one field of view are cheap to sample together, so the lattice is cut into cells,
     random cells are taken, at least ``CELLS_AT_LEAST`` where there are as many, and from all their points

@@ -123,7 +123,7 @@ class MaskedAutoencoder(nn.Module):
         self.fov = (1, settings.fov, settings.fov)
         self.patch = settings.patch
         self.mask_ratio = settings.mask_ratio
-        self.encoder = ViTEncoder(settings, drop_path)
+        self.encoder = ViTEncoder(settings, drop_path=drop_path)
         self.decoder = Decoder(settings, settings.patch**2)
 
     def hide(self, images: Tensor, generator: torch.Generator) -> Masking:

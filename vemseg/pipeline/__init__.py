@@ -4,8 +4,8 @@
     betaseg      ``fetch betaseg``: an archive -> volumes of cells; reference: masks -> labels
     importing    ``fetch weights --from``: a released checkpoint -> a run
     train        volumes -> a run
-    features     ``embed``: volume + model -> features on their lattice; ``cluster``: features -> a clusterer
-    segment      volume + model [+ clusterer] -> labels, QC picture, statistics
+    features     ``embed``: volume + model -> features on their lattice; ``cluster``: features -> a labeller
+    segment      volume + model [+ labeller] -> labels, QC picture, statistics
     evaluate     labels + reference -> scores
     render       volume [+ labels + reference] -> pictures
 

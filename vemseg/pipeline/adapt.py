@@ -13,7 +13,7 @@ from vemseg.errors import UsageError
 from vemseg.pipeline.common import Report, Stopped, log, open_model
 from vemseg.pipeline.outputs import beside
 from vemseg.pipeline.train import train
-from vemseg.recipe import MODEL_KINDS, override
+from vemseg.recipe import KINDS, override
 from vemseg.run import Run
 
 ENDING = ".run"
@@ -73,7 +73,7 @@ def adapt(
     start = open_model(model, [ENOUGH])
     gently = f"train.lr={GENTLY * start.recipe.train.lr!r}"
     start = replace(start, recipe=override(start.recipe, [gently, *learning]))
-    if not MODEL_KINDS[start.recipe.model.kind].trains or start.weights is None:
+    if KINDS[start.recipe.model.kind].objective is None or start.weights is None:
         raise UsageError(f"--adapt: '{start.title}' is not trained; leave it out")
     if start.weights.suffix != ".safetensors":
         raise UsageError("--adapt goes on from a run or from bundled weights, not from a .pt file")

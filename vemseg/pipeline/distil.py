@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.clustering import fit
 from vemseg.errors import UsageError
 from vemseg.fov import FovStream, Source
 from vemseg.geometry import Box
+from vemseg.labelling import Labeller, Sample, fit
 from vemseg.models import build_distillation, build_encoder, for_inference
 from vemseg.pipeline.common import Model
 from vemseg.pipeline.dense_input import placements
-from vemseg.recipe import ClusterTable, Recipe, UNetTable, override
+from vemseg.recipe import KINDS, KMeansTable, Recipe, override
 from vemseg.training import step_generator
 from vemseg.volume import Cropped
 
@@ -51,7 +51,7 @@ def student_recipe(recipe: Recipe, teacher: Model) -> Recipe:
     UsageError
         Where the student is no dense encoder, or the teacher sees other voxels.
     """
-    if not isinstance(recipe.model, UNetTable):
+    if KINDS[recipe.model.kind].student is None:
         raise UsageError(f"a teacher teaches a dense encoder, not a '{recipe.model.kind}': add -c vemseg")
     ours, theirs = recipe.settings["volume"], teacher.recipe.settings["volume"]
     counting = {"percentile": "percentiles", "range": "range"}[theirs["intensity"]]
@@ -116,9 +116,9 @@ def agreement(
     a, b = (theirs - mean) / spread, (ours - mean) / spread
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
-    clusters = ClusterTable(k=CLASSES, sample=SAMPLE, restarts=3, scale=teacher.recipe.cluster.scale)
-    clusterer = fit(theirs.astype(np.float16), np.zeros(len(theirs), np.float32), clusters)
-    labels = [_labels(clusterer, vectors) for vectors in (theirs, ours)]
+    clusters = KMeansTable(k=CLASSES, sample=SAMPLE, restarts=3, scale=teacher.recipe.cluster.scale)
+    labeller = fit(clusters, Sample(theirs.astype(np.float16), np.zeros(len(theirs), np.float32)))
+    labels = [_labels(labeller, vectors) for vectors in (theirs, ours)]
     equal = float((labels[0] == labels[1]).mean())
     where = "held-out sections" if held else "volumes it learnt from, too small to hold a part out"
     log.info("student and teacher in %s: cosine %.3f, %.1f %% equal labels", where, cosine, 100 * equal)
@@ -139,8 +139,8 @@ def _vectors(objective: Any, stream: FovStream, recipe: Recipe) -> list[NDArray[
     return [np.concatenate(side) for side in found]
 
 
-def _labels(clusterer: Any, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+def _labels(labeller: Labeller, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
     import torch
 
-    labels: NDArray[np.int64] = clusterer.scores(torch.from_numpy(vectors)).argmax(dim=-1).numpy()
+    labels: NDArray[np.int64] = labeller.scores(torch.from_numpy(vectors)).argmax(dim=-1).numpy()
     return labels

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.clustering import Clusterer
 from vemseg.errors import InputError, MissingError, OutputExistsError
+from vemseg.labelling import Labeller, load
+from vemseg.labelling.affine import AffineLabeller
 from vemseg.pipeline.common import reference_recipe, run_model
 from vemseg.run import Run, fingerprint
 
@@ -58,20 +59,22 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
     if centroids is None or centres is None:
         return [out]
     about = {
+        "imported": True,
+        "k": len(centres),
         "model": run_model(out, str(out)).hash,
         "centroids": fingerprint(centroids, whole=True)["sha256"],
     }
-    _keep(_clusterer(centres, about), out / CLUSTERS, overwrite)
+    _keep(AffineLabeller.of_centres(centres, about), out / CLUSTERS, overwrite)
     return [out, out / CLUSTERS]
 
 
-def _keep(clusterer: Clusterer, path: Path, overwrite: bool) -> None:
+def _keep(labeller: Labeller, path: Path, overwrite: bool) -> None:
     """Write clusters, unless they are there; refuse to replace others."""
     if path.exists() and not overwrite:
-        if Clusterer.load(path).metadata.get("centroids") == clusterer.metadata["centroids"]:
+        if load(path).metadata.get("centroids") == labeller.metadata["centroids"]:
             return
         raise OutputExistsError(f"{path} holds other clusters: name another -o, or -f to replace it")
-    clusterer.save(path)
+    labeller.save(path)
 
 
 def _read_centres(path: Path, dim: int) -> NDArray[np.float64]:
@@ -91,10 +94,3 @@ def _read_centres(path: Path, dim: int) -> NDArray[np.float64]:
     if len(centres) > MOST:
         raise InputError(f"{path}: {len(centres)} centres, but labels go up to {MOST}")
     return centres
-
-
-def _clusterer(centres: NDArray[np.float64], origin: dict[str, str]) -> Clusterer:
-    """Return the classes of the nearest centre: scores 2 z.c - |c|^2."""
-    weight, bias = 2 * centres.T, -np.square(centres).sum(axis=1)
-    about = {"method": "imported", "scale": "none", "k": len(centres)} | origin
-    return Clusterer(np.ascontiguousarray(weight, np.float32), bias.astype(np.float32), about)

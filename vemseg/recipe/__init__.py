@@ -1,43 +1,45 @@
 """The settings of one method: TOML files read into frozen, checked tables.
 
-This is the only place where a default is written. An unknown key, a wrong type or a value out of range is a
+Every default is written here and nowhere else. An unknown key, a wrong type or a value out of range is a
 ``UsageError`` that names the key and where it stands. Recipes that ship with the package are called by name,
 a recipe may extend one other, and single keys are set with ``table.key=value``.
 """
 
+from vemseg.recipe.cluster.base import CentroidTable, ClusterTable
+from vemseg.recipe.cluster.codebook import CodebookTable
+from vemseg.recipe.cluster.kmeans import KMeansTable
+from vemseg.recipe.cluster.linkage import LinkageTable
+from vemseg.recipe.cluster.mixture import MixtureTable
+from vemseg.recipe.kinds import KINDS, Kind
 from vemseg.recipe.loading import DEFAULT_RECIPE, load_recipe, override, parse_recipe, shipped
-from vemseg.recipe.models import (
-    MODEL_KINDS,
-    ClassicalTable,
-    His4maeTable,
-    MaesterTable,
-    ModelTable,
-    SdaeTable,
-    SelfDistilledTable,
-    UNetTable,
-    ViTTable,
-)
-from vemseg.recipe.tables import (
-    ClusterTable,
-    EmbedTable,
-    EvaluateTable,
-    FovTable,
-    Recipe,
-    TrainTable,
-    VolumeTable,
-    diff,
-)
+from vemseg.recipe.methods import METHODS, Method
+from vemseg.recipe.model.base import ModelTable
+from vemseg.recipe.model.classical import ClassicalTable
+from vemseg.recipe.model.his4mae import His4maeTable
+from vemseg.recipe.model.sdae import SdaeTable
+from vemseg.recipe.model.self_distilled import SelfDistilledTable
+from vemseg.recipe.model.unet import UNetTable
+from vemseg.recipe.model.vit import MaesterTable, ViTTable
+from vemseg.recipe.recipe import Recipe, diff
+from vemseg.recipe.tables import EmbedTable, FovTable, TrainTable, VolumeTable
 
 __all__ = [
     "DEFAULT_RECIPE",
-    "MODEL_KINDS",
+    "KINDS",
+    "METHODS",
+    "CentroidTable",
     "ClassicalTable",
     "ClusterTable",
+    "CodebookTable",
     "EmbedTable",
-    "EvaluateTable",
     "FovTable",
     "His4maeTable",
+    "KMeansTable",
+    "Kind",
+    "LinkageTable",
     "MaesterTable",
+    "Method",
+    "MixtureTable",
     "ModelTable",
     "Recipe",
     "SdaeTable",

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import re
-import textwrap
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from vemseg.errors import UsageError
-from vemseg.recipe.models import MODEL_KINDS, MaesterTable
-from vemseg.recipe.tables import Recipe
+from vemseg.recipe.choices import CHOICES, CLUSTER, MODEL
+from vemseg.recipe.explaining import explain
+from vemseg.recipe.kinds import KINDS
+from vemseg.recipe.recipe import Recipe
+from vemseg.recipe.spelling import nearest
 
 DEFAULT_RECIPE = "vemseg"
 """The shipped recipe that is used where none is named."""
 
 Raw = dict[str, Any]
 """A recipe as TOML gives it: unchecked, defaults left out."""
-
-_MESSAGES = {
-    "greater_than_equal": "must be at least {ge}",
-    "greater_than": "must be greater than {gt}",
-    "less_than_equal": "must be at most {le}",
-    "less_than": "must be less than {lt}",
-    "literal_error": "must be {expected}",
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "string_type": "must be a string",
-    "tuple_type": "must be a list",
-    "too_short": "must hold at least {min_length} values",
-    "too_long": "must hold at most {max_length} values",
-    "model_type": "must be a table",
-    "model_attributes_type": "must be a table",
-}
-"""What pydantic's error types mean to the author of a recipe; the offending value is added."""
 
 
 def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE, overrides: Sequence[str] = ()) -> Recipe:
@@ -112,7 +91,7 @@ def _find(name_or_path: str | Path, relative_to: Path | None = None) -> Path:
     if isinstance(name_or_path, Path) or path.suffix == ".toml" or len(path.parts) > 1:
         return relative_to / path if relative_to else path
     raise UsageError(
-        f"no recipe '{name_or_path}'{_nearest(name_or_path, known)}: "
+        f"no recipe '{name_or_path}'{nearest(name_or_path, known)}: "
         f"name one of {', '.join(known)}, or the path of a .toml file"
     )
 
@@ -152,16 +131,28 @@ def _resolve(raw: Raw, path: Path) -> Raw:
 
 
 def _merge(base: Raw, top: Raw) -> Raw:
-    """Lay tables over tables, key by key; a model of another kind replaces the whole model."""
+    """Lay tables over tables, key by key."""
     merged = dict(base)
     for name, value in top.items():
         below = base.get(name)
         if isinstance(value, dict) and isinstance(below, dict):
-            another_kind = name == "model" and value.get("kind", _kind(base)) != _kind(base)
-            merged[name] = value if another_kind else below | value
+            merged[name] = _staying(name, below, value) | value
         else:
             merged[name] = value
     return merged
+
+
+def _staying(name: str, below: Raw, above: Raw) -> Raw:
+    """Return what stays of a table when another is laid over it.
+
+    Of a model of another kind nothing stays; of another method's settings, those that the new one has.
+    """
+    choice = CHOICES.get(name)
+    if choice is None or choice.key not in above or choice.name(above) == choice.name(below):
+        return below
+    if choice is MODEL:
+        return {}
+    return {key: below[key] for key in choice.keys(above) if key in below}
 
 
 def _override(raw: Raw, overrides: Sequence[str]) -> Recipe:
@@ -194,33 +185,19 @@ def _parse_value(text: str) -> Any:
 
 
 def _validate(raw: Raw, source: str) -> Recipe:
+    filled = _fill(raw)
     try:
-        return Recipe.model_validate(_freeze(_fill_by_kind(raw)))
+        return Recipe.model_validate(_freeze(filled))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{_explain(first, raw)} ({source})") from None
+        raise UsageError(f"{explain(error.errors()[0], filled)} ({source})") from None
 
 
-def _kind(raw: Mapping[str, Any]) -> Any:
-    model = raw.get("model")
-    return model.get("kind", "maester") if isinstance(model, dict) else "maester"
-
-
-def _fill_by_kind(raw: Raw) -> Raw:
-    """Write out the kind of model, and what depends on it, where they are not given."""
-    kind = _kind(raw)
-    model = MODEL_KINDS.get(str(kind), MaesterTable)  # a kind that is none is refused with the other settings
-    by_kind = {"model": {"kind": kind}, "cluster": {"scale": model.scale}}
-    return _merge(by_kind, _renamed(raw))
-
-
-def _renamed(raw: Raw) -> Raw:
-    """Write ``cluster.standardise``, as recipes before 0.2 have it, as ``cluster.scale``."""
-    cluster = raw.get("cluster")
-    if not isinstance(cluster, dict) or not isinstance(cluster.get("standardise"), bool):
-        return raw
-    rest = {key: value for key, value in cluster.items() if key != "standardise"}
-    return raw | {"cluster": {"scale": "standardise" if cluster["standardise"] else "none"} | rest}
+def _fill(raw: Raw) -> Raw:
+    """Write out the kind of model, the method, and the scaling that the kind asks for, where not given."""
+    kind, method = MODEL.name(raw.get("model")), CLUSTER.name(raw.get("cluster"))
+    known = KINDS.get(kind, KINDS[MODEL.default])  # an unknown kind is refused with the other settings
+    defaults = {"model": {"kind": kind}, "cluster": {"method": method, "scale": known.scale}}
+    return _merge(defaults, raw)
 
 
 def _freeze(value: Any) -> Any:
@@ -228,51 +205,3 @@ def _freeze(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _freeze(item) for key, item in value.items()}
     return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
-
-
-def _explain(error: ErrorDetails, raw: Raw) -> str:
-    """Say in one line what pydantic found wrong."""
-    kind, names = error["type"], [str(part) for part in error["loc"]]
-    if len(names) > 1 and names[0] == "model" and names[1] in MODEL_KINDS:
-        del names[1]  # the tag of the union is no part of the key
-    if names and names[-1] in ("int", "float"):
-        del names[-1]  # nor is the branch of another one
-    key, context = re.sub(r"\.(\d+)$", r"[\1]", ".".join(names)), error.get("ctx", {})
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "extra_forbidden":
-        what = "table" if isinstance(error["input"], dict) else "key"
-        return f"unknown {what} '{key}'{_nearest_key(names, raw)}"
-    if kind == "union_tag_invalid":
-        found = str(context["tag"])
-        return (
-            f"model.kind must be one of {', '.join(MODEL_KINDS)}, not '{found}'{_nearest(found, MODEL_KINDS)}"
-        )
-    if kind == "missing":
-        return f"{key} is missing"
-    what = _MESSAGES[kind].format(**context) if kind in _MESSAGES else f"is wrong ({error['msg']})"
-    return f"{key} {what}, not {_show(error['input'])}"
-
-
-def _nearest_key(names: Sequence[str], raw: Raw) -> str:
-    """Look for the nearest spelling of an unknown key in its own table, or the same key in a table."""
-    tables = {
-        name: getattr(field.annotation, "model_fields", {}) for name, field in Recipe.model_fields.items()
-    }
-    tables["model"] = MODEL_KINDS.get(str(_kind(raw)), MaesterTable).model_fields
-    *table, key = names
-    if table:
-        return _nearest(key, tables[table[0]], prefix=f"{table[0]}.")
-    elsewhere = [f"{name}.{key}" for name, fields in tables.items() if key in fields]
-    return _nearest(key, [*tables, "extends"]) or _nearest(key, elsewhere, cutoff=0.0)
-
-
-def _show(value: Any) -> str:
-    """Return a value as it would stand in the file, cut to a line."""
-    return textwrap.shorten(json.dumps(value, default=str, ensure_ascii=False), 60, placeholder=" ...")
-
-
-def _nearest(word: str, known: Iterable[str], cutoff: float = 0.6, prefix: str = "") -> str:
-    """Return a question about the nearest spelling, or nothing."""
-    found = difflib.get_close_matches(word, [other for other in known if other != word], n=1, cutoff=cutoff)
-    return f" (did you mean '{prefix}{found[0]}'?)" if found else ""

@@ -42,26 +42,26 @@ class Scaling(NamedTuple):
             part[:] = (part - self.mean) @ self.matrix
 
 
-def scaling(data: NDArray[np.float32], settings: ClusterTable) -> Scaling | None:
+def scaling(data: NDArray[np.float32], table: ClusterTable) -> Scaling | None:
     """Return the scaling of a sample, None where there is nothing to do.
 
     Parameters
     ----------
     data : float32 (n, d)
-    settings : ClusterTable
+    table : ClusterTable
         ``scale``, ``floor``, ``whitened``, ``others``.
     """
-    if settings.scale == "none":
+    if table.scale == "none":
         return None
     mean = data.mean(axis=0, dtype=np.float64)
     deviation = data.std(axis=0, dtype=np.float64)
     inverse = 1 / np.where(deviation > 0, deviation, 1)
-    if settings.scale == "standardise":
+    if table.scale == "standardise":
         return Scaling(mean, np.diag(inverse))
-    n = settings.whitened or len(mean)
+    n = table.whitened or len(mean)
     covariance = _covariance(data[:, :n], mean[:n]) * np.outer(inverse[:n], inverse[:n])
-    matrix = np.diag(inverse * settings.others)
-    matrix[:n, :n] = inverse[:n, None] * _whitening(covariance, settings.floor)
+    matrix = np.diag(inverse * table.others)
+    matrix[:n, :n] = inverse[:n, None] * _whitening(covariance, table.floor)
     return Scaling(mean, matrix)
 
 

@@ -10,14 +10,15 @@ from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.stats import multivariate_normal
 from sklearn.cluster import KMeans
 
-import vemseg.clustering.clusterer
-import vemseg.clustering.methods
-from vemseg.clustering import Clusterer, fit
-from vemseg.clustering.joining import join_by_distance, join_by_entropy, join_by_overlap
-from vemseg.clustering.methods import LEAST_VARIANCE
-from vemseg.clustering.scaling import scaling
+import vemseg.labelling.centroids
+import vemseg.labelling.columns
 from vemseg.errors import InputError, MissingError, UsageError
-from vemseg.recipe import ClusterTable
+from vemseg.labelling import Sample, load
+from vemseg.labelling import fit as fit_labeller
+from vemseg.labelling.joining import join_by_distance, join_by_entropy, join_by_overlap
+from vemseg.labelling.mixture import LEAST_VARIANCE, MixtureLabeller
+from vemseg.labelling.scaling import scaling
+from vemseg.recipe import METHODS
 from vemseg.run import load_tensors, save_tensors
 
 
@@ -29,15 +30,21 @@ def planted(rng, sizes, dim=8, spread=0.1):
     return vectors.astype(np.float16), blob
 
 
-def argmax(clusterer, vectors):
-    return clusterer.scores(torch.from_numpy(vectors).float()).argmax(dim=-1).numpy()
+def argmax(labeller, vectors):
+    return labeller.scores(torch.from_numpy(vectors).float()).argmax(dim=-1).numpy()
 
 
-def table(**settings):
-    return ClusterTable(**({"k": 4, "restarts": 3, "seed": 1} | settings))
+def fit(vectors, intensities, table):
+    return fit_labeller(table, Sample(vectors, intensities))
 
 
-METHODS = [
+def table(method="kmeans", **settings):
+    made = METHODS[method].table
+    few = {"restarts": 3} if "restarts" in made.model_fields else {}
+    return made(**({"k": 4, "seed": 1} | few | settings))
+
+
+FITTED = [
     {"method": "kmeans"},
     {"method": "gmm"},
     {"method": "gmm", "components": 7},
@@ -57,24 +64,24 @@ DARK_TO_BRIGHT = [1, 3, 0, 2]
 
 
 @pytest.mark.parametrize("scale", ["none", "standardise", "whiten"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FITTED)
 def test_planted_clusters_are_found_and_numbered_from_dark_to_bright(blobs, method, scale):
     vectors, blob = blobs
-    clusterer = fit(vectors, GREY[blob], table(scale=scale, **method))
-    assert (clusterer.k, clusterer.dim) == (4, 8)
+    labeller = fit(vectors, GREY[blob], table(scale=scale, **method))
+    assert (labeller.k, labeller.dim) == (4, 8)
     astray = 0 if "parts" not in method else 1  # of 1300, between parts that noise has cut
-    assert (np.array(DARK_TO_BRIGHT)[argmax(clusterer, vectors)] != blob).sum() <= astray
-    assert clusterer.metadata["sizes"] == pytest.approx([SIZES[i] for i in DARK_TO_BRIGHT], abs=astray)
-    assert clusterer.metadata["intensities"] == pytest.approx([GREY[i] for i in DARK_TO_BRIGHT], abs=0.01)
-    assert clusterer.metadata["sample"] == len(vectors)
-    assert clusterer.metadata["method"] == method["method"]
-    assert clusterer.metadata["scale"] == scale
+    assert (np.array(DARK_TO_BRIGHT)[argmax(labeller, vectors)] != blob).sum() <= astray
+    assert labeller.metadata["sizes"] == pytest.approx([SIZES[i] for i in DARK_TO_BRIGHT], abs=astray)
+    assert labeller.metadata["intensities"] == pytest.approx([GREY[i] for i in DARK_TO_BRIGHT], abs=0.01)
+    assert labeller.metadata["sample"] == len(vectors)
+    assert labeller.metadata["method"] == method["method"]
+    assert labeller.metadata["scale"] == scale
 
 
 def test_among_equally_bright_classes_the_larger_comes_first(blobs):
     vectors, _ = blobs
-    clusterer = fit(vectors, np.full(len(vectors), 0.5, np.float32), table())
-    assert clusterer.metadata["sizes"] == sorted(SIZES, reverse=True)
+    labeller = fit(vectors, np.full(len(vectors), 0.5, np.float32), table())
+    assert labeller.metadata["sizes"] == sorted(SIZES, reverse=True)
 
 
 def test_numbers_do_not_depend_on_the_seed(blobs):
@@ -93,8 +100,8 @@ def overlapping(rng, n=3000, dim=12):
 def test_the_best_score_is_the_nearest_centroid(scale):
     rng = np.random.default_rng(5)
     vectors = overlapping(rng)
-    clusterer = fit(vectors, vectors[:, 0].astype(np.float32), table(k=7, scale=scale))
-    found = argmax(clusterer, vectors)
+    labeller = fit(vectors, vectors[:, 0].astype(np.float32), table(k=7, scale=scale))
+    found = argmax(labeller, vectors)
     single = vectors.astype(np.float64)
     if scale == "standardise":
         single = (single - single.mean(axis=0)) / single.std(axis=0)
@@ -109,34 +116,34 @@ def test_the_best_score_is_the_nearest_centroid(scale):
 def test_scores_are_those_of_scikit_learn():
     vectors = overlapping(np.random.default_rng(6))
     settings = table(k=5, restarts=2)
-    clusterer = fit(vectors, vectors[:, 0].astype(np.float32), settings)
+    labeller = fit(vectors, vectors[:, 0].astype(np.float32), settings)
     order = np.random.default_rng([settings.seed, 0xC1]).permutation(len(vectors))
     reference = KMeans(5, n_init=2, max_iter=300, random_state=settings.seed)
     reference.fit(vectors[order].astype(np.float32))
-    found, theirs = argmax(clusterer, vectors), reference.predict(vectors.astype(np.float32))
+    found, theirs = argmax(labeller, vectors), reference.predict(vectors.astype(np.float32))
     pairs = set(zip(found.tolist(), theirs.tolist(), strict=True))
     assert len(pairs) == 5  # the same classes under other numbers
 
 
 def test_the_whole_sample_refines_what_a_part_found(monkeypatch):
     vectors, blob = planted(np.random.default_rng(2), [800, 700, 600, 500], spread=1.2)
-    clusterer = fit(vectors, blob.astype(np.float32), table())
-    monkeypatch.setattr(vemseg.clustering.methods, "SEARCH", 200)
+    labeller = fit(vectors, blob.astype(np.float32), table())
+    monkeypatch.setattr(vemseg.labelling.centroids, "SEARCH", 200)
     from_part = fit(vectors, blob.astype(np.float32), table())
-    assert np.mean(argmax(clusterer, vectors) == argmax(from_part, vectors)) > 0.99
-    np.testing.assert_allclose(from_part.weight, clusterer.weight, atol=0.15)
+    assert np.mean(argmax(labeller, vectors) == argmax(from_part, vectors)) > 0.99
+    np.testing.assert_allclose(from_part.weight, labeller.weight, atol=0.15)
 
 
 def test_classes_that_only_the_whole_sample_shows_are_no_error(monkeypatch):
-    monkeypatch.setattr(vemseg.clustering.methods, "SEARCH", 50)
+    monkeypatch.setattr(vemseg.labelling.centroids, "SEARCH", 50)
     vectors = np.zeros((5000, 3), np.float16)
     vectors[:4] = [[0, 0, 5], [0, 5, 0], [5, 0, 0], [5, 5, 5]]
-    clusterer = fit(vectors, vectors.mean(axis=1, dtype=np.float32), table())
-    assert clusterer.metadata["sizes"][0] >= 4996
-    assert clusterer.k == 4
+    labeller = fit(vectors, vectors.mean(axis=1, dtype=np.float32), table())
+    assert labeller.metadata["sizes"][0] >= 4996
+    assert labeller.k == 4
 
 
-def test_the_same_seed_gives_the_same_clusterer():
+def test_the_same_seed_gives_the_same_labeller():
     vectors = overlapping(np.random.default_rng(8))
     first, second = (fit(vectors, vectors[:, 0].astype(np.float32), table(k=6)) for _ in range(2))
     np.testing.assert_allclose(first.weight, second.weight, rtol=1e-5)
@@ -158,21 +165,15 @@ def test_standardised_classes_do_not_depend_on_the_features_scales():
 def test_a_constant_feature_is_harmless_when_standardised(blobs):
     vectors, blob = blobs
     vectors = np.concatenate([vectors, np.full((len(vectors), 1), 0.1, np.float16)], axis=1)
-    clusterer = fit(vectors, GREY[blob], table(scale="standardise"))
-    assert np.isfinite(clusterer.weight).all()
-    np.testing.assert_array_equal(np.array(DARK_TO_BRIGHT)[argmax(clusterer, vectors)], blob)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_one_class_takes_all(blobs, method):
-    vectors, blob = blobs
-    assert not argmax(fit(vectors, GREY[blob], table(k=1, **method)), vectors).any()
+    labeller = fit(vectors, GREY[blob], table(scale="standardise"))
+    assert np.isfinite(labeller.weight).all()
+    np.testing.assert_array_equal(np.array(DARK_TO_BRIGHT)[argmax(labeller, vectors)], blob)
 
 
 def test_as_many_classes_as_vectors():
     vectors = np.arange(12, dtype=np.float16).reshape(4, 3)
-    clusterer = fit(vectors, np.arange(4, dtype=np.float32), table())
-    assert argmax(clusterer, vectors).tolist() == [0, 1, 2, 3]
+    labeller = fit(vectors, np.arange(4, dtype=np.float32), table())
+    assert argmax(labeller, vectors).tolist() == [0, 1, 2, 3]
 
 
 def test_more_classes_than_vectors_is_a_mistake_in_use():
@@ -212,56 +213,45 @@ def test_the_sample_is_left_as_it_was(blobs):
 
 def test_scores_of_any_shape_on_affine_vectors(blobs):
     vectors, blob = blobs
-    clusterer = fit(vectors, GREY[blob], table())
+    labeller = fit(vectors, GREY[blob], table())
     a, b = torch.from_numpy(vectors[:6]).float().reshape(2, 3, 8), torch.ones(2, 3, 8)
-    scores = clusterer.scores(a)
+    scores = labeller.scores(a)
     assert scores.shape == (2, 3, 4)
     assert scores.dtype == torch.float32
-    mixed = clusterer.scores(torch.lerp(a, b, 0.3))
-    torch.testing.assert_close(mixed, torch.lerp(scores, clusterer.scores(b), 0.3), rtol=1e-5, atol=1e-4)
+    mixed = labeller.scores(torch.lerp(a, b, 0.3))
+    torch.testing.assert_close(mixed, torch.lerp(scores, labeller.scores(b), 0.3), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_saved_clusterer_is_the_same(tmp_path, blobs, method):
+@pytest.mark.parametrize("method", FITTED)
+def test_a_saved_labeller_is_the_same(tmp_path, blobs, method):
     vectors, blob = blobs
     made = fit(vectors, GREY[blob], table(**method))
     made.save(tmp_path / "clusters.safetensors")
-    found = Clusterer.load(tmp_path / "clusters.safetensors")
+    found = load(tmp_path / "clusters.safetensors")
+    assert type(found) is type(made)
     for name in ("weight", "bias", "parts", "offset"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
+        np.testing.assert_array_equal(getattr(found, name, None), getattr(made, name, None))
     assert found.metadata == made.metadata
     single = torch.from_numpy(vectors).float()
     assert torch.equal(found.scores(single), made.scores(single))
 
 
-def test_clusters_of_format_1_are_read(tmp_path, blobs):
-    vectors, blob = blobs
-    made = fit(vectors, GREY[blob], table())
-    old = {"kind": "vemseg-clusters", "format": 1, "method": "kmeans", "standardise": False}
-    path = tmp_path / "old.safetensors"
-    save_tensors(path, {"weight": made.weight, "bias": made.bias}, old)
-    found = Clusterer.load(path)
-    assert found.k == 4
-    assert found.metadata == {"method": "kmeans", "standardise": False}
-    np.testing.assert_array_equal(argmax(found, vectors), argmax(made, vectors))
-
-
-def test_what_is_no_clusterer_is_told_apart(tmp_path, blobs):
+def test_what_is_no_labeller_is_told_apart(tmp_path, blobs):
     with pytest.raises(MissingError):
-        Clusterer.load(tmp_path / "absent.safetensors")
+        load(tmp_path / "absent.safetensors")
     (tmp_path / "text.safetensors").write_text("no tensors")
     with pytest.raises(InputError, match=r"text\.safetensors"):
-        Clusterer.load(tmp_path / "text.safetensors")
+        load(tmp_path / "text.safetensors")
     save_tensors(tmp_path / "weights.safetensors", {"weight": np.eye(3), "bias": np.zeros(3)}, {})
     with pytest.raises(InputError, match="no clusters saved by vemseg"):
-        Clusterer.load(tmp_path / "weights.safetensors")
+        load(tmp_path / "weights.safetensors")
     vectors, blob = blobs
     later = tmp_path / "later.safetensors"
     fit(vectors, GREY[blob], table()).save(later)
     arrays, metadata = load_tensors(later)
     save_tensors(later, arrays, metadata | {"format": 99})
     with pytest.raises(InputError, match="format 99"):
-        Clusterer.load(later)
+        load(later)
 
 
 def whitened(vectors, floor):
@@ -315,32 +305,32 @@ def test_a_floor_keeps_noise_small():
 def test_features_that_are_constant_or_repeated_do_no_harm(blobs, scale):
     vectors, blob = blobs
     vectors = np.concatenate([vectors, vectors[:, :2], np.full((len(vectors), 1), 0.1)], axis=1)
-    for method in METHODS:
-        clusterer = fit(vectors.astype(np.float16), GREY[blob], table(scale=scale, floor=0.0, **method))
-        assert np.isfinite(clusterer.weight).all()
-        assert np.mean(np.array(DARK_TO_BRIGHT)[argmax(clusterer, vectors)] == blob) > 0.99
+    for method in FITTED:
+        labeller = fit(vectors.astype(np.float16), GREY[blob], table(scale=scale, floor=0.0, **method))
+        assert np.isfinite(labeller.weight).all()
+        assert np.mean(np.array(DARK_TO_BRIGHT)[argmax(labeller, vectors)] == blob) > 0.99
 
 
 @pytest.mark.parametrize("scale", ["none", "standardise", "whiten"])
 def test_scores_of_a_mixture_are_log_densities(scale):
     rng = np.random.default_rng(13)
     vectors = np.concatenate([overlapping(rng, 2000, 5), overlapping(rng, 1000, 5)])
-    clusterer = fit(vectors, vectors[:, 0].astype(np.float32), table(k=3, method="gmm", scale=scale))
-    assert clusterer.parts is None
-    found = clusterer.scores(torch.from_numpy(vectors).float()).numpy()
+    labeller = fit(vectors, vectors[:, 0].astype(np.float32), table(k=3, method="gmm", scale=scale))
+    assert labeller.parts is None
+    found = labeller.scores(torch.from_numpy(vectors).float()).numpy()
     expected = np.empty_like(found)
     for i in range(3):
-        factor = clusterer.weight[:, 5 * i : 5 * i + 5].astype(np.float64)
+        factor = labeller.weight[:, 5 * i : 5 * i + 5].astype(np.float64)
         covariance = np.linalg.inv(factor @ factor.T)
-        mean = -np.linalg.solve(factor.T, clusterer.bias[5 * i : 5 * i + 5].astype(np.float64))
-        share = clusterer.offset[i] - multivariate_normal.logpdf(mean, mean, covariance)
+        mean = -np.linalg.solve(factor.T, labeller.bias[5 * i : 5 * i + 5].astype(np.float64))
+        share = labeller.offset[i] - multivariate_normal.logpdf(mean, mean, covariance)
         assert -10 < share < 0
         expected[:, i] = multivariate_normal.logpdf(vectors.astype(np.float64), mean, covariance) + share
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
     shares = np.exp(found - np.logaddexp.reduce(found, axis=1, keepdims=True)).mean(axis=0)
     own = [
-        clusterer.offset[i] - 0.5 * np.linalg.slogdet(f @ f.T)[1] + 2.5 * np.log(2 * np.pi)
-        for i, f in enumerate(np.split(clusterer.weight, 3, axis=1))
+        labeller.offset[i] - 0.5 * np.linalg.slogdet(f @ f.T)[1] + 2.5 * np.log(2 * np.pi)
+        for i, f in enumerate(np.split(labeller.weight, 3, axis=1))
     ]
     np.testing.assert_allclose(np.exp(own), shares, atol=5e-3)  # each class holds the share it claims
 
@@ -366,7 +356,7 @@ def test_joined_components_score_by_the_sum_of_their_densities():
     np.testing.assert_allclose(
         joined.scores(single).logsumexp(dim=-1), apart.scores(single).logsumexp(dim=-1), atol=1e-4
     )
-    alone = Clusterer(joined.weight, joined.bias, {}, None, joined.offset)
+    alone = MixtureLabeller(joined.weight, joined.bias, joined.offset)
     densities = np.split(alone.scores(single).double().exp().numpy(), np.cumsum(joined.parts)[:-1], axis=1)
     expected = np.log(np.stack([one.sum(axis=1) for one in densities], axis=1))
     np.testing.assert_allclose(joined.scores(single), expected, atol=1e-4)
@@ -404,9 +394,9 @@ def test_a_mixture_is_fitted_on_a_part(blobs):
 
 def test_the_variance_of_a_mixture_has_a_least():
     vectors = np.repeat(np.eye(4, dtype=np.float16), 50, axis=0)
-    clusterer = fit(vectors, np.arange(200, dtype=np.float32), table(method="gmm"))
+    labeller = fit(vectors, np.arange(200, dtype=np.float32), table(method="gmm"))
     least = LEAST_VARIANCE * vectors.astype(np.float64).var(axis=0).mean()
-    for factor in np.split(clusterer.weight, 4, axis=1):
+    for factor in np.split(labeller.weight, 4, axis=1):
         np.testing.assert_allclose(np.linalg.inv(factor @ factor.T), least * np.eye(4), atol=0.01 * least)
 
 
@@ -463,12 +453,12 @@ def test_linkage_follows_a_bent_cluster_and_scores_by_its_nearest_part():
     vectors = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     vectors = (vectors + 0.15 * rng.normal(size=vectors.shape)).astype(np.float16)
     settings = table(k=2, method="linkage", linkage="overlap", parts=24)
-    clusterer = fit(vectors, ring.astype(np.float32), settings)
-    np.testing.assert_array_equal(argmax(clusterer, vectors), ring)
-    assert clusterer.parts.sum() == 24
-    parts = vectors.astype(np.float32) @ clusterer.weight + clusterer.bias
-    expected = np.stack([p.max(axis=1) for p in np.split(parts, clusterer.parts[:1], axis=1)], axis=1)
-    found = clusterer.scores(torch.from_numpy(vectors).float()).numpy()
+    labeller = fit(vectors, ring.astype(np.float32), settings)
+    np.testing.assert_array_equal(argmax(labeller, vectors), ring)
+    assert labeller.parts.sum() == 24
+    parts = vectors.astype(np.float32) @ labeller.weight + labeller.bias
+    expected = np.stack([p.max(axis=1) for p in np.split(parts, labeller.parts[:1], axis=1)], axis=1)
+    found = labeller.scores(torch.from_numpy(vectors).float()).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
@@ -477,22 +467,22 @@ def test_more_parts_than_vectors_is_a_mistake_in_use():
         fit(np.eye(30, dtype=np.float16), np.zeros(30, np.float32), table(method="linkage"))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FITTED)
 def test_scores_do_not_depend_on_batches(monkeypatch, method):
     rng = np.random.default_rng(19)
     vectors = overlapping(rng, dim=24)
-    clusterer = fit(vectors, vectors[:, 0].astype(np.float32), table(k=6, **method))
+    labeller = fit(vectors, vectors[:, 0].astype(np.float32), table(k=6, **method))
     single = torch.from_numpy(vectors).float()
-    whole = clusterer.scores(single)
-    assert torch.equal(torch.cat([clusterer.scores(part) for part in single.split(77)]), whole)
-    assert torch.equal(clusterer.scores(single.view(30, 10, 10, 24)).view(-1, 6), whole)
-    assert torch.equal(clusterer.scores(single.T.contiguous().T), whole)
-    monkeypatch.setitem(vemseg.clustering.clusterer.CHUNK_BYTES, "cpu", 10_000)
-    assert torch.equal(clusterer.scores(single), whole)
-    assert clusterer.scores(single[:0]).shape == (0, 6)
+    whole = labeller.scores(single)
+    assert torch.equal(torch.cat([labeller.scores(part) for part in single.split(77)]), whole)
+    assert torch.equal(labeller.scores(single.view(30, 10, 10, 24)).view(-1, 6), whole)
+    assert torch.equal(labeller.scores(single.T.contiguous().T), whole)
+    monkeypatch.setitem(vemseg.labelling.columns.CHUNK_BYTES, "cpu", 10_000)
+    assert torch.equal(labeller.scores(single), whole)
+    assert labeller.scores(single[:0]).shape == (0, 6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FITTED)
 def test_whitened_classes_do_not_depend_on_the_features_scales(method):
     vectors, blob = planted(np.random.default_rng(20), SIZES, spread=0.8)
     stretched = vectors * np.array([1, 64, 0.25, 8, 1, 1, 2, 0.5], np.float16)

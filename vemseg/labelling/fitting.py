@@ -1,0 +1,125 @@
+"""What all methods share: a sample -> the method of its table -> classes from dark to bright."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pkgutil import resolve_name
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vemseg.context import Context
+from vemseg.errors import InputError, UsageError
+from vemseg.labelling.base import FORMAT, KIND, Demand, Labeller, Metadata, Sample, Source
+from vemseg.recipe import METHODS, ClusterTable
+from vemseg.run import load_tensors
+
+STEPS = 64
+"""Parts in which the sample is labelled to put its classes in order."""
+
+NOWHERE = Context()
+"""Where nobody waits for the classes."""
+
+
+def fit(
+    table: ClusterTable, sample: Sample, source: Source | None = None, context: Context = NOWHERE
+) -> Labeller:
+    """Fit classes to a sample of vectors by the method of a table, and number them from dark to bright.
+
+    Parameters
+    ----------
+    table : ClusterTable
+        A table of one of ``recipe.METHODS``.
+    sample : Sample
+    source : Source, optional
+        The volume's vectors, for methods that look at more than a sample.
+    context : Context
+        Is told of the stage "clustering".
+
+    Raises
+    ------
+    UsageError
+        Where K, or the parts that K classes are joined from, exceed the sample; where codes are asked for
+        and there are none.
+    InputError
+        Where the sample has fewer than K distinct vectors, or NaN or infinity in them.
+    """
+    n = len(sample.vectors)
+    if table.k > n:
+        raise UsageError(f"k = {table.k} classes cannot be fitted to a sample of {n} vectors")
+    if not np.isfinite(sample.vectors).all():
+        raise InputError("the sample's vectors hold NaN or infinity: the model's weights are damaged")
+    context.report("clustering", 0.0, f"{n} vectors into {table.k} classes")
+    labeller = _of(table.method).fit(table, sample, source, context)
+    order, counted = _dark_to_bright(labeller, sample)
+    context.report("clustering", 1.0, f"{n} vectors into {table.k} classes")
+    return labeller.reordered(order).noting(table.model_dump(mode="json") | {"sample": n} | counted)
+
+
+def check(table: ClusterTable, codes: NDArray[np.float32] | None) -> None:
+    """Refuse what the method of a table cannot fit, before a sample is drawn.
+
+    Parameters
+    ----------
+    table : ClusterTable
+    codes : float32 (m, d) or None
+        The model's codebook.
+
+    Raises
+    ------
+    UsageError
+        Saying what is missing.
+    """
+    _of(table.method).check(table, codes)
+
+
+def demands(table: ClusterTable, n: int, dim: int, codes: NDArray[np.float32] | None) -> list[Demand]:
+    """Return what fitting to ``n`` vectors of length ``dim`` takes of memory, step by step."""
+    return _of(table.method).demands(table, n, dim, codes)
+
+
+def load(path: Path) -> Labeller:
+    """Read a saved labeller.
+
+    Raises
+    ------
+    MissingError, InputError
+        Where there is no such file, or it holds something else.
+    """
+    arrays, metadata = load_tensors(path)
+    if metadata.get("kind") != KIND:
+        raise InputError(f"{path}: no clusters saved by vemseg")
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: clusters of format {metadata.get('format')}; this version reads {FORMAT}")
+    method = metadata.get("method")
+    if method not in METHODS:
+        raise InputError(f"{path}: clusters of method '{method}', which this version does not have")
+    kept = {key: value for key, value in metadata.items() if key not in ("kind", "format")}
+    try:
+        return _of(method).restored(arrays, kept)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _of(method: str) -> type[Labeller]:
+    found: type[Labeller] = resolve_name(METHODS[method].labeller)
+    return found
+
+
+def _dark_to_bright(labeller: Labeller, sample: Sample) -> tuple[NDArray[np.int64], Metadata]:
+    """Return the order of the classes, and their sizes and mean intensities in that order."""
+    label = np.concatenate(
+        [
+            labeller.scores(torch.from_numpy(part.astype(np.float32))).argmax(dim=-1).numpy()
+            for part in np.array_split(sample.vectors, STEPS)
+        ]
+    )
+    sizes = np.bincount(label, minlength=labeller.k)
+    weighed = np.bincount(label, weights=sample.intensities, minlength=labeller.k)
+    grey = weighed / np.maximum(sizes, 1)
+    order = np.lexsort((-sizes, np.where(sizes > 0, grey, np.inf)))
+    return order, {
+        "sizes": [int(sizes[i]) for i in order],
+        "intensities": [round(float(grey[i]), 6) if sizes[i] else None for i in order],
+    }

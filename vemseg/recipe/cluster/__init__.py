@@ -1,0 +1,1 @@
+"""The ``[cluster]`` tables, one module for each method; ``recipe.methods`` registers them."""

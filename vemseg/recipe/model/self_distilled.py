@@ -1,0 +1,27 @@
+"""What the tables of self-distilled masked autoencoders share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from vemseg.recipe.base import Count, UpToOne
+from vemseg.recipe.model.vit import ViTTable
+
+
+class SelfDistilledTable(ViTTable):
+    """What masked autoencoders share whose encoder also learns from its own running mean, the teacher.
+
+    Attributes
+    ----------
+    ema : {"step", "epoch"}
+        When the mean is taken forward.
+    momentum : (float, float)
+        Weight of its past, at the start and at the end of the training; half a cosine leads from one to the
+        other.
+    epoch : int
+        Samples of an epoch.
+    """
+
+    ema: Literal["step", "epoch"] = "step"
+    momentum: tuple[UpToOne, UpToOne] = (0.996, 1.0)
+    epoch: Count = 20_000

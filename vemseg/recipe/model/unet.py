@@ -1,0 +1,71 @@
+"""The table of the dense convolutional encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from vemseg.recipe.base import Count, Natural, multiple, require
+from vemseg.recipe.model.base import ModelTable
+
+
+class UNetTable(ModelTable):
+    """A small convolutional network over slabs of planes, and the objective it learns by.
+
+    Attributes
+    ----------
+    fov, view : int
+        Edge in pixels of the regions that training looks at, and of the two views that are cut out of each.
+    slices : int
+        Planes of a slab, one short voxel edge apart; even.
+    widths : tuple of int
+        Channels of each level, fine to coarse.
+    layers : int
+        Convolutions of a level on the way down; one on the way up.
+    dim : int
+        Length of a vector.
+    invariance, variance, covariance, reconstruction : float
+        Weights of the terms of the objective.
+    points : int
+        Vectors per region that the first three are taken over.
+    mask_ratio, mask_block : float, int
+        Share of a region that is hidden in each view, and edge in pixels of the hidden squares.
+    contrast, brightness, noise, blur : float
+        How far views differ: largest relative change of contrast, change of grey, standard deviations of
+        noise (in grey) and of a Gaussian blur (in pixels).
+    drift : int
+        Largest distance in slices between what two views show of the same place.
+    """
+
+    encoder_settings: ClassVar[tuple[str, ...]] = ("slices", "widths", "layers", "dim")
+
+    kind: Literal["unet"] = "unet"
+    fov: Count = 128
+    view: Count = 96
+    slices: Annotated[int, Field(ge=2, multiple_of=2)] = 6
+    widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=5)] = (32, 64, 128)
+    layers: Count = 2
+    dim: Count = 24
+    invariance: Annotated[float, Field(ge=0)] = 25.0
+    variance: Annotated[float, Field(ge=0)] = 25.0
+    covariance: Annotated[float, Field(ge=0)] = 1.0
+    reconstruction: Annotated[float, Field(ge=0)] = 50.0
+    points: Count = 256
+    mask_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    mask_block: Count = 8
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    brightness: Annotated[float, Field(ge=0)] = 0.1
+    noise: Annotated[float, Field(ge=0)] = 0.08
+    blur: Annotated[float, Field(ge=0)] = 1.0
+    drift: Natural = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        multiple("model.view", self.view, "the coarsest pixel", 2 ** len(self.widths))
+        multiple("model.view", self.view, "model.mask_block", self.mask_block)
+        require(
+            self.view <= self.fov < 2 * self.view,
+            f"model.view must be at most model.fov ({self.fov}) and more than half of it, not {self.view}",
+        )
+        return self

@@ -1,0 +1,91 @@
+"""The tables of vision transformers that learn from masked patches, and MAESTER's own."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from vemseg.recipe.base import Count, Positive, multiple, require
+from vemseg.recipe.model.base import ModelTable
+from vemseg.recipe.tables import EmbedTable
+
+
+class ViTTable(ModelTable):
+    """A transformer of small patches that learns from masked ones; the sizes are those of MAESTER's Table 1.
+
+    Attributes
+    ----------
+    fov, patch : int
+        Edge lengths in pixels of the field of view and of a patch.
+    dim, depth, heads : int
+        Width, blocks and attention heads of the encoder.
+    mlp_ratio : float
+        Hidden width of the MLPs over the width of their block, in encoder and decoder.
+    pos_weight : float
+        Weight of the encoder's positional embedding.
+    decoder_dim, decoder_depth, decoder_heads : int
+        The same of the decoder.
+    mask_ratio : float
+        Share of the patches that is hidden in training.
+    """
+
+    encoder_settings: ClassVar[tuple[str, ...]] = (
+        "fov",
+        "patch",
+        "dim",
+        "depth",
+        "heads",
+        "mlp_ratio",
+        "pos_weight",
+    )
+
+    fov: Count = 80
+    patch: Count = 5
+    dim: Count = 192
+    depth: Count = 14
+    heads: Count = 1
+    mlp_ratio: Positive = 2.0
+    pos_weight: Annotated[float, Field(ge=0)] = 0.08
+    decoder_dim: Count = 128
+    decoder_depth: Count = 7
+    decoder_heads: Count = 8
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of the field of view."""
+        return self.fov // self.patch
+
+    def check_placement(self, embed: EmbedTable) -> None:
+        """Refuse central tokens, or a stride, that do not fit the patches of the field of view."""
+        if embed.placement == "cover-and-stride":
+            limit = f"embed.kept must be at most model.fov / model.patch ({self.grid}), not {embed.kept}"
+            require(embed.kept <= self.grid, limit)
+        if embed.placement == "expand-stride":
+            multiple("embed.stride", embed.stride, "model.patch", self.patch)
+            limit = f"embed.stride must be at most model.fov ({self.fov}), not {embed.stride}"
+            require(embed.stride <= self.fov, limit)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        multiple("model.fov", self.fov, "model.patch", self.patch)
+        for side in ("", "decoder_"):
+            dim, heads = getattr(self, f"{side}dim"), getattr(self, f"{side}heads")
+            multiple(f"model.{side}dim", dim, f"model.{side}heads", heads)
+            require(
+                dim % 4 == 0,
+                f"model.{side}dim must be a multiple of 4 (sine and cosine of two axes), not {dim}",
+            )
+        visible = int(self.grid**2 * (1 - self.mask_ratio))
+        require(
+            0 < visible < self.grid**2,
+            f"model.mask_ratio {self.mask_ratio} leaves {visible} of {self.grid**2} patches visible",
+        )
+        return self
+
+
+class MaesterTable(ViTTable):
+    """The masked autoencoder MAESTER, which adds no setting to those of :class:`ViTTable`."""
+
+    kind: Literal["maester"] = "maester"

@@ -1,0 +1,71 @@
+"""A recipe: its tables, its hash, its text, and in what two of them differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Self
+
+import tomli_w
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
+
+from vemseg.recipe.base import Table
+from vemseg.recipe.choices import CLUSTER, MODEL
+from vemseg.recipe.cluster.base import ClusterTable
+from vemseg.recipe.cluster.kmeans import KMeansTable
+from vemseg.recipe.model.base import ModelTable
+from vemseg.recipe.model.vit import MaesterTable
+from vemseg.recipe.tables import EmbedTable, FovTable, TrainTable, VolumeTable
+
+
+class Recipe(Table):
+    """The settings of one method.
+
+    Attributes
+    ----------
+    description, reference : str
+        What the recipe is for, and the paper it follows. They do not count as settings.
+    """
+
+    description: str = ""
+    reference: str = ""
+    volume: VolumeTable = VolumeTable()
+    model: Annotated[SerializeAsAny[ModelTable], BeforeValidator(MODEL.checked)] = MaesterTable()
+    fov: FovTable = FovTable()
+    train: TrainTable = TrainTable()
+    embed: EmbedTable = EmbedTable()
+    cluster: Annotated[SerializeAsAny[ClusterTable], BeforeValidator(CLUSTER.checked)] = KMeansTable()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.model.check_placement(self.embed)
+        return self
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Every setting as plain JSON types, table by table."""
+        tables: dict[str, dict[str, Any]] = self.model_dump(mode="json", exclude={"description", "reference"})
+        return tables
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the settings: equal for equal settings, whatever the file looked like."""
+        text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_toml(self) -> str:
+        """Return the complete recipe as TOML, every default written out."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def diff(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which two recipes differ, as ``{"table.key": (in a, in b)}``.
+
+    A key that one of them does not have (another kind of model) is ``None`` there.
+    """
+    flat = [
+        {f"{table}.{key}": value for table, keys in r.settings.items() for key, value in keys.items()}
+        for r in (a, b)
+    ]
+    keys = dict.fromkeys([*flat[0], *flat[1]])
+    return {key: (flat[0].get(key), flat[1].get(key)) for key in keys if flat[0].get(key) != flat[1].get(key)}
