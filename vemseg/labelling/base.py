@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vemseg.context import Context
 from vemseg.errors import InputError
-from vemseg.geometry import ZYX, Box
+from vemseg.geometry import Box
 from vemseg.run import save_tensors
 
 KIND = "vemseg-clusters"
@@ -52,16 +52,18 @@ class Sample:
 class Source(Protocol):
     """The vectors of a volume, for methods that want more of them than a sample without order."""
 
-    @property
-    def shape(self) -> ZYX:
-        """Lattice points along each axis."""
+    dim: int
+    """Length of a vector."""
 
     @property
-    def positions(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Where the lattice points lie along each axis, in voxels of the volume."""
+    def count(self) -> int:
+        """Number of vectors of the whole volume."""
+
+    def sample(self, n: int, seed: int, context: Context) -> Sample:
+        """Return ``n`` of them, or all where there are no more."""
 
     def read(self, box: Box) -> NDArray[np.generic]:
-        """Return what the vectors of a box of lattice points are computed from, or these themselves."""
+        """Return what the vectors in a box of the volume are made from: voxels, vectors, numbers of regions."""
 
 
 class Demand(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Annotated, Any, Self
 
 import tomli_w
@@ -47,6 +48,16 @@ class Recipe(Table):
         tables: dict[str, dict[str, Any]] = self.model_dump(mode="json", exclude={"description", "reference"})
         return tables
 
+    def flat(self, tables: Collection[str] | None = None, without: Collection[str] = ()) -> dict[str, Any]:
+        """Return settings as ``{"table.key": value}``: of some tables or of all, without some keys."""
+        return {
+            name: value
+            for table, keys in self.settings.items()
+            if tables is None or table in tables
+            for key, value in keys.items()
+            if (name := f"{table}.{key}") not in without
+        }
+
     @property
     def hash(self) -> str:
         """SHA-256 of the settings: equal for equal settings, whatever the file looked like."""
@@ -63,9 +74,6 @@ def diff(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
 
     A key that one of them does not have (another kind of model) is ``None`` there.
     """
-    flat = [
-        {f"{table}.{key}": value for table, keys in r.settings.items() for key, value in keys.items()}
-        for r in (a, b)
-    ]
-    keys = dict.fromkeys([*flat[0], *flat[1]])
-    return {key: (flat[0].get(key), flat[1].get(key)) for key in keys if flat[0].get(key) != flat[1].get(key)}
+    there, wanted = a.flat(), b.flat()
+    keys = dict.fromkeys([*there, *wanted])
+    return {key: (there.get(key), wanted.get(key)) for key in keys if there.get(key) != wanted.get(key)}
