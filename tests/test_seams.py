@@ -1,0 +1,294 @@
+"""The seams are real: what is defined in this file alone goes through every verb.
+
+An encoder with its objective, a way of clustering and a file format are each one class, one table and one
+registration; no other file of the package is changed. A source of superpixels and a second process that
+writes blocks of the same labels stand for what comes later.
+"""
+
+import json
+import multiprocessing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+from laying import MACHINE
+from torch import nn
+
+from vemseg.blocks import run
+from vemseg.budget import Need
+from vemseg.cli import app
+from vemseg.context import Context
+from vemseg.dense import LabelJob, RegionVectors, StoredVectors, Wanted, interpolated
+from vemseg.features import HeldFeatures
+from vemseg.geometry import Box
+from vemseg.labelling import Labeller, fit, load
+from vemseg.models import Encoder, Objective
+from vemseg.models.encoder import Memory
+from vemseg.phantom import Phantom
+from vemseg.pipeline.segment import segment
+from vemseg.recipe import KINDS, METHODS, ClusterTable, Kind, Method, ModelTable
+from vemseg.run import Run
+from vemseg.volume import FORMATS, ArrayVolume, Format, LabelStore, Volume, open_volume
+
+SHAPE = (12, 40, 48)
+HERE = Path(__file__).stem
+
+
+# An encoder and its objective
+
+
+class ToyTable(ModelTable):
+    encoder_settings: ClassVar = ("edge", "dim")
+
+    kind: Literal["toy"] = "toy"
+    edge: int = 2
+    dim: int = 4
+
+
+class ToyEncoder(Encoder):
+    """One linear map of cubes of ``edge`` voxels."""
+
+    def __init__(self, table, spacing):
+        super().__init__()
+        edge = table.edge
+        self.dim, self.patch, self.fov = table.dim, (edge,) * 3, (edge,) * 3
+        self.linear = nn.Conv3d(1, table.dim, edge, stride=edge)
+
+    def encode(self, windows, kept=None):
+        vectors = self.linear(windows.to(self.linear.weight.dtype)).movedim(1, -1)
+        return vectors if kept is None else vectors[:, kept[0], kept[1], kept[2]]
+
+    def memory(self, batch):
+        return Memory(encoding=Need(point=8.0 * self.dim), encoded=Need(point=4.0 * self.dim))
+
+
+class ToyObjective(Objective):
+    """Reconstruct cubes from their vectors."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.window = (4, 16, 16)
+        self.encoder = ToyEncoder(table, (1.0, 1.0, 1.0))
+        self.decoder = nn.ConvTranspose3d(table.dim, 1, table.edge, stride=table.edge)
+
+    def forward(self, batch, generator):
+        windows = batch.images
+        assert windows.shape[1:] == (1, *self.window)
+        made = self.decoder(self.encoder.encode(windows).movedim(-1, 1))
+        return {"loss": (made - windows).square().mean()}
+
+
+# A way of clustering
+
+
+class ToyClusters(ClusterTable):
+    method: Literal["toy"] = "toy"
+    k: int = 3
+
+
+@dataclass(frozen=True, eq=False)
+class ToyLabeller(Labeller):
+    """Classes are quantiles of the first number of a vector."""
+
+    middles: np.ndarray
+    length: np.ndarray
+
+    @property
+    def k(self):
+        return len(self.middles)
+
+    @property
+    def dim(self):
+        return int(self.length)
+
+    def scores(self, vectors):
+        return -(vectors[..., :1].float() - torch.from_numpy(self.middles)).abs()
+
+    def reordered(self, order):
+        return type(self)(self.middles[order], self.length, metadata=self.metadata)
+
+    @classmethod
+    def fit(cls, table, sample, source, context):
+        first = sample.vectors[:, 0].astype(np.float64)
+        middles = np.quantile(first, (np.arange(table.k) + 0.5) / table.k)
+        return cls(middles.astype(np.float32), np.array(sample.vectors.shape[1]))
+
+
+# A file format
+
+
+class ToyVolume(Volume):
+    """An array of numpy in a file."""
+
+    def __init__(self, path, voxel_size):
+        self.array = np.load(path, mmap_mode="r")
+        super().__init__(
+            self.array.shape, self.array.dtype, voxel_size=voxel_size or (16.0, 16.0, 16.0),
+            voxel_size_from="file", name=path.stem, path=path,
+        )  # fmt: skip
+
+    def _read(self, box):
+        return np.array(self.array[box.slices])
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setitem(KINDS, "toy", Kind(ToyTable, f"{HERE}:ToyEncoder", f"{HERE}:ToyObjective"))
+    monkeypatch.setitem(METHODS, "toy", Method(ToyClusters, f"{HERE}:ToyLabeller"))
+    monkeypatch.setitem(FORMATS, "toy", Format(lambda path: path.suffix == ".npy", ToyVolume))
+
+
+@pytest.fixture
+def volume(tmp_path):
+    path = tmp_path / "cell.npy"
+    np.save(path, Phantom(SHAPE, 3).read(Box.whole(SHAPE)))
+    return path
+
+
+RECIPE = """
+[model]
+kind = "toy"
+dim = 5
+
+[train]
+steps = 6
+batch = 4
+log_every = 2
+lr = 1e-2
+
+[cluster]
+method = "toy"
+k = 3
+sample = 2000
+"""
+
+
+def vemseg(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        app([str(argument) for argument in arguments], prog_name="vemseg")
+    assert ended.value.code in (0, None)
+
+
+def labels_of(path):
+    found = open_volume(path)
+    return found.read(found.box)
+
+
+def test_what_is_defined_here_goes_through_every_verb(registered, volume, tmp_path):
+    recipe, model = tmp_path / "toy.toml", tmp_path / "run"
+    recipe.write_text(RECIPE)
+    vemseg("train", volume, "-c", recipe, "-o", model)
+    found = Run.open(model)
+    assert found.finished and found.recipe.model == ToyTable(dim=5)
+    assert [line["step"] for line in found.read_metrics()] == [2, 4, 6]
+
+    features, clusters = tmp_path / "features.zarr", tmp_path / "clusters.safetensors"
+    vemseg("embed", volume, "-m", model, "-o", features)
+    vemseg("cluster", features, "-o", clusters)
+    assert isinstance(load(clusters), ToyLabeller) and load(clusters).k == 3
+    whole, apart, stored = (tmp_path / name for name in ("whole.tif", "apart.ome.zarr", "stored.tif"))
+    vemseg("segment", volume, "-m", model, "-o", whole)
+    vemseg("segment", volume, "-m", model, "--clusters", clusters, "-o", apart)
+    vemseg("segment", features, "--clusters", clusters, "-o", stored)
+    assert set(np.unique(labels_of(whole))) == {1, 2, 3}
+    np.testing.assert_array_equal(labels_of(apart), labels_of(whole))
+    np.testing.assert_array_equal(labels_of(stored), labels_of(whole))
+
+    scores = tmp_path / "scores.json"
+    vemseg("evaluate", whole, "--reference", apart, "-o", scores)
+    assert json.loads(scores.read_text())["protocols"][0]["mean"]["dice"] == 1.0
+
+
+# Superpixels
+
+
+def regions_of(shape):
+    """Return an over-segmentation: bricks of uneven size, one of them a single voxel, numbers with a gap."""
+    z, y, x = (np.arange(n) // edge for n, edge in zip(shape, (3, 7, 5), strict=True))
+    regions = 1 + z[:, None, None] * 200 + y[:, None] * 20 + x
+    regions[0, 0, 0] = 0
+    return regions.astype(np.int32)
+
+
+def source_of(shape, order):
+    """Return random vectors on a coarse lattice of a volume whose axes it has in another order."""
+    rng = np.random.default_rng(1)
+    grey = ArrayVolume(rng.integers(0, 255, shape, np.uint8))
+    positions = tuple(np.arange(-0.5, shape[axis] + 2, pitch) for axis, pitch in zip(order, (2, 3, 4), strict=True))
+    points = Box.whole(tuple(map(len, positions)))
+    held = HeldFeatures(positions, 3, points, points.shape)
+    held.write(points, *(rng.normal(size=s).astype(np.float16) for s in ((*points.shape, 3), points.shape)))
+    return StoredVectors(lambda: grey, shape, order, held, FakeMaker(), MACHINE)
+
+
+class FakeMaker:
+    codes = None
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)], ids=str)
+def test_the_vector_of_a_region_is_the_mean_over_its_voxels(order, monkeypatch):
+    monkeypatch.setattr("vemseg.budget.MOST_VOXELS", 2**10)  # several blocks
+    source, regions = source_of((9, 16, 13), order), regions_of((9, 16, 13))
+    found = RegionVectors.of(source, ArrayVolume(regions), Context())
+    values = source.values(Box.whole(source.shape)).double()
+    planes = [[] for _ in range(regions.shape[order[0]])]
+    for plane, _, strip in interpolated(values, source.interpolations(Box.whole(regions.shape))):
+        planes[plane].append(strip)
+    dense = torch.stack([torch.cat(strips) for strips in planes]).numpy()
+    dense = dense.transpose(*(order.index(axis) for axis in range(3)), 3)
+    assert found.count == len(np.unique(regions)) and found.sizes.sum() == regions.size
+    for number in np.unique(regions):
+        slow = dense[regions == number].mean(axis=0)
+        np.testing.assert_allclose(found.vectors[number], slow, atol=1e-5)
+        assert found.sizes[number] == (regions == number).sum()
+
+
+def test_superpixels_are_labelled_by_any_labeller(registered):
+    source, regions = source_of((9, 16, 13), (0, 1, 2)), regions_of((9, 16, 13))
+    found = RegionVectors.of(source, ArrayVolume(regions), Context())
+    labeller = fit(ToyClusters(k=3, sample=1000), found.sample(1000, 0, Context()), found)
+    whole = Box.whole(regions.shape)
+    painted = found.labels(whole, found.read(whole), labeller)
+    assert set(np.unique(painted)) == {1, 2, 3}
+    for number in np.unique(regions):
+        own = np.unique(painted[regions == number])
+        vector = torch.from_numpy(found.vectors[number].astype(np.float16)).float()
+        assert own.tolist() == [1 + int(labeller.scores(vector).argmax())]
+    for box in whole.split((4, 5, 13)):
+        np.testing.assert_array_equal(found.labels(box, found.read(box), labeller), painted[box.slices])
+    few = found.sample(7, 0, Context())
+    assert len(few.vectors) == len(np.unique(few.vectors, axis=0)) == 7
+
+
+# A second process
+
+
+def work(job, numbers):
+    """Do some blocks of a job; called in a process of its own."""
+    run(job, Context(threads=1, device="cpu"), numbers=numbers)
+
+
+def test_a_second_process_writes_its_blocks_of_the_same_labels(tmp_path):
+    import tifffile
+
+    cell = tmp_path / "cell.tif"
+    tifffile.imwrite(cell, Phantom(SHAPE, 3).read(Box.whole(SHAPE)), imagej=True, metadata={"axes": "ZYX"})
+    settings = ("cluster.k=3", "cluster.sample=2000", "cluster.restarts=1")
+    wanted = Wanted(str(cell), "classical", settings)
+    whole = segment(wanted, tmp_path / "whole.tif")
+    classes = tmp_path / "whole_clusters.safetensors"
+    store = LabelStore.create(tmp_path / "store", SHAPE, (4, 40, 16))
+    boxes = tuple(store.box.split(store.block_shape))
+    assert len(boxes) == 9
+    job = LabelJob(boxes, tmp_path / "done", "segmenting", "Mvoxel", wanted, classes, store.directory)
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(job, range(1, 9, 2)))
+    process.start()
+    work(job, range(0, 9, 2))
+    process.join(300)
+    assert process.exitcode == 0
+    np.testing.assert_array_equal(store.read(store.box), labels_of(whole))
+    counts = np.sum(run(job, Context()), axis=0)  # every block is marked: nothing is computed
+    assert counts.tolist() == np.bincount(labels_of(whole).ravel(), minlength=4).tolist()
