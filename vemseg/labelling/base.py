@@ -61,7 +61,7 @@ class Source(Protocol):
         """Where the lattice points lie along each axis, in voxels of the volume."""
 
     def read(self, box: Box) -> NDArray[np.generic]:
-        """Return what the vectors of a box of lattice points are computed from, or these themselves."""
+        """Read what belongs to a box of lattice points: their vectors, or what these are computed from."""
 
 
 class Demand(NamedTuple):
