@@ -183,6 +183,7 @@ def test_diagnose(inside):
             "--placement cover-and-stride",
         ),
         (["segment", "cell.tif", "-m", "classical", "-k", "300"], "cluster.k must be at most 255, not 300"),
+        (["segment", "cell.tif", "-m", "classical", "-k", "1"], "cluster.k must be at least 2, not 1"),
         (["segment", "cell.tif", "-m", "classical", "--names", "nucleus"], "cannot read names"),
         (["segment", "cell.tif", "-m", "classical", "-o", "labels.png"], ".tif or .ome.zarr"),
         (["train", "cell.tif"], "vemseg train cell.tif -o run"),
@@ -369,6 +370,7 @@ def test_embed_cluster_segment(inside, tmp_path):
     assert inside(*repeat, 3).returncode == 0
     assert (tmp_path / "three.safetensors").read_bytes() == before
     refuse(inside(*repeat, 4), 6, "was made otherwise (cluster.k 3 there, 4 now)")
+    refuse(inside(*repeat, 1), 2, "cluster.k must be at least 2, not 1")
     segmented = inside("segment", "cell.zarr", "--clusters", "three.safetensors")
     assert (segmented.returncode, segmented.stdout) == (0, "cell_seg.ome.zarr\n"), segmented.stderr
     again = inside("segment", "cell.zarr", "--clusters", "three.safetensors")

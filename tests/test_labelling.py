@@ -1,6 +1,9 @@
 """Classes as scores: found clusters, their order, what scores mean, and how they are kept."""
 
 import itertools
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,13 +15,15 @@ from sklearn.cluster import KMeans
 
 import vemseg.labelling.centroids
 import vemseg.labelling.columns
+from vemseg.context import Context
 from vemseg.errors import InputError, MissingError, UsageError
-from vemseg.labelling import Sample, load
+from vemseg.geometry import Box
+from vemseg.labelling import Labeller, Sample, check, demands, load
 from vemseg.labelling import fit as fit_labeller
 from vemseg.labelling.joining import join_by_distance, join_by_entropy, join_by_overlap
 from vemseg.labelling.mixture import LEAST_VARIANCE, MixtureLabeller
 from vemseg.labelling.scaling import scaling
-from vemseg.recipe import METHODS
+from vemseg.recipe import METHODS, ClusterTable, Method
 from vemseg.run import load_tensors, save_tensors
 
 
@@ -211,15 +216,24 @@ def test_the_sample_is_left_as_it_was(blobs):
     np.testing.assert_array_equal(vectors, before)
 
 
-def test_scores_of_any_shape_on_affine_vectors(blobs):
+def test_scores_of_any_shape(blobs):
     vectors, blob = blobs
-    labeller = fit(vectors, GREY[blob], table())
-    a, b = torch.from_numpy(vectors[:6]).float().reshape(2, 3, 8), torch.ones(2, 3, 8)
-    scores = labeller.scores(a)
+    a = torch.from_numpy(vectors[:6]).float().reshape(2, 3, 8)
+    scores = fit(vectors, GREY[blob], table()).scores(a)
     assert scores.shape == (2, 3, 4)
     assert scores.dtype == torch.float32
-    mixed = labeller.scores(torch.lerp(a, b, 0.3))
-    torch.testing.assert_close(mixed, torch.lerp(scores, labeller.scores(b), 0.3), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", ["none", "standardise", "whiten"])
+@pytest.mark.parametrize("method", [{"method": "codebook"}, *FITTED])
+def test_interpolated_scores_are_exact_where_a_labeller_says_so(blobs, method, scale):
+    vectors, blob = blobs
+    sample = Sample(vectors, GREY[blob], codes=vectors[:12].astype(np.float32))
+    labeller = fit_labeller(table(scale=scale, **method), sample)
+    a, b = torch.from_numpy(vectors[:1000]).float().view(2, 500, 8)
+    mixed, scores = labeller.scores(torch.lerp(a, b, 0.3)), torch.lerp(*map(labeller.scores, (a, b)), 0.3)
+    assert labeller.exact_under_interpolation == (method["method"] == "kmeans")
+    assert torch.allclose(mixed, scores, rtol=1e-5, atol=1e-4) == labeller.exact_under_interpolation
 
 
 @pytest.mark.parametrize("method", FITTED)
@@ -252,6 +266,152 @@ def test_what_is_no_labeller_is_told_apart(tmp_path, blobs):
     save_tensors(later, arrays, metadata | {"format": 99})
     with pytest.raises(InputError, match="format 99"):
         load(later)
+
+
+def test_a_damaged_labeller_says_what_is_wrong(tmp_path, blobs):
+    vectors, blob = blobs
+    path = tmp_path / "clusters.safetensors"
+    fit(vectors, GREY[blob], table()).save(path)
+    arrays, metadata = load_tensors(path)
+    save_tensors(path, {"weight": arrays["weight"], "extra": arrays["bias"]}, metadata)
+    with pytest.raises(InputError, match=r"clusters\.safetensors: .* no array 'bias' and an unknown"):
+        load(path)
+    save_tensors(path, arrays, metadata | {"method": "magic"})
+    with pytest.raises(InputError, match=r"clusters of method 'magic', which this version does not have"):
+        load(path)
+
+
+def test_a_labeller_says_what_it_was_fitted_by(blobs):
+    vectors, blob = blobs
+    settings = table("linkage", parts=12, scale="whiten", floor=0.01)
+    metadata = fit(vectors, GREY[blob], settings).metadata
+    expected = settings.model_dump() | {"sample": 1300}
+    assert {key: metadata[key] for key in expected} == expected
+
+
+def test_names_are_kept_and_belong_to_classes(tmp_path, blobs):
+    vectors, blob = blobs
+    labeller = fit(vectors, GREY[blob], table())
+    assert labeller.names == {1: "class 1", 2: "class 2", 3: "class 3", 4: "class 4"}
+    named = labeller.named({2: "membrane"}).noting({"model": "abc"})
+    named.save(tmp_path / "named.safetensors")
+    found = load(tmp_path / "named.safetensors")
+    assert found.names == {1: "class 1", 2: "membrane", 3: "class 3", 4: "class 4"}
+    assert found.metadata["model"] == "abc"
+    assert "names" not in labeller.metadata
+    with pytest.raises(InputError, match=r"names for classes \[0, 5\], but there are classes 1 to 4"):
+        labeller.named({0: "nothing", 1: "lumen", 5: "no such"})
+
+
+def test_fitting_reports_its_beginning_and_its_end(blobs):
+    vectors, blob = blobs
+    told = []
+    context = Context(report=lambda *said: told.append(said))
+    fit_labeller(table(), Sample(vectors, GREY[blob]), context=context)
+    words = "1300 vectors into 4 classes"
+    assert told == [("clustering", 0.0, words), ("clustering", 1.0, words)]
+
+
+def test_what_fitting_takes_of_memory_is_said_step_by_step():
+    codes = np.zeros((100, 8), np.float32)
+    steps = {method: demands(table(method), 1000, 8, codes) for method in METHODS}
+    assert {method: [step.what for step in of] for method, of in steps.items()} == {
+        "kmeans": ["fit classes to 1000 vectors"],
+        "gmm": ["fit classes to 1000 vectors"],
+        "linkage": ["fit classes to 1000 vectors", "join classes from 64 parts"],
+        "codebook": ["fit classes to 1000 vectors", "join classes from 100 parts"],
+    }
+    assert [step.bytes for step in steps["codebook"]] == [12 * 1000 * 8, 64 * 100**2]
+    assert [step.instead for step in steps["linkage"]] == [
+        "a smaller sample (--set cluster.sample=250)",
+        "another cluster.method",
+    ]
+
+
+def test_codes_that_are_missing_are_refused_before_a_sample_is_drawn():
+    check(table("kmeans"), None)
+    check(table("codebook"), np.zeros((4, 8), np.float32))
+    with pytest.raises(UsageError, match=r"cluster\.method codebook needs vectors as a model with"):
+        check(table("codebook"), None)
+    with pytest.raises(UsageError, match="k = 4 classes cannot be joined from the model's 3 codes"):
+        check(table("codebook"), np.zeros((3, 8), np.float32))
+    other = Sample(np.eye(8, dtype=np.float16), np.zeros(8, np.float32), codes=np.zeros((4, 5), np.float32))
+    with pytest.raises(UsageError, match="needs vectors as a model with a codebook"):
+        fit_labeller(table("codebook"), other)
+
+
+class ToyTable(ClusterTable):
+    """Classes between thresholds of one feature."""
+
+    method: Literal["toy"] = "toy"
+    feature: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Toy(Labeller):
+    """The nearest of some levels, which are quantiles of one feature."""
+
+    levels: np.ndarray
+    feature: np.ndarray
+    length: np.ndarray
+
+    @property
+    def k(self):
+        return len(self.levels)
+
+    @property
+    def dim(self):
+        return int(self.length)
+
+    def scores(self, vectors):
+        return -(vectors[..., int(self.feature), None] - torch.from_numpy(self.levels)).abs()
+
+    def reordered(self, order):
+        return replace(self, levels=self.levels[order])
+
+    @classmethod
+    def fit(cls, table, sample, source, context):
+        seen = sample.vectors if source is None else source.read(Box.whole(source.shape))
+        column = seen[:, table.feature].astype(np.float32)
+        context.report("toying", 0.5)
+        levels = np.quantile(column, (np.arange(table.k) + 0.5) / table.k).astype(np.float32)
+        return cls(levels, np.array(table.feature), np.array(seen.shape[1]))
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setitem(METHODS, "toy", Method(ToyTable, f"{__name__}:Toy"))
+    return ToyTable(k=3, feature=1)
+
+
+def test_a_registered_labeller_is_fitted_saved_loaded_and_used(toy, tmp_path):
+    vectors = np.random.default_rng(30).normal(size=(900, 4)).astype(np.float16)
+    darker_upwards = -vectors[:, 1].astype(np.float32)
+    told = []
+    context = Context(report=lambda stage, fraction, detail="": told.append(stage))
+    labeller = fit_labeller(toy, Sample(vectors, darker_upwards), context=context)
+    assert told == ["clustering", "toying", "clustering"]
+    labeller.save(tmp_path / "toy.safetensors")
+    found = load(tmp_path / "toy.safetensors")
+    assert (type(found), found.k, found.dim) == (Toy, 3, 4)
+    assert not found.exact_under_interpolation
+    assert found.metadata == labeller.metadata
+    assert (found.metadata["method"], found.metadata["feature"], found.metadata["sample"]) == ("toy", 1, 900)
+    assert found.levels.tolist() == sorted(found.levels.tolist(), reverse=True)  # dark first
+    borders = (found.levels[:-1] + found.levels[1:]) / 2
+    expected = (vectors[:, 1].astype(np.float32)[:, None] < borders).sum(axis=1)
+    np.testing.assert_array_equal(argmax(found, vectors), expected)
+    assert sum(found.metadata["sizes"]) == 900
+    assert demands(toy, 900, 4, None)[0].bytes > 0
+    check(toy, None)
+
+
+def test_a_labeller_may_look_at_the_source(toy):
+    vectors = np.arange(12, dtype=np.float16).reshape(6, 2)
+    sample = Sample(vectors, np.zeros(6, np.float32))
+    source = SimpleNamespace(shape=(1, 2, 3), read=lambda box: vectors + 100 * (box.size == 6))
+    alone, both = (fit_labeller(toy, sample, given) for given in (None, source))
+    np.testing.assert_allclose(both.levels, alone.levels + 100)
 
 
 def whitened(vectors, floor):

@@ -326,10 +326,8 @@ def test_methods_have_the_settings_that_count_for_them():
 
 
 def test_another_method_keeps_the_settings_that_it_has_too(write):
-    base = write(
-        "[cluster]\nmethod = 'linkage'\nk = 9\nparts = 30\nlinkage = 'overlap'\nmax_iterations = 7\n",
-        "base.toml",
-    )
+    own = "parts = 30\nlinkage = 'overlap'\nmax_iterations = 7\n"
+    base = write(f"[cluster]\nmethod = 'linkage'\nk = 9\n{own}", "base.toml")
     recipe = load_recipe(write("extends = 'base.toml'\n[cluster]\nmethod = 'codebook'\nseed = 3\n"))
     assert recipe.cluster == CodebookTable(k=9, linkage="overlap", seed=3)
     assert load_recipe(base, ["cluster.method=kmeans"]).cluster == KMeansTable(k=9, max_iterations=7)

@@ -111,7 +111,9 @@ Clusters = Annotated[
     Path | None,
     _model("--clusters", metavar="FILE", help="Classes that 'cluster' or an earlier 'segment' found."),
 ]
-Classes = Annotated[int | None, _model("-k", "--classes", metavar="K", help="How many classes to find.")]
+Classes = Annotated[
+    int | None, _model("-k", "--classes", metavar="K", help="How many classes to find, 2 to 255.")
+]
 Config = Annotated[
     str | None,
     _model(

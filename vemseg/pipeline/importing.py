@@ -60,6 +60,7 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
         return [out]
     about = {
         "imported": True,
+        "scale": "none",
         "k": len(centres),
         "model": run_model(out, str(out)).hash,
         "centroids": fingerprint(centroids, whole=True)["sha256"],

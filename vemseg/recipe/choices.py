@@ -12,7 +12,7 @@ from vemseg.recipe.spelling import nearest
 
 
 class Choice(NamedTuple):
-    """A table of which there are several, one for each name that one of its keys may have.
+    """A table whose other keys depend on the name that one of them holds.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
         return [] if chosen is None else chosen.table.model_fields
 
     def checked(self, table: object) -> Table | object:
-        """Return the chosen table of settings; what is no table is returned as it is.
+        """Return the settings of the chosen table; a value that is not a table is returned as it is.
 
         Raises
         ------

@@ -36,8 +36,8 @@ def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE, overrides: Sequence[s
     Raises
     ------
     UsageError
-        For an unknown name, a file that cannot be read, TOML that is none, an unknown key (the message
-        names the nearest spelling), a wrong type, a value out of range, or settings that do not go together.
+        For an unknown name, a file that cannot be read or parsed, an unknown key (the message names the
+        nearest spelling), a wrong type, a value out of range, or settings that do not go together.
     """
     path = _find(name_or_path)
     raw = _resolve(_read(path), path)
@@ -176,7 +176,7 @@ def _parse_overrides(overrides: Iterable[str]) -> Raw:
 
 
 def _parse_value(text: str) -> Any:
-    """Read a TOML value; what is none is a string."""
+    """Read a TOML value; a text that cannot be parsed as one is taken as a string."""
     try:
         table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

@@ -50,7 +50,7 @@ class ClusterTable(Table):
 
     @property
     def most(self) -> float:
-        """The vectors there are to fit on at most; infinity for a share of a volume not known yet."""
+        """How many vectors there are to fit on at most; infinity where that depends on the volume."""
         return self.sample if isinstance(self.sample, int) else math.inf
 
     @model_validator(mode="after")
@@ -63,7 +63,7 @@ class ClusterTable(Table):
 
 
 class CentroidTable(ClusterTable):
-    """What methods share that look for the centroids of k-means, be it to begin with.
+    """What methods share that look for the centroids of k-means, as their classes or to begin with.
 
     Attributes
     ----------
