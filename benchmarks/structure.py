@@ -104,10 +104,10 @@ class Module:
         return sum(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(self.tree))
 
     @cached_property
-    def wide(self) -> dict[str, int]:
+    def wide(self) -> list[tuple[str, int]]:
         """Return the functions with too many parameters, and how many those are."""
-        counted = {node.name: _parameters(node.args) for node in self.functions}
-        return {name: count for name, count in counted.items() if count > PARAMETERS}
+        counted = [(node.name, _parameters(node.args)) for node in self.functions]
+        return [(name, count) for name, count in counted if count > PARAMETERS]
 
     @cached_property
     def used_once(self) -> list[str]:
@@ -117,28 +117,27 @@ class Module:
         return [name for name in private if used[name] == 1]
 
     @cached_property
-    def imported(self) -> dict[str, str]:
-        """Return what is imported from the package: name in this module -> dotted name."""
-        found = {}
+    def imported(self) -> list[tuple[str, str]]:
+        """Return what is imported from the package: the name it gets here, and its dotted name."""
+        found = []
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == self.package:
-                found |= {name.asname or name.name: f"{node.module}.{name.name}" for name in node.names}
+            if isinstance(node, ast.ImportFrom):
+                found += [(one.asname or one.name, f"{node.module}.{one.name}") for one in node.names]
             elif isinstance(node, ast.Import):
-                inner = [name.name for name in node.names if name.name.startswith(f"{self.package}.")]
-                found |= {name: name for name in inner}
-        return found
+                found += [(one.asname or one.name.split(".")[0], one.name) for one in node.names]
+        return [(name, dotted) for name, dotted in found if dotted.split(".")[0] == self.package]
 
     @property
     def calls_out(self) -> int:
         """Count the calls of what is imported from other rooms of the package."""
-        foreign = {name for name, dotted in self.imported.items() if _room(dotted) != self.room}
+        foreign = {name for name, dotted in self.imported if _room(dotted) != self.room}
         calls = (node.func for node in ast.walk(self.tree) if isinstance(node, ast.Call))
         return sum(_root(function) in foreign for function in calls)
 
     @property
     def rooms(self) -> list[str]:
         """Return the other rooms that are imported from."""
-        return sorted({_room(dotted) for dotted in self.imported.values()} - {self.room, "", "__version__"})
+        return sorted({_room(dotted) for _, dotted in self.imported} - {self.room, "", "__version__"})
 
 
 def main() -> None:
@@ -195,7 +194,7 @@ def measure(modules: Sequence[Module]) -> Iterator[tuple[str, int, int | None, s
         (f"functions outside cli/ with more than {PARAMETERS} parameters", wide, 0),
         ("private functions used once", sum(len(module.used_once) for module in modules), None),
         ("private functions used once, in pipeline/", sum(len(m.used_once) for m in pipeline), None),
-        ("modules in an import cycle", len(cycle(modules)), CYCLES),
+        ("modules in an import cycle", len({*cycle(modules)}), CYCLES),
     ):
         yield name, now, limit, "" if limit is None else "holds" if now <= limit else "BROKEN"
 
@@ -204,7 +203,7 @@ def cycle(modules: Sequence[Module]) -> list[str]:
     """Return the modules of the first import cycle found, or none."""
     known = {module.name for module in modules}
     graph = {
-        module.name: {name for dotted in module.imported.values() if (name := _owner(dotted, known))}
+        module.name: {name for _, dotted in module.imported if (name := _owner(dotted, known))}
         for module in modules
     }
     try:
@@ -226,7 +225,7 @@ def _show_details(modules: Sequence[Module]) -> None:
         [f"{module.path}: {name}", count]
         for module in modules
         if module.room != "cli"
-        for name, count in module.wide.items()
+        for name, count in module.wide
     ]
     if wide:
         show(f"functions with more than {PARAMETERS} parameters", ["function", "parameters"], wide)
