@@ -3,6 +3,7 @@
 Phantoms are written as OME-Zarr into a scratch directory, and kept there for the next time. Each is segmented
 by a process of its own, whose peak resident memory the system reports at its end. ``--max-minutes`` cuts a
 segmentation off: memory reaches its peak within the first blocks, but only a whole run proves it.
+``--checkout`` measures another checkout of vemseg than the installed one.
 
     python benchmarks/memory.py --scratch /tmp/phantoms --edges 128 256 -- -m classical
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -34,7 +36,8 @@ def main() -> None:
     found = []
     for edge in options.edges:
         volume = phantom(options.scratch, (edge, edge, edge))
-        found.append({"edge": edge} | segmented(volume, options.segment, options.max_minutes))
+        measured = segmented(volume, options.segment, options.max_minutes, options.checkout)
+        found.append({"edge": edge} | measured)
     show(
         "peak resident memory of vemseg segment " + " ".join(options.segment),
         ["edge", "voxels", "as float32", "peak", "time", "Mvoxel/s", "whole"],
@@ -64,37 +67,59 @@ def _options() -> argparse.Namespace:
     made.add_argument("--scratch", type=Path, required=True, help="directory for phantoms and labels")
     made.add_argument("--edges", type=int, nargs="+", default=[512, 1024], help="edges of the volumes")
     made.add_argument("--max-minutes", type=float, help="cut each segmentation off after this time")
+    made.add_argument("--checkout", type=Path, help="folder with another vemseg/ than the installed one")
     made.add_argument("segment", nargs="*", help="after --: options for 'vemseg segment'")
     return made.parse_args()
 
 
 def phantom(scratch: Path, shape: tuple[int, int, int]) -> Path:
     """Return a phantom, made by a process of its own if it is not there yet."""
-    path = scratch / f"phantom-{'x'.join(map(str, shape))}.ome.zarr"
+    path = scratch.resolve() / f"phantom-{'x'.join(map(str, shape))}.ome.zarr"
     if not path.exists():
         command = ["fetch", "phantom", "--shape", ",".join(map(str, shape)), "-o", str(path), "-f", "-q"]
         subprocess.run([sys.executable, "-m", "vemseg", *command], check=True)
     return path
 
 
-def segmented(volume: Path, settings: Sequence[str], minutes: float | None = None) -> dict[str, Any]:
-    """Segment a volume from the beginning; return the time and memory of the whole process."""
+def segmented(
+    volume: Path, settings: Sequence[str], minutes: float | None = None, checkout: Path | None = None
+) -> dict[str, Any]:
+    """Segment a volume from the beginning; return the time and memory of the whole process.
+
+    Parameters
+    ----------
+    volume : Path
+        Absolute; the labels lie beside it for as long as this takes.
+    settings : sequence of str
+        Options of ``vemseg segment``.
+    minutes : float, optional
+        When to cut it off.
+    checkout : Path, optional
+        Folder with the ``vemseg/`` to run instead of the installed one.
+    """
     out = volume.with_name(volume.name.replace("phantom", "labels"))
     command = [sys.executable, "-m", "vemseg", "segment", str(volume), "-o", str(out), "-f", *settings]
+    environment = os.environ | ({"PYTHONPATH": str(checkout.resolve())} if checkout else {})
     started = time.perf_counter()
-    process = subprocess.Popen([*command, "--progress", "none"])
+    # Python looks for modules in the current folder first: it must be one without a vemseg
+    process = subprocess.Popen([*command, "--progress", "none"], env=environment, cwd=volume.parent)
     whole, usage = _wait(process, minutes)
     seconds = time.perf_counter() - started
     for path in volume.parent.glob(f"{out.name.removesuffix('.ome.zarr')}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return {"peak_gib": round(usage / 2**30, 3), "seconds": round(seconds, 1), "whole": whole}
+    return {
+        "peak_gib": round(usage.ru_maxrss * MAXRSS_UNIT / 2**30, 3),
+        "seconds": round(seconds, 1),
+        "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "whole": whole,
+    }
 
 
-def _wait(process: subprocess.Popen[bytes], minutes: float | None) -> tuple[bool, int]:
-    """Return whether a process came to its end by itself, and its peak resident bytes.
+def _wait(process: subprocess.Popen[bytes], minutes: float | None) -> tuple[bool, resource.struct_rusage]:
+    """Return whether a process came to its end by itself, and what it used.
 
-    What the system reports is at least the size of this process when it started the other: nothing heavy is
-    imported here before the last measurement.
+    The peak memory that the system reports is at least the size of this process when it started the other:
+    nothing heavy is imported here before the last measurement.
     """
     deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
     asked = False
@@ -104,7 +129,7 @@ def _wait(process: subprocess.Popen[bytes], minutes: float | None) -> tuple[bool
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode and not asked:
                 sys.exit(f"vemseg segment failed with exit code {process.returncode}")
-            return not asked, usage.ru_maxrss * MAXRSS_UNIT
+            return not asked, usage
         if not asked and time.monotonic() > deadline:
             process.send_signal(signal.SIGTERM)  # it stops at the next block and keeps what it has
             asked = True

@@ -300,7 +300,7 @@ hears_sigterm() { # CONTAINER: does its first process handle signal 15 by now?
 
 experiment_image() {
     say "The papers' experiment, from fetch to evaluate, with the image: a miniature archive from a host on 127.0.0.1"
-    check "every command of the README, and its scores" experiment docker \
+    check "every command of docs/experiment.md, and its scores" experiment docker \
         "${running[@]}" --network host "${hard[@]}" -e VEMSEG_CACHE_DIR=/data/cache -v "$work/docker:/data" "$image"
 }
 
@@ -371,7 +371,7 @@ JOB
 experiment_sif() {
     say "The papers' experiment, from fetch to evaluate, with the Apptainer image"
     ln -f "$work/vemseg.sif" "$work/tree/opt/vemseg.sif"
-    check "every command of the README, and its scores" experiment cluster \
+    check "every command of docs/experiment.md, and its scores" experiment cluster \
         unshare --mount --propagation private "${inside[@]}" \
         apptainer --quiet run --cleanenv --no-home --bind /work --env VEMSEG_CACHE_DIR=/work/cache /opt/vemseg.sif
     check "the archive lies where the cache was named" ls "$work"/cluster/cache/*

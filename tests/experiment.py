@@ -1,4 +1,4 @@
-"""The README's experiment on BetaSeg, command by command, on a miniature archive from a local host.
+"""The experiment of docs/experiment.md, command by command, on a miniature archive from a local host.
 
     python tests/experiment.py FOLDER PROGRAM [ARG ...]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stand_in import CELLS, SHAPE, Server, make_archive
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "experiment.md"
 TINY = (
     "model.fov=20 model.dim=16 model.depth=2 model.heads=2 model.decoder_dim=8 model.decoder_depth=1 "
     "model.decoder_heads=2 model.codes=32 train.steps=30 train.batch=16 train.lr=2e-3 train.log_every=10 "
@@ -32,8 +32,8 @@ esac
 
 
 def run(folder, program):
-    """Run the commands of the README in a folder; return what bash says, as subprocess.run does."""
-    block = re.search(r"<!-- experiment -->\n```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+    """Run the commands of the page in a folder; return what bash says, as subprocess.run does."""
+    block = re.search(r"<!-- experiment -->\n```\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
     sha256 = make_archive(folder / "stand_in.zip", CELLS)
     (folder / "bin").mkdir()
     wrapper, tiny = folder / "bin" / "vemseg", " ".join(f"--set {text}" for text in TINY.split())

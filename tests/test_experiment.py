@@ -1,4 +1,4 @@
-"""The README's experiment with the program of this environment; ``containers.sh`` runs it with the images."""
+"""The experiment of docs/experiment.md with this environment; ``containers.sh`` runs it with the images."""
 
 import sys
 
@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_the_papers_experiment_runs_as_the_readme_says(tmp_path):
+def test_the_papers_experiment_runs_as_its_page_says(tmp_path):
     done = experiment.run(tmp_path, [sys.executable, "-m", "vemseg"])
     assert done.returncode == 0, done.stderr[-2000:]
     experiment.check(tmp_path)

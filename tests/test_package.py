@@ -15,6 +15,8 @@ from vemseg.run import Run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = "\n".join(page.read_text() for page in PAGES)
 
 
 def test_default_weights_ship_small_and_with_a_card():
@@ -45,20 +47,40 @@ def test_readme_calls_what_ci_runs():
     assert f"bash {called.group(0)}" in README
 
 
-def test_readme_names_every_command_recipe_and_existing_file():
+def test_documents_name_every_command_recipe_and_existing_file():
     for command in app.registered_commands:
-        assert re.search(rf"(vemseg |`){command.callback.__name__}\b", README), command
+        assert re.search(rf"(vemseg |`){command.callback.__name__}\b", DOCUMENTS), command
     for recipe in shipped():
-        assert f"`{recipe}`" in README, recipe
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+        assert f"`{recipe}`" in DOCUMENTS, recipe
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_readme_options_exist():
+def test_links_into_pages_name_a_heading():
+    for page in PAGES:
+        for target, heading in re.findall(r"\]\(([^)#:]+)#([^)]+)\)", page.read_text()):
+            titles = re.findall(r"^#+ (.*)$", (page.parent / target).read_text(), re.M)
+            assert heading in {title.lower().replace(" ", "-") for title in titles}, f"{page.name}: {heading}"
+
+
+def test_the_readme_leads_to_every_page():
+    for page in PAGES[1:]:
+        assert f"](docs/{page.name})" in README, page.name
+
+
+def test_the_batch_script_is_shown_as_it_is():
+    shown = re.search(r"```bash\n(.*?)```", (ROOT / "docs" / "clusters.md").read_text(), re.DOTALL)[1]
+    shipped_one = (ROOT / "recipes" / "segment.slurm").read_text()
+    remarks = re.compile(r"^# .*\n", re.M)
+    assert remarks.sub("", shown) == remarks.sub("", shipped_one)
+
+
+def test_options_in_documents_exist():
     from typer.testing import CliRunner
 
     runner = CliRunner()
-    for line in re.findall(r"^(?:\.venv/bin/)?vemseg (\w+) (.*)$", README, re.M):
+    for line in re.findall(r"^(?:\.venv/bin/)?vemseg (\w+) (.*)$", DOCUMENTS, re.M):
         verb, rest = line
         words = [verb, rest.split()[0]] if verb == "fetch" else [verb]
         shown = runner.invoke(app, [*words, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output

@@ -14,6 +14,7 @@ import vemseg
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 RECIPE = yaml.safe_load((ROOT / "conda-recipe" / "recipe.yaml").read_text())
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 """Packages that conda-forge has under another name than the Python index."""
@@ -57,6 +58,13 @@ def test_the_recipe_is_of_this_version_and_licence():
     assert RECIPE["about"]["license"] == PROJECT["project"]["license"]
     assert [RECIPE["about"]["license_file"]] == PROJECT["project"]["license-files"]
     assert RECIPE["about"]["summary"] == PROJECT["project"]["description"]
+
+
+def test_the_citation_is_of_this_version_and_licence():
+    assert CITATION["cff-version"] == "1.2.0"
+    assert CITATION["version"] == vemseg.__version__
+    assert CITATION["license"] == PROJECT["project"]["license"]
+    assert set(CITATION["keywords"]) == set(PROJECT["project"]["keywords"])
 
 
 def test_the_oldest_python_is_the_same_everywhere():
