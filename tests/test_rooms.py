@@ -18,6 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     **dict.fromkeys(["errors", "geometry"], 0),
+    **dict.fromkeys(["context", "files"], 1),
     **dict.fromkeys(["tiling", "metrics", "drawing", "phantom", "recipe", "resources", "superpixels"], 1),
     **dict.fromkeys(["volume", "run", "catalog", "blocks"], 2),
     **dict.fromkeys(["models", "fov", "features"], 3),
@@ -25,9 +26,15 @@ FLOORS = {
     "pipeline": 5,
     **dict.fromkeys(["cli", "__main__"], 6),
 }
-# Who sees a neighbour: geometry raises errors, blocks keeps its markers and catalog its files as run does,
-# __main__ starts cli.
-NEIGHBOURS = {("geometry", "errors"), ("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
+# Who sees a neighbour: geometry raises errors, drawing writes pictures as files are written, blocks keeps its
+# markers and catalog its files as run does, __main__ starts cli.
+NEIGHBOURS = {
+    ("geometry", "errors"),
+    ("drawing", "files"),
+    ("blocks", "run"),
+    ("catalog", "run"),
+    ("__main__", "cli"),
+}
 INSIDE_MODELS = {
     "layers": 0,
     **dict.fromkeys(["vit", "unet", "classical", "planes", "codebook"], 1),
@@ -43,6 +50,7 @@ DOORS = {
     "tifffile": {"volume"},
     "imagecodecs": {"volume"},
     "pooch": {"catalog"},
+    "filelock": {"run"},
     "sklearn": {"clustering"},
     "skimage": {"drawing", "superpixels"},
     "matplotlib": {"drawing"},

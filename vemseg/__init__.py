@@ -14,7 +14,9 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              run         directories that explain themselves; outputs that appear whole
              catalog     what can be fetched or ships with the package
              blocks      read, compute, write block by block: in overlap, resumable
-    floor 1  tiling      placements: pure index arithmetic
+    floor 1  context     device, threads, memory, progress and stopping, handed down whole
+             files       files that appear whole or not at all
+             tiling      placements: pure index arithmetic
              metrics     contingency tables -> Dice, matching, merging
              drawing     arrays -> figures
              phantom     a procedural cell with exact labels

@@ -17,7 +17,7 @@ from vemseg.catalog import DEFAULT_WEIGHTS, bundled_weights, find_weights
 from vemseg.errors import InputError, MissingError
 from vemseg.geometry import parse_voxel_size, sharp_axis
 from vemseg.recipe import MODEL_KINDS, MaesterTable, Recipe, load_recipe, override, shipped
-from vemseg.run import Run, fingerprint
+from vemseg.run import Run, sha256
 from vemseg.volume import Cropped, Intensity, Permuted, Volume, measure_intensity, open_volume
 
 log = logging.getLogger("vemseg")
@@ -85,7 +85,7 @@ class Model:
     @property
     def hash(self) -> str:
         """SHA-256 of what its vectors depend on: the weights, the encoder's settings, the voxels it sees."""
-        weights = fingerprint(self.weights, whole=True)["sha256"] if self.weights else None
+        weights = sha256(self.weights) if self.weights else None
         tables = [self.recipe.settings[table] for table in ("volume", "model")]
         return hashlib.sha256(json.dumps([weights, *tables], sort_keys=True).encode()).hexdigest()
 

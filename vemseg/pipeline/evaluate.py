@@ -14,11 +14,11 @@ from vemseg import metrics
 from vemseg.drawing import confusion, save
 from vemseg.drawing import slice_dice as draw_slice_dice
 from vemseg.errors import InputError, OutputExistsError
+from vemseg.files import DISK_FULL, writing
 from vemseg.geometry import Box
 from vemseg.pipeline.common import Report
 from vemseg.pipeline.resume import done_already
 from vemseg.run import fingerprint, provenance, read_json, write_json
-from vemseg.run.files import DISK_FULL, writing
 from vemseg.volume import Volume, open_volume, partial_directory
 
 SLAB_VOXELS = 2**24
@@ -163,7 +163,7 @@ def _state(
 ) -> dict[str, Any]:
     """Return what scores depend on (see ``resume``)."""
     paths = [None if volume is None else volume.path for volume in volumes]
-    found = [fingerprint(path)["sha256"] if path else None for path in paths]
+    found = [fingerprint(path)["content"] if path else None for path in paths]
     return {
         "output": out.name if out else None,
         **dict(zip(("prediction", "reference", "mask"), found, strict=True)),
@@ -300,5 +300,5 @@ def _write(found: Evaluation, out: Path, inputs: list[str], state: dict[str, Any
     figure = draw_slice_dice(found.per_slice[best.assignment.name], dict(best.names))
     save(figure, _picture(out, "slices"), dpi=200)
     there = [Path(path) for path in inputs if Path(path).exists()]
-    origin = provenance("evaluation", inputs=there, extra={"state": state})
+    origin = provenance("evaluation", inputs=map(fingerprint, there), extra={"state": state})
     write_json(out, found.to_dict() | {"provenance": origin})

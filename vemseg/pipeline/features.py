@@ -17,6 +17,7 @@ from vemseg.clustering import Clusterer, fit, joined_parts
 from vemseg.dense import DenseEncoder, PatchMean
 from vemseg.errors import InputError, UsageError
 from vemseg.features import Features, HeldFeatures
+from vemseg.files import remove
 from vemseg.geometry import Box
 from vemseg.pipeline.common import (
     Report,
@@ -34,7 +35,7 @@ from vemseg.recipe import ClusterTable
 from vemseg.resources import memory_budget, resident_memory
 from vemseg.run import fingerprint, provenance
 from vemseg.volume import partial_directory
-from vemseg.volume.publish import publish, remove
+from vemseg.volume.publish import publish
 
 log = logging.getLogger("vemseg")
 
@@ -96,12 +97,13 @@ def embed(
     oriented, order = sharp_plane_first(volume)
     dense = lay_model(chosen, oriented, device)
     inputs = [volume.path] if volume.path else []
-    origin = provenance("features", recipe=chosen.recipe, parents=chosen.parents, inputs=inputs)
+    prints = [fingerprint(path) for path in inputs]
+    origin = provenance("features", recipe=chosen.recipe, parents=chosen.parents, inputs=prints)
     state: dict[str, Any] = {
         "model": chosen.hash,
         "settings": {f"embed.{k}": v for k, v in chosen.recipe.settings["embed"].items() if k != "batch"},
         "volume": describe(volume, dense.intensity),
-        "sha256": [fingerprint(p)["sha256"] for p in inputs],
+        "sha256": [found["content"] for found in prints],
     }
     attributes = {
         "source_shape": list(volume.shape),
@@ -244,7 +246,7 @@ def cluster(
         "output": out.name,
         "settings": {f"cluster.{key}": value for key, value in table.model_dump(mode="json").items()},
         "model": stores[0].attributes["model"],
-        "features": [fingerprint(path)["sha256"] for path in paths],
+        "features": [fingerprint(path)["content"] for path in paths],
     }
     if not overwrite and done_already(out, partial_directory(out), _made(out), state):
         log.info("%s is there already, made with the same settings", out)
@@ -259,7 +261,7 @@ def cluster(
         stores[0].codes,
         report,
     )
-    origin = provenance("clusters", seed=table.seed, inputs=paths, extra={"state": state})
+    origin = provenance("clusters", seed=table.seed, inputs=map(fingerprint, paths), extra={"state": state})
     about = {"model": models.pop(), "provenance": origin}
     dataclasses.replace(clusterer, metadata=clusterer.metadata | about).save(out)
     return out

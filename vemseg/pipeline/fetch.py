@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg import __version__
+from vemseg.files import write_text, writing
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.phantom import CLASSES, Phantom
 from vemseg.pipeline.common import Report, silent
-from vemseg.run import provenance, read_json, sidecar, split_name, write_json, write_text
-from vemseg.run.files import writing
+from vemseg.run import provenance, read_json, sidecar, split_name, write_json
 from vemseg.volume import Volume, check_output, write_volume
 
 

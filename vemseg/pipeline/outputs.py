@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from vemseg.clustering import Clusterer
 from vemseg.drawing import save, three_planes
 from vemseg.errors import InputError, OutputExistsError
+from vemseg.files import write_text
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.run import read_json, sidecar, split_name, write_json, write_text
+from vemseg.run import read_json, sidecar, split_name, write_json
 from vemseg.volume import Volume
 
 Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]

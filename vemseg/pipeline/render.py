@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vemseg.drawing import comparison, montage, save, three_planes
 from vemseg.drawing.pixels import Style
 from vemseg.errors import InputError, OutputExistsError, UsageError
+from vemseg.files import writing
 from vemseg.geometry import ZYX, Box
 from vemseg.metrics import merge_greedy
 from vemseg.pipeline.common import Report, log, open_input
@@ -19,7 +20,6 @@ from vemseg.pipeline.evaluate import blank_zero, count
 from vemseg.pipeline.outputs import Planes, planes
 from vemseg.pipeline.resume import difference
 from vemseg.run import fingerprint, provenance, read_json, split_name, write_json
-from vemseg.run.files import writing
 from vemseg.volume import Cropped, Volume, open_volume
 
 DPI = 200
@@ -113,10 +113,9 @@ def render(
         figures.append(comparison(cut, merged, wished, reference_names, pixel, **style_of))
     note.unlink(missing_ok=True)  # until all pictures are those it tells of
     for figure, path in zip(figures, pictures, strict=True):
-        with writing(path):
-            save(figure, path, dpi=DPI)
+        save(figure, path, dpi=DPI)
     inputs = [part.path for part in (grey, painted, truth) if part is not None and part.path is not None]
-    write_json(note, provenance("pictures", inputs=inputs, extra={"state": state}))
+    write_json(note, provenance("pictures", inputs=map(fingerprint, inputs), extra={"state": state}))
     report("drawing", 1.0)
     return pictures
 
@@ -132,7 +131,7 @@ def _state(
         kind: None
         if volume is None
         else {
-            "file": fingerprint(volume.path)["sha256"] if volume.path else None,
+            "file": fingerprint(volume.path)["content"] if volume.path else None,
             "crop": str(volume.crop) if isinstance(volume, Cropped) else None,
             "voxel_size": None if volume.voxel_size is None else list(volume.voxel_size),
         }

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vemseg.errors import OutputExistsError
+from vemseg.files import DISK_FULL, remove, writing
 from vemseg.pipeline.common import log
-from vemseg.run import lock, read_json, unlock, write_json
-from vemseg.run.files import DISK_FULL, writing
-from vemseg.volume.publish import remove
+from vemseg.run import Lock, read_json, write_json
 
 STORE, BEGUN, LOCK = "store", "state.json", ".lock"
 """In the partial directory: what grows, how it was begun, and a file whose lock keeps other processes out."""
@@ -29,14 +28,15 @@ def alone_in(partial: Path, out: Path) -> Iterator[None]:
     OutputExistsError
         Where another process is at work there.
     """
-    held = lock(partial / LOCK, f"another process writes {out}")
+    held = Lock(partial / LOCK, f"another process writes {out}")
+    held.acquire()
     try:
         with writing(out, DISK_FULL):
             yield
     finally:
         if not (partial / STORE).exists():
             remove(partial)
-        unlock(held)
+        held.release()
 
 
 def done_already(out: Path, partial: Path, made: dict[str, Any] | None, state: dict[str, Any]) -> bool:

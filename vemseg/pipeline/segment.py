@@ -25,6 +25,7 @@ from vemseg.dense import DenseEncoder, StoredVectors, block_input, block_labels
 from vemseg.dense.scores import in_parts
 from vemseg.drawing import palette
 from vemseg.errors import InputError, MissingError, UsageError
+from vemseg.files import remove
 from vemseg.geometry import ZYX, Box
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.common import Report, Stopped, describe, log
@@ -35,9 +36,8 @@ from vemseg.pipeline.outputs import beside, check_beside, class_table, legend_of
 from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
 from vemseg.pipeline.subject import Subject, open_subject
 from vemseg.recipe import ClusterTable
-from vemseg.run import fingerprint, provenance
+from vemseg.run import fingerprint, provenance, sha256
 from vemseg.volume import LabelStore, check_output, finish_labels, partial_directory
-from vemseg.volume.publish import remove
 
 CLUSTERS = "clusters.safetensors"
 """In the partial directory: the classes that were fitted."""
@@ -142,7 +142,7 @@ def _finish(
         recipe=subject.recipe,
         seed=subject.recipe.cluster.seed,
         parents=subject.parents,
-        inputs=subject.inputs,
+        inputs=map(fingerprint, subject.inputs),
         extra={"state": state, "classes": classes, "volume": describe(subject.volume, intensity)},
     )
     write_beside(out, subject.volume, store, origin, legend, classes)
@@ -176,9 +176,9 @@ def _state(
             if key != "batch"
         },
         "model": subject.model,
-        "clusters": fingerprint(clusters, whole=True)["sha256"] if clusters else None,
+        "clusters": sha256(clusters) if clusters else None,
         "names": {str(k): v for k, v in (names or {}).items()},
-        "volume": [fingerprint(p)["sha256"] for p in subject.inputs],
+        "volume": [fingerprint(p)["content"] for p in subject.inputs],
         "voxel_size": source["voxel_size_nm"],
         "crop": source["crop"],
     }

@@ -8,10 +8,11 @@ from typing import Any
 
 import zarr
 
+from vemseg.files import remove
 from vemseg.geometry import ZYX, VoxelSize
 from vemseg.volume.base import Volume
 from vemseg.volume.ngff import image_metadata, label_metadata
-from vemseg.volume.publish import check_output, is_tiff_output, partial_directory, publish, remove
+from vemseg.volume.publish import check_output, is_tiff_output, partial_directory, publish
 from vemseg.volume.pyramid import Reduce, majority, mean, write_levels
 from vemseg.volume.store import LabelStore
 from vemseg.volume.tiff_writing import write_tiff
