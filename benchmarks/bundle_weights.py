@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from vemseg import catalog, drawing
-from vemseg.run import Run, load_tensors, save_tensors, write_text
+from vemseg.files import write_text
+from vemseg.run import Run, load_tensors, save_tensors
 
 LIMIT = 10_000_000
 

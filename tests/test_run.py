@@ -1,13 +1,10 @@
-"""Outputs that appear whole, directories that explain themselves, and stopping in good order."""
+"""Directories that explain themselves, what is written beside outputs, and stopping in good order."""
 
 import contextlib
-import errno
 import itertools
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -15,33 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interpreter import start
 
-from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, ResourceError
+from vemseg.errors import InputError, MissingError, OutputExistsError
 from vemseg.recipe import load_recipe
 from vemseg.run import (
     Run,
     StopSignal,
-    atomic_path,
     fingerprint,
     load_tensors,
     provenance,
     save_tensors,
+    sha256,
     sidecar,
     write_json,
-    write_text,
 )
-from vemseg.run.files import alone, sweep, writing
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def start(code, *arguments):
-    """Start a Python process that sees the package."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
 
 
 @pytest.fixture
@@ -51,71 +36,7 @@ def volume(tmp_path):
     return path
 
 
-# Files
-
-
-def test_a_file_appears_whole_and_nothing_else_stays(tmp_path):
-    path = tmp_path / "new" / "a.ome.tif"
-    with atomic_path(path) as temporary:
-        assert temporary.name.endswith(".ome.tif")
-        temporary.write_text("half")
-        assert not path.exists()
-    assert [entry.name for entry in path.parent.iterdir()] == ["a.ome.tif"]
-    assert path.read_text() == "half"
-
-
-def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-    with pytest.raises(KeyError), atomic_path(path) as temporary:
-        temporary.write_text("new")
-        raise KeyError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_killed_writer_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-    code = """
-import sys, time, pathlib
-from vemseg.run import atomic_path
-with atomic_path(pathlib.Path(sys.argv[1])) as temporary:
-    temporary.write_text("new")
-    print("written", flush=True)
-    time.sleep(60)
-"""
-    process = start(code, path)
-    assert process.stdout.readline() == "written\n"
-    process.kill()
-    process.communicate()
-    assert path.read_text() == "old"
-
-
-def test_files_get_the_usual_permissions(tmp_path):
-    (tmp_path / "plain").touch()
-    save_tensors(tmp_path / "a.safetensors", {"a": np.zeros(3)}, {})
-    write_text(tmp_path / "a.txt", "x")
-    modes = {entry.stat().st_mode for entry in tmp_path.iterdir()}
-    assert len(modes) == 1
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
-def test_what_the_system_refuses_is_one_line(tmp_path, number):
-    path = tmp_path / "a.txt"
-    with pytest.raises(ResourceError) as caught, atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise OSError(number, os.strerror(number))
-    assert str(caught.value) == f"cannot write {path}: {os.strerror(number)}"
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_file_in_the_place_of_a_directory_is_one_line(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ResourceError, match=r"cannot write .*file/b/a\.txt"):
-        write_text(tmp_path / "file" / "b" / "a.txt", "x")
-    with pytest.raises(ResourceError, match=r"cannot write"):
-        write_text(tmp_path, "x")
+# JSON and tensors
 
 
 def test_json_takes_numpy_and_paths_but_no_nan(tmp_path):
@@ -201,7 +122,12 @@ def test_provenance_says_what_when_where_and_from_what(tmp_path, volume, monkeyp
     save_tensors(weights, {"a": np.ones(3)}, {})
     recipe = load_recipe("maester")
     data = provenance(
-        "segmentation", recipe=recipe, seed=3, parents=[weights], inputs=[volume], extra={"device": "cpu"}
+        "segmentation",
+        recipe=recipe,
+        seed=3,
+        parents=[weights],
+        inputs=[fingerprint(volume)],
+        extra={"device": "cpu"},
     )
     write_json(tmp_path / "a.json", data)
     read = json.loads((tmp_path / "a.json").read_text())
@@ -213,7 +139,7 @@ def test_provenance_says_what_when_where_and_from_what(tmp_path, volume, monkeyp
         "cpu",
     )
     assert read["command"] == "vemseg segment 'my cell.tif'"
-    assert read["parents"][0]["sha256"] == fingerprint(weights, whole=True)["sha256"]
+    assert read["parents"][0]["sha256"] == sha256(weights)
     assert read["inputs"][0]["bytes"] == volume.stat().st_size
     assert {"torch", "numpy", "zarr", "scikit-learn", "timm"} <= set(read["libraries"])
     assert read["started"] <= read["finished"]
@@ -242,59 +168,6 @@ print(before, peak_memory())
     before, after = map(int, start(code).communicate()[0].split())
     assert 10_000_000 < before < 1_000_000_000
     assert 195_000_000 < after - before < 300_000_000
-
-
-def test_a_fingerprint_follows_the_content(tmp_path, volume):
-    first = fingerprint(volume)["sha256"]
-    copy = shutil.copy(volume, tmp_path / "copy.tif")
-    assert fingerprint(copy)["sha256"] == first
-    for place in (0, volume.stat().st_size - 1):
-        shutil.copy(volume, copy)
-        with copy.open("r+b") as file:
-            file.seek(place)
-            old = file.read(1)
-            file.seek(place)
-            file.write(bytes([old[0] ^ 1]))
-        assert fingerprint(copy)["sha256"] != first
-    with volume.open("ab") as file:
-        file.write(b"x")
-    assert fingerprint(volume)["sha256"] != first
-    with pytest.raises(InputError, match=r"no such file"):
-        fingerprint(tmp_path / "absent")
-
-
-def test_a_whole_fingerprint_is_the_plain_hash(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert fingerprint(tmp_path / "a", whole=True)["sha256"] == expected
-
-
-@pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_fingerprint_of_zarr_reads_metadata_and_lists_no_chunks(tmp_path, zarr_format, monkeypatch):
-    import zarr
-
-    path = tmp_path / "cell.ome.zarr"
-    group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
-    array = group.create_array("labels/0", shape=(8, 8), chunks=(2, 2), dtype="u1")
-    array[:] = 1
-    listed = []
-    original = Path.iterdir
-    monkeypatch.setattr(Path, "iterdir", lambda self: listed.append(self.name) or original(self))
-    first = fingerprint(path)["sha256"]
-    assert listed == ["cell.ome.zarr", "labels"]
-    array[:] = 2
-    assert fingerprint(path)["sha256"] == first
-    array.attrs["unit"] = "nm"
-    assert fingerprint(path)["sha256"] != first
-
-
-def test_a_fingerprint_of_a_folder_of_slices_follows_names_and_sizes(tmp_path):
-    folder = tmp_path / "slices"
-    folder.mkdir()
-    (folder / "0.tif").write_bytes(b"a")
-    first = fingerprint(folder)["sha256"]
-    (folder / "1.tif").write_bytes(b"b")
-    assert fingerprint(folder)["sha256"] != first
 
 
 # Runs
@@ -446,8 +319,8 @@ def test_taking_up_sweeps_what_a_killed_process_left(tmp_path):
     Run.create(tmp_path / "a", load_recipe()).close()
     for name in (
         ".partial-1234-model.safetensors",
-        ".curve.png.77.part",
-        ".reconstruction-0000001.png.7.part",
+        ".partial-0123abcd-curve.png",
+        ".partial-89abcdef-reconstruction-0000001.png",
     ):
         (tmp_path / "a" / name).touch()
     Run.create(tmp_path / "a", load_recipe()).close()
@@ -592,54 +465,3 @@ def test_nothing_was_asked_for_before_a_signal_came():
                 break
             time.sleep(0.01)
         assert stop.received == "SIGUSR1"
-
-
-# Alone
-
-
-def test_a_short_write_of_an_array_is_a_full_disk(tmp_path):
-    with (
-        pytest.raises(ResourceError, match=r"cannot write .*x\.tif: no space left"),
-        writing(tmp_path / "x.tif"),
-    ):
-        raise OSError("65536 requested and 52352 written")
-    with pytest.raises(OSError, match="another"), writing(tmp_path / "x.tif"):
-        raise OSError("another")
-
-
-def test_only_one_is_alone_at_a_time(tmp_path):
-    inside, most, turns = [], [], []
-
-    def enter(number):
-        for _ in range(20):
-            with alone(tmp_path / ".lock", "somebody is in", lambda: False):
-                inside.append(number)
-                most.append(len(inside))
-                turns.append(number)
-                inside.remove(number)
-
-    threads = [threading.Thread(target=enter, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert max(most) == 1
-    assert len(turns) == 80
-    assert not list(tmp_path.iterdir())
-
-
-def test_waiting_can_be_stopped(tmp_path):
-    lock, stopped = (
-        tmp_path / ".lock",
-        pytest.raises(Interrupted, match="stopped while waiting: somebody is in"),
-    )
-    with alone(lock, "somebody is in", lambda: False), stopped, alone(lock, "somebody is in", lambda: True):
-        raise AssertionError("two are in")
-
-
-def test_what_killed_writers_left_is_swept(tmp_path):
-    names = [".partial-0123abcd-a[1].tif", ".partial-0123abcd-a1.tif", ".partial-x-a[1].tif", "a[1].tif"]
-    for name in names:
-        (tmp_path / name).write_text("x")
-    sweep(tmp_path / "a[1].tif")
-    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])

@@ -17,8 +17,8 @@ import zarr
 from numpy.typing import NDArray
 
 from vemseg.errors import InputError
+from vemseg.files import atomic_path
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.run import atomic_path
 from vemseg.tiling import Floats
 
 KIND = "vemseg-features"

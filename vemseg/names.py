@@ -53,3 +53,14 @@ def is_tiff_output(out: Path) -> bool:
     if suffix not in (*WRITTEN_TIFF_SUFFIXES, ".zarr"):
         raise UsageError(f"{out} has no suffix of a volume: name it .tif or .ome.zarr")
     return suffix in WRITTEN_TIFF_SUFFIXES
+
+
+def check_output(out: Path) -> None:
+    """Refuse an output whose name says of no format that can be written, before work is put into it.
+
+    Raises
+    ------
+    UsageError
+        Saying which suffixes there are.
+    """
+    is_tiff_output(out)

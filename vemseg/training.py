@@ -35,7 +35,6 @@ from vemseg.models import save_encoder
 from vemseg.models.layers import choose_attention, wants_bf16
 from vemseg.recipe import TrainTable
 from vemseg.run import Run, load_tensors, save_tensors
-from vemseg.run.files import writing
 
 PREVIEWS = 6
 SMOOTHING = 0.8
@@ -309,9 +308,7 @@ class Trainer:
             self._keep(drawing.reconstructions(seen, masked, made), f"reconstruction-{self.step:07d}.png")
 
     def _keep(self, figure: Any, name: str) -> None:
-        path = self.run.path / name
-        with writing(path):
-            drawing.save(figure, path)
+        drawing.save(figure, self.run.path / name)
 
     def _preview(self) -> Any:
         """Return the reconstructions of some of this step's samples, None where there are none."""

@@ -20,8 +20,8 @@ from typing import IO
 
 from vemseg.catalog.cache import check_space
 from vemseg.errors import InputError, Interrupted, MissingError
+from vemseg.files import atomic_path, sweep, writing
 from vemseg.resources import byte_text
-from vemseg.run.files import atomic_path, sweep, writing
 
 CHUNK = 2**20
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)

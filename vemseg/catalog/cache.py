@@ -10,8 +10,8 @@ from pathlib import Path
 import pooch
 
 from vemseg.errors import ResourceError
+from vemseg.files import writing
 from vemseg.resources import byte_text
-from vemseg.run.files import writing
 
 VARIABLE = "VEMSEG_CACHE_DIR"
 RESERVE = 2**26

@@ -23,8 +23,9 @@ import pooch
 
 from vemseg.catalog.cache import cache_directory, check_space, in_cache
 from vemseg.errors import Interrupted, MissingError
+from vemseg.files import writing
 from vemseg.resources import byte_text
-from vemseg.run.files import alone, read_json, write_json, writing
+from vemseg.run import alone, read_json, write_json
 
 log = logging.getLogger("vemseg")
 

@@ -20,7 +20,7 @@ def diagnose() -> None:
     from vemseg.catalog import bundled_weights
     from vemseg.models.layers import pick_device
     from vemseg.recipe import shipped
-    from vemseg.run.origin import available_cores
+    from vemseg.resources import usable_cores
 
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     memory = psutil.virtual_memory()
@@ -29,7 +29,7 @@ def diagnose() -> None:
         "image": os.environ.get("VEMSEG_IMAGE", "none"),
         "python": f"{platform.python_version()} in {sys.prefix}",
         "system": platform.platform(),
-        "cores": f"{available_cores()} usable, OMP_NUM_THREADS {threads}",
+        "cores": f"{usable_cores()} usable, OMP_NUM_THREADS {threads}",
         "memory": f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free",
         "device": f"-d auto takes {pick_device('auto').type}",
         "GPUs": _gpus(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -12,12 +11,9 @@ from contextlib import contextmanager
 import typer
 
 from vemseg.errors import Interrupted, ResourceError, VemsegError
+from vemseg.files import UNWRITABLE
 
 INTERNAL, OUT_OF_RESOURCES, KEYBOARD, CLOSED_PIPE = 1, ResourceError.exit_code, 130, 141
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 @contextmanager
@@ -56,7 +52,7 @@ def _verdict(error: Exception, verbose: bool) -> tuple[int, str]:
     if _is_out_of_memory(error):
         hint = "take a part of the volume (--crop), or smaller batches (train --batch-size 8, embed.batch=16)"
         return OUT_OF_RESOURCES, f"error: out of memory: {hint}"
-    if isinstance(error, OSError) and error.errno in _DISK_FULL + _REFUSED + _NO_PLACE:
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
         where = f"{error.filename}: " if error.filename else ""
         return OUT_OF_RESOURCES, f"error: {where}{error.strerror}"
     what = " ".join(f"{type(error).__name__}: {error}".split())

@@ -6,7 +6,6 @@ Lengths on the page are inches; text sizes fit a figure printed at its own width
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from vemseg.errors import UsageError
+from vemseg.files import atomic_path
 
 PAGE_WIDTH, PAGE_HEIGHT = 7.0, 9.0
 TEXT = 8.0
@@ -54,24 +54,21 @@ def save(figure: Figure, path: Path, dpi: float = 300) -> None:
     ------
     UsageError
         Where the suffix is another.
+    ResourceError
+        Where the file cannot be written.
     """
     metadata = _METADATA.get(path.suffix.lower())
     if metadata is None:
         raise UsageError(f"cannot draw '{path.name}': the name must end in {', '.join(_METADATA)}")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with matplotlib.rc_context({"pdf.fonttype": 42}):
-            figure.savefig(
-                part,
-                format=path.suffix[1:].lower(),
-                dpi=dpi,
-                metadata=metadata,
-                bbox_inches="tight",
-                pad_inches=0.05,
-            )
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_path(path) as growing, matplotlib.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(
+            growing,
+            format=path.suffix[1:].lower(),
+            dpi=dpi,
+            metadata=metadata,
+            bbox_inches="tight",
+            pad_inches=0.05,
+        )
 
 
 def panel(figure: Figure, box: tuple[float, float, float, float], image: NDArray[np.uint8]) -> Axes:

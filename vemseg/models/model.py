@@ -18,7 +18,7 @@ from vemseg.models.checkpoints import import_maester, reference_recipe
 from vemseg.models.encoder import Encoder, Spacing
 from vemseg.models.weights import load_codes, load_encoder
 from vemseg.recipe import KINDS, Recipe, load_recipe, override, shipped
-from vemseg.run import Run, fingerprint
+from vemseg.run import Run, sha256
 
 _log = logging.getLogger("vemseg")
 
@@ -72,7 +72,7 @@ class Model:
     @property
     def hash(self) -> str:
         """SHA-256 of what its vectors depend on: the weights, the encoder's settings, the voxels it sees."""
-        weights = fingerprint(self.weights, whole=True)["sha256"] if self.weights else None
+        weights = sha256(self.weights) if self.weights else None
         tables = [self.recipe.settings[table] for table in ("volume", "model")]
         return hashlib.sha256(json.dumps([weights, *tables], sort_keys=True).encode()).hexdigest()
 

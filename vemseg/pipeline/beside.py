@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from vemseg.drawing import palette, save, three_planes
 from vemseg.errors import InputError
+from vemseg.files import write_text
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.labelling import Labeller
 from vemseg.names import split_name
-from vemseg.run import State, read_json, sidecar, write_json, write_text
+from vemseg.run import State, read_json, sidecar, write_json
 from vemseg.volume import Volume, open_volume, rename_labels
 
 Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]

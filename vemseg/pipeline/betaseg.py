@@ -16,12 +16,11 @@ from typing import Any
 
 from vemseg.catalog import BETASEG, download, file_sha256, members, unpack
 from vemseg.errors import InputError, MissingError, OutputExistsError, UsageError
+from vemseg.files import remove, writing
 from vemseg.pipeline.common import Report, Stopped, part_of
 from vemseg.pipeline.reference import KINDS, MASK_ENDINGS, OPTIONAL, Reference, write_reference
 from vemseg.resources import byte_text
-from vemseg.run import provenance, read_json, write_json
-from vemseg.run.files import alone, writing
-from vemseg.volume.publish import remove
+from vemseg.run import alone, provenance, read_json, write_json
 
 CELLS = ("high_c1", "high_c2", "high_c3", "high_c4", "low_c1", "low_c2", "low_c3")
 PAPERS = CELLS[:4]

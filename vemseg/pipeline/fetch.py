@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg import __version__
+from vemseg.files import write_text, writing
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.names import split_name
 from vemseg.phantom import CLASSES, Phantom
 from vemseg.pipeline.common import Report, silent
-from vemseg.run import provenance, read_json, sidecar, write_json, write_text
-from vemseg.run.files import writing
+from vemseg.run import provenance, read_json, sidecar, write_json
 from vemseg.volume import Volume, check_output, publish_volume
 
 

@@ -11,7 +11,7 @@ from vemseg.errors import InputError, MissingError, OutputExistsError
 from vemseg.labelling import Labeller, load
 from vemseg.labelling.affine import AffineLabeller
 from vemseg.pipeline.common import reference_recipe, run_model
-from vemseg.run import Run, fingerprint
+from vemseg.run import Run, sha256
 
 CLUSTERS = "clusters.safetensors"
 MOST = 255
@@ -49,7 +49,7 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
 
     table, objective = import_maester(checkpoint)
     centres = None if centroids is None else _read_centres(centroids, table.dim)
-    source = fingerprint(checkpoint, whole=True)["sha256"]
+    source = sha256(checkpoint)
     with Run.create(out, reference_recipe(table), parents=[checkpoint], overwrite=overwrite) as run:
         if run.finished and run.info.get("imported", {}).get("sha256") != source:
             raise OutputExistsError(f"{out} holds another run: name another -o, or -f to replace it")
@@ -63,7 +63,7 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
         "scale": "none",
         "k": len(centres),
         "model": run_model(out, str(out)).hash,
-        "centroids": fingerprint(centroids, whole=True)["sha256"],
+        "centroids": sha256(centroids),
     }
     _keep(AffineLabeller.of_centres(centres, about), out / CLUSTERS, overwrite)
     return [out, out / CLUSTERS]

@@ -14,8 +14,8 @@ from vemseg.context import Context
 from vemseg.dense import VectorSource, Wanted
 from vemseg.geometry import ZYX, Box
 from vemseg.labelling import AffineLabeller, Labeller, load
+from vemseg.names import check_output
 from vemseg.pipeline.segment import plan_blocks
-from vemseg.volume import check_output
 
 PROBE_SECONDS = 2.0
 """A measurement that takes so long is believed."""

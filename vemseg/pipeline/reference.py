@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 
 from vemseg.drawing import palette
 from vemseg.errors import InputError, Interrupted
+from vemseg.files import DISK_FULL, remove, write_text, writing
 from vemseg.geometry import Box
 from vemseg.pipeline.common import Report, Stopped
-from vemseg.run import write_text
-from vemseg.run.files import DISK_FULL, writing
 from vemseg.volume import LabelInfo, LabelStore, Volume, open_volume, partial_directory, publish_labels
-from vemseg.volume.publish import remove
 
 VOXEL_SIZE = (16.0, 16.0, 16.0)
 """nm; the files do not say it."""

@@ -25,6 +25,7 @@ from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.files import remove
 from vemseg.geometry import ZYX
 from vemseg.labelling import Labeller, fit, load
+from vemseg.names import check_output
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.beside import (
     Row,
@@ -37,7 +38,7 @@ from vemseg.pipeline.beside import (
     write_table,
 )
 from vemseg.run import Output, State, provenance, sha256, sidecar, write_json
-from vemseg.volume import LabelInfo, LabelStore, check_output, describe, finish_labels
+from vemseg.volume import LabelInfo, LabelStore, describe, finish_labels
 
 _log = logging.getLogger("vemseg")
 

@@ -23,7 +23,7 @@ from vemseg.pipeline.common import (
 )
 from vemseg.pipeline.distil import agreement, distillation, hold_out, student_recipe
 from vemseg.recipe import Recipe
-from vemseg.run import Run, fingerprint
+from vemseg.run import Run, sha256
 from vemseg.training import Progress, Trainer
 from vemseg.volume import Volume
 
@@ -140,7 +140,7 @@ def _objective(recipe: Recipe, start: Model | None) -> Any:
 def _refuse_other_origin(run: Run, parents: Sequence[Path], details: Mapping[str, Any]) -> None:
     """Refuse to go on with a run that began with other weights, or learns from another teacher."""
     there = run.info
-    weights = [fingerprint(path, whole=True)["sha256"] for path in parents]
+    weights = [sha256(path) for path in parents]
     teachers = [info.get("teacher", {}).get("hash") for info in (there, details)]
     if weights == [entry["sha256"] for entry in there["parents"]] and teachers[0] == teachers[1]:
         return

@@ -1,32 +1,27 @@
 """Directories that explain themselves, outputs that appear whole, and stopping in good order."""
 
-from vemseg.run.files import (
-    atomic_path,
-    load_tensors,
-    lock,
-    read_json,
-    save_tensors,
-    unlock,
-    write_json,
-    write_text,
-)
+from vemseg.run.files import load_tensors, read_json, save_tensors, write_json
+from vemseg.run.fingerprint import fingerprint, same, sha256
 from vemseg.run.folder import Run
-from vemseg.run.origin import fingerprint, peak_memory, provenance, sidecar
+from vemseg.run.locks import Lock, alone
+from vemseg.run.origin import peak_memory, provenance, sidecar
+from vemseg.run.output import Output, State
 from vemseg.run.signals import StopSignal
 
 __all__ = [
+    "Lock",
+    "Output",
     "Run",
     "StopSignal",
-    "atomic_path",
+    "alone",
     "fingerprint",
     "load_tensors",
-    "lock",
     "peak_memory",
     "provenance",
     "read_json",
+    "same",
     "save_tensors",
+    "sha256",
     "sidecar",
-    "unlock",
     "write_json",
-    "write_text",
 ]

@@ -17,16 +17,17 @@ from typing import Any, Self
 import numpy as np
 
 from vemseg.errors import InputError, OutputExistsError, UsageError
+from vemseg.files import TEMPORARY, write_text, writing
 from vemseg.recipe import Recipe, diff, parse_recipe
-from vemseg.run.files import lock, plain, read_json, unlock, write_json, write_text, writing
-from vemseg.run.origin import fingerprint, now, peak_memory, provenance
+from vemseg.run.files import plain, read_json, write_json
+from vemseg.run.fingerprint import fingerprint, same
+from vemseg.run.locks import Lock
+from vemseg.run.origin import now, peak_memory, provenance
 
 _log = logging.getLogger(__name__)
 
 _RECIPE, _INFO, _LOCK = "recipe.toml", "run.json", ".lock"
-_TEMPORARY = (".partial-*", ".curve.png.*.part", ".chart-*.part", ".reconstruction-*.part")
-"""What a killed process leaves of files that it was writing."""
-_BEFORE_RECIPE = (_INFO, _LOCK, ".partial-*")
+_BEFORE_RECIPE = (_INFO, _LOCK, TEMPORARY)
 """All that an interrupted creation leaves in a directory that was new."""
 _COURSE = (
     "metrics.jsonl",
@@ -62,7 +63,7 @@ class Run:
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path, self.recipe = path, recipe
-        self._lock: int | None = None
+        self._lock = Lock(path / _LOCK, f"another process trains in {path}")
 
     @classmethod
     def create(
@@ -104,7 +105,7 @@ class Run:
         run = cls(path, recipe)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            run._acquire()
+            run._lock.acquire()
         try:
             if overwrite or not (path / _RECIPE).exists() or _BEGINNING in run.info:
                 run._begin(inputs, parents, details or {})
@@ -191,9 +192,7 @@ class Run:
 
     def close(self) -> None:
         """Let others train in this directory."""
-        if self._lock is not None:
-            unlock(self._lock)
-            self._lock = None
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -202,10 +201,6 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _acquire(self) -> None:
-        """Lock the directory until the run is closed or its process ends."""
-        self._lock = lock(self.path / _LOCK, f"another process trains in {self.path}")
 
     def _remove(self, patterns: Iterable[str]) -> None:
         with writing(self.path):
@@ -222,11 +217,11 @@ class Run:
             recipe=self.recipe,
             seed=self.recipe.train.seed,
             parents=parents,
-            inputs=inputs,
+            inputs=map(fingerprint, inputs),
             extra={**details, "finished": None},
         )
         write_json(self.path / _INFO, {"kind": "run", _BEGINNING: now()})
-        self._remove(_COURSE + _TEMPORARY)
+        self._remove((*_COURSE, TEMPORARY))
         write_text(self.path / _RECIPE, self.recipe.to_toml())
         write_json(self.path / _INFO, info)
 
@@ -239,13 +234,13 @@ class Run:
                 f"{key} {_show(old)} there, {_show(new)} now" for key, (old, new) in differing.items()
             )
             raise OutputExistsError(f"{self.path} was made with other settings ({shown}): {way_out}")
-        found = [fingerprint(path)["sha256"] for path in inputs]
-        if found != [entry["sha256"] for entry in info["inputs"]]:
-            names = ", ".join(Path(entry["path"]).name for entry in info["inputs"])
+        known = info["inputs"]
+        if len(known) != len(inputs) or not all(map(same, known, inputs)):
+            names = ", ".join(Path(entry["path"]).name for entry in known)
             raise OutputExistsError(f"{self.path} was made from other volumes ({names}): {way_out}")
         if changed := _changed(info.get("volumes"), details.get("volumes")):
             raise OutputExistsError(f"{self.path} saw its volumes otherwise ({changed}): {way_out}")
-        self._remove(_TEMPORARY)
+        self._remove([TEMPORARY])
         if info["finished"]:
             return
         entry = {"started": now(), "command": shlex.join(sys.argv), "host": platform.node()}

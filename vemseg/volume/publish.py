@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from vemseg.errors import OutputExistsError
+from vemseg.files import remove
 from vemseg.names import is_tiff_output
 
 
@@ -50,11 +50,3 @@ def publish(finished: Path, out: Path, overwrite: bool = False) -> None:
         aside.replace(out)
         raise
     remove(aside)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or directory if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -14,9 +14,9 @@ import zarr
 from numpy.typing import NDArray
 
 from vemseg.errors import InputError, OutputExistsError
+from vemseg.files import remove
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.volume.foreign import as_input_error
-from vemseg.volume.publish import remove
 from vemseg.volume.zarr_reading import ZarrVolume
 
 CHUNK_EDGE = 64

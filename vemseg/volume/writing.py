@@ -13,12 +13,12 @@ from typing import Any
 
 import zarr
 
+from vemseg.files import remove
 from vemseg.geometry import ZYX
 from vemseg.names import is_tiff_output, split_name
 from vemseg.volume.about import About, LabelInfo
 from vemseg.volume.base import Volume
 from vemseg.volume.ngff import image_metadata, label_metadata
-from vemseg.volume.publish import remove
 from vemseg.volume.pyramid import Reduce, majority, mean, write_levels
 from vemseg.volume.store import LabelStore
 from vemseg.volume.tiff_writing import write_tiff

@@ -1,0 +1,113 @@
+"""Files that appear whole or not at all, and what the system says against writing them.
+
+A file is written under a temporary name beside its own and takes that by one rename. All temporary names
+match ``TEMPORARY``, so whatever a killed process leaves can be told from finished files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from vemseg.errors import ResourceError
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers of a full disk or quota, which only writing can raise."""
+
+UNWRITABLE = DISK_FULL | {
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
+"""Error numbers of a path that cannot be written: a full disk, no permission, or a name that is taken."""
+
+TEMPORARY = ".partial-*"
+"""Glob pattern of the names that files have while they are written."""
+
+_SHORT = re.compile(r"\d+ requested and \d+ written")
+"""What numpy says where the disk is full in the midst of an array."""
+
+
+@contextlib.contextmanager
+def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
+    """Turn the system's refusal to write ``path`` into a ``ResourceError``.
+
+    Parameters
+    ----------
+    path : Path
+        The file or directory to name in the message.
+    errors : collection of int
+        Error numbers that are about ``path``; give ``DISK_FULL`` where other files are read meanwhile.
+
+    Raises
+    ------
+    ResourceError
+        For an ``OSError`` with one of these numbers, and where numpy reports a short write.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in errors:
+            raise ResourceError(f"cannot write {path}: {error.strerror}") from error
+        if error.errno is None and _SHORT.search(str(error)):
+            raise ResourceError(f"cannot write {path}: no space left on its disk") from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary file name beside ``path``; what was written there becomes ``path`` on success.
+
+    The name ends like ``path``, so writers that look at the suffix find what they expect. Missing parent
+    directories are made. On failure the temporary file is removed and an older ``path`` stays as it was.
+
+    Raises
+    ------
+    ResourceError
+        Where the file cannot be written: the disk or quota is full, or there is no permission.
+    """
+    temporary = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            flush(temporary)
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove the temporary files that killed writers of ``path`` left; nobody may be writing it now."""
+    for left in path.parent.glob(f".partial-????????-{glob.escape(path.name)}"):
+        left.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text; the file appears whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def flush(path: Path) -> None:
+    """Bring a file to the disk, so that a crash after it is renamed cannot leave it empty."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a directory with all that is in it; a path that is not there is left alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

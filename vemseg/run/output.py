@@ -1,0 +1,321 @@
+"""A result that appears whole or not at all, and that knows what it was made with.
+
+Everything grows in ``<path>.partial/``, on the same disk, so a killed command goes on from there. What the
+result depends on, its *state*, is kept there in ``state.json``: settings as plain JSON, and fingerprints of
+the inputs. When all files have grown, ``publish`` first writes into ``state.json`` which names they get. From
+then on the result is settled: whoever opens the output next, with whatever settings, finishes the renaming
+before anything else. Until then nothing outside the partial directory has changed.
+
+One process at a time is at work there, which holds the lock of ``<path>.partial/.lock``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vemseg.errors import OutputExistsError
+from vemseg.files import DISK_FULL, TEMPORARY, flush, remove, writing
+from vemseg.run.files import plain, read_json, write_json
+from vemseg.run.fingerprint import Record, fingerprint, same
+from vemseg.run.locks import Lock
+
+_log = logging.getLogger(__name__)
+
+State = dict[str, Any]
+"""What a result depends on, as plain JSON types: the same state gives the same result."""
+
+LOCK, BEGUN, ASIDE = ".lock", "state.json", "replaced"
+"""In the partial directory: the lock, how the result was begun, and an older result until it is replaced."""
+
+INPUTS = "inputs"
+"""Key of a state: the fingerprints of the inputs, in order."""
+
+
+class Output:
+    """A result that is made at most once; use it as a context manager.
+
+    On entering, the output is locked and looked at. Where the same result is there already, ``done`` is True
+    and nothing is to be done. Otherwise it is begun, or taken up where it was begun with the same state
+    (``resumed``). On leaving, the partial directory goes away unless it holds something to go on with.
+
+    Parameters
+    ----------
+    path : Path
+        The main file or directory of the result. The result counts as there when this is there.
+    state : mapping
+        What the result depends on, beside the content of its inputs. An entry ``output`` that names the file
+        lets files beside an output that was removed be known as its own.
+    inputs : sequence of Path
+        Files and directories whose content the result depends on, in an order that has a meaning.
+    beside : sequence of Path
+        Other files of the same result, in the same directory.
+    record : callable
+        Reads the state (``Output.state``) that a finished result says it was made with; None where it says
+        nothing.
+    overwrite : bool
+        Replace another result, or the beginnings of one.
+
+    Attributes
+    ----------
+    partial : Path
+        The directory in which the result grows; anything that helps to go on may be kept in it.
+    done : bool
+        Whether this very result was there already.
+    resumed : bool
+        Whether it had been begun before.
+    state : dict
+        What to store in the result for ``record``: the given state, and the fingerprints of the inputs.
+
+    Raises
+    ------
+    OutputExistsError
+        On entering, where another process makes this output, or the result that is there, or was begun, was
+        made with another state, or files beside it belong to something else.
+    InputError
+        On entering, where an input is not there.
+    ResourceError
+        Where the output cannot be written, then or later: the disk is full.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        state: Mapping[str, Any],
+        inputs: Sequence[Path] = (),
+        beside: Sequence[Path] = (),
+        record: Callable[[], Mapping[str, Any] | None],
+        overwrite: bool = False,
+    ) -> None:
+        self.path, self.partial = path, path.with_name(f"{path.name}.partial")
+        self.done = self.resumed = False
+        self.state: State = json.loads(json.dumps(state, allow_nan=False, default=plain))
+        self._settings = self.state
+        self._inputs, self._beside, self._record = inputs, beside, record
+        self._overwrite = overwrite
+        self._lock = Lock(self.partial / LOCK, f"another process writes {path}")
+        self._open = contextlib.ExitStack()
+
+    @property
+    def inputs(self) -> list[Record]:
+        """The fingerprints of the inputs, for ``provenance``."""
+        found: list[Record] = self.state[INPUTS]
+        return found
+
+    def growing(self, path: Path) -> Path:
+        """Return where ``path``, the main file or one beside it, grows until it is published."""
+        return self.partial / path.name
+
+    def publish(self, main: Path | None = None) -> None:
+        """Give all files that have grown their names, the main one last; only now an older result goes.
+
+        A file of ``beside`` that has not grown is removed: it belongs to the result that is replaced.
+
+        Parameters
+        ----------
+        main : Path, optional
+            What becomes the main file or directory, where it has not grown in ``growing(path)``.
+        """
+        main = main or self.growing(self.path)
+        if not main.exists():
+            raise FileNotFoundError(f"{main} was not written")
+        grown = [path for path in self._beside if self.growing(path).exists()]
+        for file in [main, *map(self.growing, grown)]:
+            if file.is_file():
+                flush(file)
+        moves = {path.name: path.name for path in grown}
+        moves |= {str(main.relative_to(self.partial)): self.path.name}
+        stale = [path.name for path in self._beside if path not in grown]
+        self._note((self._begun() or {}) | {"moves": moves, "stale": stale})
+        self._finish()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._alone())
+            self._look(settled=self._finish())
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, traceback)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes out; in the end leave no directory behind that has nothing to go on with."""
+        with writing(self.path):
+            self._lock.acquire()
+        try:
+            with writing(self.path, DISK_FULL):
+                yield
+        finally:
+            try:
+                if not self._grown():
+                    self._empty()
+            finally:
+                self._leave()
+
+    def _leave(self) -> None:
+        """Release the lock; its file and the directory go away where nothing else is in it."""
+        bare = False
+        try:
+            bare = [entry.name for entry in self.partial.iterdir()] == [LOCK]
+        finally:
+            self._lock.release(remove=bare)
+        if bare:
+            with contextlib.suppress(OSError):  # another process is in it by now
+                self.partial.rmdir()
+
+    def _look(self, settled: bool) -> None:
+        """Tell whether the result is there, was begun, or is another one; begin it if need be.
+
+        Where a killed process had settled the result that is asked for, it is not made again, even where it
+        is to be overwritten: that process had overwritten it.
+        """
+        made = self._record() if settled or not self._overwrite else None
+        there = self.path.exists()
+        if there and not self._overwrite:
+            self._refuse_replaced()
+        if there and made is not None and self._is(made):
+            self.done, self.state = True, dict(made)
+            self._empty()
+            return
+        if there and not self._overwrite:
+            self._refuse_other(made)
+        if not there and not self._overwrite:
+            self._refuse_foreign(made)
+        self._take_up()
+
+    def _refuse_replaced(self) -> None:
+        """Refuse to take a result as it is while another is about to replace it."""
+        begun = self._begun()
+        if begun is not None and begun["replaces"] and self._grown():
+            raise OutputExistsError(
+                f"{self.path} exists and is being replaced in {self.partial}: -f goes on with that"
+            )
+
+    def _refuse_other(self, made: Mapping[str, Any] | None) -> None:
+        """Refuse to replace another result."""
+        found = difference(made, self._settings, self._inputs)
+        raise OutputExistsError(f"{self.path} exists and {found}: give another -o, or -f to replace it")
+
+    def _refuse_foreign(self, made: Mapping[str, Any] | None) -> None:
+        """Refuse to replace files beside the output that are not its own."""
+        there = [path for path in self._beside if path.exists()]
+        if there and (made is None or made.get("output") != self._settings.get("output")):
+            raise OutputExistsError(
+                f"{there[0]} exists and does not belong to {self.path}: give another -o, or -f"
+            )
+
+    def _take_up(self) -> None:
+        """Go on with what was begun with the same state, or begin."""
+        begun = self._begun()
+        if begun is not None and self._is(begun["state"]):
+            _log.info("going on in %s", self.partial)
+            self.resumed, self.state = True, begun["state"]
+            return
+        if begun is not None and not self._overwrite:
+            found = difference(begun["state"], self._settings, self._inputs)
+            raise OutputExistsError(f"{self.partial} was begun earlier and {found}: -f starts again")
+        self._empty()
+        self.state = self._settings | {INPUTS: [fingerprint(path) for path in self._inputs]}
+        self._note({"state": self.state, "replaces": self.path.exists()})
+
+    def _is(self, made: Mapping[str, Any]) -> bool:
+        """Tell whether a state is the one that is asked for."""
+        known = made.get(INPUTS)
+        return (
+            {key: value for key, value in made.items() if key != INPUTS} == self._settings
+            and isinstance(known, list)
+            and len(known) == len(self._inputs)
+            and all(map(same, known, self._inputs))
+        )
+
+    def _begun(self) -> State | None:
+        path = self.partial / BEGUN
+        found: State | None = read_json(path) if path.exists() else None
+        return found
+
+    def _note(self, begun: State) -> None:
+        write_json(self.partial / BEGUN, begun)
+
+    def _finish(self) -> bool:
+        """Finish the renaming of a result that is settled, by this process or by one that was killed.
+
+        Returns
+        -------
+        bool
+            Whether there was one. ``state.json`` goes last: until then all this can be done again.
+        """
+        begun = self._begun()
+        if begun is None or "moves" not in begun:
+            return False
+        for name in begun["stale"]:
+            remove(self.path.with_name(name))
+        for source, name in begun["moves"].items():
+            self._move(self.partial / source, self.path.with_name(name))
+        self._clear({LOCK, BEGUN})
+        remove(self.partial / BEGUN)
+        return True
+
+    def _move(self, source: Path, target: Path) -> None:
+        """Rename a file or directory, which is gone from its place if that was done before."""
+        if not source.exists():
+            return
+        if target.exists() and (target.is_dir() or source.is_dir()):
+            aside = self.partial / ASIDE
+            remove(aside)
+            target.replace(aside)
+        source.replace(target)
+
+    def _grown(self) -> bool:
+        """Tell whether the partial directory holds anything to go on with."""
+        ours = (LOCK, BEGUN, ASIDE)
+        return any(e.name not in ours and not e.match(TEMPORARY) for e in self.partial.iterdir())
+
+    def _empty(self) -> None:
+        """Remove all but the lock from the partial directory, ``state.json`` first: nothing goes on then."""
+        remove(self.partial / BEGUN)
+        self._clear({LOCK})
+
+    def _clear(self, kept: Set[str]) -> None:
+        for entry in self.partial.iterdir():
+            if entry.name not in kept:
+                remove(entry)
+
+
+def difference(before: Mapping[str, Any] | None, now: Mapping[str, Any], inputs: Sequence[Path]) -> str:
+    """Say in what two states differ: the first few settings by name, or the inputs that have changed.
+
+    Parameters
+    ----------
+    before : mapping or None
+        The state of what is there.
+    now : mapping
+        The state that is asked for, without its inputs.
+    inputs : sequence of Path
+        Its inputs.
+    """
+    if before is None:
+        return "does not say how it was made"
+    flat = [{**state, **state.get("settings", {})} for state in (before, now)]
+    keys = [key for key in flat[1] if key != "settings" and flat[0].get(key) != flat[1][key]]
+    known = before.get(INPUTS, [])
+    shown = [f"{key} {_short(flat[0].get(key))} there, {_short(flat[1][key])} now" for key in keys[:3]]
+    if len(known) != len(inputs):
+        shown.append(f"{len(known)} inputs there, {len(inputs)} now")
+    elif changed := [path.name for old, path in zip(known, inputs, strict=True) if not same(old, path)]:
+        shown.append(f"{', '.join(changed[:3])} had another content")
+    return f"was made otherwise ({'; '.join(shown)})"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + "…"
