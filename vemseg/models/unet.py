@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -22,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vemseg.geometry import ZYX, is_anisotropic
 from vemseg.recipe import UNetTable
-from vemseg.tiling import slice_offsets
+from vemseg.tiling import reflect, slice_offsets
 
 PATCH = 2
 PASS_BYTES = 2**23
@@ -164,8 +165,8 @@ class UNetEncoder(nn.Module):
         """
         deep = self.patch[0]
         z, rows, columns = kept or (slice(None), slice(None), slice(None))
-        first = torch.arange(x.shape[2] // deep)[z] * deep
-        planes = _reflect(first[:, None] + torch.tensor(self.offsets), x.shape[2])
+        first = np.arange(x.shape[2] // deep)[z] * deep
+        planes = torch.from_numpy(reflect(first[:, None] + self.offsets, x.shape[2]))
         window = x[0, 0].to(self.dtype)
         widest = window[0].numel() / PATCH**2 * self.width * self.dtype.itemsize
         for part in torch.split(planes, max(1, int(PASS_BYTES // widest))):
@@ -236,11 +237,3 @@ def _reach(levels: int, layers: int) -> int:
     corner, coarsest = half - 1, PATCH * half
     reach = 1 + PATCH * (convolutions + corner)
     return -(-reach // coarsest) * coarsest
-
-
-def _reflect(index: Tensor, n: int) -> Tensor:
-    """Mirror indices at both ends of 0 .. n - 1 without repeating the end."""
-    if n == 1:
-        return torch.zeros_like(index)
-    folded = index.abs() % (2 * n - 2)
-    return torch.minimum(folded, 2 * n - 2 - folded)
