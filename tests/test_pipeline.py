@@ -9,6 +9,7 @@ import pytest
 import tifffile
 
 from vemseg.catalog import bundled_weights
+from vemseg.context import Context
 from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
@@ -19,7 +20,7 @@ from vemseg.pipeline.evaluate import evaluate
 from vemseg.pipeline.features import cluster, embed
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.render import render
-from vemseg.pipeline.train import train
+from vemseg.pipeline.train import TrainJob, train
 from vemseg.recipe import ClusterTable, load_recipe
 from vemseg.run import Run
 from vemseg.volume import open_volume
@@ -80,13 +81,13 @@ def phantom(tmp_path_factory):
 def model(phantom, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "tiny"
     recipe = load_recipe("maester-quick", TINY)
-    return str(train([str(phantom[0])], out, recipe, report=quiet, stopped=never))
+    return str(train(TrainJob([str(phantom[0])], out, recipe), Context()))
 
 
 @pytest.fixture(scope="module")
 def dense_model(phantom, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "dense"
-    return str(train([str(phantom[0])], out, load_recipe("vemseg", UNET), report=quiet, stopped=never))
+    return str(train(TrainJob([str(phantom[0])], out, load_recipe("vemseg", UNET)), Context()))
 
 
 def segment(path, out, **options):

@@ -18,10 +18,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     **dict.fromkeys(["errors", "geometry"], 0),
-    **dict.fromkeys(["tiling", "metrics", "drawing", "phantom", "recipe", "resources", "superpixels"], 1),
-    **dict.fromkeys(["volume", "run", "catalog", "blocks"], 2),
-    **dict.fromkeys(["models", "fov", "features"], 3),
-    **dict.fromkeys(["training", "dense", "clustering"], 4),
+    **dict.fromkeys(
+        ["context", "tiling", "metrics", "drawing", "phantom", "recipe", "resources", "superpixels"], 1
+    ),
+    **dict.fromkeys(["batch", "volume", "run", "catalog", "blocks"], 2),
+    **dict.fromkeys(["models", "sampling", "clustering", "features"], 3),
+    **dict.fromkeys(["training", "dense", "distillation"], 4),
     "pipeline": 5,
     **dict.fromkeys(["cli", "__main__"], 6),
 }
@@ -30,14 +32,14 @@ FLOORS = {
 NEIGHBOURS = {("geometry", "errors"), ("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
 INSIDE_MODELS = {
     "layers": 0,
-    **dict.fromkeys(["vit", "unet", "classical", "planes", "codebook"], 1),
+    **dict.fromkeys(["objective", "vit", "unet", "classical", "planes", "codebook"], 1),
     **dict.fromkeys(["mae", "filtered"], 2),
     **dict.fromkeys(["invariance", "distilled", "self_distilled"], 3),
     **dict.fromkeys(["his4mae", "sdae"], 4),
     "__init__": 5,
 }
 
-TENSORS = {room for room, floor in FLOORS.items() if floor in (3, 4, 5)}
+TENSORS = {"batch"} | {room for room, floor in FLOORS.items() if floor in (3, 4, 5)}
 DOORS = {
     "zarr": {"volume", "features"},
     "tifffile": {"volume"},

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vemseg.clustering import Clusterer, fit
+from vemseg.context import Context
 from vemseg.errors import InputError, Interrupted, MissingError, ResourceError, UsageError
 from vemseg.features import Features
 from vemseg.models import build_encoder, load_codes, load_encoder
@@ -16,7 +17,7 @@ from vemseg.pipeline.features import cluster, embed
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.memory import check_sample
 from vemseg.pipeline.segment import segment
-from vemseg.pipeline.train import train
+from vemseg.pipeline.train import TrainJob, train
 from vemseg.recipe import ClusterTable, load_recipe
 from vemseg.run import Run, load_tensors
 from vemseg.volume import open_volume
@@ -56,9 +57,9 @@ def recipe_of(name, settings=()):
     return load_recipe(name, [*COMMON, *KINDS[name], *settings])
 
 
-def run_of(cell, name, out=None, settings=(), **options):
-    out = out or cell.with_name(name)
-    return train([str(cell)], out, recipe_of(name, settings), **QUIET | options)
+def run_of(cell, name, out=None, settings=(), stopped=lambda: False, **options):
+    job = TrainJob([str(cell)], out or cell.with_name(name), recipe_of(name, settings), **options)
+    return train(job, Context(stopped=stopped))
 
 
 @pytest.fixture(scope="module")
@@ -163,19 +164,16 @@ def test_a_student_teaches_a_dense_encoder(cell, trained, tmp_path):
     given = load_recipe("his4mae", COMMON).settings["volume"]
     settings += [f"volume.intensity={given['intensity']}", "volume.range=[0.0, 255.0]"]
     recipe = load_recipe("vemseg", settings)
-    run = train([str(cell)], tmp_path / "dense", recipe, teacher=open_model(str(trained)), **QUIET)
+    job = TrainJob([str(cell)], tmp_path / "dense", recipe, teacher=open_model(str(trained)))
+    run = train(job, Context())
     assert Run.open(run).recipe.model.dim == 16
     assert -1 <= Run.open(run).info["cosine"] <= 1
 
 
 def test_maester_begins_his4mae_and_the_other_way_round(cell, trained, tmp_path):
-    started = train(
-        [str(cell)],
-        tmp_path / "maester",
-        load_recipe("maester", [*COMMON[:7], *COMMON[8:]]),
-        start=open_model(str(trained)),
-        **QUIET,
-    )
+    recipe = load_recipe("maester", [*COMMON[:7], *COMMON[8:]])
+    job = TrainJob([str(cell)], tmp_path / "maester", recipe, start=open_model(str(trained)))
+    started = train(job, Context())
     with pytest.raises(Interrupted):
         run_of(cell, "his4mae", tmp_path / "again", start=open_model(str(started)), stopped=StopsAfter(0))
     before, after = (load_tensors(Run.open(run).model)[0] for run in (started, tmp_path / "again"))

@@ -1,7 +1,6 @@
 """The dense encoder: what a vector sees, and that no window, pass or precision changes what comes out."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +11,12 @@ import vemseg.models.unet
 from vemseg.dense import DenseEncoder, PatchMean, labels, lay_out, working_grid
 from vemseg.geometry import Box
 from vemseg.models import ThreePlanes, build_encoder, for_inference, load_encoder, save_encoder
-from vemseg.models.unet import PATCH, BatchNorm, UNetEncoder, _reflect
+from vemseg.models.objective import Objective
+from vemseg.models.unet import PATCH, BatchNorm, UNetEncoder
 from vemseg.pipeline.dense_input import placements
 from vemseg.recipe import EmbedTable, Recipe, UNetTable
 from vemseg.run import Run
+from vemseg.tiling import reflect
 from vemseg.volume import ArrayVolume, Intensity
 
 CPU = torch.device("cpu")
@@ -117,7 +118,7 @@ def mirrored(index, n):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_planes_are_mirrored_without_repeating_the_last(n):
-    found = _reflect(torch.arange(-9, 16), n).tolist()
+    found = reflect(np.arange(-9, 16), n).tolist()
     assert found == [0 if n == 1 else mirrored(i, n) for i in range(-9, 16)]
 
 
@@ -218,7 +219,9 @@ def test_a_saved_encoder_is_loaded_as_it_was(tmp_path):
     encoder = encoder_of()
     recipe = Recipe(model=SMALL)
     with Run.create(tmp_path / "run", recipe) as run:
-        save_encoder(run.model, SimpleNamespace(encoder=encoder), {})
+        objective = Objective()
+        objective.encoder = encoder
+        save_encoder(run.model, objective, {})
     for spacing in (ISOTROPIC, SECTIONS):
         loaded = load_encoder(recipe, run.model, spacing)
         expected = encoder if spacing == ISOTROPIC else encoder_of(SMALL, SECTIONS)

@@ -4,13 +4,15 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
 
     roof     cli         commands: parse, call one pipeline function, print
     floor 5  pipeline    one function per verb: open, compute, write
-    floor 4  training    objective + FOV stream + schedule -> checkpoints
+    floor 4  training    objective + sampler + schedule -> checkpoints
              dense       encoder x placement x volume -> stream of (Box, vectors)
-             clustering  vectors -> class scores
+             distillation  how well a student agrees with its teacher
     floor 3  models      encoders and objectives, by name
-             fov         where training looks: sampling and augmentation
+             sampling    where training looks: volumes, made-up tissue -> batches
+             clustering  vectors -> class scores
              features    vectors on a lattice, on disk
-    floor 2  volume      voxels on disk: TIFF, OME-Zarr; voxel size, intensities
+    floor 2  batch       what training sees in one step
+             volume      voxels on disk: TIFF, OME-Zarr; voxel size, intensities
              run         directories that explain themselves; outputs that appear whole
              catalog     what can be fetched or ships with the package
              blocks      read, compute, write block by block: in overlap, resumable
@@ -20,6 +22,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              phantom     a procedural cell with exact labels
              recipe      frozen settings of one method
              resources   the memory and cores this process may use
+             context     where to compute, how much to use, whom to tell and ask
     floor 0  geometry    Box, axis order, nanometres
              errors      what can go wrong, and its exit code
 

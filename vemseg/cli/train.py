@@ -43,10 +43,12 @@ def train(
     if not volumes or out is None:
         raise UsageError("name what to learn from and where to put it: vemseg train cell.tif -o run")
     with shell.stoppable() as (report, stopped):
+        from vemseg.context import Context
         from vemseg.pipeline.common import open_model
+        from vemseg.pipeline.train import TrainJob
         from vemseg.pipeline.train import train as compute
 
-        run = compute(
+        job = TrainJob(
             volumes,
             out,
             recipe,
@@ -54,12 +56,10 @@ def train(
             teacher=open_model(teacher) if teacher else None,
             voxel_size=voxel_size,
             crop=crop,
-            device=device,
             max_seconds=seconds,
             overwrite=overwrite,
-            report=report,
-            stopped=stopped,
         )
+        run = compute(job, Context(device=device, report=report, stopped=stopped))
     shell.result(run)
 
 

@@ -3,11 +3,11 @@
     layers           parts that several models share
     vit, unet, classical
                      encoders
+    objective        what training asks of an objective
     planes           an encoder of planes, across all three axes
     filtered         filters beside an encoder
     mae, self_distilled, his4mae, sdae, invariance, distilled
-                     objectives: modules with ``fov``, ``encoder``, ``forward(images, generator)``,
-                     ``after_step``
+                     objectives
     codebook         vectors that tokens are replaced by
     here             kind -> builder; weights in and out
 
@@ -17,6 +17,7 @@ An encoder has ``fov``, ``patch``, ``dim``, ``halo`` and ``encode((b, 1, z, y, x
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ from torch import Tensor, nn
 
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.models.classical import ClassicalEncoder
-from vemseg.models.codebook import Codebook
+from vemseg.models.codebook import CODES
 from vemseg.models.distilled import DenseTeacher, Distillation, PlaneTeacher
 from vemseg.models.filtered import Filtered
 from vemseg.models.his4mae import His4mae
 from vemseg.models.invariance import Invariance
 from vemseg.models.layers import choose_attention, wants_bf16
 from vemseg.models.mae import MaskedAutoencoder
+from vemseg.models.objective import Objective
 from vemseg.models.planes import ThreePlanes
 from vemseg.models.sdae import Sdae
 from vemseg.models.unet import UNetEncoder
@@ -67,7 +69,7 @@ REFERENCE_DECODER = {
 }
 """Names of the decoder's parts in the reference code of MAESTER, and here."""
 
-OBJECTIVES: dict[str, type[Any]] = {
+OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
     "maester": MaskedAutoencoder,
     "his4mae": His4mae,
     "sdae": Sdae,
@@ -81,9 +83,6 @@ ENCODER_SETTINGS: dict[type[Any], tuple[str, ...]] = {
 }
 """Settings that the weights of a trained encoder are bound to, by the table that has them; the others are the
 objective's."""
-
-CODES = "codebook.codes"
-"""Beside the encoder's weights, of a model that learns a codebook."""
 
 
 def build_encoder(model: Any, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
@@ -105,13 +104,12 @@ def build_encoder(model: Any, spacing: Spacing = (1.0, 1.0, 1.0)) -> nn.Module:
     raise UsageError(f"no encoder for model.kind '{model.kind}'")
 
 
-def build_objective(model: Any, seed: int) -> nn.Module:
+def build_objective(model: Any, seed: int) -> Objective:
     """Return the module that training minimises for a recipe's ``[model]`` table, initialised by a seed."""
     if model.kind not in OBJECTIVES:
         raise UsageError(f"model.kind '{model.kind}' needs no training: use it with 'segment' right away")
     torch.manual_seed(seed)
-    made: nn.Module = OBJECTIVES[model.kind](model)
-    return made
+    return OBJECTIVES[model.kind](model)
 
 
 def differing_encoder(model: Any, other: Any) -> list[str]:
@@ -122,7 +120,7 @@ def differing_encoder(model: Any, other: Any) -> list[str]:
     return [] if model.kind == other.kind else ["model.kind"]
 
 
-def build_distillation(model: Any, seed: int, teacher: Any, stride: int) -> nn.Module:
+def build_distillation(model: Any, seed: int, teacher: Any, stride: int) -> Distillation:
     """Return the module that training minimises for a student, initialised by a seed.
 
     Parameters
@@ -140,11 +138,9 @@ def build_distillation(model: Any, seed: int, teacher: Any, stride: int) -> nn.M
     return Distillation(model, DenseTeacher(teacher) if dense else PlaneTeacher(teacher, stride))
 
 
-def save_encoder(path: Path, objective: Any, metadata: dict[str, Any]) -> None:
-    """Write the weights of an objective's encoder, and its codebook where it has one, float32."""
-    tensors = dict(objective.encoder.state_dict())
-    if isinstance(codebook := getattr(objective, "codebook", None), Codebook):
-        tensors[CODES] = codebook.codes
+def save_encoder(path: Path, objective: Objective, metadata: dict[str, Any]) -> None:
+    """Write the weights of an objective's encoder, and what it saves beside them, float32."""
+    tensors = objective.encoder.state_dict() | objective.tensors()
     arrays = {name: value.detach().float().cpu().numpy() for name, value in tensors.items()}
     save_tensors(path, arrays, metadata)
 

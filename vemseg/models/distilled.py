@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from vemseg.batch import Batch
 from vemseg.errors import UsageError
 from vemseg.models.layers import KeepsExact
+from vemseg.models.objective import Objective
 from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.recipe import UNetTable
 from vemseg.tiling import Placement
@@ -184,8 +186,8 @@ class ScaledHead(KeepsExact, nn.Conv2d):
             destination[f"{prefix}bias"] = self.bias * self.spread + self.mean
 
 
-class Distillation(nn.Module):
-    """Objective: mean squared error plus 1 - cosine between standardised vectors of student and teacher.
+class Distillation(Objective):
+    """Mean squared error plus 1 - cosine between standardised vectors of student and teacher.
 
     Parameters
     ----------
@@ -193,12 +195,9 @@ class Distillation(nn.Module):
         The student; ``dim`` is the teacher's.
     teacher : Teacher
         It is neither trained nor saved, and stays on the device and in the precision it is in.
-
-    Attributes
-    ----------
-    fov : (int, int, int)
-        Slices and edge of the regions it wants.
     """
+
+    encoder: UNetEncoder
 
     def __init__(self, settings: UNetTable, teacher: Teacher) -> None:
         super().__init__()
@@ -208,27 +207,27 @@ class Distillation(nn.Module):
         unit = math.lcm(self.encoder.align[1], teacher.unit)
         edge = -(-max(settings.fov, teacher.edge) // unit) * unit
         self.across = settings.slices // 2 - 1
-        self.fov = (max(settings.slices, teacher.slices), edge, edge)
+        self.window = (max(settings.slices, teacher.slices), edge, edge)
 
-    def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``loss``, ``error`` and ``cosine`` of regions, float32 (b, 1, z, y, x) in [0, 1].
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``loss``, ``error`` and ``cosine`` of a batch.
 
         Parameters
         ----------
-        images : Tensor
-            As many slices and pixels as ``fov``.
+        batch : Batch
+            Regions, (b, 1, z, y, x).
         generator : torch.Generator
             On the CPU; decides where a teacher of fields of view looks.
         """
-        theirs, ours = self._pair(images, generator, both=False)
+        theirs, ours = self._pair(batch.images, generator, both=False)
         cosine = cosine_similarity(ours, theirs, dim=-1).mean()
         error = (ours - theirs).square().mean()
         return {"loss": error + 1 - cosine, "error": error.detach(), "cosine": cosine.detach()}
 
     @torch.no_grad()
-    def vectors(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def vectors(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return vectors of teacher and student in the same places, in the teacher's units: (n, d)."""
-        theirs, ours = self._pair(images, generator, both=True)
+        theirs, ours = self._pair(batch.images, generator, both=True)
         head = self._head
         return head.restored(theirs).flatten(0, -2), head.restored(ours).flatten(0, -2)
 
@@ -250,9 +249,6 @@ class Distillation(nn.Module):
         trunk = self.encoder.trunk(slabs.contiguous(memory_format=torch.channels_last))
         ours = self._head(trunk[:, :, kept[0], kept[1]]).permute(0, 2, 3, 1)
         return self._head.standardised(theirs), ours.float()
-
-    def after_step(self, fraction: float, generator: torch.Generator) -> None:
-        """Nothing moves outside the optimiser."""
 
 
 def _middle(images: Tensor, across: int) -> Tensor:

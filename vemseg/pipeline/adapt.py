@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from vemseg.errors import UsageError
-from vemseg.pipeline.common import Report, Stopped, log, open_model
+from vemseg.pipeline.common import log, open_model
 from vemseg.pipeline.outputs import beside
-from vemseg.pipeline.train import train
+from vemseg.pipeline.train import TrainJob
 from vemseg.recipe import MODEL_KINDS, override
 from vemseg.run import Run
 
 ENDING = ".run"
-"""Of the run beside the labels, after their stem."""
+"""Of the run that lies beside labels: it follows their stem."""
 
 LEARNING = ("volume", "fov", "model", "train")
 """Tables of settings that training depends on; the others may change from one segmentation to the next."""
@@ -30,7 +30,7 @@ GENTLY = 0.25
 """Of the recipe's learning rate, where the settings name none: the weights are good already."""
 
 
-def adapt(
+def adaptation(
     path: str,
     out: Path,
     seconds: float,
@@ -39,11 +39,8 @@ def adapt(
     settings: Sequence[str],
     voxel_size: str | None,
     crop: str | None,
-    device: str,
-    report: Report,
-    stopped: Stopped,
-) -> Path:
-    """Train a model on a volume, from the weights it has, and return the run.
+) -> TrainJob:
+    """Return the training of a model on a volume, from the weights it has.
 
     A run that is finished is used as it is, whatever time is asked for now; one that was stopped goes on.
 
@@ -64,10 +61,6 @@ def adapt(
     ------
     UsageError
         Where the model needs no training, or its checkpoint comes without a recipe.
-    OutputExistsError
-        Where a run of another volume, other settings or other weights is there.
-    Interrupted
-        Where it was stopped; the same call goes on.
     """
     learning = [text for text in settings if text.partition(".")[0].strip() in LEARNING]
     start = open_model(model, [ENOUGH])
@@ -80,15 +73,6 @@ def adapt(
     run = beside(out, ENDING)
     if run.exists() and Run.open(run).finished:
         log.info("%s was adapted to this volume before: used as it is (delete it to start again)", run)
-    return train(
-        [path],
-        run,
-        start.recipe,
-        start=start,
-        voxel_size=voxel_size,
-        crop=crop,
-        device=device,
-        max_seconds=seconds,
-        report=report,
-        stopped=stopped,
+    return TrainJob(
+        [path], run, start.recipe, start=start, voxel_size=voxel_size, crop=crop, max_seconds=seconds
     )

@@ -18,12 +18,12 @@ from vemseg.dense import (
 )
 from vemseg.errors import Interrupted
 from vemseg.features import Features, HeldFeatures
-from vemseg.fov import FovStream, Source
 from vemseg.geometry import ZYX, is_anisotropic
 from vemseg.models import Filtered, ThreePlanes, for_inference
 from vemseg.models.layers import pick_device
 from vemseg.pipeline.common import Model, Report, Stopped, intensity_of
 from vemseg.recipe import EmbedTable, FovTable
+from vemseg.sampling import Sampler, Source
 from vemseg.tiling import Placement
 from vemseg.volume import Volume
 
@@ -77,8 +77,9 @@ def _normalise(encoder: Any, source: Source, three: bool) -> None:
     plain = FovTable(
         axes="auto" if three else "xy", crop="off", flips="off", rotate90=False, pool_bytes=NORMALISING_BYTES
     )
-    stream = FovStream([source], (encoder.slices, edge, edge), plain, seed=0, device=pick_device("cpu"))
-    encoder.normalise(stream.batch(0, min(NORMALISING_PIXELS // edge**2, NORMALISING_SLABS))[:, 0])
+    sampler = Sampler([source], (encoder.slices, edge, edge), plain, seed=0, device=pick_device("cpu"))
+    slabs = sampler.batch(0, min(NORMALISING_PIXELS // edge**2, NORMALISING_SLABS))
+    encoder.normalise(slabs.images[:, 0])
 
 
 def _is_isotropic(volume: Volume) -> bool:

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from vemseg.blocks import Stages, map_blocks
 from vemseg.clustering import Clusterer, joined_parts
+from vemseg.context import Context
 from vemseg.dense import DenseEncoder, StoredVectors, block_input, block_labels
 from vemseg.dense.scores import in_parts
 from vemseg.drawing import palette
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.geometry import ZYX, Box
-from vemseg.pipeline.adapt import adapt
+from vemseg.pipeline.adapt import adaptation
 from vemseg.pipeline.common import Report, Stopped, describe, log
 from vemseg.pipeline.dense_input import draw_sample, stored_sample
 from vemseg.pipeline.features import fit_classes, hold
@@ -34,6 +35,7 @@ from vemseg.pipeline.memory import check_sample, set_threads
 from vemseg.pipeline.outputs import beside, check_beside, class_table, legend_of, state_beside, write_beside
 from vemseg.pipeline.resume import STORE, alone_in, done_already, take_up
 from vemseg.pipeline.subject import Subject, open_subject
+from vemseg.pipeline.train import train
 from vemseg.recipe import ClusterTable
 from vemseg.run import fingerprint, provenance
 from vemseg.volume import LabelStore, check_output, finish_labels, partial_directory
@@ -82,7 +84,7 @@ def segment(
     threads : int, optional
         To compute with; both follow from the machine where left out.
     adapt_seconds : float, optional
-        First train the model on this volume for that long (see ``adapt``).
+        First train the model on this volume for that long (see ``adaptation``).
 
     Raises
     ------
@@ -102,8 +104,10 @@ def segment(
     set_threads(threads)
     where: dict[str, Any] = {"voxel_size": voxel_size, "crop": crop, "device": device}
     if adapt_seconds is not None:
-        progress: dict[str, Any] = {"report": report, "stopped": stopped}
-        model = str(adapt(path, out, adapt_seconds, model=model, settings=settings, **where, **progress))
+        job = adaptation(
+            path, out, adapt_seconds, model=model, settings=settings, voxel_size=voxel_size, crop=crop
+        )
+        model = str(train(job, Context(device=device, report=report, stopped=stopped)))
     subject = open_subject(path, model=model, clusters=clusters, settings=settings, **where)
     if out.resolve() in {p.resolve() for p in [*subject.inputs, *subject.parents, *_source(subject)]}:
         raise UsageError(f"{out} is an input: name another output with -o")
