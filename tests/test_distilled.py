@@ -277,9 +277,9 @@ class Vectors:
 
 def test_agreement_is_one_with_itself_and_chance_with_noise(cell):
     def examine(noise, held=()):
-        recipe = Recipe(model=student_of(4), train=TrainTable(batch=4))
-        scale = load_recipe("classical").cluster.scale
-        return agreement(Vectors(noise), [cell], held, recipe, scale, CPU)
+        clusters = load_recipe("classical").cluster
+        recipe = Recipe(model=student_of(4), train=TrainTable(batch=4), cluster=clusters)
+        return agreement(Vectors(noise), [cell], held, recipe, CPU)
 
     same = examine(0.0)
     assert same["cosine"] == pytest.approx(1) and same["label_agreement"] == 1 and not same["held_out"]

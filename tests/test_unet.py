@@ -16,7 +16,6 @@ from vemseg.models.unet import PATCH, BatchNorm, UNetEncoder
 from vemseg.pipeline.dense_input import placements
 from vemseg.recipe import EmbedTable, Recipe, UNetTable
 from vemseg.run import Run
-from vemseg.tiling import reflect
 from vemseg.volume import ArrayVolume, Intensity
 
 CPU = torch.device("cpu")
@@ -114,12 +113,6 @@ def mirrored(index, n):
     while not 0 <= index < n:
         index = -index if index < 0 else 2 * (n - 1) - index
     return index
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 7])
-def test_planes_are_mirrored_without_repeating_the_last(n):
-    found = reflect(np.arange(-9, 16), n).tolist()
-    assert found == [0 if n == 1 else mirrored(i, n) for i in range(-9, 16)]
 
 
 # What changes nothing

@@ -32,7 +32,6 @@ def agreement(
     learnt: Sequence[Source],
     held: Sequence[Source],
     recipe: Recipe,
-    scale: str,
     device: torch.device,
 ) -> dict[str, float | bool]:
     """Compare a student with its teacher on what was held out, or where nothing was, on what it learnt from.
@@ -44,9 +43,7 @@ def agreement(
     learnt, held : sequence of Source
         See ``vemseg.sampling.hold_out``.
     recipe : Recipe
-        The student's.
-    scale : str
-        How the teacher's vectors are scaled where they are clustered, as in ``cluster.scale``.
+        The student's; ``cluster.scale`` is the teacher's.
     device : torch.device
 
     Returns
@@ -64,7 +61,7 @@ def agreement(
     a, b = (theirs - mean) / spread, (ours - mean) / spread
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
-    clusters = ClusterTable.model_validate({"k": CLASSES, "sample": SAMPLE, "restarts": 3, "scale": scale})
+    clusters = ClusterTable(k=CLASSES, sample=SAMPLE, restarts=3, scale=recipe.cluster.scale)
     clusterer = fit(theirs.astype(np.float16), np.zeros(len(theirs), np.float32), clusters)
     labels = [_labels(clusterer, vectors) for vectors in (theirs, ours)]
     equal = float((labels[0] == labels[1]).mean())

@@ -114,9 +114,7 @@ def train(job: TrainJob, context: Context) -> Path:
                 f"stopped at step {trainer.step}, state saved in {job.out}: the same command goes on"
             )
         trainer.draw()
-        found: dict[str, float | bool] = {}
-        if student is not None and job.teacher is not None:
-            found = agreement(student, learnt, held, recipe, job.teacher.recipe.cluster.scale, device)
+        found = {} if student is None else agreement(student, learnt, held, recipe, device)
         run.finish(seconds=trainer.elapsed, steps=trainer.step, **found)
     return job.out
 
