@@ -3,7 +3,7 @@
 The plain step is what the reference code does on a CPU: float32 weights, PyTorch's AdamW, fused attention.
 vemseg holds weights in bfloat16 where the processor multiplies it, adds up updates in float32 masters, and
 spells attention out, since the fused kernel's backward pass is the slow part on CPUs. Both draw their fields
-of view from the same stream, and that counts.
+of view from the same sampler, and that counts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import torch
 from common import add_threads, conclude, interleaved, machine, parser, show, spread
 from timm.layers import Attention
 
-from vemseg.fov import FovStream, Source
 from vemseg.geometry import Box
 from vemseg.models import build_objective
 from vemseg.models.layers import choose_attention, wants_bf16
+from vemseg.models.objective import step_generator
 from vemseg.phantom import Phantom
 from vemseg.recipe import FovTable, MaesterTable, TrainTable
-from vemseg.training import MasterAdamW, step_generator
+from vemseg.sampling import Sampler, Source
+from vemseg.training import MasterAdamW
 from vemseg.volume import ArrayVolume, Intensity
 
 TARGET = 1.25
@@ -36,8 +37,8 @@ def main() -> None:
     settings = TrainTable(batch=options.batch)
     volume = ArrayVolume(Phantom(SHAPE).read(Box.whole(SHAPE)), (16.0, 16.0, 16.0))
     edge = MaesterTable().fov
-    stream = FovStream([Source(volume, Intensity(0.0, 255.0))], (1, edge, edge), FovTable(), 0, CPU)
-    candidates = {"plain": _plain(stream, settings), "vemseg": _vemseg(stream, settings, options.precision)}
+    sampler = Sampler([Source(volume, Intensity(0.0, 255.0))], (1, edge, edge), FovTable(), 0, CPU)
+    candidates = {"plain": _plain(sampler, settings), "vemseg": _vemseg(sampler, settings, options.precision)}
     seconds = interleaved(
         {name: _several(step, options.steps) for name, step in candidates.items()}, options.repetitions
     )
@@ -68,7 +69,7 @@ def _options():
     return made.parse_args()
 
 
-def _plain(stream: FovStream, settings: TrainTable) -> Callable[[int], None]:
+def _plain(sampler: Sampler, settings: TrainTable) -> Callable[[int], None]:
     objective = build_objective(MaesterTable(), settings.seed)
     for module in objective.modules():
         if isinstance(module, Attention):
@@ -78,15 +79,15 @@ def _plain(stream: FovStream, settings: TrainTable) -> Callable[[int], None]:
     )
 
     def step(number: int) -> None:
-        images = stream.batch(number, settings.batch)
-        objective(images, step_generator(settings.seed, number))["loss"].backward()
+        batch = sampler.batch(number, settings.batch)
+        objective(batch, step_generator(settings.seed, number))["loss"].backward()
         adamw.step()
         adamw.zero_grad()
 
     return step
 
 
-def _vemseg(stream: FovStream, settings: TrainTable, precision: str) -> Callable[[int], None]:
+def _vemseg(sampler: Sampler, settings: TrainTable, precision: str) -> Callable[[int], None]:
     objective = build_objective(MaesterTable(), settings.seed)
     choose_attention(objective, CPU, training=True)
     if wants_bf16(precision, CPU):
@@ -94,8 +95,8 @@ def _vemseg(stream: FovStream, settings: TrainTable, precision: str) -> Callable
     optimiser = MasterAdamW(objective, settings)
 
     def step(number: int) -> None:
-        images = stream.batch(number, settings.batch)
-        objective(images, step_generator(settings.seed, number))["loss"].backward()
+        batch = sampler.batch(number, settings.batch)
+        objective(batch, step_generator(settings.seed, number))["loss"].backward()
         optimiser.step(settings.lr)
 
     return step

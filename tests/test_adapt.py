@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
 from vemseg.pipeline.common import open_model
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.segment import segment
-from vemseg.pipeline.train import train
+from vemseg.pipeline.train import Training, train
 from vemseg.recipe import load_recipe
 from vemseg.run import Run, load_tensors
 
@@ -32,7 +33,7 @@ def cell(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(cell):
     recipe = load_recipe("vemseg", [*SMALL, "train.steps=2"])
-    return train([str(cell)], cell.with_name("start"), recipe, **QUIET)
+    return train(Training([str(cell)], cell.with_name("start"), recipe), Context())
 
 
 def test_a_model_is_adapted_once_and_used_again(cell, start, tmp_path, caplog):
@@ -78,7 +79,7 @@ def test_what_is_not_trained_cannot_be_adapted(cell, tmp_path):
 def test_training_starts_from_the_same_kind_of_model_alone(cell, start, tmp_path):
     other = load_recipe("vemseg", [*SMALL, "model.dim=7", "train.steps=2"])
     with pytest.raises(UsageError, match=r"it differs in model\.dim"):
-        train([str(cell)], tmp_path / "run", other, start=open_model(str(start)), **QUIET)
+        train(Training([str(cell)], tmp_path / "run", other, start=open_model(str(start))), Context())
 
 
 def test_a_directory_does_not_hide_bundled_weights_of_its_name(tmp_path, monkeypatch):

@@ -21,7 +21,6 @@ from vemseg.dense import (
     interpolated,
     interpolations,
     lay_out,
-    placements,
     sample_cells,
     working_grid,
 )
@@ -315,7 +314,7 @@ def grey(rng, shape):
 
 def lay_model(encoder, volume, table, batch=16):
     grid = working_grid(volume, 16.0)
-    layout = lay_out(placements(encoder, table), grid)
+    layout = lay_out(encoder.placements(table), grid)
     return computed(encoder, grid, layout, Intensity(10.0, 240.0), batch)
 
 

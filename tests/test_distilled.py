@@ -9,20 +9,23 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool3d
 
+from vemseg.batch import Batch
+from vemseg.context import Context
+from vemseg.distillation import agreement
 from vemseg.errors import Interrupted, OutputExistsError, UsageError
-from vemseg.fov import FovStream, Source
 from vemseg.geometry import Box
 from vemseg.models import build_distillation, build_encoder, for_inference, load_encoder
 from vemseg.models.distilled import DenseTeacher, Distillation, PlaneTeacher, ScaledHead, Targets, _onto
 from vemseg.models.unet import PATCH
 from vemseg.phantom import Phantom
-from vemseg.pipeline.common import Model, open_model
-from vemseg.pipeline.distil import DESCRIPTION, agreement, hold_out
+from vemseg.pipeline.common import open_model
+from vemseg.pipeline.distil import DESCRIPTION
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.segment import segment
-from vemseg.pipeline.train import train
+from vemseg.pipeline.train import Training, train
 from vemseg.recipe import ClassicalTable, FovTable, MaesterTable, Recipe, TrainTable, UNetTable, load_recipe
 from vemseg.run import Run, load_tensors
+from vemseg.sampling import Sampler, Source, hold_out
 from vemseg.training import Trainer
 from vemseg.volume import ArrayVolume, Intensity, open_volume
 
@@ -75,14 +78,14 @@ TEACHERS = [
 def test_both_are_compared_in_the_same_places(teacher, stride, axis):
     """On an image of coordinates, means of patches are the places of their centres, whatever the patch."""
     objective = build_distillation(student_of(1), 0, teacher, stride)
-    slices, edge, _ = objective.fov
+    slices, edge, _ = objective.window
     ramp = torch.from_numpy(np.indices((slices, edge, edge))[axis].astype(np.float32))[None, None]
     objective.encoder.trunk = lambda slabs: avg_pool3d(slabs[:, None], (slabs.shape[1], 2, 2))[:, 0]
     objective.encoder.head.forward = lambda means: objective.encoder.head.standardised(
         means.movedim(1, -1)
     ).movedim(-1, 1)
     for seed in range(6):
-        theirs, ours = objective.vectors(ramp, generator(seed))
+        theirs, ours = objective.vectors(Batch(ramp), generator(seed))
         assert len(ours) == len(theirs) >= 16
         torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-3)
     assert ours.std() > 1 or axis == 0
@@ -182,8 +185,10 @@ def test_the_teacher_is_no_part_of_what_is_trained():
     assert isinstance(objective, Distillation)
     names = {name.split(".")[0] for name, _ in [*objective.named_parameters(), *objective.named_buffers()]}
     assert names == {"encoder"}
-    assert objective.fov == (4, 48, 48)
-    assert build_distillation(student_of(8), 0, teacher_of(ClassicalTable(sigmas=(1.0, 2.0))), 1).fov[0] == 16
+    assert objective.window == (4, 48, 48)
+    assert (
+        build_distillation(student_of(8), 0, teacher_of(ClassicalTable(sigmas=(1.0, 2.0))), 1).window[0] == 16
+    )
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +204,11 @@ def fit_student(cell, path, table, precision="fp32", stop_at=None, steps=30):
     teacher = teacher_of(table)
     model = student_of(teacher.dim)
     objective = build_distillation(model, 0, teacher, 10)
-    stream = FovStream([cell], objective.fov, FovTable(), 0, CPU)
+    sampler = Sampler([cell], objective.window, FovTable(), 0, CPU)
     with Run.create(path, Recipe(model=model, train=settings)) as run:
-        trainer = Trainer(objective, stream, run, settings)
-        trainer.fit(lambda progress: None, lambda: trainer.step == stop_at)
-    return SimpleNamespace(run=run, objective=objective, stream=stream)
+        trainer = Trainer(objective, sampler, run, settings)
+        trainer.fit(Context(stopped=lambda: trainer.step == stop_at))
+    return SimpleNamespace(run=run, objective=objective)
 
 
 @pytest.mark.parametrize("table", [VIT, ClassicalTable(sigmas=(1.0, 2.0))], ids=["maester", "classical"])
@@ -256,7 +261,7 @@ def test_the_last_sections_of_thick_volumes_are_held_out():
 class Vectors:
     """An objective whose student gives the teacher's vectors, but for some noise."""
 
-    fov = (2, 32, 32)
+    window = (2, 32, 32)
 
     def __init__(self, noise):
         self.noise = noise
@@ -264,17 +269,17 @@ class Vectors:
     def eval(self):
         pass
 
-    def vectors(self, images, generator):
-        middle = images[:, 0, :, ::2, ::2].movedim(1, -1).flatten(0, 2)
+    def vectors(self, batch, generator):
+        middle = batch.images[:, 0, :, ::2, ::2].movedim(1, -1).flatten(0, 2)
         theirs = torch.cat([middle, middle.square()], dim=1)
         return theirs, theirs + self.noise * torch.randn(theirs.shape, generator=generator) * theirs.std()
 
 
 def test_agreement_is_one_with_itself_and_chance_with_noise(cell):
     def examine(noise, held=()):
-        recipe = Recipe(model=student_of(4), train=TrainTable(batch=4))
-        teacher = Model(load_recipe("classical"), None, "classical")
-        return agreement(Vectors(noise), [cell], held, recipe, teacher, CPU)
+        clusters = load_recipe("classical").cluster
+        recipe = Recipe(model=student_of(4), train=TrainTable(batch=4), cluster=clusters)
+        return agreement(Vectors(noise), [cell], held, recipe, CPU)
 
     same = examine(0.0)
     assert same["cosine"] == pytest.approx(1) and same["label_agreement"] == 1 and not same["held_out"]
@@ -313,12 +318,13 @@ def phantom(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(phantom):
     recipe = load_recipe("maester-quick", VIT_SETTINGS)
-    return train([str(phantom)], phantom.with_name("teacher"), recipe, **QUIET)
+    return train(Training([str(phantom)], phantom.with_name("teacher"), recipe), Context())
 
 
-def distil(phantom, out, teacher, settings=(), **options):
+def distil(phantom, out, teacher, settings=(), stopped=lambda: False, **options):
     recipe = load_recipe("vemseg", [*SMALL, *settings])
-    return train([str(phantom)], out, recipe, teacher=open_model(str(teacher)), **QUIET | options)
+    job = Training([str(phantom)], out, recipe, teacher=open_model(str(teacher)), **options)
+    return train(job, Context(stopped=stopped))
 
 
 def test_a_student_is_an_ordinary_run_that_names_its_teacher(phantom, teacher, tmp_path, caplog):
@@ -358,26 +364,23 @@ def test_the_same_student_again_and_another_teachers(phantom, teacher, tmp_path)
     before = (run / "model.safetensors").read_bytes()
     distil(phantom, run, teacher)
     assert (run / "model.safetensors").read_bytes() == before
-    other = train(
-        [str(phantom)],
-        tmp_path / "other",
-        load_recipe("maester-quick", [*VIT_SETTINGS, "train.seed=5"]),
-        **QUIET,
-    )
+    recipe = load_recipe("maester-quick", [*VIT_SETTINGS, "train.seed=5"])
+    other = train(Training([str(phantom)], tmp_path / "other", recipe), Context())
     with pytest.raises(OutputExistsError, match=r"teacher .* there, teacher .*other now"):
         distil(phantom, run, other)
     with pytest.raises(OutputExistsError, match=r"teacher .* there, no other model now"):
-        train([str(phantom)], run, Run.open(run).recipe, **QUIET)
+        train(Training([str(phantom)], run, Run.open(run).recipe), Context())
 
 
 def test_features_without_training_can_be_taught_too(phantom, tmp_path):
     filters = open_model("classical", ["model.sigmas=[1.0, 2.0]"])
     recipe = load_recipe("vemseg", [*SMALL, "model.slices=2"])
-    run = Run.open(train([str(phantom)], tmp_path / "student", recipe, teacher=filters, **QUIET))
+    job = Training([str(phantom)], tmp_path / "student", recipe, teacher=filters)
+    run = Run.open(train(job, Context()))
     assert run.recipe.cluster.scale == "standardise" and run.recipe.model.dim == 8
     assert run.info["parents"] == [] and run.info["teacher"]["model"] == "classical"
     with pytest.raises(OutputExistsError, match="teacher classical there, no other model now"):
-        train([str(phantom)], run.path, run.recipe, **QUIET)
+        train(Training([str(phantom)], run.path, run.recipe), Context())
 
 
 def test_what_a_teacher_cannot_teach(phantom, teacher, tmp_path):
@@ -385,7 +388,8 @@ def test_what_a_teacher_cannot_teach(phantom, teacher, tmp_path):
         distil(phantom, tmp_path / "run", teacher, ["volume.voxel_size=8.0"])
     with pytest.raises(UsageError, match="a dense encoder, not a 'maester': add -c vemseg"):
         recipe = load_recipe("maester-quick", VIT_SETTINGS)
-        train([str(phantom)], tmp_path / "run", recipe, teacher=open_model(str(teacher)), **QUIET)
+        job = Training([str(phantom)], tmp_path / "run", recipe, teacher=open_model(str(teacher)))
+        train(job, Context())
     with pytest.raises(UsageError, match="do not go together"):
         distil(phantom, tmp_path / "run", teacher, start=open_model(str(teacher)))
     assert not (tmp_path / "run").exists()

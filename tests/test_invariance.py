@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
-from vemseg.fov import FovStream, Source
+from vemseg.batch import Batch
+from vemseg.context import Context
 from vemseg.geometry import Box
 from vemseg.models import build_objective
 from vemseg.models.invariance import Invariance, Turn, vicreg
@@ -17,6 +18,7 @@ from vemseg.models.unet import PATCH
 from vemseg.phantom import Phantom
 from vemseg.recipe import FovTable, Recipe, TrainTable, UNetTable
 from vemseg.run import Run, load_tensors
+from vemseg.sampling import Sampler, Source
 from vemseg.training import MasterAdamW, Trainer
 from vemseg.volume import ArrayVolume, Intensity
 
@@ -33,7 +35,7 @@ def generator(seed):
 
 def regions(settings, size=3, seed=0):
     slices = settings.slices + 2 * settings.drift
-    return torch.rand(size, 1, slices, settings.fov, settings.fov, generator=generator(seed))
+    return Batch(torch.rand(size, 1, slices, settings.fov, settings.fov, generator=generator(seed)))
 
 
 # The terms
@@ -126,27 +128,27 @@ def test_views_are_compared_where_they_show_the_same(turn, monkeypatch):
     objective = objective_of(settings, Means())
     monkeypatch.setattr(Turn, "draw", lambda generator: turn)
     for seed in range(5):
-        images = regions(settings, seed=seed)
-        corners = objective._corners(len(images), generator(seed))
+        batch = regions(settings, seed=seed)
+        corners = objective._corners(len(batch), generator(seed))
         assert not torch.equal(corners[0], corners[1])
-        terms = objective(images, generator(seed))
+        terms = objective(batch, generator(seed))
         assert terms["invariance"] < 1e-13
     monkeypatch.setattr(Turn, "undo", lambda self, maps: maps)
     turned = turn.quarters or turn.mirrored
-    assert (objective(images, generator(0))["invariance"] > 1e-4) == bool(turned)
+    assert (objective(batch, generator(0))["invariance"] > 1e-4) == bool(turned)
 
 
 def test_slices_drift_by_at_most_what_is_asked_for():
     """On images that rise by one from slice to slice, means differ by the drift."""
     settings = UNetTable(**SIZES, **UNCHANGED, drift=3)
     objective = objective_of(settings, Ramp())
-    assert objective.fov == (10, 24, 24)
-    images = torch.arange(10.0).reshape(1, 1, 10, 1, 1).expand(1, 1, 10, 24, 24)
+    assert objective.window == (10, 24, 24)
+    batch = Batch(torch.arange(10.0).reshape(1, 1, 10, 1, 1).expand(1, 1, 10, 24, 24))
     drifts = set()
     for seed in range(80):
         corners = objective._corners(1, generator(seed))
         drift = int(corners[1, 0, 0] - corners[0, 0, 0])
-        assert objective(images, generator(seed))["invariance"].item() == pytest.approx(drift**2, abs=1e-6)
+        assert objective(batch, generator(seed))["invariance"].item() == pytest.approx(drift**2, abs=1e-6)
         drifts.add(drift)
     assert drifts == set(range(-3, 4))
 
@@ -211,7 +213,7 @@ def test_hidden_pixels_cannot_be_seen():
 
 def test_what_is_reconstructed_is_the_patch_in_both_middle_slices():
     settings = UNetTable(**SIZES)
-    x = regions(settings)[:, 0, :, :16, :16]
+    x = regions(settings).images[:, 0, :, :16, :16]
     target = Invariance(settings)._middle(x)
     for y, left in itertools.product(range(8), repeat=2):
         patch = x[:, 1:3, 2 * y : 2 * y + 2, 2 * left : 2 * left + 2]
@@ -224,7 +226,7 @@ def test_what_is_reconstructed_is_the_patch_in_both_middle_slices():
 def test_without_changes_views_are_the_images():
     settings = UNetTable(**SIZES, **UNCHANGED)
     objective = Invariance(settings)
-    x = regions(settings)[:, 0]
+    x = regions(settings).images[:, 0]
     assert torch.allclose(
         objective._disturb(objective._recolour(x, generator(0)), generator(1)), x, atol=1e-7
     )
@@ -260,8 +262,8 @@ def cell():
 
 def test_equal_random_numbers_give_an_equal_loss():
     objective = build_objective(TINY, 0)
-    images = regions(TINY)
-    first, second, other = (objective(images, generator(seed))["loss"] for seed in (1, 1, 2))
+    batch = regions(TINY)
+    first, second, other = (objective(batch, generator(seed))["loss"] for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert first != other
 
@@ -272,11 +274,11 @@ def test_thirty_steps_lower_the_loss(cell, precision):
     objective = build_objective(settings, 0).train()
     if precision == "bf16":
         objective.to(torch.bfloat16)
-    stream = FovStream([cell], objective.fov, FovTable(), 0, CPU)
+    sampler = Sampler([cell], objective.window, FovTable(), 0, CPU)
     optimiser = MasterAdamW(objective, TrainTable())
     losses = []
     for step in range(30):
-        terms = objective(stream.batch(step, 8), generator(step))
+        terms = objective(sampler.batch(step, 8), generator(step))
         assert set(terms) == {"loss", "invariance", "variance", "covariance", "reconstruction"}
         weighed = sum(getattr(settings, name) * terms[name] for name in set(terms) - {"loss"})
         assert terms["loss"].item() == pytest.approx(weighed.item(), rel=1e-5)
@@ -303,10 +305,10 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(cell, tmp_path, pr
 
     def go(name, stop_at=None):
         objective = build_objective(TINY, 0)
-        stream = FovStream([cell], objective.fov, FovTable(), 0, CPU)
+        sampler = Sampler([cell], objective.window, FovTable(), 0, CPU)
         with Run.create(tmp_path / name, Recipe(model=TINY, train=table)) as run:
-            trainer = Trainer(objective, stream, run, table)
-            trainer.fit(lambda progress: None, lambda: trainer.step == stop_at)
+            trainer = Trainer(objective, sampler, run, table)
+            trainer.fit(Context(stopped=lambda: trainer.step == stop_at))
         return SimpleNamespace(run=run, objective=objective)
 
     whole = go("whole")

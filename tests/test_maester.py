@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import mse_loss
 
+from vemseg.batch import Batch
 from vemseg.errors import InputError, MissingError
 from vemseg.models import build_encoder, import_maester
 from vemseg.models.layers import patchify, random_order, sincos_positions, unpatchify
@@ -54,7 +55,7 @@ def test_loss_agrees_with_the_reference(golden, monkeypatch):
     model, io = golden
     masking = Masking(*random_order(noise_for(io["ids_restore"]), 0.5))
     monkeypatch.setattr(model, "hide", lambda images, generator: masking)
-    loss = model(io["images"][:, :, None], torch.Generator())["loss"]
+    loss = model(Batch(io["images"][:, :, None]), torch.Generator())["loss"]
     assert abs(float(loss) - float(io["loss"])) < 1e-5
 
 
@@ -118,7 +119,7 @@ def test_loss_counts_masked_patches_only():
     torch.manual_seed(1)
     model = MaskedAutoencoder(SMALL)
     images = torch.rand(3, 1, 1, 20, 20)
-    loss = float(model(images, torch.Generator().manual_seed(5))["loss"].detach())
+    loss = float(model(Batch(images), torch.Generator().manual_seed(5))["loss"].detach())
     noise = torch.rand(3, 16, generator=torch.Generator().manual_seed(5))
     masking = Masking(*random_order(noise, 0.5))
     pixels, mask = model.reconstruct(images[:, :, 0], masking), masking.mask
@@ -146,7 +147,7 @@ def test_hidden_pixels_do_not_reach_the_prediction():
 def test_preview_hides_what_was_masked():
     model = MaskedAutoencoder(SMALL)
     images = torch.rand(2, 1, 1, 20, 20)
-    shown = model.preview(images, torch.Generator().manual_seed(0))
+    shown = model.preview(Batch(images), torch.Generator().manual_seed(0))
     hidden = shown.masked.isnan()
     assert hidden.float().mean() == 0.5
     assert torch.equal(shown.predictions[~hidden], images[:, 0, 0][~hidden])

@@ -24,7 +24,7 @@ from vemseg.pipeline.embed import embed as compute_features
 from vemseg.pipeline.evaluate import Comparison
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.render import Look, Scene
-from vemseg.pipeline.train import train
+from vemseg.pipeline.train import Training, train
 from vemseg.recipe import load_recipe
 from vemseg.run import Run
 from vemseg.volume import open_volume
@@ -85,13 +85,13 @@ def phantom(tmp_path_factory):
 def model(phantom, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "tiny"
     recipe = load_recipe("maester-quick", TINY)
-    return str(train([str(phantom[0])], out, recipe, report=quiet, stopped=never))
+    return str(train(Training([str(phantom[0])], out, recipe), Context()))
 
 
 @pytest.fixture(scope="module")
 def dense_model(phantom, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "dense"
-    return str(train([str(phantom[0])], out, load_recipe("vemseg", UNET), report=quiet, stopped=never))
+    return str(train(Training([str(phantom[0])], out, load_recipe("vemseg", UNET)), Context()))
 
 
 def wanted_of(path, options):

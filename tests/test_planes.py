@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import avg_pool3d
 
 from laying import computed
-from vemseg.dense import Grid, interpolated, lay_out, placements
+from vemseg.dense import Grid, interpolated, lay_out
 from vemseg.errors import UsageError
 from vemseg.geometry import Box
 from vemseg.models import Encoder, ThreePlanes, build_encoder
@@ -146,7 +146,7 @@ def test_three_planes_are_registered(encoder, shape, block):
     table = EmbedTable(stride=2 * three.patch[0])
     for axis in range(3):
         grid = Grid(Coordinates(shape, axis), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
-        dense = computed(three, grid, lay_out(placements(three, table), grid), batch=7)
+        dense = computed(three, grid, lay_out(three.placements(table), grid), batch=7)
         for box in Box.whole(shape).split(block or shape):
             axes = dense.interpolations(box)
             values = dense.values(dense.points_of(box))

@@ -22,7 +22,7 @@ FLOORS = {
     **dict.fromkeys(["budget", "context", "drawing", "metrics", "phantom", "recipe", "tiling"], 2),
     **dict.fromkeys(["batch", "blocks", "catalog", "run", "volume"], 3),
     **dict.fromkeys(["features", "labelling", "models", "sampling"], 4),
-    **dict.fromkeys(["datasets", "dense", "training"], 5),
+    **dict.fromkeys(["datasets", "dense", "distillation", "training"], 5),
     "pipeline": 6,
     **dict.fromkeys(["cli", "__main__"], 7),
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vemseg.batch import Batch
 from vemseg.models import build_encoder, build_objective
 from vemseg.models.codebook import Codebook, perplexity
 from vemseg.models.self_distilled import MeanTeacher, momentum_at
@@ -34,7 +35,7 @@ def sdae(**settings):
 
 
 def images(n=2, seed=0):
-    return torch.rand(n, 1, 1, 20, 20, generator=generator(seed))
+    return Batch(torch.rand(n, 1, 1, 20, 20, generator=generator(seed)))
 
 
 def apart(objective):
@@ -64,7 +65,7 @@ def slow_his4mae(objective, batch, seed, sees, on):
     model = objective.double()
     codes = [code.numpy() for code in model.codebook.codes.detach()]
     squares, quantised, aligned = [], [], []
-    for b, image in enumerate(batch[:, 0, 0].double()):
+    for b, image in enumerate(batch.images[:, 0, 0].double()):
         seen, hidden = order[b, :SEEN].tolist(), order[b, SEEN:].tolist()
         student = model.encoder.latent(image[None, None], order[b : b + 1, :SEEN]).detach()
         restore = order[b : b + 1].argsort(dim=1)
@@ -155,11 +156,11 @@ def test_what_the_teacher_sees(sees):
     objective = apart(his4mae(teacher_sees=sees))
     batch = images(1)
     order = order_of(4, 1)
-    before = objective._targets(batch[:, :, 0], order[:, :SEEN])
+    before = objective._targets(batch.images[:, :, 0], order[:, :SEEN])
     assert before.shape == (SEEN, 16)
     y, x = divmod(int(order[0, SEEN]), 4)
-    batch[0, 0, 0, 5 * y : 5 * y + 5, 5 * x : 5 * x + 5] += 0.5
-    after = objective._targets(batch[:, :, 0], order[:, :SEEN])
+    batch.images[0, 0, 0, 5 * y : 5 * y + 5, 5 * x : 5 * x + 5] += 0.5
+    after = objective._targets(batch.images[:, :, 0], order[:, :SEEN])
     assert torch.equal(before, after) == (sees == "visible")
 
 
@@ -171,7 +172,7 @@ def test_codes_begin_as_teacher_tokens_of_the_first_batch():
     batch = images(4)
     objective(batch, generator(1))
     order = order_of(1, 4)[:, :SEEN]
-    tokens = objective.teacher.tokens(batch[:, :, 0]).gather(1, order[..., None].expand(-1, -1, 16))
+    tokens = objective.teacher.tokens(batch.images[:, :, 0]).gather(1, order[..., None].expand(-1, -1, 16))
     between = objective.codebook.codes.detach()[:, None] - tokens.flatten(0, 1)
     assert between.square().sum(dim=-1).min(dim=1).values.max() < 1e-9
     assert len(objective.codebook.codes.unique(dim=0)) == 12
@@ -356,7 +357,7 @@ def test_the_loss_of_sdae_spelt_out():
     batch = images(3)
     found = objective(batch, generator(4))
     order, cosines, squares = order_of(4, 3), [], []
-    for b, image in enumerate(batch[:, 0, 0]):
+    for b, image in enumerate(batch.images[:, 0, 0]):
         seen, hidden = order[b : b + 1, :4], order[b : b + 1, 4:]
         latent = objective.encoder.latent(image[None, None], seen).detach()
         restore = order[b : b + 1].argsort(dim=1)
@@ -387,10 +388,10 @@ def test_masked_patches_are_divided_into_as_many_folds_as_asked():
 def test_the_teacher_of_sdae_sees_one_fold_of_what_is_masked_at_a_time():
     objective = apart(sdae(folds=3))
     batch = images(1)
-    masking = objective.hide(batch[:, :, 0], generator(4))
-    before = objective.targets(batch[:, :, 0], masking)
+    masking = objective.hide(batch.images[:, :, 0], generator(4))
+    before = objective.targets(batch.images[:, :, 0], masking)
     for place in range(PATCHES):
-        changed = batch.clone()
+        changed = batch.images.clone()
         y, x = divmod(place, 4)
         changed[0, 0, 0, 5 * y : 5 * y + 5, 5 * x : 5 * x + 5] += 0.5
         moved = (objective.targets(changed[:, :, 0], masking) != before).any(dim=-1)[0].reshape(3, 4)
@@ -428,8 +429,10 @@ def test_stochastic_depth_repeats_and_spares_the_teacher():
     losses = [float(objective(batch, generator(seed))["loss"].detach()) for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
     objective.eval()
-    kept = objective.encoder.latent(batch[:, :, 0])
-    assert torch.equal(kept, objective.encoder.latent(batch[:, :, 0]))
+    kept = objective.encoder.latent(batch.images[:, :, 0])
+    assert torch.equal(kept, objective.encoder.latent(batch.images[:, :, 0]))
     objective.train()
-    assert not torch.equal(kept, objective.encoder.latent(batch[:, :, 0]))
-    assert torch.equal(objective.teacher.tokens(batch[:, :, 0]), objective.teacher.tokens(batch[:, :, 0]))
+    assert not torch.equal(kept, objective.encoder.latent(batch.images[:, :, 0]))
+    assert torch.equal(
+        objective.teacher.tokens(batch.images[:, :, 0]), objective.teacher.tokens(batch.images[:, :, 0])
+    )

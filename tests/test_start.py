@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from vemseg.context import Context
 from vemseg.errors import Interrupted, OutputExistsError, UsageError
 from vemseg.models import build_encoder, differing_encoder
 from vemseg.pipeline.common import open_model
 from vemseg.pipeline.fetch import fetch_phantom
-from vemseg.pipeline.train import train
+from vemseg.pipeline.train import Training, train
 from vemseg.recipe import MaesterTable, UNetTable, load_recipe
 from vemseg.run import Run, load_tensors, write_json
 
@@ -24,7 +25,6 @@ TINY = [
     "train.steps=3",
     "train.precision=fp32",
 ]
-QUIET = {"report": lambda *_: None, "stopped": lambda: False}
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +36,23 @@ def cell(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(cell):
-    return train([str(cell)], cell.with_name("first"), load_recipe("vemseg", TINY), **QUIET)
+    return train(Training([str(cell)], cell.with_name("first"), load_recipe("vemseg", TINY)), Context())
 
 
 def weights(run):
     return load_tensors(Run.open(run).model)[0]
 
 
-def begin(cell, out, start, settings=(), **options):
+def begin(cell, out, start, settings=(), stopped=lambda: False, **options):
     recipe = load_recipe("vemseg", [*TINY, "train.seed=9", *settings])
-    return train([str(cell)], out, recipe, start=open_model(str(start)), **QUIET | options)
+    job = Training([str(cell)], out, recipe, start=open_model(str(start)), **options)
+    return train(job, Context(stopped=stopped))
+
+
+def alone(cell, out, seed):
+    """Train without a model to begin with."""
+    recipe = load_recipe("vemseg", [*TINY, f"train.seed={seed}"])
+    return train(Training([str(cell)], out, recipe), Context())
 
 
 def test_the_encoder_begins_with_the_models_weights(cell, first, tmp_path):
@@ -75,13 +82,13 @@ def test_the_run_says_what_it_began_with(cell, first, tmp_path):
 
 
 def test_a_run_that_began_otherwise_is_left_alone(cell, first, tmp_path):
-    other = train([str(cell)], tmp_path / "other", load_recipe("vemseg", [*TINY, "train.seed=4"]), **QUIET)
+    other = alone(cell, tmp_path / "other", 4)
     run = begin(cell, tmp_path / "run", first)
     before = (run / "model.safetensors").read_bytes()
     with pytest.raises(OutputExistsError, match=r"start .*first there, start .*other now.*-f"):
         begin(cell, run, other)
     with pytest.raises(OutputExistsError, match=r"start .*first there, no other model now"):
-        train([str(cell)], run, load_recipe("vemseg", [*TINY, "train.seed=9"]), **QUIET)
+        alone(cell, run, 9)
     assert (run / "model.safetensors").read_bytes() == before
     begin(cell, run, other, overwrite=True)
     assert Run.open(run).info["start"]["model"] == str(other)
@@ -95,7 +102,7 @@ def test_a_run_that_names_its_weights_alone_goes_on(cell, first, tmp_path):
     del about["start"]
     write_json(tmp_path / "run" / "run.json", about)
     with pytest.raises(OutputExistsError, match=r"first/model\.safetensors there, no other model now"):
-        train([str(cell)], tmp_path / "run", load_recipe("vemseg", [*TINY, "train.seed=9"]), **QUIET)
+        alone(cell, tmp_path / "run", 9)
     assert Run.open(begin(cell, tmp_path / "run", first)).finished
 
 
@@ -110,13 +117,8 @@ def test_another_encoder_is_refused_by_the_keys_that_differ(cell, first, tmp_pat
     with pytest.raises(UsageError, match=r"it differs in model\.kind"):
         begin(cell, tmp_path / "run", "classical")
     with pytest.raises(UsageError, match="needs no training"):
-        train(
-            [str(cell)],
-            tmp_path / "run",
-            load_recipe("classical"),
-            start=open_model("classical"),
-            **QUIET,
-        )
+        start = open_model("classical")
+        train(Training([str(cell)], tmp_path / "run", load_recipe("classical"), start=start), Context())
     assert not (tmp_path / "run").exists()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vemseg.errors import UsageError
-from vemseg.tiling import Placement, interpolation, rescaled, slice_offsets
+from vemseg.tiling import Placement, interpolation, reflect, rescaled, slice_offsets
 
 TEST_CELL = (545, 1082)
 """Rows and columns of a slice of MAESTER's test cell."""
@@ -206,3 +206,33 @@ def test_slices_of_an_anisotropic_slab_are_the_sections_that_hold_them(slices, t
     assert offsets == [-offset for offset in reversed(offsets)]
     if slices <= thick:
         assert offsets == [0] * slices
+
+
+@pytest.mark.parametrize("slices", [1, 3, 7])
+def test_an_odd_number_of_slices_has_the_plane_in_its_middle(slices):
+    half = slices // 2
+    assert slice_offsets(slices, (1.0, 1.0, 1.0)) == list(range(-half, half + 1))
+    sections = slice_offsets(slices, (3.0, 1.0, 1.0))
+    assert sections == [round(k / 3) for k in range(-half, half + 1)]
+
+
+# Mirroring
+
+
+def mirrored(index, n):
+    while not 0 <= index < n:
+        index = -index if index < 0 else 2 * (n - 1) - index
+    return index
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_planes_are_mirrored_without_repeating_the_last(n):
+    found = reflect(np.arange(-9, 16), n).tolist()
+    assert found == [0 if n == 1 else mirrored(i, n) for i in range(-9, 16)]
+
+
+def test_each_row_has_its_own_length():
+    lengths = np.array([[1], [2], [7]])
+    found = reflect(np.arange(-9, 16)[None], lengths)
+    for row, n in zip(found, lengths[:, 0], strict=True):
+        assert row.tolist() == reflect(np.arange(-9, 16), int(n)).tolist()

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ import torch
 from torch import nn
 
 from vemseg import training
+from vemseg.context import Context, silent
 from vemseg.errors import VemsegError
-from vemseg.fov import FovStream, Source
 from vemseg.geometry import Box
 from vemseg.models import build_objective, load_encoder
+from vemseg.models.objective import Objective, step_generator
 from vemseg.phantom import Phantom
 from vemseg.recipe import EmbedTable, FovTable, MaesterTable, Recipe, TrainTable, UNetTable
-from vemseg.run import Run, load_tensors, save_tensors
-from vemseg.training import MasterAdamW, Trainer, learning_rate, step_generator
+from vemseg.run import Run, load_tensors
+from vemseg.sampling import Sampler, Source
+from vemseg.training import MasterAdamW, Trainer, learning_rate
 from vemseg.volume import ArrayVolume, Intensity
 
 CPU = torch.device("cpu")
@@ -53,11 +56,12 @@ def train(cell, tmp_path):
         objective = build_objective(TINY, table.seed)
         if change is not None:
             change(objective)
-        stream = FovStream([cell], (1, TINY.fov, TINY.fov), FovTable(), table.seed, CPU)
+        sampler = Sampler([cell], (1, TINY.fov, TINY.fov), FovTable(), table.seed, CPU)
         with Run.create(tmp_path / name, Recipe(model=TINY, train=table, embed=EmbedTable(stride=20))) as run:
-            trainer = Trainer(objective, stream, run, table, limit)
+            trainer = Trainer(objective, sampler, run, table, limit)
             told = []
-            trainer.finished = trainer.fit(told.append, lambda: trainer.step == stop_at)
+            context = Context(report=lambda *say: told.append(say), stopped=lambda: trainer.step == stop_at)
+            trainer.finished = trainer.fit(context)
         trainer.told = told
         return trainer
 
@@ -98,10 +102,13 @@ def test_reports_and_metrics_say_where_the_run_stands(train):
     assert [line["lr"] for line in lines] == [
         learning_rate(trainer.settings, step / 13) for step in (5, 10, 13)
     ]
-    assert [(p.step, p.steps, p.loss) for p in trainer.told] == [(x["step"], 13, x["loss"]) for x in lines]
-    assert [p.fraction for p in trainer.told] == [5 / 13, 10 / 13, 1.0]
-    assert all(p.samples_per_second > 0 for p in trainer.told)
-    assert [p.elapsed for p in trainer.told] == sorted(p.elapsed for p in trainer.told)
+    assert [stage for stage, _, _ in trainer.told] == ["training"] * 3
+    assert [fraction for _, fraction, _ in trainer.told] == [5 / 13, 10 / 13, 1.0]
+    for (_, _, words), line in zip(trainer.told, lines, strict=True):
+        rate = re.fullmatch(rf"step {line['step']}/13  loss {line['loss']:.4f}  (\d+) samples/s", words)
+        assert abs(int(rate[1]) - line["samples_per_second"]) <= 1
+    assert all(line["samples_per_second"] > 0 for line in lines)
+    assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
 
 
 def test_a_reported_loss_is_the_mean_since_the_last_report(train):
@@ -138,6 +145,78 @@ def test_the_saved_encoder_is_the_trained_one(train):
     x = torch.rand(3, 1, 1, 20, 20)
     assert torch.allclose(loaded.encode(x), trained.encode(x), atol=1e-5)
     assert load_tensors(trainer.run.model)[1] == {"step": 24}
+
+
+# It is examined on what it does not learn from
+
+
+class Brightness(Objective):
+    """Learns to tell the class of windows, which is on the whole that of bright ones or dark ones."""
+
+    window = (1, 16, 16)
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Linear(1, 1)
+        self.examined = []
+
+    def score(self, batch):
+        known = batch.labels.flatten(1).float().mean(dim=1)
+        return (self.encoder(batch.images.mean(dim=(2, 3, 4)))[:, 0] - known).square()
+
+    def forward(self, batch, generator):
+        return {"loss": self.score(batch).mean()}
+
+    def validate(self, batch, generator):
+        assert not self.training
+        self.examined.append((batch.images, torch.rand(1, generator=generator).item()))
+        return {"error": self.score(batch).mean().item(), "samples": len(batch)}
+
+
+@pytest.fixture
+def bright(tmp_path):
+    """Return a function that trains ``Brightness``, and examines it on another volume where asked to."""
+
+    def go(name, held=True, stop_at=None, steps=44):
+        volumes = [Phantom(SHAPE, seed=seed).read(Box.whole(SHAPE)) for seed in (2, 3)]
+        sources = [
+            Source(ArrayVolume(grey), Intensity(0.0, 255.0), ArrayVolume((grey > 128).astype(np.uint8)))
+            for grey in volumes
+        ]
+        settings = TrainTable(**SETTINGS | {"steps": steps, "log_every": 2, "batch": 4})
+        objective = Brightness()
+        learnt, other = (Sampler([each], objective.window, FovTable(), 0, CPU) for each in sources)
+        recipe = Recipe(model=TINY, train=settings, embed=EmbedTable(stride=20))
+        with Run.create(tmp_path / name, recipe) as run:
+            trainer = Trainer(objective, learnt, run, settings, held=other if held else None)
+            trainer.finished = trainer.fit(Context(silent, stopped=lambda: trainer.step == stop_at))
+        return trainer
+
+    return go
+
+
+def test_it_is_examined_every_few_lines_and_at_the_end(bright):
+    trainer = bright("run")
+    lines = trainer.run.read_metrics()
+    assert [line["step"] for line in lines if "held_error" in line] == [20, 40, 44]
+    assert lines[-1]["held_samples"] == 4
+    examined = trainer.objective.examined
+    assert len(examined) == 3 * 4
+    for first, again in zip(examined[:4], examined[4:8], strict=True):
+        assert torch.equal(first[0], again[0]) and first[1] == again[1]
+    with torch.no_grad():
+        errors = [trainer.objective.score(trainer.held.batch(i, 4)).mean().item() for i in range(4)]
+    assert lines[-1]["held_error"] == pytest.approx(np.mean(errors))
+    assert trainer.objective.training
+
+
+def test_examining_changes_nothing_in_the_training(bright):
+    with_it, without = bright("with"), bright("without", held=False)
+    assert equal_files(with_it.run.checkpoint, without.run.checkpoint)
+    assert not any("held_error" in line for line in without.run.read_metrics())
+    bright("parts", stop_at=21)
+    assert course(bright("parts").run) == course(with_it.run)
 
 
 # It goes on where it stopped
@@ -177,25 +256,14 @@ def test_what_came_after_the_checkpoint_is_forgotten(train, tmp_path):
     assert course(train("killed").run) == course(whole.run)
 
 
-def test_a_checkpoint_that_holds_losses_alone_goes_on(train, tmp_path):
-    """Before the other terms were reported, a checkpoint held the losses since the last report."""
-    whole = train("whole")
-    stopped = train("stopped", stop_at=12).run.checkpoint
-    arrays, about = load_tensors(stopped)
-    scalars = about.pop("scalars")
-    assert len(scalars["loss"]) == 2
-    save_tensors(stopped, arrays, about | {"losses": scalars["loss"]})
-    assert course(train("stopped").run) == course(whole.run)
-
-
 def test_every_term_of_an_objective_is_reported(tmp_path, cell):
     table = UNetTable(fov=32, view=24, slices=4, widths=(4, 6), layers=1, dim=3)
     settings = TrainTable(**SETTINGS | {"steps": 6, "log_every": 3, "batch": 2})
     terms = ("invariance", "variance", "covariance", "reconstruction")
     objective = build_objective(table, 0)
-    stream = FovStream([cell], objective.fov, FovTable(), 0, CPU)
+    sampler = Sampler([cell], objective.window, FovTable(), 0, CPU)
     with Run.create(tmp_path / "run", Recipe(model=table, train=settings)) as run:
-        Trainer(objective, stream, run, settings).fit(lambda progress: None, lambda: False)
+        Trainer(objective, sampler, run, settings).fit(Context())
     for line in run.read_metrics():
         expected = sum(getattr(table, term) * line[term] for term in terms)
         assert line["loss"] == pytest.approx(expected, rel=1e-5)
@@ -267,7 +335,7 @@ def test_a_limit_ends_the_run_and_its_schedule(train, clock):
     rates = [line["lr"] for line in trainer.run.read_metrics()]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == trainer.settings.min_lr
-    assert trainer.told[-1].fraction == 1.0
+    assert trainer.told[-1][1] == 1.0
 
 
 def test_a_limit_counts_earlier_parts(train, clock):
@@ -402,8 +470,8 @@ def burst(objective, at):
     """Make the loss of one step infinite."""
     forward = objective.forward
     calls = itertools.count()
-    objective.forward = lambda images, generator: {
-        "loss": forward(images, generator)["loss"] * (math.inf if next(calls) == at else 1.0)
+    objective.forward = lambda batch, generator: {
+        "loss": forward(batch, generator)["loss"] * (math.inf if next(calls) == at else 1.0)
     }
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import vemseg.models.unet
 from laying import computed, labels, means_of
-from vemseg.dense import lay_out, placements, working_grid
+from vemseg.dense import lay_out, working_grid
 from vemseg.geometry import Box
 from vemseg.models import Objective, ThreePlanes, build_encoder, load_encoder, save_encoder
 from vemseg.models.unet import PATCH, BatchNorm, UNetEncoder
@@ -232,7 +232,7 @@ def grey(shape):
 
 def lay(volume, encoder, smooth=0.0):
     grid = working_grid(volume, 16.0)
-    layout = lay_out(placements(encoder, EmbedTable()), grid)
+    layout = lay_out(encoder.placements(EmbedTable()), grid)
     return computed(encoder, grid, layout, Intensity(10.0, 240.0), 1, smooth)
 
 

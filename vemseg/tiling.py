@@ -186,20 +186,34 @@ def interpolation(positions: Floats, start: int, stop: int) -> Interpolation:
 def slice_offsets(slices: int, spacing: tuple[float, float, float]) -> list[int]:
     """Return which planes, relative to the first of a patch, make up a slab around it.
 
-    The slices of a slab lie one short voxel edge apart. An isotropic volume has an even number of them about
-    the middle between two planes; of an anisotropic one each slice is the section that holds its place, so
-    a section thicker than the slab is repeated.
+    The slices of a slab lie one short voxel edge apart. In an isotropic volume an odd number of them has the
+    plane in its middle, an even number the middle between the plane and the next. Of an anisotropic volume
+    each slice is the section that holds its place, so a section thicker than the slab is repeated.
 
     Parameters
     ----------
     slices : int
-        Even.
     spacing : (float, float, float)
         Voxel edges in units of the shortest, the axis across the planes first.
     """
     if not is_anisotropic(spacing):
-        return list(range(1 - slices // 2, slices // 2 + 1))
+        return list(range(-((slices - 1) // 2), slices // 2 + 1))
     return [round((i - (slices - 1) / 2) * min(spacing) / spacing[0]) for i in range(slices)]
+
+
+def reflect(index: Ints, n: Ints | int) -> Ints:
+    """Fold indices into 0 .. n - 1 by mirroring at both ends, without repeating the end.
+
+    Parameters
+    ----------
+    index : int64 (...)
+        Any whole numbers.
+    n : int, or int64 that broadcasts with ``index``
+        Lengths, at least 1; an axis of one voxel repeats it.
+    """
+    period = np.maximum(2 * (n - 1), 1)
+    folded = np.mod(index, period)
+    return np.where(folded < n, folded, period - folded)
 
 
 def rescaled(positions: Floats, factor: float) -> Floats:

@@ -1,27 +1,15 @@
-"""The one training loop: objective + stream of fields of view + schedule -> checkpoints.
+"""The one training loop: objective + sampler + schedule -> checkpoints.
 
-It knows no method by name. An objective is a module with
-
-- ``forward(images, generator) -> {"loss": ..., other named scalars}``,
-- ``encoder``, the part that is kept,
-- ``after_step(fraction, generator)``, for what moves outside the optimiser: the part of the run that is done,
-  and the step's random numbers,
-- optionally ``preview(images, generator)``, for reconstruction pictures, and ``charts``, scalars to be drawn
-  together: ``{name of the picture: (scalar, ...)}``.
-
-What an objective holds besides its trained parameters (buffers, a teacher's parameters) is saved with them.
-
-Everything random about step ``t`` follows from (seed, t), so a checkpoint needs no generator state and a
-resumed run repeats an uninterrupted one exactly.
+It knows ``Batch`` and ``Objective``, and no method by name. Everything random about step ``t`` follows from
+(seed, t), so a checkpoint needs no generator state and a resumed run repeats an uninterrupted one exactly.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,54 +17,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vemseg import drawing
+from vemseg.context import Context
 from vemseg.errors import VemsegError
-from vemseg.fov import FovStream
 from vemseg.models import save_encoder
-from vemseg.models.layers import choose_attention, wants_bf16
+from vemseg.models.devices import wants_bf16
+from vemseg.models.layers import choose_attention
+from vemseg.models.objective import Objective, Preview, step_generator
 from vemseg.recipe import TrainTable
 from vemseg.run import Run, load_tensors, save_tensors
+from vemseg.sampling import Sampler
 
 PREVIEWS = 6
+"""Samples that are drawn with their reconstructions."""
 SMOOTHING = 0.8
-"""Of the curve, whose points are means over ``train.log_every`` steps already."""
-
-
-class Objective(Protocol):
-    """What the loop asks of a method; see the module's header."""
-
-    encoder: nn.Module
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``loss`` and other named scalars of a batch (b, 1, z, y, x)."""
-
-    def after_step(self, fraction: float, generator: torch.Generator) -> None:
-        """Update what the optimiser does not."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training run stands.
-
-    Attributes
-    ----------
-    step, steps : int
-        Steps done, and steps of the whole run.
-    fraction : float
-        Part of the run that is done, by steps or by time, whichever is further.
-    loss : float
-        Mean since the last report.
-    elapsed : float
-        Seconds of training, earlier parts of a resumed run included.
-    samples_per_second : float
-        Since the last report.
-    """
-
-    step: int
-    steps: int
-    fraction: float
-    loss: float
-    elapsed: float
-    samples_per_second: float
+"""How much the curve of the loss is smoothed; its points are means over ``train.log_every`` steps already."""
+VALIDATE_EVERY = 10
+"""Lines of metrics after which the objective is examined on what it does not learn from."""
+VALIDATION_BATCHES = 4
+"""Batches it is examined on, the same ones every time."""
 
 
 class MasterAdamW:
@@ -166,13 +124,13 @@ def learning_rate(settings: TrainTable, fraction: float) -> float:
 
 
 class Trainer:
-    """Run an objective over a stream and leave checkpoints in a run directory.
+    """Show an objective the batches of a sampler and leave checkpoints in a run directory.
 
     Parameters
     ----------
-    objective : Objective and nn.Module
+    objective : Objective
         On its device already, in float32.
-    stream : FovStream
+    sampler : Sampler
         Where batches come from.
     run : Run
         Where checkpoints, metrics and pictures go; a checkpoint found there is resumed.
@@ -180,22 +138,26 @@ class Trainer:
         Steps, batch, schedule, precision, seed.
     limit : float, optional
         Seconds of training, earlier parts included; the schedule ends with it.
+    held : Sampler, optional
+        What the objective is examined on from time to time, by its ``validate``: the means over a few batches
+        stand in the metrics as ``held_`` and the name of the score.
     """
 
     def __init__(
         self,
-        objective: Any,
-        stream: FovStream,
+        objective: Objective,
+        sampler: Sampler,
         run: Run,
         settings: TrainTable,
         limit: float | None = None,
+        held: Sampler | None = None,
     ) -> None:
-        self.objective, self.stream, self.run = objective, stream, run
-        self.settings, self.limit = settings, limit
+        self.objective, self.sampler, self.run = objective, sampler, run
+        self.settings, self.limit, self.held = settings, limit, held
         self.step, self.elapsed = 0, 0.0
         self._scalars: dict[str, list[Tensor]] = {}  # since the last report, by name
-        choose_attention(objective, stream.device, training=True)
-        if wants_bf16(settings.precision, stream.device):
+        choose_attention(objective, sampler.device, training=True)
+        if wants_bf16(settings.precision, sampler.device):
             objective.to(torch.bfloat16)
         self.optimiser = MasterAdamW(objective, settings)
         if run.checkpoint.exists():
@@ -207,10 +169,16 @@ class Trainer:
         by_time = self.elapsed / self.limit if self.limit else 0.0
         return min(1.0, max(self.step / self.settings.steps, by_time))
 
-    def fit(self, report: Callable[[Progress], None], stopped: Callable[[], bool]) -> bool:
-        """Train to the end, or until ``stopped``; tell whether the end was reached.
+    def fit(self, context: Context) -> bool:
+        """Train to the end, or until it is stopped; tell whether the end was reached.
 
         The state is saved at the end, when stopped, and every ``train.checkpoint_minutes``.
+
+        Parameters
+        ----------
+        context : Context
+            Told with every line of metrics how far the training is, and asked before every step whether to
+            stop.
 
         Raises
         ------
@@ -221,12 +189,12 @@ class Trainer:
         saved = time.monotonic()
         started = saved - self.elapsed
         last = (self.step, self.elapsed)
-        while self.fraction < 1.0 and not stopped():
+        while self.fraction < 1.0 and not context.stopped():
             for name, value in self._one_step().items():
                 self._scalars.setdefault(name, []).append(value)
             self.elapsed = time.monotonic() - started
             if self.step % self.settings.log_every == 0 or self.fraction >= 1.0:
-                self._report(last, report)
+                self._report(last, context)
                 self._scalars, last = {}, (self.step, self.elapsed)
             if self.step % self.settings.picture_every == 0:
                 self.draw()
@@ -241,20 +209,19 @@ class Trainer:
     def _one_step(self) -> dict[str, Tensor]:
         """Set the rate, draw, compute, update; return the scalars, on the device."""
         lr = learning_rate(self.settings, self.fraction)
-        images = self.stream.batch(self.step, self.settings.batch)
+        batch = self.sampler.batch(self.step, self.settings.batch)
         generator = step_generator(self.settings.seed, self.step)
-        scalars = self.objective(images, generator)
-        scalars["loss"].backward()
+        scalars: dict[str, Tensor] = self.objective(batch, generator)
+        torch.autograd.backward(scalars["loss"])
         self.optimiser.step(lr)
         self.objective.after_step(self.fraction, generator)
         self.step += 1
         return {name: value.detach().float() for name, value in scalars.items()}
 
-    def _report(self, last: tuple[int, float], report: Callable[[Progress], None]) -> None:
+    def _report(self, last: tuple[int, float], context: Context) -> None:
         self._refuse_divergence(self._scalars["loss"])
         means = {name: float(torch.stack(values).mean()) for name, values in self._scalars.items()}
         rate = (self.step - last[0]) * self.settings.batch / max(self.elapsed - last[1], 1e-9)
-        state = Progress(self.step, self.settings.steps, self.fraction, means["loss"], self.elapsed, rate)
         self.run.append_metrics(
             {
                 "step": self.step,
@@ -263,9 +230,27 @@ class Trainer:
                 "lr": learning_rate(self.settings, self.fraction),
                 "seconds": round(self.elapsed, 2),
                 "samples_per_second": round(rate, 2),
+                **self._validated(),
             }
         )
-        report(state)
+        words = f"step {self.step}/{self.settings.steps}  loss {means['loss']:.4f}  {rate:.0f} samples/s"
+        context.report("training", self.fraction, words)
+
+    def _validated(self) -> dict[str, float]:
+        """Return the mean scores on what is not learnt from, where it is time for them."""
+        due = self.step % (VALIDATE_EVERY * self.settings.log_every) == 0 or self.fraction >= 1.0
+        if self.held is None or not due:
+            return {}
+        self.objective.eval()
+        with torch.no_grad():
+            scores = [
+                self.objective.validate(
+                    self.held.batch(i, self.settings.batch), step_generator(self.settings.seed, i)
+                )
+                for i in range(VALIDATION_BATCHES)
+            ]
+        self.objective.train()
+        return {f"held_{name}": float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
     def _refuse_divergence(self, values: Iterable[Tensor]) -> None:
         """Stop where numbers are no longer finite, before any of it is written."""
@@ -299,7 +284,7 @@ class Trainer:
         if metrics:
             steps, losses, lr = (np.array([m[key] for m in metrics]) for key in ("step", "loss", "lr"))
             self._keep(drawing.curve(steps, losses, SMOOTHING, lr), "curve.png")
-            for name, scalars in getattr(self.objective, "charts", {}).items():
+            for name, scalars in self.objective.charts.items():
                 short = {scalar: scalar.removeprefix(f"{name}_") for scalar in scalars}
                 lines = {short[scalar]: np.array([m[scalar] for m in metrics]) for scalar in scalars}
                 self._keep(drawing.curve(steps, lines, 0.0, label=name), f"chart-{name}.png")
@@ -307,16 +292,14 @@ class Trainer:
             seen, masked, made = (_to_numpy(p) for p in (shown.images, shown.masked, shown.predictions))
             self._keep(drawing.reconstructions(seen, masked, made), f"reconstruction-{self.step:07d}.png")
 
-    def _keep(self, figure: Any, name: str) -> None:
+    def _keep(self, figure: drawing.Figure, name: str) -> None:
         drawing.save(figure, self.run.path / name)
 
-    def _preview(self) -> Any:
+    def _preview(self) -> Preview | None:
         """Return the reconstructions of some of this step's samples, None where there are none."""
-        if not hasattr(self.objective, "preview"):
-            return None
-        images = self.stream.batch(self.step, self.settings.batch)[:PREVIEWS]
+        batch = self.sampler.batch(self.step, self.settings.batch).first(PREVIEWS)
         self.objective.eval()
-        shown = self.objective.preview(images, step_generator(self.settings.seed, self.step))
+        shown = self.objective.preview(batch, step_generator(self.settings.seed, self.step))
         self.objective.train()
         return shown
 
@@ -328,19 +311,15 @@ class Trainer:
             for name, value in self._held():
                 value.copy_(tensors[f"buffer.{name}"])
         self.step, self.elapsed = int(state["step"]), float(state["seconds"])
-        device = self.stream.device
+        device = self.sampler.device
         self._scalars = {
             name: [torch.tensor(value, device=device) for value in values]
-            for name, values in state.get("scalars", {"loss": state.get("losses", [])}).items()
+            for name, values in state["scalars"].items()
         }
         self.run.truncate_metrics(self.step)
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """Return the random numbers an objective may use in one step."""
-    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)
-
-
-def _to_numpy(tensor: Tensor) -> NDArray[Any]:
+def _to_numpy(tensor: Tensor) -> NDArray[np.generic]:
     short = tensor.dtype in (torch.bfloat16, torch.float16)
-    return (tensor.float() if short else tensor).detach().cpu().numpy()
+    found: NDArray[np.generic] = (tensor.float() if short else tensor).detach().cpu().numpy()
+    return found

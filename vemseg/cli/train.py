@@ -42,11 +42,12 @@ def train(
         return shell.result(_as_trained(recipe, teacher).to_toml().rstrip())
     if not volumes or out is None:
         raise UsageError("name what to learn from and where to put it: vemseg train cell.tif -o run")
-    with shell.stoppable() as (report, stopped):
-        from vemseg.pipeline.common import open_model
+    with shell.stoppable(device=device) as context:
+        from vemseg.models import open_model
+        from vemseg.pipeline.train import Training
         from vemseg.pipeline.train import train as compute
 
-        run = compute(
+        training = Training(
             volumes,
             out,
             recipe,
@@ -54,12 +55,10 @@ def train(
             teacher=open_model(teacher) if teacher else None,
             voxel_size=voxel_size,
             crop=crop,
-            device=device,
             max_seconds=seconds,
             overwrite=overwrite,
-            report=report,
-            stopped=stopped,
         )
+        run = compute(training, context)
     shell.result(run)
 
 
@@ -69,7 +68,7 @@ def _recipe(config: str | None, start: str | None, settings: list[str]) -> Recip
 
     if start is None or config is not None:
         return load_recipe(config or DEFAULT_RECIPE, settings)
-    from vemseg.pipeline.common import open_model
+    from vemseg.models import open_model
 
     return open_model(start, settings).recipe
 
@@ -78,7 +77,7 @@ def _as_trained(recipe: Recipe, teacher: str | None) -> Recipe:
     """Return the settings that training would use: a student's follow its teacher."""
     if teacher is None:
         return recipe
-    from vemseg.pipeline.common import open_model
-    from vemseg.pipeline.distil import student_recipe
+    from vemseg.distillation import student_recipe
+    from vemseg.models import open_model
 
     return student_recipe(recipe, open_model(teacher))

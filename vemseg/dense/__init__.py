@@ -30,7 +30,7 @@ from vemseg.dense.computed import ComputedVectors, Covering
 from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.holding import point_stages
-from vemseg.dense.opening import Wanted, lay_over, open_features, placements
+from vemseg.dense.opening import Wanted, lay_over, open_features
 from vemseg.dense.planning import check_sample, label_blocks, point_blocks
 from vemseg.dense.regions import RegionVectors
 from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, sample_cells
@@ -65,7 +65,6 @@ __all__ = [
     "lay_out",
     "lay_over",
     "open_features",
-    "placements",
     "point_blocks",
     "point_stages",
     "sample_cells",

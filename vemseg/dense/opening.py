@@ -16,10 +16,9 @@ from vemseg.errors import InputError, UsageError
 from vemseg.features import Features, are_features
 from vemseg.geometry import is_anisotropic
 from vemseg.models import Encoder, Filtered, Machine, Model, ThreePlanes, open_model, pick_device, settle
-from vemseg.recipe import EmbedTable, FovTable, override, parse_recipe
+from vemseg.recipe import FovTable, override, parse_recipe
 from vemseg.run import same
 from vemseg.sampling import Sampler, Source
-from vemseg.tiling import Placement
 from vemseg.volume import Intensity, Volume, intensity_of, open_grey, sharp_plane_first
 
 _log = logging.getLogger("vemseg")
@@ -101,7 +100,7 @@ def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:
     three = recipe.embed.planes == "three" or (recipe.embed.planes == "auto" and _is_isotropic(oriented))
     encoder = _ready_encoder(model, grid, intensity, machine, three)
     batch = recipe.embed.batch or BATCH.get(machine.device.type, BATCH["cuda"])
-    layout = lay_out(placements(encoder, recipe.embed), grid)
+    layout = lay_out(encoder.placements(recipe.embed), grid)
     covering = Covering(encoder, grid, layout, intensity, machine.device, batch, recipe.embed.smooth)
     inputs = (volume.path,) if volume.path else ()
     maker = Maker(recipe, model.hash, model.title, model.codes, inputs, tuple(model.parents))
@@ -143,27 +142,6 @@ def _normalise(encoder: Encoder, source: Source, three: bool) -> None:
 def _is_isotropic(volume: Volume) -> bool:
     """Tell whether a volume is known to be isotropic and more than a plane."""
     return volume.voxel_size is not None and not is_anisotropic(volume.voxel_size) and volume.shape[0] > 1
-
-
-def placements(encoder: Encoder, table: EmbedTable) -> tuple[Placement, Placement, Placement]:
-    """Return the placement of an encoder's fields of view along z, y and x."""
-    z, y, x = (
-        _placement(fov, patch, encoder.fixed_fov, table)
-        for fov, patch in zip(encoder.fov, encoder.patch, strict=True)
-    )
-    return z, y, x
-
-
-def _placement(fov: int, patch: int, fixed: bool, table: EmbedTable) -> Placement:
-    if fov == patch or not fixed:
-        return Placement(fov, patch, patch, patch)
-    match table.placement:
-        case "cover-and-stride":
-            return Placement(fov, patch, table.kept * patch, 1)
-        case "whole-slice":
-            return Placement(fov, patch, fov, patch)
-        case _:
-            return Placement(fov, patch, table.stride, patch)
 
 
 def open_features(path: Path, settings: Sequence[str], machine: Machine) -> StoredVectors:

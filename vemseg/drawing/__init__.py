@@ -13,6 +13,8 @@ knows files of volumes, models or how a score is made.
 Label 0 is background: transparent, without an entry in a legend.
 """
 
+from matplotlib.figure import Figure
+
 from vemseg.drawing.colours import palette
 from vemseg.drawing.layout import save, scale_bar_length
 from vemseg.drawing.pictures import comparison, montage, reconstructions, three_planes
@@ -20,6 +22,7 @@ from vemseg.drawing.pixels import error_map, grey, overlay
 from vemseg.drawing.plots import confusion, curve, slice_dice
 
 __all__ = [
+    "Figure",
     "comparison",
     "confusion",
     "curve",

@@ -8,6 +8,9 @@ from torch.nn.functional import embedding
 
 from vemseg.models.layers import KeepsExact
 
+CODES = "codebook.codes"
+"""Name of the codebook beside the weights of the encoder that it was learnt with."""
+
 
 class Codebook(KeepsExact):
     """K codes, counted as they are used.

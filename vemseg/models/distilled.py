@@ -20,8 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from vemseg.batch import Batch
 from vemseg.errors import UsageError
+from vemseg.models.encoder import Encoder
 from vemseg.models.layers import KeepsExact
+from vemseg.models.objective import Objective
 from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.recipe import UNetTable
 from vemseg.tiling import Placement
@@ -74,7 +77,7 @@ class PlaneTeacher:
 
     Parameters
     ----------
-    encoder : encoder
+    encoder : Encoder
         Ready for inference.
     stride : int
         Pixels from one field of view to the next, a multiple of the patch; only its middle ``stride`` pixels
@@ -83,7 +86,7 @@ class PlaneTeacher:
 
     slices, unit = 2, 1
 
-    def __init__(self, encoder: Any, stride: int) -> None:
+    def __init__(self, encoder: Encoder, stride: int) -> None:
         self.encoder = encoder
         self.edge, self.patch = encoder.fov[1], encoder.patch[1]
         self.stride = stride
@@ -117,7 +120,7 @@ class DenseTeacher:
         Where its patches are thicker than the two slices that are compared.
     """
 
-    def __init__(self, encoder: Any) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.deep, self.patch, _ = encoder.patch
         if self.deep > 2:
@@ -125,7 +128,7 @@ class DenseTeacher:
         across, within, _ = encoder.halo
         self.slices = 2 + 2 * across
         self.margin = -(-within // self.patch)
-        self.unit = encoder.align[1] if encoder.align else self.patch
+        self.unit = math.lcm(encoder.align[1], self.patch)
         self.edge = 2 * within + COMPARED
 
     def look(self, images: Tensor, generator: torch.Generator, *, both: bool) -> Targets:
@@ -184,8 +187,8 @@ class ScaledHead(KeepsExact, nn.Conv2d):
             destination[f"{prefix}bias"] = self.bias * self.spread + self.mean
 
 
-class Distillation(nn.Module):
-    """Objective: mean squared error plus 1 - cosine between standardised vectors of student and teacher.
+class Distillation(Objective):
+    """Mean squared error plus 1 - cosine between standardised vectors of student and teacher.
 
     Parameters
     ----------
@@ -193,12 +196,9 @@ class Distillation(nn.Module):
         The student; ``dim`` is the teacher's.
     teacher : Teacher
         It is neither trained nor saved, and stays on the device and in the precision it is in.
-
-    Attributes
-    ----------
-    fov : (int, int, int)
-        Slices and edge of the regions it wants.
     """
+
+    encoder: UNetEncoder
 
     def __init__(self, settings: UNetTable, teacher: Teacher) -> None:
         super().__init__()
@@ -208,27 +208,27 @@ class Distillation(nn.Module):
         unit = math.lcm(self.encoder.align[1], teacher.unit)
         edge = -(-max(settings.fov, teacher.edge) // unit) * unit
         self.across = settings.slices // 2 - 1
-        self.fov = (max(settings.slices, teacher.slices), edge, edge)
+        self.window = (max(settings.slices, teacher.slices), edge, edge)
 
-    def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``loss``, ``error`` and ``cosine`` of regions, float32 (b, 1, z, y, x) in [0, 1].
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``loss``, ``error`` and ``cosine`` of a batch.
 
         Parameters
         ----------
-        images : Tensor
-            As many slices and pixels as ``fov``.
+        batch : Batch
+            Regions, (b, 1, z, y, x).
         generator : torch.Generator
             On the CPU; decides where a teacher of fields of view looks.
         """
-        theirs, ours = self._pair(images, generator, both=False)
+        theirs, ours = self._pair(batch.images, generator, both=False)
         cosine = cosine_similarity(ours, theirs, dim=-1).mean()
         error = (ours - theirs).square().mean()
         return {"loss": error + 1 - cosine, "error": error.detach(), "cosine": cosine.detach()}
 
     @torch.no_grad()
-    def vectors(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def vectors(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return vectors of teacher and student in the same places, in the teacher's units: (n, d)."""
-        theirs, ours = self._pair(images, generator, both=True)
+        theirs, ours = self._pair(batch.images, generator, both=True)
         head = self._head
         return head.restored(theirs).flatten(0, -2), head.restored(ours).flatten(0, -2)
 
@@ -251,8 +251,21 @@ class Distillation(nn.Module):
         ours = self._head(trunk[:, :, kept[0], kept[1]]).permute(0, 2, 3, 1)
         return self._head.standardised(theirs), ours.float()
 
-    def after_step(self, fraction: float, generator: torch.Generator) -> None:
-        """Nothing moves outside the optimiser."""
+
+def taught_by(settings: UNetTable, teacher: Encoder, stride: int) -> Distillation:
+    """Return the objective by which an encoder teaches a student.
+
+    Parameters
+    ----------
+    settings : UNetTable
+        The student; ``dim`` is the teacher's.
+    teacher : Encoder
+        Ready for inference.
+    stride : int
+        Pixels from one of its fields of view to the next, where these are fixed.
+    """
+    view = PlaneTeacher(teacher, stride) if teacher.fixed_fov else DenseTeacher(teacher)
+    return Distillation(settings, view)
 
 
 def _middle(images: Tensor, across: int) -> Tensor:

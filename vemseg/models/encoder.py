@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from vemseg.budget import Need
 from vemseg.geometry import ZYX
 from vemseg.models.layers import choose_attention
+from vemseg.recipe import EmbedTable
+from vemseg.tiling import Placement
 
 Kept = tuple[slice, slice, slice]
 """Which patches of a window are wanted, as an index into its patches along z, y and x."""
@@ -128,6 +130,24 @@ class Encoder(nn.Module):
 
     def normalise(self, windows: Tensor) -> None:
         """Adjust to the grey values of the volume at hand, from a sample of windows (n, 1, z, y, x)."""
+
+    def placements(self, table: EmbedTable) -> tuple[Placement, Placement, Placement]:
+        """Return how its fields of view are laid along z, y and x, as a recipe says."""
+        z, y, x = (
+            self._placement(fov, patch, table) for fov, patch in zip(self.fov, self.patch, strict=True)
+        )
+        return z, y, x
+
+    def _placement(self, fov: int, patch: int, table: EmbedTable) -> Placement:
+        if fov == patch or not self.fixed_fov:
+            return Placement(fov, patch, patch, patch)
+        match table.placement:
+            case "cover-and-stride":
+                return Placement(fov, patch, table.kept * patch, 1)
+            case "whole-slice":
+                return Placement(fov, patch, fov, patch)
+            case _:
+                return Placement(fov, patch, table.stride, patch)
 
     def memory(self, batch: int) -> Memory:
         """Return what encoding takes, ``batch`` fields of view at a time where these are fixed."""

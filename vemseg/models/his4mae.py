@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, mse_loss
 
-from vemseg.models.codebook import Codebook, perplexity
+from vemseg.batch import Batch
+from vemseg.models.codebook import CODES, Codebook, perplexity
 from vemseg.models.layers import take_tokens
 from vemseg.models.self_distilled import SelfDistilled
 from vemseg.recipe import His4maeTable
 
 
 class His4mae(SelfDistilled):
-    """Objective: equation 5, reconstruction + alpha MSE(teacher, code) + beta (1 - cosine(code, student)).
+    """Equation 5, reconstruction + alpha MSE(teacher, code) + beta (1 - cosine(code, student)).
 
     The codes are those nearest to the teacher's tokens at the places the student sees. The second term moves
     the codebook alone, the third the student alone; the decoder gets the student's tokens, not the codes. The
@@ -25,7 +26,6 @@ class His4mae(SelfDistilled):
     charts: ClassVar[dict[str, tuple[str, ...]]] = {
         "codes": ("codes_used", "codes_perplexity", "codes_isolated")
     }
-    """Pictures of the course, by name: scalars drawn together."""
 
     settings: His4maeTable
 
@@ -33,8 +33,8 @@ class His4mae(SelfDistilled):
         super().__init__(settings)
         self.codebook = Codebook(settings.codes, settings.dim)
 
-    def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``loss`` and its terms for fields of view, float32 (b, 1, 1, F, F) in [0, 1].
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``loss`` and its terms for a batch of fields of view, (b, 1, 1, F, F).
 
         Returns
         -------
@@ -43,7 +43,7 @@ class His4mae(SelfDistilled):
             the first; ``codes_used`` and ``codes_perplexity`` of this batch; ``codes_isolated`` at the end of
             the last epoch.
         """
-        images = images[:, :, 0]
+        images = batch.images[:, :, 0]
         first = self.meet(images)
         masking = self.hide(images, generator)
         latent = self.encoder.latent(images, masking.visible)
@@ -72,6 +72,10 @@ class His4mae(SelfDistilled):
         if self.settings.teacher_sees == "visible":
             return self.teacher.tokens(images, visible).flatten(0, 1)
         return take_tokens(self.teacher.tokens(images), visible).flatten(0, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the codebook, float32 (codes, dim)."""
+        return {CODES: self.codebook.codes}
 
     def end_epoch(self, generator: torch.Generator) -> None:
         """Revive isolated codes."""

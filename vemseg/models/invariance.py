@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, mse_loss, relu
 
-from vemseg.models.mae import Preview
+from vemseg.batch import Batch
+from vemseg.models.objective import Objective, Preview
 from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.recipe import UNetTable
 
@@ -23,33 +24,29 @@ GREY = 0.5
 """What hidden pixels are painted with."""
 
 
-class Invariance(nn.Module):
-    """Objective: VICReg between two views, and mean squared error over hidden pixels.
+class Invariance(Objective):
+    """VICReg between two views, and mean squared error over hidden pixels."""
 
-    Attributes
-    ----------
-    fov : (int, int, int)
-        Slices and edge of the regions it wants.
-    """
+    encoder: UNetEncoder
 
     def __init__(self, settings: UNetTable) -> None:
         super().__init__()
         self.settings = settings
-        self.fov = (settings.slices + 2 * settings.drift, settings.fov, settings.fov)
+        self.window = (settings.slices + 2 * settings.drift, settings.fov, settings.fov)
         self.encoder = UNetEncoder(settings)
         self.decoder = nn.Conv2d(settings.widths[0], 2 * PATCH**2, 1)
 
-    def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and its terms for a batch of regions.
 
         Parameters
         ----------
-        images : Tensor float32 (b, 1, slices + 2 drift, F, F)
-            Intensities in [0, 1].
+        batch : Batch
+            Regions, (b, 1, slices + 2 drift, F, F).
         generator : torch.Generator
             On the CPU; what all choices are drawn from.
         """
-        settings, size = self.settings, len(images)
+        settings, images, size = self.settings, batch.images, len(batch)
         corners = self._corners(size, generator)
         turn = Turn.draw(generator)
         clean = torch.cat([self._cut(images, corners[0]), turn.apply(self._cut(images, corners[1]))])
@@ -136,18 +133,15 @@ class Invariance(nn.Module):
         return nn.functional.pixel_unshuffle(x[:, middle - 1 : middle + 1], PATCH)
 
     @torch.no_grad()
-    def preview(self, images: Tensor, generator: torch.Generator) -> Preview:
+    def preview(self, batch: Batch, generator: torch.Generator) -> Preview:
         """Return the middle slice of regions, with hidden squares, and reconstructed there."""
-        x = self._cut(images, torch.zeros(len(images), 3, dtype=torch.int64))
+        x = self._cut(batch.images, torch.zeros(len(batch), 3, dtype=torch.int64))
         hidden = self._hide(len(x), generator).to(x.device)
         seen = torch.where(hidden[:, None], GREY, x)
         made = self.decoder(self.encoder.trunk(seen.to(self.decoder.weight.dtype))).float()
         middle = x[:, self.settings.slices // 2 - 1]
         pixels = nn.functional.pixel_shuffle(made, PATCH)[:, 0]
         return Preview(middle, middle.masked_fill(hidden, torch.nan), torch.where(hidden, pixels, middle))
-
-    def after_step(self, fraction: float, generator: torch.Generator) -> None:
-        """Nothing moves outside the optimiser."""
 
 
 class Turn:

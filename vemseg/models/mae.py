@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from vemseg.batch import Batch
 from vemseg.models.layers import (
     patchify,
     random_order,
@@ -16,23 +16,9 @@ from vemseg.models.layers import (
     unpatchify,
     xavier_linear,
 )
+from vemseg.models.objective import Objective, Preview
 from vemseg.models.vit import LayerNorm, ViTEncoder, transformer
 from vemseg.recipe import ViTTable
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a reconstruction picture shows: images, what the encoder saw of them, what came out.
-
-    Attributes
-    ----------
-    images, masked, predictions : Tensor float32 (b, h, w)
-        Intensities in [0, 1]; masked pixels are NaN in ``masked``.
-    """
-
-    images: Tensor
-    masked: Tensor
-    predictions: Tensor
 
 
 class Masking(NamedTuple):
@@ -107,8 +93,8 @@ class Decoder(nn.Module):
         return predicted[:, 1:]
 
 
-class MaskedAutoencoder(nn.Module):
-    """Objective: mean squared error over the pixels of masked patches, without pixel normalisation.
+class MaskedAutoencoder(Objective):
+    """Mean squared error over the pixels of masked patches, without pixel normalisation.
 
     Parameters
     ----------
@@ -118,9 +104,11 @@ class MaskedAutoencoder(nn.Module):
         Of the encoder.
     """
 
+    encoder: ViTEncoder
+
     def __init__(self, settings: ViTTable, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.fov = (1, settings.fov, settings.fov)
+        self.window = (1, settings.fov, settings.fov)
         self.patch = settings.patch
         self.mask_ratio = settings.mask_ratio
         self.encoder = ViTEncoder(settings, drop_path=drop_path)
@@ -145,19 +133,19 @@ class MaskedAutoencoder(nn.Module):
         error = (pixels - patchify(images[:, 0], self.patch).float()).square().mean(dim=-1)
         return (error * where).sum() / where.sum()
 
-    def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``loss`` for a batch of fields of view, float32 (b, 1, 1, F, F) in [0, 1]."""
-        images = images[:, :, 0]
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``loss`` for a batch of fields of view, (b, 1, 1, F, F)."""
+        images = batch.images[:, :, 0]
         masking = self.hide(images, generator)
         return {"loss": self.pixel_error(images, self.reconstruct(images, masking), masking.mask)}
 
     @torch.no_grad()
-    def preview(self, images: Tensor, generator: torch.Generator) -> Preview | None:
+    def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:
         """Return masked inputs and reconstructions of fields of view (b, 1, 1, F, F).
 
         Visible patches are shown as they are, since the loss never asks for them.
         """
-        images = images[:, :, 0]
+        images = batch.images[:, :, 0]
         masking = self.hide(images, generator)
         pixels = self.reconstruct(images, masking)
         patches = patchify(images[:, 0], self.patch).float()
@@ -166,6 +154,3 @@ class MaskedAutoencoder(nn.Module):
         masked = unpatchify(patches.masked_fill(hidden, torch.nan), self.patch, side)
         predicted = unpatchify(torch.where(hidden, pixels, patches), self.patch, side)
         return Preview(images[:, 0].float(), masked, predicted)
-
-    def after_step(self, fraction: float, generator: torch.Generator) -> None:
-        """Nothing moves outside the optimiser."""

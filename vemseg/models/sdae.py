@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, layer_norm
 
+from vemseg.batch import Batch
 from vemseg.models.layers import take_tokens
-from vemseg.models.mae import Decoder, Masking, Preview
+from vemseg.models.mae import Decoder, Masking
+from vemseg.models.objective import Preview
 from vemseg.models.self_distilled import SelfDistilled
 from vemseg.recipe import SdaeTable
 
 
 class Sdae(SelfDistilled):
-    """Objective: 1 - cosine(teacher, prediction) at the masked patches, plus the error of their pixels.
+    """1 - cosine(teacher, prediction) at the masked patches, plus the error of their pixels.
 
     The teacher sees masked patches only, one of ``folds`` random parts of them at a time; its tokens are
     standardised one by one. The weight of the pixels, ``pixels``, is not published.
@@ -33,17 +35,17 @@ class Sdae(SelfDistilled):
         if not settings.pixels:
             del self.decoder
 
-    def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss``, ``distillation`` and, of SdAE-recon, ``reconstruction``: its terms, unweighted.
 
         Parameters
         ----------
-        images : Tensor float32 (b, 1, 1, F, F)
-            Intensities in [0, 1].
+        batch : Batch
+            Fields of view, (b, 1, 1, F, F).
         generator : torch.Generator
             On the CPU; decides what is masked, the parts the teacher sees, and which blocks are skipped.
         """
-        images = images[:, :, 0]
+        images = batch.images[:, :, 0]
         self.meet(images)
         masking = self.hide(images, generator)
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of stochastic depth
@@ -66,6 +68,6 @@ class Sdae(SelfDistilled):
         tokens = torch.cat([self.teacher.tokens(images, part) for part in parts], dim=1)
         return layer_norm(tokens, tokens.shape[-1:])
 
-    def preview(self, images: Tensor, generator: torch.Generator) -> Preview | None:
+    def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:
         """Return what :meth:`MaskedAutoencoder.preview` does, where there is a decoder of pixels."""
-        return super().preview(images, generator) if self.settings.pixels else None
+        return super().preview(batch, generator) if self.settings.pixels else None

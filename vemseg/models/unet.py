@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -25,7 +26,7 @@ from vemseg.budget import Need
 from vemseg.geometry import ZYX, is_anisotropic
 from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
 from vemseg.recipe import UNetTable
-from vemseg.tiling import slice_offsets
+from vemseg.tiling import reflect, slice_offsets
 
 PATCH = 2
 PASS_BYTES = 2**23
@@ -135,8 +136,8 @@ class UNetEncoder(Encoder):
         """Yield the vectors of one window (1, 1, z, y, x), a few layers of patches at a time."""
         deep = self.patch[0]
         z, rows, columns = kept
-        first = torch.arange(window.shape[2] // deep)[z] * deep
-        planes = _reflect(first[:, None] + torch.tensor(self.offsets), window.shape[2])
+        first = np.arange(window.shape[2] // deep)[z] * deep
+        planes = torch.from_numpy(reflect(first[:, None] + self.offsets, window.shape[2]))
         voxels = window[0, 0].to(self.dtype)
         widest = voxels[0].numel() / PATCH**2 * self.width * self.dtype.itemsize
         for part in torch.split(planes, max(1, int(PASS_BYTES // widest))):
@@ -213,11 +214,3 @@ def _reach(levels: int, layers: int) -> int:
     corner, coarsest = half - 1, PATCH * half
     reach = 1 + PATCH * (convolutions + corner)
     return -(-reach // coarsest) * coarsest
-
-
-def _reflect(index: Tensor, n: int) -> Tensor:
-    """Mirror indices at both ends of 0 .. n - 1 without repeating the end."""
-    if n == 1:
-        return torch.zeros_like(index)
-    folded = index.abs() % (2 * n - 2)
-    return torch.minimum(folded, 2 * n - 2 - folded)

@@ -5,60 +5,50 @@ The run lies beside the labels and is used again the next time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
 from dataclasses import replace
 from pathlib import Path
 
+from vemseg.context import Context
+from vemseg.dense import Wanted
 from vemseg.errors import UsageError
-from vemseg.pipeline.common import Report, Stopped, log, open_model
-from vemseg.pipeline.outputs import beside
-from vemseg.pipeline.train import train
-from vemseg.recipe import KINDS, override
+from vemseg.models import open_model
+from vemseg.pipeline.beside import beside
+from vemseg.pipeline.train import Training, train
+from vemseg.recipe import override
 from vemseg.run import Run
 
+_log = logging.getLogger("vemseg")
+
 ENDING = ".run"
-"""Of the run beside the labels, after their stem."""
+"""What the name of the run ends in, after the stem of the labels."""
 
 LEARNING = ("volume", "fov", "model", "train")
 """Tables of settings that training depends on; the others may change from one segmentation to the next."""
 
 ENOUGH = "train.steps=800"
-"""Unless the time ends before, or the settings name another number: features that learn for longer tell
-regions apart instead of organelles (``benchmarks/RESULTS.md``)."""
+"""How long is trained, unless the time ends before or the settings name another number: features that learn
+for longer tell regions apart instead of organelles (``benchmarks/RESULTS.md``)."""
 
 GENTLY = 0.25
-"""Of the recipe's learning rate, where the settings name none: the weights are good already."""
+"""The part of the recipe's learning rate that is taken where the settings name none: the weights are good
+already."""
 
 
-def adapt(
-    path: str,
-    out: Path,
-    seconds: float,
-    *,
-    model: str | None,
-    settings: Sequence[str],
-    voxel_size: str | None,
-    crop: str | None,
-    device: str,
-    report: Report,
-    stopped: Stopped,
-) -> Path:
+def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
     """Train a model on a volume, from the weights it has, and return the run.
 
     A run that is finished is used as it is, whatever time is asked for now; one that was stopped goes on.
 
     Parameters
     ----------
-    path : str
-        The volume.
+    wanted : Wanted
+        Volume and model; the settings are laid over the model's recipe.
     out : Path
         The labels it is for; the run is ``<stem>.run`` beside them.
     seconds : float
         Time for the training, at most.
-    model : str or None
-        As in ``open_model``.
-    settings : sequence of str
-        ``table.key=value`` laid over the model's recipe.
+    context : Context
 
     Raises
     ------
@@ -69,26 +59,24 @@ def adapt(
     Interrupted
         Where it was stopped; the same call goes on.
     """
-    learning = [text for text in settings if text.partition(".")[0].strip() in LEARNING]
-    start = open_model(model, [ENOUGH])
+    learning = [text for text in wanted.settings if text.partition(".")[0].strip() in LEARNING]
+    start = open_model(wanted.model, [ENOUGH])
     gently = f"train.lr={GENTLY * start.recipe.train.lr!r}"
     start = replace(start, recipe=override(start.recipe, [gently, *learning]))
-    if KINDS[start.recipe.model.kind].objective is None or start.weights is None:
+    if not start.trained or start.weights is None:
         raise UsageError(f"--adapt: '{start.title}' is not trained; leave it out")
     if start.weights.suffix != ".safetensors":
         raise UsageError("--adapt goes on from a run or from bundled weights, not from a .pt file")
     run = beside(out, ENDING)
     if run.exists() and Run.open(run).finished:
-        log.info("%s was adapted to this volume before: used as it is (delete it to start again)", run)
-    return train(
-        [path],
+        _log.info("%s was adapted to this volume before: used as it is (delete it to start again)", run)
+    training = Training(
+        [wanted.path],
         run,
         start.recipe,
         start=start,
-        voxel_size=voxel_size,
-        crop=crop,
-        device=device,
+        voxel_size=wanted.voxel_size,
+        crop=wanted.crop,
         max_seconds=seconds,
-        report=report,
-        stopped=stopped,
     )
+    return train(training, context)

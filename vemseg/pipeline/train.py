@@ -4,50 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vemseg.context import Context
 from vemseg.dense import working_grid
+from vemseg.distillation import agreement, distillation, student_recipe
 from vemseg.errors import Interrupted, OutputExistsError, UsageError
-from vemseg.fov import FovStream, Source
-from vemseg.models import build_objective, differing_encoder
-from vemseg.models.layers import pick_device
-from vemseg.pipeline.common import (
-    Model,
-    Report,
-    Stopped,
-    describe,
-    intensity_of,
-    open_input,
-    sharp_plane_first,
-)
-from vemseg.pipeline.distil import agreement, distillation, hold_out, student_recipe
+from vemseg.models import Machine, Model, Objective, build_objective, differing_encoder, settle
 from vemseg.recipe import Recipe
 from vemseg.run import Run, sha256
-from vemseg.training import Progress, Trainer
-from vemseg.volume import Volume
+from vemseg.sampling import Sampler, Source, hold_out
+from vemseg.training import Trainer
+from vemseg.volume import Intensity, Volume, describe, intensity_of, open_grey, sharp_plane_first
 
-log = logging.getLogger("vemseg")
+_log = logging.getLogger("vemseg")
 
 
-def train(
-    volumes: Sequence[str],
-    out: Path,
-    recipe: Recipe,
-    *,
-    start: Model | None = None,
-    teacher: Model | None = None,
-    voxel_size: str | None = None,
-    crop: str | None = None,
-    device: str = "auto",
-    max_seconds: float | None = None,
-    overwrite: bool = False,
-    report: Report,
-    stopped: Stopped,
-) -> Path:
-    """Train a recipe's model on volumes; the same call again goes on where it stopped.
+@dataclass(frozen=True)
+class Training:
+    """A training: what to learn, from what, and where to put it.
 
-    Parameters
+    Attributes
     ----------
     volumes : sequence of str
         Paths; each is drawn from alike.
@@ -59,15 +38,38 @@ def train(
         Whose encoder to begin with, of the same sizes; what the objective has besides starts new.
     teacher : Model, optional
         The encoder whose vectors a dense one is taught to give, instead of the recipe's own objective. How
-        well it does in the end is said, and kept in ``run.json``; see ``vemseg.pipeline.distil``.
+        well it does in the end is said, and kept in ``run.json``; see ``vemseg.distillation``.
     voxel_size, crop : str, optional
         Of every volume; the voxel size is read from the file where left out.
-    device : str
-        "auto", "cpu", "cuda", "cuda:1", "mps".
     max_seconds : float, optional
         Time for the whole training, earlier parts of a resumed run included; the schedule ends with it.
     overwrite : bool
         Start again, whatever is in the directory.
+    """
+
+    volumes: Sequence[str]
+    out: Path
+    recipe: Recipe
+    start: Model | None = None
+    teacher: Model | None = None
+    voxel_size: str | None = None
+    crop: str | None = None
+    max_seconds: float | None = None
+    overwrite: bool = False
+
+    @property
+    def origin(self) -> Model | None:
+        """The other model that it begins with or learns from."""
+        return self.teacher or self.start
+
+    @property
+    def parents(self) -> list[Path]:
+        """The files of that model."""
+        return self.origin.parents if self.origin is not None else []
+
+
+def train(training: Training, context: Context) -> Path:
+    """Train a recipe's model on volumes and return the run; the same call again goes on where it stopped.
 
     Raises
     ------
@@ -78,62 +80,70 @@ def train(
     Interrupted
         Where it was stopped with its state saved.
     """
-    if start is not None and teacher is not None:
+    if training.start is not None and training.teacher is not None:
         raise UsageError("--from and --teacher do not go together: a student begins from nothing")
-    target = pick_device(device)
-    if teacher is not None:
-        recipe = student_recipe(recipe, teacher)
-        objective = distillation(recipe, teacher, target)
-    else:
-        objective = _objective(recipe, start)
-    opened = [open_input(path, voxel_size, crop) for path in volumes]
-    sources = [_source(volume, recipe) for volume in opened]
-    facts = [describe(volume, source.intensity) for volume, source in zip(opened, sources, strict=True)]
+    recipe = training.recipe if training.teacher is None else student_recipe(training.recipe, training.teacher)
+    machine = settle(context, recipe.train.precision)
+    device = machine.device
+    student = None if training.teacher is None else distillation(recipe, training.teacher, device)
+    objective = student if student is not None else _objective(recipe, training.start)
+    opened = [open_grey(path, training.voxel_size, training.crop) for path in training.volumes]
+    learnt = [_source(volume, recipe) for volume in opened]
+    details = _details(training, opened, [source.intensity for source in learnt], machine)
     held: list[Source] = []
-    if teacher is not None:
-        sources, held = hold_out(sources, objective.encoder.slices, objective.fov[1])
-    stream = FovStream(sources, objective.fov, recipe.fov, recipe.train.seed, target)
-    details: dict[str, Any] = {"volumes": facts, "device": str(target), "max_seconds": max_seconds}
-    role, origin = ("start", start) if teacher is None else ("teacher", teacher)
-    if origin is not None:
-        details[role] = {"model": origin.title, "hash": origin.hash}
-    parents = origin.parents if origin is not None else []
-    inputs = [v.path for v in opened if v.path]
-    with Run.create(out, recipe, inputs=inputs, parents=parents, details=details, overwrite=overwrite) as run:
-        _refuse_other_origin(run, parents, details)
+    if student is not None:
+        learnt, held = hold_out(learnt, student.encoder.slices, student.window[1])
+    sampler = Sampler(learnt, objective.window, recipe.fov, recipe.train.seed, device)
+    inputs = [volume.path for volume in opened if volume.path]
+    with Run.create(
+        training.out, recipe, inputs=inputs, parents=training.parents, details=details, overwrite=training.overwrite
+    ) as run:
+        _refuse_other_origin(run, training.parents, details)
         if run.finished:
-            log.info("%s is trained already", out)
-            return out
-        trainer = Trainer(objective.to(target), stream, run, recipe.train, max_seconds)
+            _log.info("%s is trained already", training.out)
+            return training.out
+        trainer = Trainer(objective.to(device), sampler, run, recipe.train, training.max_seconds)
         if trainer.step:
-            log.info("going on from step %d", trainer.step)
-        report("training", trainer.fraction, f"step {trainer.step}")
-        if not trainer.fit(lambda progress: report("training", progress.fraction, words(progress)), stopped):
+            _log.info("going on from step %d", trainer.step)
+        context.report("training", trainer.fraction, f"step {trainer.step}")
+        if not trainer.fit(context):
             raise Interrupted(
-                f"stopped at step {trainer.step}, state saved in {out}: the same command goes on"
+                f"stopped at step {trainer.step}, state saved in {training.out}: the same command goes on"
             )
         trainer.draw()
-        found = {} if teacher is None else agreement(objective, sources, held, recipe, teacher, target)
+        found = {} if student is None else agreement(student, learnt, held, recipe, device)
         run.finish(seconds=trainer.elapsed, steps=trainer.step, **found)
-    return out
+    return training.out
+
+
+def _details(
+    training: Training, volumes: Sequence[Volume], intensities: Sequence[Intensity], machine: Machine
+) -> dict[str, Any]:
+    """Return what ``run.json`` says of the volumes and of another model that the training needs."""
+    facts = [describe(volume, intensity) for volume, intensity in zip(volumes, intensities, strict=True)]
+    details: dict[str, Any] = {"volumes": facts, "machine": machine.facts, "max_seconds": training.max_seconds}
+    if training.origin is not None:
+        role = "start" if training.teacher is None else "teacher"
+        details[role] = {"model": training.origin.title, "hash": training.origin.hash}
+    return details
 
 
 def _source(volume: Volume, recipe: Recipe) -> Source:
     """Return a volume as training looks at it."""
     oriented, _ = sharp_plane_first(volume)
     grid = working_grid(oriented, recipe.volume.voxel_size)
-    return Source(grid.volume, intensity_of(volume, recipe))
+    return Source(grid.volume, intensity_of(volume, recipe.volume))
 
 
-def _objective(recipe: Recipe, start: Model | None) -> Any:
+def _objective(recipe: Recipe, start: Model | None) -> Objective:
     """Return the recipe's own objective, its encoder with the weights of a model where one is given."""
-    objective: Any = build_objective(recipe.model, recipe.train.seed)
+    objective = build_objective(recipe.model, recipe.train.seed)
     if start is not None:
         if differing := differing_encoder(recipe.model, start.recipe.model):
             raise UsageError(
                 f"{start.title} is another model than the recipe's: it differs in {', '.join(differing)}"
             )
-        objective.encoder.load_state_dict(start.load((1.0, 1.0, 1.0)).state_dict())
+        objective.encoder.load_state_dict(start.load().state_dict())
     return objective
 
 
@@ -154,11 +164,3 @@ def _origin(info: Mapping[str, Any]) -> str:
     """Say what other model a training begins with or learns from."""
     named = [f"{role} {info[role]['model']}" for role in ("start", "teacher") if role in info]
     return ", ".join(named or [entry["path"] for entry in info.get("parents", [])]) or "no other model"
-
-
-def words(progress: Progress) -> str:
-    """Return one line on a training: step, loss, rate."""
-    return (
-        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
-        f"{progress.samples_per_second:.0f} samples/s"
-    )

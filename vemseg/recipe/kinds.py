@@ -31,8 +31,8 @@ class Kind:
     objective : str or None
         What training minimises, called with (table); None where there is nothing to train.
     student : str or None
-        The objective by which another encoder teaches this one, called with (table, teacher); None where it
-        cannot be taught.
+        The objective by which another encoder teaches this one, called with (table, teacher, stride), the
+        latter the pixels between the teacher's fields of view; None where it cannot be taught.
     scale : str
         ``cluster.scale`` where a recipe does not give it.
     """
@@ -54,7 +54,7 @@ KINDS: dict[str, Kind] = {
         UNetTable,
         "vemseg.models.unet:UNetEncoder",
         "vemseg.models.invariance:Invariance",
-        student="vemseg.models.distilled:Distillation",
+        student="vemseg.models.distilled:taught_by",
         scale="whiten",
     ),
     "classical": Kind(ClassicalTable, "vemseg.models.classical:ClassicalEncoder", scale="standardise"),

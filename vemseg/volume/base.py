@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.tiling import reflect
 
 
 class Volume:
@@ -111,7 +112,8 @@ class Volume:
             return self.read(box)
         if not box.size:
             return np.zeros(box.shape, self.dtype)
-        folded = [reflect(a, b, n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)]
+        limits = zip(box.start, box.stop, self.shape, strict=True)
+        folded = [reflect(np.arange(start, stop), n) for start, stop, n in limits]
         z, y, x = ((int(index.min()), int(index.max()) + 1) for index in folded)
         inner = self.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1])))
         return inner[np.ix_(folded[0] - z[0], folded[1] - y[0], folded[2] - x[0])]
@@ -144,12 +146,3 @@ class ArrayVolume(Volume):
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         return self._array[box.slices].copy()
-
-
-def reflect(start: int, stop: int, n: int) -> NDArray[np.intp]:
-    """Fold the indices ``start .. stop - 1`` into ``0 .. n - 1`` by mirroring at both ends."""
-    if n == 1:
-        return np.zeros(stop - start, np.intp)
-    index = np.abs(np.arange(start, stop)) % (2 * n - 2)
-    folded: NDArray[np.intp] = np.minimum(index, 2 * n - 2 - index)
-    return folded

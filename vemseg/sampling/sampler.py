@@ -1,0 +1,225 @@
+"""Batches of windows from all sources alike.
+
+Voxels live on the training device; every ``REFRESH`` steps one box of those that move is replaced, again by
+(seed, step) alone. Cutting, enlarging and mirroring a whole batch is then a gather and two small matrix
+products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vemseg.batch import UNKNOWN, Batch
+from vemseg.geometry import ZYX, VoxelSize
+from vemseg.recipe import FovTable
+from vemseg.sampling.draws import Draw, pick, plane_axes, random_numbers, symmetry, zoom
+from vemseg.sampling.sources import Source
+from vemseg.sampling.stocks import Index, Needs
+from vemseg.sampling.synthetic import Synthetic
+from vemseg.sampling.warping import enlarged, enlarged_labels, turned
+from vemseg.tiling import Floats, Ints, reflect, slice_offsets
+
+REFRESH = 50
+"""Steps after which the next box is replaced."""
+
+
+class Sampler:
+    """Batches of windows of any shape, from volumes, with or without labels, and from made-up tissue.
+
+    The place of a window, the axis across its planes, its enlargement, mirrors and turns are drawn once and
+    applied to image and labels alike. Where a window reaches beyond the voxels that are held, these are
+    mirrored, and their labels with them.
+
+    Parameters
+    ----------
+    sources : sequence of Source or Synthetic
+        Each is drawn from with equal probability, whatever its size (MAESTER, reference code).
+    window : (int, int, int)
+        Planes, rows and columns of a window, in working voxels.
+    settings : FovTable
+        Axes, crops, flips, and the memory that voxels may be held in.
+    seed : int
+        Root of the stream.
+    device : torch.device
+        Where voxels are held and batches are made.
+
+    Raises
+    ------
+    InputError
+        Where no plane of a volume is at least half a window wide.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source | Synthetic],
+        window: ZYX,
+        settings: FovTable,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.window, self.settings, self.seed, self.device = window, settings, seed, device
+        needs = Needs(window, settings, settings.pool_bytes // len(sources), device)
+        self.stocks = [source.stock(needs) for source in sources]
+        self.labelled = any(stock.labelled for stock in self.stocks)
+        self._offsets = np.array([_offsets(window[0], stock.voxel_size) for stock in self.stocks])
+        self._boxes = [(i, k) for i, stock in enumerate(self.stocks) for k in range(len(stock.boxes))]
+        self._filled_for = [-1] * len(self._boxes)
+
+    def batch(self, step: int, size: int, rank: int = 0, world: int = 1) -> Batch:
+        """Return the samples of one step.
+
+        Parameters
+        ----------
+        step : int
+            Counter of the stream.
+        size : int
+            Samples of the whole step, over all processes; a multiple of ``world``.
+        rank, world : int
+            This process takes samples ``rank::world``.
+
+        Returns
+        -------
+        Batch
+            Of ``size / world`` samples.
+        """
+        self._refresh(step)
+        draw = self.draw(step, size).take(np.arange(size)[rank::world])
+        images, labels = self._windows(draw, step)
+        return Batch(
+            images[:, None],
+            labels,
+            torch.from_numpy(self._positions(draw)).float().to(self.device),
+            torch.from_numpy(draw.source).to(self.device),
+            lambda offsets: self._around(draw, offsets, step),
+        )
+
+    def draw(self, step: int, size: int) -> Draw:
+        """Choose the samples of a step; depends on (seed, step) and on nothing else that moves."""
+        rng = random_numbers(self.seed, step, stream=0)
+        uniform = rng.random((size, 12))
+        quarter, half = rng.random((2, size)) < 0.5
+        flip, transpose = symmetry(uniform[:, 10:12], quarter, half, self.settings)
+        _, h, w = self.window
+        extent = np.where(transpose[:, None], (w, h), (h, w))
+        source = pick(uniform[:, 0], len(self.stocks))
+        stocks = [self.stocks[i] for i in source]
+        box = pick(uniform[:, 1], np.array([len(stock.boxes) for stock in stocks]))
+        axes = [stock.axes[k] for stock, k in zip(stocks, box, strict=True)]
+        axis = _one_of(axes, uniform[:, 2])
+        middles = [stock.middles(k, a) for stock, k, a in zip(stocks, box, axis, strict=True)]
+        plane = _one_of(middles, uniform[:, 3])
+        shapes = np.array([stock.boxes[k].shape for stock, k in zip(stocks, box, strict=True)])
+        room = np.take_along_axis(shapes, plane_axes(axis), axis=1) - extent
+        corner = pick(uniform[:, 4:6], np.maximum(room, 0) + 1)
+        start, part = zoom(uniform[:, 6:10], extent, self.settings)
+        return Draw(np.arange(size), source, box, axis, plane, corner, start, part, flip, transpose)
+
+    def _windows(self, draw: Draw, step: int) -> tuple[Tensor, Tensor | None]:
+        """Return the windows of these samples, and their labels, where any source has such."""
+        _, h, w = self.window
+        if h == w:
+            return self._varied(draw, step, (h, w))
+        parts = (draw.transpose, (w, h)), (~draw.transpose, (h, w))
+        groups = [(np.flatnonzero(which), extent) for which, extent in parts if which.any()]
+        found = [self._varied(draw.take(rows), step, extent) for rows, extent in groups]
+        return _joined([rows for rows, _ in groups], found)
+
+    def _varied(self, draw: Draw, step: int, extent: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Cut windows of so many rows and columns; enlarge, mirror and turn them."""
+        images, labels = self._cut(draw, step, extent)
+        if self.settings.crop != "off":
+            images = enlarged(images, draw)
+            labels = labels if labels is None else enlarged_labels(labels, draw)
+        return turned(images, draw), labels if labels is None else turned(labels, draw)
+
+    def _cut(self, draw: Draw, step: int, extent: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Cut windows of so many rows and columns out of the boxes: float32 and uint8 (b, d, h, w)."""
+        groups, found = [], []
+        for i in np.unique(draw.source):
+            rows = np.flatnonzero(draw.source == i)
+            mine = draw.take(rows)
+            images, labels = self.stocks[i].cut(mine, self._index(mine, extent), step, self.seed)
+            if labels is None and self.labelled:
+                labels = torch.full(images.shape, UNKNOWN, dtype=torch.uint8, device=self.device)
+            groups.append(rows)
+            found.append((images, labels))
+        images, labels = _joined(groups, found)
+        return images.float(), labels
+
+    def _index(self, draw: Draw, extent: tuple[int, int]) -> Index:
+        """Return the voxels of windows of one source in their boxes, mirrored at the borders."""
+        shapes = self.stocks[draw.source[0]].shapes[draw.box]
+        across = np.take_along_axis(shapes, draw.axis[:, None], axis=1)
+        within = np.take_along_axis(shapes, plane_axes(draw.axis), axis=1)
+        planes = reflect(draw.plane[:, None] + self._offsets[draw.source, draw.axis], across)
+        rows, columns = (
+            reflect(draw.corner[:, k, None] + np.arange(extent[k]), within[:, k, None]) for k in range(2)
+        )
+        return planes, rows, columns
+
+    def _positions(self, draw: Draw) -> Floats:
+        """Return where the middle of what each window shows lies in its volume: (b, 3) nm."""
+        middle = np.empty((len(draw.number), 3))
+        across = draw.plane + self._offsets[draw.source, draw.axis].mean(axis=1)
+        np.put_along_axis(middle, draw.axis[:, None], across[:, None], axis=1)
+        within = draw.corner + draw.zoom_start + (draw.zoom_size - 1) / 2
+        np.put_along_axis(middle, plane_axes(draw.axis), within, axis=1)
+        found = np.empty_like(middle)
+        for i in np.unique(draw.source):
+            rows = draw.source == i
+            found[rows] = self.stocks[i].positions(draw.box[rows], middle[rows])
+        return found
+
+    def _around(self, draw: Draw, offsets: Tensor, step: int) -> Tensor:
+        """Cut windows shifted by (b, p, 3) from the places of the first b samples: (b, p, 1, d, h, w)."""
+        self._refresh(step)
+        _, h, w = self.window
+        b, p, _ = offsets.shape
+        shift = offsets.detach().cpu().numpy().astype(np.int64).reshape(-1, 3)
+        near = draw.take(np.repeat(np.arange(b), p))
+        centring = np.where(near.transpose[:, None], (w - h, h - w), (0, 0)) // 2
+        near = replace(near, plane=near.plane + shift[:, 0], corner=near.corner + centring + shift[:, 1:])
+        images, _ = self._cut(near, step, (h, w))
+        return images.view(b, p, 1, *self.window)
+
+    def _refresh(self, step: int) -> None:
+        """Fill the boxes as they have to be at this step."""
+        moving = [each for each in self._boxes if self.stocks[each[0]].moving]
+        for number, (i, box) in enumerate(self._boxes):
+            generation = 0
+            if self.stocks[i].moving:
+                turn = moving.index((i, box))
+                generation = (step // REFRESH + len(moving) - 1 - turn) // len(moving)
+            if self._filled_for[number] != generation:
+                self.stocks[i].fill(box, random_numbers(self.seed, generation, stream=1 + number))
+                self._filled_for[number] = generation
+
+
+def _offsets(planes: int, voxel_size: VoxelSize) -> list[list[int]]:
+    """Return the planes of a window relative to its middle one, for each axis they may lie across."""
+    z, y, x = voxel_size
+    return [slice_offsets(planes, spacing) for spacing in ((z, y, x), (y, z, x), (x, z, y))]
+
+
+def _one_of(choices: Sequence[Sequence[int]], uniform: Floats) -> Ints:
+    """Take one of each sample's choices, by uniform numbers (b,) in [0, 1)."""
+    places = pick(uniform, np.array([len(each) for each in choices]))
+    return np.array([each[place] for each, place in zip(choices, places, strict=True)])
+
+
+def _joined(
+    groups: Sequence[Ints], parts: Sequence[tuple[Tensor, Tensor | None]]
+) -> tuple[Tensor, Tensor | None]:
+    """Put the windows and labels of groups of samples together, in the order of the samples."""
+    if len(parts) == 1:
+        return parts[0]
+    order = torch.from_numpy(np.argsort(np.concatenate(groups)))
+    images = torch.cat([images for images, _ in parts])
+    labels = [labels for _, labels in parts if labels is not None]
+    order = order.to(images.device)
+    return images[order], torch.cat(labels)[order] if labels else None

@@ -1,0 +1,205 @@
+"""Volumes to train on, and the part of them that lives on the training device.
+
+A volume that fits its share of the memory is held whole; of a larger one random boxes are held (one, if it
+must, beyond its share), which are replaced as training goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vemseg.batch import UNKNOWN
+from vemseg.errors import InputError
+from vemseg.geometry import ZYX, Box, is_anisotropic, sharp_axis
+from vemseg.sampling.draws import Draw, pick, plane_axes
+from vemseg.sampling.stocks import Index, Needs, Stock
+from vemseg.tiling import Floats, Ints
+from vemseg.volume import Cropped, Intensity, Volume
+
+POOL_BOX: ZYX = (128, 256, 256)
+"""Voxels of a box of a volume that is too large to be held whole, and of what is read at once."""
+BYTES_PER_VOXEL = 2
+"""Intensities are held in float16."""
+BYTES_PER_LABEL = 1
+HELD_OUT = 8
+"""Of a volume that is divided, one in so many sections is held out."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A volume to train on, at the model's working voxel size.
+
+    Attributes
+    ----------
+    volume : Volume
+        Grey values.
+    intensity : Intensity
+        What maps them to [0, 1].
+    labels : Volume, optional
+        The class of each voxel, whole numbers from 0 to 254, or 255 where it is not known.
+
+    Raises
+    ------
+    InputError
+        Where the labels are no whole numbers, or of another shape than the volume.
+    """
+
+    volume: Volume
+    intensity: Intensity
+    labels: Volume | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is None:
+            return
+        if self.labels.shape != self.volume.shape:
+            raise InputError(
+                f"{self.labels.name}: labels of shape {self.labels.shape} do not fit {self.volume.name} "
+                f"of shape {self.volume.shape} (z, y, x): give labels of the same voxels"
+            )
+        if self.labels.dtype.kind not in "biu":
+            raise InputError(
+                f"{self.labels.name}: holds {self.labels.dtype}, and labels are whole numbers 0 .. {UNKNOWN}"
+            )
+
+    def stock(self, needs: Needs) -> Stock:
+        """Return what samples are cut from."""
+        return VolumeStock(self, needs)
+
+    def part(self, box: Box) -> Source:
+        """Return the part of it inside a box."""
+        labels = None if self.labels is None else Cropped(self.labels, box)
+        return Source(Cropped(self.volume, box), self.intensity, labels)
+
+
+def hold_out(sources: Sequence[Source], slices: int, edge: int) -> tuple[list[Source], list[Source]]:
+    """Divide volumes into what a model learns from and what it is examined on: their last sections.
+
+    A volume is learnt whole where these would be fewer than ``slices``, or sections are narrower than half a
+    window of ``edge`` voxels.
+
+    Returns
+    -------
+    learnt, held : list of Source
+    """
+    learnt: list[Source] = []
+    held: list[Source] = []
+    for source in sources:
+        depth, *plane = source.volume.shape
+        kept = depth // HELD_OUT
+        if kept < slices or min(plane) < edge / 2:
+            learnt.append(source)
+            continue
+        for part, start, stop in ((learnt, 0, depth - kept), (held, depth - kept, depth)):
+            part.append(source.part(Box((start, 0, 0), (stop, plane[0], plane[1]))))
+    return learnt, held
+
+
+class VolumeStock(Stock):
+    """The boxes of a volume that are held in memory.
+
+    Raises
+    ------
+    InputError
+        Where no plane of the volume is at least half a window wide.
+    """
+
+    def __init__(self, source: Source, needs: Needs) -> None:
+        self.source, self.needs = source, needs
+        self.labelled = source.labels is not None
+        self.voxel_size = source.volume.voxel_size or (1.0, 1.0, 1.0)
+        whole = source.volume.box
+        room = needs.share // (BYTES_PER_VOXEL + (BYTES_PER_LABEL if self.labelled else 0))
+        self.moving = whole.size > room
+        self.boxes = [whole]
+        if self.moving:
+            side = max(needs.reach)
+            d, h, w = (min(max(a, side), n) for a, n in zip(POOL_BOX, whole.shape, strict=True))
+            self.boxes = [Box((0, 0, 0), (d, h, w))] * max(1, room // (d * h * w))
+        self.axes = [self._usable_axes(self.boxes[0].shape)] * len(self.boxes)
+        size = self.boxes[0].size
+        self._first = np.arange(len(self.boxes)) * size
+        self._voxels = torch.empty(size * len(self.boxes), dtype=torch.float16, device=needs.device)
+        self._labels = torch.empty_like(self._voxels, dtype=torch.uint8) if self.labelled else None
+
+    def _usable_axes(self, shape: ZYX) -> list[int]:
+        """Return the axes across sharp planes of a box in which a window fits, or else half of one.
+
+        Narrower planes are mirrored at their borders to fill the window, which nature does not do; they serve
+        where there is nothing better.
+        """
+        size, wanted = self.source.volume.voxel_size, self.needs.settings.axes
+        axes = [0, 1, 2] if wanted != "xy" else [sharp_axis(size)]
+        if wanted == "auto" and is_anisotropic(size):
+            axes = [sharp_axis(size)]
+        extents = {axis: np.delete(shape, axis) for axis in axes}
+        whole = [axis for axis in axes if (extents[axis] >= self.needs.reach).all()]
+        usable = whole or [axis for axis in axes if (2 * extents[axis] >= self.needs.reach).all()]
+        if not usable:
+            name, (_, h, w) = self.source.volume.name, self.needs.window
+            raise InputError(
+                f"{name}: too small to train on: {shape} voxels at the model's voxel size, "
+                f"and a field of view is {h if h == w else f'{h} x {w}'} voxels wide"
+            )
+        return usable
+
+    def middles(self, box: int, axis: int) -> range:
+        """Return all planes: those beyond the first and last are mirrored."""
+        return range(self.boxes[box].shape[axis])
+
+    def fill(self, box: int, rng: np.random.Generator) -> None:
+        """Read a box, of a volume that is not held whole at a random place.
+
+        Raises
+        ------
+        InputError
+            Where voxels are not finite, or labels lie beyond 0 .. 255.
+        """
+        volume, shape = self.source.volume, self.boxes[box].shape
+        if self.moving:
+            room = [n - m for n, m in zip(volume.shape, shape, strict=True)]
+            z, y, x = (int(pick(u, n + 1)) for u, n in zip(rng.random(3), room, strict=True))
+            self.boxes[box] = Box((0, 0, 0), shape).shift((z, y, x))
+        held = slice(int(self._first[box]), int(self._first[box]) + math.prod(shape))
+        for part in self.boxes[box].split(POOL_BOX):
+            inside = part.relative_to(self.boxes[box]).slices
+            values = volume.read(part)
+            if not np.isfinite(values).all():
+                raise InputError(f"{volume.name}: not-a-number or infinite voxels in box {part}")
+            scaled = torch.from_numpy(self.source.intensity.apply(values).astype(np.float16))
+            self._voxels[held].view(shape)[inside] = scaled.to(self._voxels.device)
+            if self._labels is not None:
+                self._labels[held].view(shape)[inside] = self._read_labels(part).to(self._labels.device)
+
+    def _read_labels(self, part: Box) -> Tensor:
+        assert self.source.labels is not None
+        values = self.source.labels.read(part)
+        if values.min() < 0 or values.max() > UNKNOWN:
+            raise InputError(
+                f"{self.source.labels.name}: labels from {values.min()} to {values.max()} in box {part}, and "
+                f"classes are numbered 0 .. {UNKNOWN - 1}, or {UNKNOWN} where not known"
+            )
+        return torch.from_numpy(values.astype(np.uint8))
+
+    def cut(self, draw: Draw, index: Index, step: int, seed: int) -> tuple[Tensor, Tensor | None]:
+        """Cut windows, and their labels where the volume has such; a mirrored voxel keeps its label."""
+        shapes = self.shapes[draw.box]
+        strides = np.stack([shapes[:, 1] * shapes[:, 2], shapes[:, 2], np.ones_like(draw.box)], axis=1)
+        axes = np.concatenate([draw.axis[:, None], plane_axes(draw.axis)], axis=1)
+        planes, rows, columns = (
+            along * np.take_along_axis(strides, axes[:, k, None], axis=1) for k, along in enumerate(index)
+        )
+        planes += self._first[draw.box][:, None]
+        inside = torch.from_numpy((planes[:, :, None] + rows[:, None])[..., None] + columns[:, None, None])
+        inside = inside.to(self._voxels.device)
+        return self._voxels[inside], None if self._labels is None else self._labels[inside]
+
+    def positions(self, boxes: Ints, middles: Floats) -> Floats:
+        """Return places in nm from the middle of the volume's first voxel."""
+        starts = np.array([self.boxes[box].start for box in boxes])
+        return (starts + middles) * self.voxel_size
