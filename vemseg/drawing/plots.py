@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vemseg.drawing.colours import RGB, css, palette, table
+from vemseg.drawing.colours import css, palette, table
 from vemseg.drawing.layout import TEXT, new_figure
 from vemseg.errors import InputError
 
@@ -114,15 +114,8 @@ def curve(
     return figure
 
 
-def slice_dice(
-    dice: NDArray[np.float64],
-    names: Mapping[int, str] | None = None,
-    positions: Sequence[int] | None = None,
-    *,
-    axis: str = "z",
-    colours: Sequence[RGB] | None = None,
-) -> Figure:
-    """Draw the Dice of each class through the stack, in the colours of the labels.
+def slice_dice(dice: NDArray[np.float64], names: Mapping[int, str] | None = None) -> Figure:
+    """Draw the Dice of each class through the stack, in the colours of the labels; class 0 is grey.
 
     Parameters
     ----------
@@ -130,18 +123,12 @@ def slice_dice(
         NaN where a slice does not hold a class: a gap. Classes that are NaN throughout are left out.
     names : mapping of int to str, optional
         Class id (column) -> name.
-    positions : sequence of Z int, optional
-        Numbers of the slices; by default 0, 1, ...
-    axis : str
-        What the slices are counted along.
-    colours : sequence of (r, g, b), optional
-        As in ``overlay``; class 0 is grey.
     """
-    figure, axes = _plot_axes(f"slice ({axis})", "Dice")
-    lut, where = table(colours), range(len(dice)) if positions is None else positions
+    figure, axes = _plot_axes("slice (z)", "Dice")
+    lut = table()
     marker = "." if len(dice) <= 60 else ""
     for g in np.flatnonzero(np.isfinite(dice).any(0)).tolist():
-        (line,) = axes.plot(where, dice[:, g], linewidth=1.2, marker=marker, markersize=4)
+        (line,) = axes.plot(dice[:, g], linewidth=1.2, marker=marker, markersize=4)
         line.set(color=css(lut[g]) if g else "#737373", label=(names or {}).get(g, f"class {g}"))
         if lut[g].mean() > LIGHT:
             line.set_path_effects([withStroke(linewidth=1.9, foreground="0.4")])

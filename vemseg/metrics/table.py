@@ -1,4 +1,4 @@
-"""The contingency table: counting, dropping classes, Dice of each pair, and masks away from borders."""
+"""The contingency table: counting, dropping classes, Dice of each pair."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from vemseg.errors import InputError, UsageError
 
@@ -83,19 +82,6 @@ def drop_classes(table: Table, ids: Iterable[int]) -> Table:
         raise UsageError(f"cannot drop classes {columns}: the table has classes 0..{table.shape[-1] - 1}")
     kept[..., columns] = 0
     return kept
-
-
-def interior(reference: Labels, radius: int | tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return a mask of the voxels that are more than ``radius`` voxels from any class border.
-
-    References are often drawn with membranes a voxel or two off; scores inside this mask leave those out.
-    The distance is Chebyshev's (a box); one radius per axis for anisotropic voxels. Blocks of a volume need
-    a halo of ``radius``.
-    """
-    size = tuple(2 * r + 1 for r in np.broadcast_to(radius, reference.ndim).tolist())
-    low = ndimage.minimum_filter(reference, size)
-    high = ndimage.maximum_filter(reference, size)
-    return np.asarray(low == high)
 
 
 def dice_matrix(table: Table) -> NDArray[np.float64]:
