@@ -23,7 +23,7 @@ ERROR_COLOURS: dict[str, RGB] = {
     "false negative": (100, 143, 255),
     "wrong class": (60, 20, 90),
 }
-"""Meaning of the colours of ``error_map``."""
+"""The colours of ``error_map``, by what each of them means."""
 
 
 def limits(raw: NDArray[Any]) -> tuple[float, float]:

@@ -19,14 +19,14 @@ from vemseg.drawing.layout import TEXT, new_figure
 from vemseg.errors import InputError
 
 CELL = 0.5
-"""Edge of a cell of a matrix in inches, where there is room."""
+"""Edge in inches of the cells of a confusion matrix, where there is room."""
 WRITTEN = 0.17
-"""Cells lower than this have no number; a colour bar stands beside the matrix instead."""
+"""Height in inches below which the cells of a matrix have no number, but a colour bar beside it."""
 
 LOG_RATIO = 8.0
-"""Losses that fall by more than this are drawn on a logarithmic axis."""
+"""Losses that fall by more than this factor are drawn on a logarithmic axis."""
 LIGHT = 170
-"""Lines of a colour brighter than this get a dark rim, to be seen on white."""
+"""Lines whose red, green and blue are brighter than this on average get a dark rim, to be seen on white."""
 
 
 def confusion(

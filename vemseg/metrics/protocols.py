@@ -13,7 +13,7 @@ from vemseg.errors import UsageError
 from vemseg.metrics.table import Table, dice_matrix, ratio
 
 ORACLE_LIMIT = 12
-"""Most clusters that ``merge_oracle`` takes: its work grows like 3^K."""
+"""The largest number of clusters that ``merge_oracle`` accepts, since its work grows like 3^K."""
 
 _NOISE = 1e-12  # a smaller rise of a sum of Dice values is rounding
 
@@ -37,7 +37,7 @@ class Assignment:
     uses_reference: bool = True
 
     def lookup(self, n_pred: int, unassigned: int) -> NDArray[np.int64]:
-        """Return the class of each cluster id below ``n_pred``, (n_pred,); ``unassigned`` where it has none."""
+        """Return the class of each cluster id below ``n_pred``, (n_pred,), or ``unassigned``."""
         classes = (self.mapping.get(p) for p in range(n_pred))
         return np.array([unassigned if g is None else g for g in classes], dtype=np.int64)
 

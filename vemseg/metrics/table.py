@@ -14,6 +14,7 @@ Table = NDArray[np.int64]
 """Joint voxel counts, (P clusters, G classes); row and column numbers are the ids."""
 
 Labels = NDArray[np.integer[Any]]
+"""Cluster or class ids of voxels, of any shape."""
 
 
 def contingency(
@@ -110,7 +111,7 @@ def _check_ids(labels: Labels, n: int, side: str) -> None:
         raise InputError(f"the {side} must hold integer ids, not {labels.dtype}")
     if labels.size and (labels.min() < 0 or labels.max() >= n):
         raise InputError(
-            f"the {side} holds ids {labels.min()}..{labels.max()}, outside 0..{n - 1}: see to_index"
+            f"the {side} holds ids {labels.min()}..{labels.max()}, outside 0..{n - 1}: use to_index"
         )
 
 
@@ -121,4 +122,6 @@ def _check_shapes(prediction: Labels, reference: Labels, mask: NDArray[np.bool_]
         if mask.dtype != np.bool_:
             raise InputError(f"the mask must be bool, not {mask.dtype}: write mask > 0")
     if len(set(shapes.values())) > 1:
-        raise InputError(f"{', '.join(f'{k} {v}' for k, v in shapes.items())}: shapes differ, crop alike")
+        raise InputError(
+            f"{', '.join(f'{k} {v}' for k, v in shapes.items())}: shapes differ, crop all to one box"
+        )
