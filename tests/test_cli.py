@@ -217,8 +217,10 @@ def test_input_errors_are_3(inside, tmp_path):
 
 def test_places_that_cannot_be_are_4(inside, cell, tmp_path):
     (tmp_path / "text.txt").write_text("mine")
+    labels = tmp_path / "labels.tif"
+    tifffile.imwrite(labels, np.zeros((4, 40, 40), np.uint8), photometric="minisblack")
     compute = ("segment", cell, "-m", "classical", "--voxel-size", "16")
-    for command, option in ((compute, ".tif"), (("evaluate", cell, "--gt", cell), ".json")):
+    for command, option in ((compute, ".tif"), (("evaluate", labels, "--gt", labels), ".json")):
         for out in (f"text.txt/a{option}", "a" * (254 - len(option)) + option):
             done = inside("-q", *command, "-o", out)
             refuse(done, 4)

@@ -284,7 +284,7 @@ def test_offline_asks_nobody(served, monkeypatch):
     ):
         bring(server, sha256, offline=True)
     cached(sha256).write_bytes(b"something else")
-    with pytest.raises(MissingError, match=r"is another file, and nothing may be downloaded"):
+    with pytest.raises(MissingError, match=r"is not the expected file, and nothing may be downloaded"):
         bring(server, sha256, offline=True)
 
 

@@ -130,14 +130,6 @@ def test_wrong_input_is_named(prediction, reference, mask, message):
         metrics.contingency(prediction, reference, mask, n_pred=3, n_ref=2)
 
 
-def test_interior_leaves_out_borders():
-    reference = np.zeros((7, 9), dtype=np.uint8)
-    reference[:, 5:] = 1
-    inside = metrics.interior(reference, (0, 2))
-    assert inside[3].tolist() == [True, True, True, False, False, False, False, True, True]
-    assert metrics.interior(reference, 0).all()
-
-
 # -- protocols --
 
 
@@ -242,13 +234,6 @@ def test_every_protocol_but_identity_says_it_used_the_reference():
         "identity": False, "hungarian": True, "majority": True, "greedy": True, "oracle": True
     }  # fmt: skip
     assert all(protocol(four_voxels()).name == name for name, protocol in metrics.PROTOCOLS.items())
-
-
-def test_apply_writes_classes():
-    assignment = Assignment("manual", {0: 2, 1: None, 2: 1})
-    classes = assignment.apply(PREDICTION, unassigned=255)
-    assert classes.tolist() == [2, 2, 255, 1]
-    assert classes.dtype == np.uint8
 
 
 # -- scores --

@@ -24,14 +24,15 @@ from vemseg.files import atomic_path, sweep, writing
 from vemseg.resources import byte_text
 
 CHUNK = 2**20
+"""Bytes that are copied at once."""
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
-"""What reading raises of archives that are broken, encrypted, or compressed in ways Python does not know."""
+"""The errors that archives raise which are broken, encrypted, or compressed in ways Python does not know."""
 
 Archive = zipfile.ZipFile | tarfile.TarFile
 Entry = zipfile.ZipInfo | tarfile.TarInfo
 
 Unpacked = Callable[[int, int], None]
-"""Told the bytes that are written, and all of them."""
+"""Called with the number of bytes that are written, and the number of all that are to be written."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def members(archive: Path) -> list[Member]:
     Raises
     ------
     MissingError, InputError
-        Where there is no such file, it is no ZIP or TAR, is damaged, or holds what no honest archive does.
+        Where there is no such file, or it is neither ZIP nor TAR, is damaged, or has entries that no
+        trustworthy archive has (see the head of this module).
     """
     with _opened(archive) as opened:
         return [member for member, _ in _entries(opened, archive)]
@@ -78,7 +80,10 @@ def unpack(
     archive : Path
     wanted : mapping of PurePosixPath to Path
         The file that each of these members becomes; it appears whole or not at all.
-    unpacked, stopped : callable
+    unpacked : callable
+        Called after each chunk.
+    stopped : callable
+        Asked after each chunk whether to stop.
 
     Raises
     ------

@@ -14,12 +14,13 @@ from vemseg.files import writing
 from vemseg.resources import byte_text
 
 VARIABLE = "VEMSEG_CACHE_DIR"
+"""The environment variable that names the directory of fetched files."""
 RESERVE = 2**26
-"""Bytes that a disk keeps free."""
+"""Bytes that stay free on a disk when files are fetched or unpacked."""
 
 
 def in_cache(name: str) -> Path | None:
-    """Return a file of the cache that is there; the cache may be one that cannot be written."""
+    """Return the path of a file in the cache, None where it is not there; nothing is written."""
     given = os.environ.get(VARIABLE)
     for folder in [Path(given).expanduser()] if given else [Path(pooch.os_cache("vemseg")), _temporary()]:
         if (folder / name).is_file():
@@ -30,8 +31,9 @@ def in_cache(name: str) -> Path | None:
 def cache_directory() -> Path:
     """Return the directory of fetched files, which is made if need be and can be written.
 
-    ``$VEMSEG_CACHE_DIR`` where it is set; else the platform's place for caches; else, where that cannot be
-    written (no home directory, a read-only one), a directory of this user's under the temporary one.
+    This is ``$VEMSEG_CACHE_DIR`` where it is set, and else the platform's place for caches. Where that cannot
+    be written, because there is no home directory or it is read-only, this user gets one under the temporary
+    directory.
 
     Raises
     ------
@@ -65,25 +67,25 @@ def _temporary() -> Path:
 
 
 def check_space(folder: Path, size: int, mend: str) -> None:
-    """Refuse what would fill a disk.
+    """Raise ResourceError where something would fill a disk.
 
     Parameters
     ----------
     folder : Path
-        On the disk in question.
+        A directory on that disk.
     size : int
-        Bytes to come.
+        Bytes that are to be written.
     mend : str
-        What else than making room helps.
+        What a user can do instead of making room, as the end of a sentence.
 
     Raises
     ------
     ResourceError
-        Where they do not fit.
+        Where the bytes do not fit.
     """
     free = shutil.disk_usage(folder).free
     if size + RESERVE > free:
         raise ResourceError(
-            f"{folder} has {byte_text(free)} free, and {byte_text(size)} are to come, with "
+            f"{folder} has {byte_text(free)} free, and {byte_text(size)} are to be written, with "
             f"{byte_text(RESERVE)} to spare: make room, or {mend}"
         )

@@ -1,4 +1,4 @@
-"""Public data: where it is, and how to tell that it is unchanged."""
+"""Public datasets: where they are, and by which hash an unchanged copy is known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Dataset:
-    """One archive.
+    """A dataset that is published as one archive.
 
     Attributes
     ----------
@@ -16,7 +16,7 @@ class Dataset:
     sha256 : str
         Of the whole archive.
     about, licence, reference : str
-        For people.
+        What it holds, on which terms it may be used, and what to cite; shown to users.
     """
 
     name: str
@@ -37,4 +37,4 @@ BETASEG = Dataset(
 )
 
 DATASETS = {dataset.name: dataset for dataset in (BETASEG,)}
-"""All, by name."""
+"""All datasets that can be fetched, by name."""

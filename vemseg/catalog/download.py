@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import pooch
 
 from vemseg.catalog.cache import cache_directory, check_space, in_cache
+from vemseg.context import Stopped
 from vemseg.errors import Interrupted, MissingError
 from vemseg.files import writing
 from vemseg.resources import byte_text
@@ -30,18 +31,18 @@ from vemseg.run import alone, read_json, write_json
 log = logging.getLogger("vemseg")
 
 TIMEOUT = (15.0, 60.0)
-"""Seconds to connect, and of silence."""
+"""The longest waits in seconds: for a connection, and for the next bytes of an answer."""
 ATTEMPTS = 5
-"""In a row that bring nothing, before giving up."""
+"""How many attempts in a row may bring nothing before a download is given up."""
 PAUSE = 1.0
-"""Seconds before the second attempt; twice as long before each further one."""
+"""Seconds to wait before the second attempt; twice as many before each further one."""
 CHUNK = 2**18
+"""Bytes that are asked of a connection at once."""
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-"""Answers that another attempt may change."""
+"""Status codes of HTTP after which another attempt may succeed."""
 
 Tell = Callable[[str, int, int | None], None]
-"""Told what happens ("downloading", "checking"), the bytes of it that are done, and all of them if known."""
-Stopped = Callable[[], bool]
+"""Called with what happens ("downloading", "checking"), the bytes that are done, and all of them if known."""
 Value = TypeVar("Value")
 
 
@@ -55,10 +56,13 @@ def download(url: str, sha256: str, name: str, *, offline: bool, tell: Tell, sto
     sha256 : str
         Of the whole file, in hexadecimal.
     name : str
-        In the cache, where the beginning of the hash is added to it.
+        Of the file in the cache; the beginning of the hash is added to it.
     offline : bool
-        Ask no host: what is not in the cache is missing.
-    tell, stopped : callable
+        Whether no host may be asked, so that a file outside the cache is missing.
+    tell : callable
+        Told how far the download is.
+    stopped : callable
+        Asked now and then whether to stop.
 
     Raises
     ------
@@ -167,7 +171,9 @@ class Transfer:
             As ``download``.
         """
         if self.offline:
-            raise MissingError(f"{self.path} is another file, and nothing may be downloaded (--offline)")
+            raise MissingError(
+                f"{self.path} is not the expected file, and nothing may be downloaded (--offline)"
+            )
         self._bring(url)
         found = file_sha256(self.part, self.tell, self.stopped)
         if found != self.sha256:

@@ -8,15 +8,17 @@ from pathlib import Path
 from vemseg.errors import MissingError
 
 DEFAULT_WEIGHTS = "vemseg"
-"""The weights used where none are named."""
+"""The name of the weights that are used where a user names none."""
 
 RELEASED = "maester-betaseg"
+"""The name of weights that others released and that can be imported; they do not ship with the package."""
+
 HOW_RELEASED = (
     "MAESTER as its authors released it, trained on BetaSeg: not bundled. Get model.pt and k6.txt by hand "
     "from the link in their repository (bowang-lab/MAESTER), then: vemseg fetch weights --from model.pt "
     f"--centroids k6.txt -o {RELEASED}"
 )
-"""Weights that can be imported, and how."""
+"""How to get and import the weights of ``RELEASED``, in words for users."""
 
 
 def bundled_weights() -> dict[str, Path]:

@@ -14,7 +14,7 @@ RGB = tuple[int, int, int]
 """Red, green, blue, 0..255."""
 
 MOST_COLOURS = 255
-"""As many as uint8 labels have ids besides 0."""
+"""The size of the palette: as many colours as uint8 labels have ids besides 0."""
 
 # Okabe and Ito's set. Blue comes late: mixed with grey values it looks like sky blue. Black is last.
 OKABE_ITO: tuple[RGB, ...] = (
@@ -58,9 +58,9 @@ def palette(n: int) -> list[RGB]:
     return list(OKABE_ITO[:n] if n <= len(OKABE_ITO) else _extended()[:n])
 
 
-def table(colours: Sequence[RGB] | None) -> NDArray[np.uint8]:
-    """Return colours as a look-up table by label id, (n + 1, 3); row 0 is never shown."""
-    return np.array([(0, 0, 0), *(palette(MOST_COLOURS) if colours is None else colours)], dtype=np.uint8)
+def table() -> NDArray[np.uint8]:
+    """Return all colours as a look-up table by label id, (256, 3); row 0 is never shown."""
+    return np.array([(0, 0, 0), *palette(MOST_COLOURS)], dtype=np.uint8)
 
 
 def css(colour: Sequence[int] | NDArray[np.uint8]) -> str:
@@ -68,11 +68,9 @@ def css(colour: Sequence[int] | NDArray[np.uint8]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*(int(c) for c in colour))
 
 
-def entries(
-    ids: Sequence[int], names: Mapping[int, str] | None, colours: Sequence[RGB] | None
-) -> dict[str, str]:
+def entries(ids: Sequence[int], names: Mapping[int, str] | None) -> dict[str, str]:
     """Return the legend of label ids above 0, name -> ``#rrggbb``; an id without a name is ``class 3``."""
-    lut = table(colours)
+    lut = table()
     return {(names or {}).get(i, f"class {i}"): css(lut[i]) for i in ids if i > 0}
 
 

@@ -24,12 +24,12 @@ from vemseg.files import atomic_path
 
 PAGE_WIDTH, PAGE_HEIGHT = 7.0, 9.0
 TEXT = 8.0
-"""Size of all text in points."""
+"""Size of all text in figures, in points."""
 LINE = 0.17
 """Height of a line of text in inches."""
 GAP, WIDE_GAP = 0.06, 0.14
 MOST_ENTRIES = 40
-"""A legend says how many more there are instead of naming them all."""
+"""The most entries of a legend; below them it says how many more there are."""
 
 _METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": "vemseg"},

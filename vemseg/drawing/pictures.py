@@ -34,6 +34,9 @@ Planes = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 MASKED: RGB = (158, 188, 218)
 """Colour of masked pixels (NaN): a hue, since any grey could be an image's own."""
 
+COLUMNS = 4
+"""Panels in a row of a montage or a comparison."""
+
 
 def three_planes(
     raw: Planes,
@@ -42,7 +45,6 @@ def three_planes(
     names: Mapping[int, str] | None = None,
     *,
     position: ZYX | None = None,
-    colours: Sequence[RGB] | None = None,
     style: Style = "fill",
     alpha: float = 0.5,
 ) -> Figure:
@@ -57,7 +59,7 @@ def three_planes(
         Label id -> name; the legend lists the ids that are seen.
     position : (int, int, int), optional
         Where the planes cross, z y x: drawn as lines on the raw planes.
-    colours, style, alpha
+    style, alpha
         As in ``overlay``.
 
     Raises
@@ -72,10 +74,10 @@ def three_planes(
         raise InputError(f"planes {[p.shape for p in raw]} are not the (y, x), (z, x), (z, y) of one volume")
     between = limits(np.concatenate([plane.ravel() for plane in raw]))
     shades = [grey(plane, between) for plane in raw]
-    painted = [overlay(g, ids, colours, style, alpha) for g, ids in zip(shades, labels, strict=True)]
+    painted = [overlay(g, ids, style, alpha) for g, ids in zip(shades, labels, strict=True)]
 
     dz, dy, dx = voxel_size or (1.0, 1.0, 1.0)
-    legend = entries(_seen(*labels), names, colours)
+    legend = entries(_seen(*labels), names)
     page, extent = _fit((z * dz if z > 1 else 0.0, y * dy, x * dx), legends_height([legend], PAGE_WIDTH))
     figure = new_figure(*page)
     for i, (title, planes) in enumerate({"raw": shades, "labels": painted}.items()):
@@ -94,9 +96,6 @@ def montage(
     pixel_size: tuple[float, float] | None = None,
     names: Mapping[int, str] | None = None,
     *,
-    columns: int = 4,
-    axis: str = "z",
-    colours: Sequence[RGB] | None = None,
     style: Style = "fill",
     alpha: float = 0.5,
 ) -> Figure:
@@ -109,23 +108,21 @@ def montage(
     labels : integer array, (n, h, w), or None
         Without labels the raw slices are drawn.
     positions : sequence of n int
-        Number of each slice along ``axis``.
+        Number of each slice along z.
     pixel_size : (float, float), optional
         Height and width of a pixel in nm.
-    names, colours, style, alpha
+    names, style, alpha
         As in ``three_planes``.
-    columns : int
-        Panels in a row.
     """
     same_shape(raw=raw, **({} if labels is None else {"labels": labels}))
     shades = grey(raw)
     images: Sequence[NDArray[np.uint8]] = list(shades)
     legend: dict[str, str] = {}
     if labels is not None:
-        images = [overlay(g, ids, colours, style, alpha) for g, ids in zip(shades, labels, strict=True)]
-        legend = entries(_seen(labels), names, colours)
-    titles = [f"{axis} = {p}" for p in positions]
-    figure, axes = grid(images, titles, min(columns, len(images)), pixel_size, [legend])
+        images = [overlay(g, ids, style, alpha) for g, ids in zip(shades, labels, strict=True)]
+        legend = entries(_seen(labels), names)
+    titles = [f"z = {p}" for p in positions]
+    figure, axes = grid(images, titles, min(COLUMNS, len(images)), pixel_size, [legend])
     draw_scale_bar(axes[-1], raw.shape[1:], pixel_size and pixel_size[1])
     return figure
 
@@ -137,9 +134,6 @@ def comparison(
     names: Mapping[int, str] | None = None,
     pixel_size: tuple[float, float] | None = None,
     *,
-    mask: NDArray[np.bool_] | None = None,
-    columns: int = 4,
-    colours: Sequence[RGB] | None = None,
     style: Style = "fill",
     alpha: float = 0.5,
 ) -> Figure:
@@ -149,45 +143,39 @@ def comparison(
     ----------
     raw : array, (h, w)
     labels, reference : integer arrays, (h, w)
-        Class ids of one meaning (``Assignment.apply`` of ``metrics`` makes them from clusters).
+        Class ids, which must mean the same in both.
     names : mapping of int to str, optional
         Class id -> name.
     pixel_size : (float, float), optional
         Height and width of a pixel in nm.
-    mask : bool array, (h, w), optional
-        Errors are shown inside it only.
-    columns : int
-        4 for one row, 2 for two rows of larger panels.
-    colours, style, alpha
+    style, alpha
         As in ``overlay``.
     """
     shade = grey(raw)
-    painted = [overlay(shade, ids, colours, style, alpha) for ids in (labels, reference)]
-    errors = error_map(labels, reference, mask)
+    painted = [overlay(shade, ids, style, alpha) for ids in (labels, reference)]
+    errors = error_map(labels, reference)
     found = {tuple(c) for c in np.unique(errors.reshape(-1, 3), axis=0).tolist()}
-    classes = entries(_seen(labels, reference), names, colours)
+    classes = entries(_seen(labels, reference), names)
     kinds = {name: css(colour) for name, colour in ERROR_COLOURS.items() if colour in found}
     titles = ["input", "prediction", "reference", "error"]
-    figure, axes = grid([shade, *painted, errors], titles, columns, pixel_size, [classes, kinds])
+    figure, axes = grid([shade, *painted, errors], titles, COLUMNS, pixel_size, [classes, kinds])
     draw_scale_bar(axes[0], raw.shape, pixel_size and pixel_size[1])
     return figure
 
 
-def reconstructions(
-    images: NDArray[Any], masked: NDArray[Any], predictions: NDArray[Any], columns: int | None = None
-) -> Figure:
+def reconstructions(images: NDArray[Any], masked: NDArray[Any], predictions: NDArray[Any]) -> Figure:
     """Draw fields of view as a masked autoencoder gets and returns them: input, masked, reconstruction.
+
+    Triplets stand below each other up to 3, in two columns up to 8, and in three beyond that.
 
     Parameters
     ----------
     images, masked, predictions : float arrays, (n, h, w), 0..1
         Values outside are clipped. NaN marks what is masked out.
-    columns : int, optional
-        Triplets in a row: by default 1 for up to 3, 2 for up to 8, else 3.
     """
     same_shape(images=images, masked=masked, predictions=predictions)
     n = len(images)
-    columns = columns or (1 if n <= 3 else 2 if n <= 8 else 3)
+    columns = 1 if n <= 3 else 2 if n <= 8 else 3
     panels = [_with_gaps(a[i]) for i in range(n) for a in (images, masked, predictions)]
     titles = ["input", "masked", "reconstruction"] * min(n, columns) + [""] * 3 * max(0, n - columns)
     figure, _ = grid(panels, titles, 3 * min(n, columns), group=3, most_width=1.4)

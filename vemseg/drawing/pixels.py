@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +23,7 @@ ERROR_COLOURS: dict[str, RGB] = {
     "false negative": (100, 143, 255),
     "wrong class": (60, 20, 90),
 }
-"""Meaning of the colours of ``error_map``."""
+"""The colours of ``error_map``, by what each of them means."""
 
 
 def limits(raw: NDArray[Any]) -> tuple[float, float]:
@@ -49,12 +48,7 @@ def grey(raw: NDArray[Any], between: tuple[float, float] | None = None) -> NDArr
 
 
 def overlay(
-    raw: NDArray[Any],
-    labels: NDArray[Any],
-    colours: Sequence[RGB] | None = None,
-    style: Style = "fill",
-    alpha: float = 0.5,
-    line: int | None = None,
+    raw: NDArray[Any], labels: NDArray[Any], style: Style = "fill", alpha: float = 0.5
 ) -> NDArray[np.uint8]:
     """Lay label colours over a slice.
 
@@ -64,14 +58,11 @@ def overlay(
         uint8 is shown as it is, other types are stretched (``grey``).
     labels : integer array, (h, w)
         Ids from 0; 0 leaves the raw pixel.
-    colours : sequence of (r, g, b), optional
-        Colour of id ``i`` at ``i - 1``; by default ``palette(255)``.
     style : {"fill", "contour"}
-        Whole regions, or only their rim.
+        Whole regions in their colour of ``palette``, or only their rim: inside the region, and 1 pixel wide
+        for each 300 pixels of the image.
     alpha : float, 0..1
         Share of the label's colour.
-    line : int, optional
-        Width of a contour in pixels, inside the region; by default 1 for each 300 pixels of the image.
 
     Returns
     -------
@@ -83,34 +74,28 @@ def overlay(
         Where shapes differ or a label has no colour.
     """
     same_shape(raw=raw, labels=labels)
-    lut = table(colours)
+    lut = table()
     if labels.size and (labels.min() < 0 or labels.max() >= len(lut)):
         raise InputError(f"labels {labels.min()}..{labels.max()} do not fit {len(lut) - 1} colours and 0")
     shown = labels > 0
     if style == "contour":
-        shown &= _rim(labels, line or max(1, round(max(labels.shape) / 300)))
+        shown &= _rim(labels, max(1, round(max(labels.shape) / 300)))
     image = np.repeat(grey(raw)[..., None], 3, axis=-1)
     mixed = (1 - alpha) * image[shown] + alpha * lut[labels[shown]]
     image[shown] = mixed.round().astype(np.uint8)
     return image
 
 
-def error_map(
-    labels: NDArray[Any], reference: NDArray[Any], mask: NDArray[np.bool_] | None = None
-) -> NDArray[np.uint8]:
+def error_map(labels: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.uint8]:
     """Colour where two label images differ, (h, w, 3); ``ERROR_COLOURS`` says what each colour means.
 
-    A false positive is a class where the reference has background (0), a false negative the reverse. White
-    is outside the mask.
+    A false positive is a class where the reference has background (0), a false negative the reverse.
     """
-    same_shape(labels=labels, reference=reference, **({} if mask is None else {"mask": mask}))
+    same_shape(labels=labels, reference=reference)
     agree = labels == reference
     cases = [agree & (labels == 0), agree, reference == 0, labels == 0]
     kind = np.select(cases, range(4), default=4)
-    image = np.array(list(ERROR_COLOURS.values()), dtype=np.uint8)[kind]
-    if mask is not None:
-        image[~mask] = 255
-    return np.asarray(image)
+    return np.asarray(np.array(list(ERROR_COLOURS.values()), dtype=np.uint8)[kind])
 
 
 def same_shape(**arrays: NDArray[Any]) -> None:

@@ -14,19 +14,19 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vemseg.drawing.colours import RGB, css, palette, table
+from vemseg.drawing.colours import css, palette, table
 from vemseg.drawing.layout import TEXT, new_figure
 from vemseg.errors import InputError
 
 CELL = 0.5
-"""Edge of a cell of a matrix in inches, where there is room."""
+"""Edge in inches of the cells of a confusion matrix, where there is room."""
 WRITTEN = 0.17
-"""Cells lower than this have no number; a colour bar stands beside the matrix instead."""
+"""Height in inches below which the cells of a matrix have no number, but a colour bar beside it."""
 
 LOG_RATIO = 8.0
-"""Losses that fall by more than this are drawn on a logarithmic axis."""
+"""Losses that fall by more than this factor are drawn on a logarithmic axis."""
 LIGHT = 170
-"""Lines of a colour brighter than this get a dark rim, to be seen on white."""
+"""Lines whose red, green and blue are brighter than this on average get a dark rim, to be seen on white."""
 
 
 def confusion(
@@ -114,15 +114,8 @@ def curve(
     return figure
 
 
-def slice_dice(
-    dice: NDArray[np.float64],
-    names: Mapping[int, str] | None = None,
-    positions: Sequence[int] | None = None,
-    *,
-    axis: str = "z",
-    colours: Sequence[RGB] | None = None,
-) -> Figure:
-    """Draw the Dice of each class through the stack, in the colours of the labels.
+def slice_dice(dice: NDArray[np.float64], names: Mapping[int, str] | None = None) -> Figure:
+    """Draw the Dice of each class through the stack, in the colours of the labels; class 0 is grey.
 
     Parameters
     ----------
@@ -130,18 +123,12 @@ def slice_dice(
         NaN where a slice does not hold a class: a gap. Classes that are NaN throughout are left out.
     names : mapping of int to str, optional
         Class id (column) -> name.
-    positions : sequence of Z int, optional
-        Numbers of the slices; by default 0, 1, ...
-    axis : str
-        What the slices are counted along.
-    colours : sequence of (r, g, b), optional
-        As in ``overlay``; class 0 is grey.
     """
-    figure, axes = _plot_axes(f"slice ({axis})", "Dice")
-    lut, where = table(colours), range(len(dice)) if positions is None else positions
+    figure, axes = _plot_axes("slice (z)", "Dice")
+    lut = table()
     marker = "." if len(dice) <= 60 else ""
     for g in np.flatnonzero(np.isfinite(dice).any(0)).tolist():
-        (line,) = axes.plot(where, dice[:, g], linewidth=1.2, marker=marker, markersize=4)
+        (line,) = axes.plot(dice[:, g], linewidth=1.2, marker=marker, markersize=4)
         line.set(color=css(lut[g]) if g else "#737373", label=(names or {}).get(g, f"class {g}"))
         if lut[g].mean() > LIGHT:
             line.set_path_effects([withStroke(linewidth=1.9, foreground="0.4")])

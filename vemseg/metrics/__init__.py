@@ -37,7 +37,6 @@ from vemseg.metrics.table import (
     contingency,
     dice_matrix,
     drop_classes,
-    interior,
     normalised,
     to_index,
 )
@@ -53,7 +52,6 @@ __all__ = [
     "contingency",
     "dice_matrix",
     "drop_classes",
-    "interior",
     "match_hungarian",
     "match_identity",
     "merge_greedy",

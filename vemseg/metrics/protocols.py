@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from vemseg.errors import UsageError
-from vemseg.metrics.table import Labels, Table, dice_matrix, ratio
+from vemseg.metrics.table import Table, dice_matrix, ratio
 
 ORACLE_LIMIT = 12
-"""Most clusters that ``merge_oracle`` takes: its work grows like 3^K."""
+"""The largest number of clusters that ``merge_oracle`` accepts, since its work grows like 3^K."""
 
 _NOISE = 1e-12  # a smaller rise of a sum of Dice values is rounding
 
@@ -36,16 +36,10 @@ class Assignment:
     mapping: Mapping[int, int | None]
     uses_reference: bool = True
 
-    def lookup(self, n_pred: int, unassigned: int = -1) -> NDArray[np.int64]:
-        """Return the class of each cluster id below ``n_pred``, (n_pred,)."""
+    def lookup(self, n_pred: int, unassigned: int) -> NDArray[np.int64]:
+        """Return the class of each cluster id below ``n_pred``, (n_pred,), or ``unassigned``."""
         classes = (self.mapping.get(p) for p in range(n_pred))
         return np.array([unassigned if g is None else g for g in classes], dtype=np.int64)
-
-    def apply(self, prediction: Labels, unassigned: int) -> NDArray[np.int64]:
-        """Return the prediction with its cluster ids replaced by class ids, same shape, smallest dtype."""
-        classes = self.lookup(int(prediction.max(initial=0)) + 1, unassigned)
-        smallest = np.result_type(np.min_scalar_type(classes.min()), np.min_scalar_type(classes.max()))
-        return np.asarray(classes.astype(smallest)[prediction])
 
 
 def merged(table: Table, assignment: Assignment) -> Table:

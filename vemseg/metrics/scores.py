@@ -15,7 +15,7 @@ from vemseg.metrics.protocols import Assignment, merged
 from vemseg.metrics.table import Table, ratio
 
 MEASURES = ("dice", "iou", "sensitivity", "specificity", "precision", "accuracy")
-"""What ``Scores`` holds for each class."""
+"""The names of the measures that ``Scores`` holds for each class."""
 
 
 @dataclass(frozen=True)

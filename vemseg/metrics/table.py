@@ -1,4 +1,4 @@
-"""The contingency table: counting, dropping classes, Dice of each pair, and masks away from borders."""
+"""The contingency table: counting, dropping classes, Dice of each pair."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from vemseg.errors import InputError, UsageError
 
@@ -15,6 +14,7 @@ Table = NDArray[np.int64]
 """Joint voxel counts, (P clusters, G classes); row and column numbers are the ids."""
 
 Labels = NDArray[np.integer[Any]]
+"""Cluster or class ids of voxels, of any shape."""
 
 
 def contingency(
@@ -85,19 +85,6 @@ def drop_classes(table: Table, ids: Iterable[int]) -> Table:
     return kept
 
 
-def interior(reference: Labels, radius: int | tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return a mask of the voxels that are more than ``radius`` voxels from any class border.
-
-    References are often drawn with membranes a voxel or two off; scores inside this mask leave those out.
-    The distance is Chebyshev's (a box); one radius per axis for anisotropic voxels. Blocks of a volume need
-    a halo of ``radius``.
-    """
-    size = tuple(2 * r + 1 for r in np.broadcast_to(radius, reference.ndim).tolist())
-    low = ndimage.minimum_filter(reference, size)
-    high = ndimage.maximum_filter(reference, size)
-    return np.asarray(low == high)
-
-
 def dice_matrix(table: Table) -> NDArray[np.float64]:
     """Return ``2 C[p, g] / (C[p, :].sum() + C[:, g].sum())``, (P, G), 0 where cluster and class are empty."""
     return ratio(2 * table, table.sum(1)[:, None] + table.sum(0)[None, :], 0.0)
@@ -124,7 +111,7 @@ def _check_ids(labels: Labels, n: int, side: str) -> None:
         raise InputError(f"the {side} must hold integer ids, not {labels.dtype}")
     if labels.size and (labels.min() < 0 or labels.max() >= n):
         raise InputError(
-            f"the {side} holds ids {labels.min()}..{labels.max()}, outside 0..{n - 1}: see to_index"
+            f"the {side} holds ids {labels.min()}..{labels.max()}, outside 0..{n - 1}: use to_index"
         )
 
 
@@ -135,4 +122,6 @@ def _check_shapes(prediction: Labels, reference: Labels, mask: NDArray[np.bool_]
         if mask.dtype != np.bool_:
             raise InputError(f"the mask must be bool, not {mask.dtype}: write mask > 0")
     if len(set(shapes.values())) > 1:
-        raise InputError(f"{', '.join(f'{k} {v}' for k, v in shapes.items())}: shapes differ, crop alike")
+        raise InputError(
+            f"{', '.join(f'{k} {v}' for k, v in shapes.items())}: shapes differ, crop all to one box"
+        )

@@ -1,4 +1,4 @@
-"""Decoded pieces of a file that were used last, within a number of bytes."""
+"""A cache of decoded pieces of a file, which keeps those that were used last."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 CACHE_BYTES = 128 * 2**20
-"""What one open volume keeps of decoded strips, tiles or chunks."""
+"""The most bytes of decoded strips, tiles or chunks that one open volume keeps in memory."""
 
 
 class Cache:
-    """Arrays by key, the least recently used given up first; safe between threads, empty in a new process.
+    """Arrays by key; where they become too many bytes, the least recently used are dropped first.
+
+    Threads may share a cache. A copy that goes to another process starts empty.
 
     Parameters
     ----------
@@ -37,7 +39,7 @@ class Cache:
             return self._arrays.get(key)
 
     def put(self, key: Hashable, array: NDArray[np.generic]) -> None:
-        """Keep an array, giving up others where they exceed the limit together."""
+        """Keep an array, and drop others where all together exceed the limit."""
         with self._lock:
             if key in self._arrays:
                 return

@@ -1,4 +1,4 @@
-"""Which voxel types are read, and as what."""
+"""The types of voxels that can be read, and the types they are handed out in."""
 
 from __future__ import annotations
 

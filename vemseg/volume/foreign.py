@@ -1,4 +1,4 @@
-"""What other libraries raise on damaged input, as one line that names the file."""
+"""Errors of other libraries on damaged input, turned into one line that names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grey values to [0, 1], by percentiles of a bounded random sample."""
+"""Mapping grey values to [0, 1], by the percentiles of a random sample of bounded size."""
 
 from __future__ import annotations
 
@@ -55,11 +55,12 @@ def measure_intensity(
     ----------
     volume : Volume
     percentiles : (float, float)
-        Of the sample, in [0, 100]. Where both are the same value, the sample's smallest and largest count.
+        Of the sample, in [0, 100]. Where both fall on the same value, the smallest and the largest value of
+        the sample are taken instead.
     seed : int
         The same seed samples the same boxes.
     n_boxes : int
-        Boxes of at most 8 x 64 x 64 voxels that are read; they bound time and memory.
+        How many boxes of at most 8 x 64 x 64 voxels are read, which bounds time and memory.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from vemseg.volume.units import nanometres, voxel_size_or_none
 Attributes = Mapping[str, Any]
 
 VERSION = "0.5"
-"""The version that is written."""
+"""The version of NGFF that is written."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from vemseg.volume.store import create_array
 from vemseg.volume.zarr_reading import ZarrVolume
 
 SMALLEST_LEVEL = 64
-"""A level whose longest axis has no more voxels gets no coarser one."""
+"""The coarsest level of a pyramid has at most this many voxels along its longest axis."""
 
 BLOCK_SHAPE: ZYX = (128, 128, 128)
-"""Blocks, and shards, of the coarser levels; eight times as many source voxels are in memory at once."""
+"""The shape in which coarser levels are computed and sharded; eight times as many voxels of the finer level
+are in memory at once."""
 
 Reduce = Callable[[list[NDArray[np.generic]]], NDArray[np.generic]]
 """Turns the voxels that become one, given as arrays of one shape, into that voxel."""

@@ -20,7 +20,7 @@ from vemseg.volume.foreign import as_input_error
 from vemseg.volume.zarr_reading import ZarrVolume
 
 CHUNK_EDGE = 64
-"""Edge of a chunk, in voxels, that is aimed at: what a viewer reads at once."""
+"""The edge in voxels that chunks of a store should have; a viewer reads one chunk at a time."""
 
 
 class LabelStore(ZarrVolume):
@@ -33,8 +33,8 @@ class LabelStore(ZarrVolume):
     ----------
     directory : Path
     block_shape : (int, int, int)
-        Boxes that are written start at multiples of it, and end at multiples or at the volume's end. Along an
-        axis that one block covers it may differ from what was asked for.
+        A box that is written must start at a multiple of it along each axis, and end at a multiple or at the
+        volume's end. Along an axis that one block covers it may differ from what was asked for.
     """
 
     def __init__(self, directory: Path, array: Any) -> None:
@@ -86,7 +86,7 @@ class LabelStore(ZarrVolume):
         Raises
         ------
         InputError
-            Where ``directory`` is none.
+            Where ``directory`` is not a store.
         """
         with as_input_error(f"{directory} is no label store"):
             array = zarr.open_array(str(directory / "0"), mode="r+", zarr_format=3)

@@ -42,7 +42,7 @@ class Strips:
 
 
 class _Tiff(Volume):
-    """A volume that travels between processes as its path."""
+    """A volume that is sent to another process as its path, and opened there again."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_tiff, (self.path, self.voxel_size if self.voxel_size_from == "option" else None)

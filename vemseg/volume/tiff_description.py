@@ -15,7 +15,10 @@ from vemseg.volume.tiff_pages import Stack
 from vemseg.volume.units import nanometres, voxel_size_or_none
 
 LARGEST_PIXEL_NM = 5000.0
-"""Pixels per inch or cm are believed up to this edge: 300 dpi, a print setting, is 84667 nm."""
+"""The largest edge of a pixel in nm that is believed where a TIFF states pixels per inch or cm.
+
+Larger ones are settings for a printer: 300 dpi is 84667 nm.
+"""
 
 _RESOLUTION_UNIT_NM = {2: 2.54e7, 3: 1e7, 4: 1e6, 5: 1e3}  # inch, cm; not in the standard: mm, µm
 

@@ -22,13 +22,13 @@ from vemseg.volume.about import RGB, About
 from vemseg.volume.base import Volume
 
 IMAGEJ_BYTES = 2**32 - 2**25
-"""Most bytes of voxels in an ImageJ TIFF: 4 GB, less room for metadata."""
+"""The most bytes of voxels that go into an ImageJ TIFF: 4 GB, less room for metadata."""
 
 SLAB_BYTES = 256 * 2**20
-"""Most bytes of planes that are held at once."""
+"""The most bytes of planes that are in memory while a TIFF is written."""
 
 SLAB_DEPTH = 64
-"""Planes read at once, if they fit: the depth of most chunks."""
+"""How many planes are read at once for a TIFF if they fit into memory; most chunks are as deep."""
 
 
 def write_tiff(volume: Volume, path: Path, about: About) -> None:

@@ -29,7 +29,7 @@ from vemseg.volume.ngff import (
 )
 
 CACHED_RATIO = 4
-"""A box is read by way of cached chunks where these hold at least so many times its voxels."""
+"""Chunks are cached where they hold at least this many times the voxels of the box that is read."""
 
 _MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
@@ -43,7 +43,7 @@ class ZarrVolume(Volume):
     axes : tuple of int
         Which axes of the array are z, y, x; -1 where the array has none (a single plane).
     cache : Cache, optional
-        Where chunks are kept that boxes much smaller than a chunk lie in, for arrays that do not change.
+        Keeps the chunks from which much smaller boxes are read; only for arrays that do not change.
     """
 
     def __init__(self, array: Any, axes: ZYX, *, cache: Cache | None = None, **about: Any) -> None:
