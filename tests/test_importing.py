@@ -11,8 +11,7 @@ import torch
 from vemseg.clustering import Clusterer
 from vemseg.errors import InputError, MissingError, OutputExistsError
 from vemseg.pipeline.common import open_model
-from vemseg.pipeline.fetch import fetch_phantom
-from vemseg.pipeline.importing import import_weights
+from vemseg.pipeline.fetch import fetch_phantom, import_weights
 from vemseg.pipeline.segment import segment
 from vemseg.volume import open_volume
 

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 
 from vemseg.catalog import bundled_weights
+from vemseg.context import Context
 from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
@@ -359,9 +360,8 @@ def test_features_settle_what_they_were_made_with(phantom, model, tmp_path):
 @pytest.mark.parametrize("name", ["cell.tif", "cell.ome.zarr"])
 def test_a_phantom_tells_how_much_of_it_is_painted(tmp_path, name):
     told = []
-    fetch_phantom(
-        tmp_path / name, (70, 40, 300), 1, (16.0, 16.0, 16.0), False, lambda *words: told.append(words[1])
-    )
+    context = Context(report=lambda *words: told.append(words[1]))
+    fetch_phantom(tmp_path / name, (70, 40, 300), 1, (16.0, 16.0, 16.0), False, context)
     assert len(told) >= 4 and told == sorted(set(told)) and told[-1] == 1.0
 
 

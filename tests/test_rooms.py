@@ -22,7 +22,7 @@ FLOORS = {
     **dict.fromkeys(["tiling", "metrics", "drawing", "phantom", "recipe", "resources", "superpixels"], 1),
     **dict.fromkeys(["volume", "run", "catalog", "blocks"], 2),
     **dict.fromkeys(["models", "fov", "features"], 3),
-    **dict.fromkeys(["training", "dense", "clustering"], 4),
+    **dict.fromkeys(["training", "dense", "clustering", "datasets"], 4),
     "pipeline": 5,
     **dict.fromkeys(["cli", "__main__"], 6),
 }

@@ -7,6 +7,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
     floor 4  training    objective + FOV stream + schedule -> checkpoints
              dense       encoder x placement x volume -> stream of (Box, vectors)
              clustering  vectors -> class scores
+             datasets    archives and phantoms -> volumes with reference labels
     floor 3  models      encoders and objectives, by name
              fov         where training looks: sampling and augmentation
              features    vectors on a lattice, on disk
