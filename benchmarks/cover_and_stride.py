@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from common import add_threads, conclude, interleaved, machine, parser, show, spread
 from torch import Tensor
+from vemseg.pipeline.dense_input import placements
 
 from vemseg.dense import DenseEncoder, labels, lay_out, working_grid
 from vemseg.models import build_encoder, for_inference
 from vemseg.models.layers import wants_bf16
-from vemseg.pipeline.dense_input import placements
 from vemseg.recipe import EmbedTable, MaesterTable
 from vemseg.volume import ArrayVolume, Intensity
 

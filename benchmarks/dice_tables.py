@@ -32,14 +32,14 @@ import torch
 from common import machine
 from pairs import HELP, Pair, open_pair
 from torch import Tensor
+from vemseg.pipeline.common import Model, open_model
+from vemseg.pipeline.dense_input import draw_sample, lay_model
+from vemseg.pipeline.memory import label_blocks
 
 from vemseg import metrics
 from vemseg.dense import DenseEncoder, Head, Interpolations, labels
 from vemseg.geometry import Box
 from vemseg.labelling import Labeller, Sample, fit
-from vemseg.pipeline.common import Model, open_model
-from vemseg.pipeline.dense_input import draw_sample, lay_model
-from vemseg.pipeline.memory import label_blocks
 from vemseg.resources import parse_bytes
 
 PROTOCOLS = {"hungarian": metrics.match_hungarian, "greedy": metrics.merge_greedy}

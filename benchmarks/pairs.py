@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from vemseg.pipeline.common import open_input, sharp_plane_first
 
 from vemseg.cli.parsing import names
 from vemseg.errors import InputError
 from vemseg.names import split_name
-from vemseg.pipeline.common import open_input, sharp_plane_first
 from vemseg.volume import Permuted, Volume, open_volume
 
 DATA = Path(os.environ.get("VEMSEG_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -41,6 +41,8 @@ from numpy.typing import NDArray
 from pairs import HELP, Pair, open_pair
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
+from vemseg.pipeline.common import open_model
+from vemseg.pipeline.dense_input import lay_model
 
 from vemseg import metrics
 from vemseg.dense import DenseEncoder, Interpolations, argmax_interpolated, interpolated
@@ -48,8 +50,6 @@ from vemseg.errors import UsageError
 from vemseg.geometry import Box
 from vemseg.labelling import Labeller, Sample, fit
 from vemseg.labelling.affine import AffineLabeller
-from vemseg.pipeline.common import open_model
-from vemseg.pipeline.dense_input import lay_model
 from vemseg.recipe import ClusterTable, MaesterTable
 
 EXACT = 4

@@ -27,8 +27,8 @@ import torch
 from common import machine, show
 from dice_tables import scores_of
 from pairs import DATA, HELP, open_pair
-
 from vemseg.pipeline.common import open_model
+
 from vemseg.run import Run
 
 QUICK = (

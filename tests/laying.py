@@ -16,7 +16,9 @@ def computed(encoder, grid, layout, intensity=AS_IT_IS, batch=64, smooth=0.0):
     """Return the vectors of an encoder in the volume of a working grid, resampled or not."""
     covering = Covering(encoder, grid, layout, intensity, CPU, batch, smooth)
     volume = getattr(grid.volume, "source", grid.volume)
-    return ComputedVectors(volume, (0, 1, 2), covering, Maker(None, "model", "by hand", None, (), ()), MACHINE)
+    return ComputedVectors(
+        volume, (0, 1, 2), covering, Maker(None, "model", "by hand", None, (), ()), MACHINE
+    )
 
 
 def means_of(source, points):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from vemseg.pipeline.common import open_model
 
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
-from vemseg.pipeline.common import open_model
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import Training, train

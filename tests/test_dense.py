@@ -9,10 +9,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from laying import MACHINE, computed, labels, means_of
 from torch.nn.functional import avg_pool3d
 
 import vemseg.dense
-from laying import MACHINE, computed, labels, means_of
 from vemseg.context import Context
 from vemseg.dense import (
     Grid,

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import avg_pool3d
+from vemseg.pipeline.common import open_model
+from vemseg.pipeline.distil import DESCRIPTION
 
 from vemseg.batch import Batch
 from vemseg.context import Context
@@ -18,8 +20,6 @@ from vemseg.models import build_distillation, build_encoder, for_inference, load
 from vemseg.models.distilled import DenseTeacher, Distillation, PlaneTeacher, ScaledHead, Targets, _onto
 from vemseg.models.unet import PATCH
 from vemseg.phantom import Phantom
-from vemseg.pipeline.common import open_model
-from vemseg.pipeline.distil import DESCRIPTION
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import Training, train

@@ -18,15 +18,15 @@ import pytest
 from stand_in import CELLS, SHAPE, Manners, Server, make_archive, masks_of
 
 from vemseg.catalog import cache_directory, download, members, unpack
+from vemseg.context import Context
+from vemseg.datasets.reference import MASKS
 from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, ResourceError, UsageError
 from vemseg.geometry import Box
 from vemseg.phantom import Phantom
-from vemseg.pipeline.betaseg import fetch_betaseg
-from vemseg.pipeline.reference import MASKS
+from vemseg.pipeline.fetch import fetch_betaseg
 from vemseg.volume import open_volume
 
 transfer, caching = (sys.modules[f"vemseg.catalog.{name}"] for name in ("download", "cache"))
-QUIET = {"report": lambda *_: None, "stopped": lambda: False}
 
 
 @pytest.fixture(autouse=True)
@@ -594,7 +594,7 @@ def read(path):
 
 def test_cells_come_with_their_reference(served, tmp_path):
     server, sha256 = served
-    made = fetch_betaseg(tmp_path / "b", cells=CELLS[:2], source=server.url, sha256=sha256, **QUIET)
+    made = fetch_betaseg(tmp_path / "b", cells=CELLS[:2], source=server.url, sha256=sha256)
     names = [path.relative_to(tmp_path / "b").as_posix() for path in made]
     assert names[:4] == [
         f"high_c1/high_c1_{ending}.tif" for ending in ("source", "labels", "labels4", "cell")
@@ -621,8 +621,8 @@ def test_cells_come_with_their_reference(served, tmp_path):
 
 def test_the_progress_is_that_of_all_cells(archive, tmp_path):
     told = {}
-    options = {"cells": CELLS[:2], "report": lambda stage, *rest: told.setdefault(stage, []).append(rest)}
-    fetch_of(archive, tmp_path, **options)
+    context = Context(report=lambda stage, *rest: told.setdefault(stage, []).append(rest))
+    fetch_of(archive, tmp_path, cells=CELLS[:2], context=context)
     assert list(told) == ["checking", "unpacking", "labelling"]
     for said in told.values():
         fractions = [fraction for fraction, _ in said]
@@ -647,7 +647,7 @@ def test_overlaps_go_to_the_most_trusted_mask():
 
 def test_the_same_command_again_does_nothing(served, tmp_path):
     server, sha256 = served
-    options = {"cells": CELLS[:1], "source": server.url, "sha256": sha256, **QUIET}
+    options = {"cells": CELLS[:1], "source": server.url, "sha256": sha256}
     first = fetch_betaseg(tmp_path / "b", **options)
     times = [path.stat().st_mtime_ns for path in first]
     next(cache_directory().glob("betaseg*.zip")).unlink()
@@ -657,7 +657,7 @@ def test_the_same_command_again_does_nothing(served, tmp_path):
 
 
 def test_parts_are_chosen(archive, tmp_path):
-    options = {"cells": CELLS[:1], "source": str(archive[0]), "sha256": archive[1], **QUIET}
+    options = {"cells": CELLS[:1], "source": str(archive[0]), "sha256": archive[1]}
     only = fetch_betaseg(tmp_path / "s", parts=["source"], **options)
     assert [path.name for path in only] == ["high_c1_source.tif"]
     assert {path.name for path in only[0].parent.iterdir()} == {"high_c1_source.tif", "high_c1_archive.json"}
@@ -671,25 +671,25 @@ def test_parts_are_chosen(archive, tmp_path):
 
 def test_a_stopped_fetch_goes_on(served, tmp_path):
     server, sha256 = served
-    options = {"cells": CELLS[:2], "source": server.url, "sha256": sha256, "report": lambda *_: None}
+    options = {"cells": CELLS[:2], "source": server.url, "sha256": sha256}
     interruptions, patience = 0, 1
     while True:
         try:
-            fetch_betaseg(tmp_path / "b", stopped=Patience(patience), **options)
+            fetch_betaseg(tmp_path / "b", context=Context(stopped=Patience(patience)), **options)
             break
         except Interrupted:
             interruptions, patience = interruptions + 1, patience + 3
     assert interruptions > 3
-    made = fetch_betaseg(tmp_path / "b", stopped=lambda: False, **options)
-    other = fetch_betaseg(tmp_path / "c", stopped=lambda: False, **options)
+    made = fetch_betaseg(tmp_path / "b", **options)
+    other = fetch_betaseg(tmp_path / "c", **options)
     assert all(np.array_equal(read(a), read(b)) for a, b in zip(made, other, strict=True))
 
 
 def test_unknown_cells_and_parts_name_the_nearest(tmp_path):
     with pytest.raises(UsageError, match=r"no cell 'high_5' in BetaSeg \(did you mean 'high_c"):
-        fetch_betaseg(tmp_path, cells=["high_5"], **QUIET)
+        fetch_betaseg(tmp_path, cells=["high_5"])
     with pytest.raises(UsageError, match=r"no part 'lables' in BetaSeg \(did you mean 'labels'\?\)"):
-        fetch_betaseg(tmp_path, parts=["lables"], **QUIET)
+        fetch_betaseg(tmp_path, parts=["lables"])
 
 
 def test_an_archive_of_another_layout_is_told(tmp_path):
@@ -700,12 +700,12 @@ def test_an_archive_of_another_layout_is_told(tmp_path):
     with pytest.raises(
         InputError, match=r"not the layout of BetaSeg: no high_c1_source\.tif in it \(it begins with readme"
     ):
-        fetch_betaseg(tmp_path / "b", source=str(other), sha256=sha256, **QUIET)
+        fetch_betaseg(tmp_path / "b", source=str(other), sha256=sha256)
     assert not (tmp_path / "b").exists()
     with pytest.raises(MissingError, match=f"its SHA-256 is {sha256}, not .*--sha256 {sha256} takes it"):
-        fetch_betaseg(tmp_path / "b", source=str(other), **QUIET)
+        fetch_betaseg(tmp_path / "b", source=str(other))
     with pytest.raises(MissingError, match="no archive"):
-        fetch_betaseg(tmp_path / "b", source="nothing.zip", **QUIET)
+        fetch_betaseg(tmp_path / "b", source="nothing.zip")
 
 
 def test_a_mask_of_another_shape_is_told(tmp_path):
@@ -723,7 +723,7 @@ def test_a_mask_of_another_shape_is_told(tmp_path):
     with pytest.raises(
         InputError, match=r"full_mask\.tif has shape \(3, 4, 5\), but .*source\.tif has \(24, 96, 100\)"
     ):
-        fetch_betaseg(tmp_path / "b", cells=CELLS[:1], source=str(tmp_path / "b.zip"), sha256=sha256, **QUIET)
+        fetch_betaseg(tmp_path / "b", cells=CELLS[:1], source=str(tmp_path / "b.zip"), sha256=sha256)
     assert not (tmp_path / "b/high_c1/high_c1_cell.tif").exists()
     assert not (tmp_path / "b/high_c1/high_c1_labels.tif").exists()
 
@@ -751,7 +751,7 @@ def same(data, made, path):
 
 
 def fetch_of(archive, out, **options):
-    words = {"cells": CELLS[:1], "source": str(archive[0]), "sha256": archive[1], **QUIET}
+    words = {"cells": CELLS[:1], "source": str(archive[0]), "sha256": archive[1]}
     return fetch_betaseg(out, **words | options)
 
 
@@ -779,7 +779,7 @@ def test_a_replacement_that_was_stopped_goes_on_with_the_new_archive(archive, ot
     theirs = fetch_of(other, tmp_path / "theirs")[0].parent
     fetch_of(archive, tmp_path / "b")
     with pytest.raises(Interrupted):
-        fetch_of(other, tmp_path / "b", overwrite=True, stopped=Patience(patience))
+        fetch_of(other, tmp_path / "b", overwrite=True, context=Context(stopped=Patience(patience)))
     with pytest.raises(OutputExistsError) if patience else contextlib.nullcontext():
         fetch_of(archive, tmp_path / "b")
     if patience:
@@ -841,7 +841,7 @@ def test_what_a_killed_unpacking_left_is_removed(archive, tmp_path):
 @pytest.mark.parametrize("sha256", ["abc", "../../x", "g" * 64, "sha256:" + "0" * 64])
 def test_what_is_no_hash_is_refused_first(tmp_path, sha256):
     with pytest.raises(UsageError, match="is no SHA-256: it has 64 hexadecimal digits"):
-        fetch_betaseg(tmp_path / "b", source="http://127.0.0.1:9/", sha256=sha256, **QUIET)
+        fetch_betaseg(tmp_path / "b", source="http://127.0.0.1:9/", sha256=sha256)
     assert not cache_directory().joinpath("..", "b").exists()
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from vemseg.pipeline.common import open_model
 
 from vemseg.errors import InputError, MissingError, OutputExistsError
 from vemseg.labelling import load
-from vemseg.pipeline.common import open_model
-from vemseg.pipeline.fetch import fetch_phantom
-from vemseg.pipeline.importing import import_weights
+from vemseg.pipeline.fetch import fetch_phantom, import_weights
 from vemseg.pipeline.segment import segment
 from vemseg.volume import open_volume
 

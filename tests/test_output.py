@@ -206,6 +206,23 @@ def test_nothing_stays_where_nothing_has_grown(tmp_path, make):
     assert names(tmp_path) == {"cell.tif"}
 
 
+def test_what_cannot_be_gone_on_with_is_begun_anew(tmp_path, make, monkeypatch):
+    def stopped(**options):
+        with Output(make.path, state=STATE, record=make.record, **options) as output:
+            output.growing(make.table).write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        stopped(resumable=False)
+    assert names(tmp_path) == {"cell.tif"}
+    with pytest.raises(KeyError):
+        stopped()  # left as a killed process leaves it
+    options = {"state": of(4), "record": make.record, "resumable": False}
+    with Output(make.path, **options) as output:
+        assert not output.resumed and not output.growing(make.table).exists()
+    assert names(tmp_path) == {"cell.tif"}
+
+
 def test_files_of_something_else_are_not_replaced(tmp_path, make):
     for name, content in [("seg.png", "mine"), ("seg.json", '{"state": {"output": "seg2"}}')]:
         (tmp_path / name).write_text(content)

@@ -98,7 +98,9 @@ def wanted_of(path, options):
     """Take what names the vectors out of the options of a verb."""
     names = ("model", "voxel_size", "crop")
     settings = tuple(options.pop("settings", ()))
-    return Wanted(str(path), settings=settings, **{name: options.pop(name) for name in names if name in options})
+    return Wanted(
+        str(path), settings=settings, **{name: options.pop(name) for name in names if name in options}
+    )
 
 
 def segment(path, out, *, stopped=never, **options):
@@ -205,7 +207,9 @@ def test_a_stopped_segmentation_goes_on_and_gives_the_same(phantom, model, tmp_p
     whole = labels_of(segment(phantom[0], tmp_path / "whole.tif", model=model))
     out = tmp_path / "seg.tif"
     asked = []
-    with pytest.raises(Interrupted, match=r"stopped after 2 of \d+ places of the sample: the same command goes"):
+    with pytest.raises(
+        Interrupted, match=r"stopped after 2 of \d+ places of the sample: the same command goes"
+    ):
         segment(phantom[0], out, model=model, stopped=lambda: bool(asked.append(1)) or len(asked) > 2)
     assert {path.name for path in tmp_path.glob("seg*")} == {"seg.tif.partial"}
 
@@ -390,9 +394,8 @@ def test_features_settle_what_they_were_made_with(phantom, model, tmp_path):
 @pytest.mark.parametrize("name", ["cell.tif", "cell.ome.zarr"])
 def test_a_phantom_tells_how_much_of_it_is_painted(tmp_path, name):
     told = []
-    fetch_phantom(
-        tmp_path / name, (70, 40, 300), 1, (16.0, 16.0, 16.0), False, lambda *words: told.append(words[1])
-    )
+    context = Context(report=lambda *words: told.append(words[1]))
+    fetch_phantom(tmp_path / name, (70, 40, 300), 1, (16.0, 16.0, 16.0), False, context)
     assert len(told) >= 4 and told == sorted(set(told)) and told[-1] == 1.0
 
 

@@ -124,15 +124,19 @@ def test_vectors_that_were_held_when_it_stopped_are_not_computed_again(volume, t
     whole = source.held(Context())
     computed = []
     compute = source.compute
-    monkeypatch.setattr(source, "compute", lambda points, *more: computed.append(points) or compute(points, *more))
-    with pytest.raises(Interrupted, match=r"stopped after \d+ of \d+ blocks: the same command goes on from there"):
+    monkeypatch.setattr(
+        source, "compute", lambda points, *more: computed.append(points) or compute(points, *more)
+    )
+    with pytest.raises(
+        Interrupted, match=r"stopped after \d+ of \d+ blocks: the same command goes on from there"
+    ):
         source.held(Context(stopped=lambda: len(computed) > 2), keep)
     before = len(computed)
     again = source.held(Context(), keep)
     points = Box.whole(source.shape)
     np.testing.assert_array_equal(again.store.vectors(points), whole.store.vectors(points))
     np.testing.assert_array_equal(again.store.intensities(points), whole.store.intensities(points))
-    assert 0 < before and len(set(computed)) == len(computed)
+    assert before > 0 and len(set(computed)) == len(computed)
     assert not keep.exists()
 
 
@@ -226,7 +230,9 @@ def test_filters_are_those_of_patch_means_in_any_window(volume):
     x = torch.from_numpy(both.intensity.apply(window)).to(covering.encoder.dtype).float()
     means = torch.nn.functional.avg_pool3d(x[None, None], 2)
     slow = ClassicalEncoder(ClassicalTable(sigmas=(0.75, 1.5, 3.0))).encode(means)[0]
-    skipped = [(a - b) // 2 for a, b in zip(first_voxels(covering), covering.window(points).start, strict=True)]
+    skipped = [
+        (a - b) // 2 for a, b in zip(first_voxels(covering), covering.window(points).start, strict=True)
+    ]
     cut = tuple(slice(s, s + n) for s, n in zip(skipped, both.shape, strict=True))
     torch.testing.assert_close(whole[..., 24:].float(), slow[cut], rtol=2e-3, atol=1e-4)
     for part in points.split((9, 14, 40)):

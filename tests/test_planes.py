@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from laying import computed
 from torch.nn.functional import avg_pool3d
 
-from laying import computed
 from vemseg.dense import Grid, interpolated, lay_out
 from vemseg.errors import UsageError
 from vemseg.geometry import Box

@@ -217,7 +217,9 @@ def source_of(shape, order):
     """Return random vectors on a coarse lattice of a volume whose axes it has in another order."""
     rng = np.random.default_rng(1)
     grey = ArrayVolume(rng.integers(0, 255, shape, np.uint8))
-    positions = tuple(np.arange(-0.5, shape[axis] + 2, pitch) for axis, pitch in zip(order, (2, 3, 4), strict=True))
+    positions = tuple(
+        np.arange(-0.5, shape[axis] + 2, pitch) for axis, pitch in zip(order, (2, 3, 4), strict=True)
+    )
     points = Box.whole(tuple(map(len, positions)))
     held = HeldFeatures(positions, 3, points, points.shape)
     held.write(points, *(rng.normal(size=s).astype(np.float16) for s in ((*points.shape, 3), points.shape)))

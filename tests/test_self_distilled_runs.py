@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from vemseg.pipeline.common import open_model
+from vemseg.pipeline.features import cluster, embed
+from vemseg.pipeline.memory import check_sample
 
 from vemseg.errors import InputError, Interrupted, MissingError, ResourceError, UsageError
 from vemseg.features import Features
 from vemseg.labelling import Sample, fit, load
 from vemseg.models import build_encoder, load_codes, load_encoder
-from vemseg.pipeline.common import open_model
-from vemseg.pipeline.features import cluster, embed
 from vemseg.pipeline.fetch import fetch_phantom
-from vemseg.pipeline.memory import check_sample
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import train
 from vemseg.recipe import CodebookTable, KMeansTable, load_recipe

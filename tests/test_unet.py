@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from laying import computed, labels, means_of
 from torch import nn
 
 import vemseg.models.unet
-from laying import computed, labels, means_of
 from vemseg.dense import lay_out, working_grid
 from vemseg.geometry import Box
 from vemseg.models import Objective, ThreePlanes, build_encoder, load_encoder, save_encoder

@@ -108,7 +108,9 @@ def agreement(
     a, b = (theirs - mean) / spread, (ours - mean) / spread
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
-    clusters = KMeansTable.model_validate({"k": CLASSES, "sample": SAMPLE, "restarts": 3, "scale": recipe.cluster.scale})
+    clusters = KMeansTable.model_validate(
+        {"k": CLASSES, "sample": SAMPLE, "restarts": 3, "scale": recipe.cluster.scale}
+    )
     labeller = fit(clusters, Sample(theirs.astype(np.float16), np.zeros(len(theirs), np.float32)))
     labels = [_labels(labeller, vectors) for vectors in (theirs, ours)]
     equal = float((labels[0] == labels[1]).mean())

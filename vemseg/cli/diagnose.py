@@ -18,7 +18,7 @@ def diagnose() -> None:
     import psutil
 
     from vemseg.catalog import bundled_weights
-    from vemseg.models.layers import pick_device
+    from vemseg.models.devices import pick_device
     from vemseg.recipe import shipped
     from vemseg.resources import usable_cores
 

@@ -24,8 +24,8 @@ def phantom(
     from vemseg.pipeline.fetch import fetch_phantom
 
     size = parsing.shape(shape)
-    with shell.reporting() as report:
-        made = fetch_phantom(out, size, seed, parse_voxel_size(voxel_size), overwrite, report)
+    with shell.working() as context:
+        made = fetch_phantom(out, size, seed, parse_voxel_size(voxel_size), overwrite, context)
     shell.result(*made)
 
 
@@ -45,20 +45,19 @@ def betaseg(
     download goes on where it was. Labels: eight classes (_labels), the four of the papers (_labels4), and
     the annotated cell (_cell), for evaluate --mask.
     """
-    from vemseg.pipeline.betaseg import CELLS, fetch_betaseg
+    from vemseg.datasets.betaseg import CELLS
+    from vemseg.pipeline.fetch import fetch_betaseg
 
     wanted = list(CELLS) if cells == "all" else parsing.words(cells)
-    with shell.stoppable() as (report, stopped):
+    with shell.stoppable(offline=offline) as context:
         made = fetch_betaseg(
             out,
             cells=wanted,
             parts=parsing.words(only),
             source=source,
             sha256=sha256,
-            offline=offline,
             overwrite=overwrite,
-            report=report,
-            stopped=stopped,
+            context=context,
         )
     shell.result(*made)
 
@@ -85,7 +84,7 @@ def weights(
         raise UsageError("--json lists weights: an import prints its paths")
     if name or out is None:
         raise UsageError("an import takes no name, and -o RUN: where the weights go")
-    from vemseg.pipeline.importing import import_weights
+    from vemseg.pipeline.fetch import import_weights
 
     shell.result(*import_weights(checkpoint, centroids, out, overwrite=overwrite))
 

@@ -28,8 +28,8 @@ numbers and give the same labels.
 
 from vemseg.dense.computed import ComputedVectors, Covering
 from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
-from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.holding import point_stages
+from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.opening import Wanted, lay_over, open_features
 from vemseg.dense.planning import check_sample, label_blocks, point_blocks
 from vemseg.dense.regions import RegionVectors

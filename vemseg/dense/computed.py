@@ -144,7 +144,9 @@ class Covering:
         start = self.window(points).start
         z, y, x = (
             slice(skipped, skipped + n)
-            for skipped, n in zip(map(self._skipped, range(3), points.start, start), points.shape, strict=True)
+            for skipped, n in zip(
+                map(self._skipped, range(3), points.start, start), points.shape, strict=True
+            )
         )
         kept: Kept = (z, y, x)
         return head(self.encoder.encode(window[None, None].to(self.device), kept)[0]).cpu()

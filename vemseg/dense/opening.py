@@ -107,9 +107,7 @@ def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:
     return ComputedVectors(volume, order, covering, maker, machine)
 
 
-def _ready_encoder(
-    model: Model, grid: Grid, intensity: Intensity, machine: Machine, three: bool
-) -> Encoder:
+def _ready_encoder(model: Model, grid: Grid, intensity: Intensity, machine: Machine, three: bool) -> Encoder:
     """Load a model's encoder, adjust it to the volume, bring it to the device; add its planes and filters."""
     table = model.recipe.embed
     encoder = model.load(grid.spacing)

@@ -73,7 +73,9 @@ class RegionVectors(VectorSource):
             raise InputError(
                 f"{regions.name}: regions of {regions.shape} voxels, but the volume has {source.volume.shape}"
             )
-        blocks = list(Box.whole(regions.shape).split(label_blocks(source, source.dim + 2, context.limit).shape))
+        blocks = list(
+            Box.whole(regions.shape).split(label_blocks(source, source.dim + 2, context.limit).shape)
+        )
         total = np.zeros((0, source.dim + 2))
         for i, box in enumerate(blocks):
             if context.stopped():

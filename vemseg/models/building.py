@@ -71,6 +71,4 @@ def differing_encoder(table: ModelTable, other: ModelTable) -> list[str]:
     """Return the settings, such as ``model.dim``, that keep one's weights from being the other's encoder."""
     if type(table).encoder_settings != type(other).encoder_settings or not table.encoder_settings:
         return [] if table.kind == other.kind else ["model.kind"]
-    return [
-        f"model.{key}" for key in table.encoder_settings if getattr(table, key) != getattr(other, key)
-    ]
+    return [f"model.{key}" for key in table.encoder_settings if getattr(table, key) != getattr(other, key)]

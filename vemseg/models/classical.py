@@ -64,7 +64,8 @@ class ClassicalEncoder(Encoder):
     def memory(self, batch: int) -> Memory:
         """Return what the features of a whole window take, copied once."""
         return Memory(
-            encoding=Need(window=8.0 * self.dim + 8.0), encoded=Need(window=4.0 * self.dim, point=4.0 * self.dim)
+            encoding=Need(window=8.0 * self.dim + 8.0),
+            encoded=Need(window=4.0 * self.dim, point=4.0 * self.dim),
         )
 
     def _features(self, image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -98,7 +98,7 @@ def gpu_memory(device: torch.device) -> int:
 def cpu_has(*capabilities: str) -> bool:
     """Tell whether the processor has any of these, named as in ``torch.cpu.get_capabilities``."""
     try:
-        found: dict[str, object] = torch.cpu.get_capabilities()
+        found = torch.cpu.get_capabilities()
     except AttributeError:  # before torch 2.7
         return False
     return any(found.get(name, False) for name in capabilities)

@@ -35,9 +35,7 @@ def load_codes(weights: Path | None) -> NDArray[np.float32] | None:
     return load_tensors(weights)[0].get(CODES)
 
 
-def load_encoder(
-    table: ModelTable, weights: Path | None, spacing: Spacing = (1.0, 1.0, 1.0)
-) -> Encoder:
+def load_encoder(table: ModelTable, weights: Path | None, spacing: Spacing = (1.0, 1.0, 1.0)) -> Encoder:
     """Return an encoder with its weights, in float32, on the CPU.
 
     Parameters

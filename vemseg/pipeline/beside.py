@@ -45,9 +45,7 @@ def state_of(out: Path) -> State | None:
     return state if isinstance(state, dict) else None
 
 
-def class_table(
-    labeller: Labeller, counts: NDArray[np.int64], voxel_size: VoxelSize | None
-) -> list[Row]:
+def class_table(labeller: Labeller, counts: NDArray[np.int64], voxel_size: VoxelSize | None) -> list[Row]:
     """Return what is to be said of each class: voxels, fraction, volume, mean intensity.
 
     Parameters

@@ -64,7 +64,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         out,
         state=state,
         inputs=source.maker.inputs,
-        record=lambda: Features(out).attributes.get("state"),
+        record=lambda: _made(out),
         overwrite=overwrite,
     )
     with output:
@@ -78,6 +78,12 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         run(job, context, point_stages(source, features))
         output.publish(store)
     return out
+
+
+def _made(out: Path) -> State | None:
+    """Return the state that features say they were made with; None where there are none."""
+    made: State | None = Features(out).attributes.get("state") if out.exists() else None
+    return made
 
 
 def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:

@@ -1,47 +1,37 @@
-"""``fetch``: volumes to work with."""
+"""``fetch``: volumes to work with, and weights that others have trained."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg import __version__
-from vemseg.files import write_text, writing
-from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.names import split_name
-from vemseg.phantom import CLASSES, Phantom
-from vemseg.pipeline.common import Report, silent
-from vemseg.run import provenance, read_json, sidecar, write_json
-from vemseg.volume import Volume, check_output, publish_volume
+from vemseg.context import Context
+from vemseg.datasets.betaseg import PAPERS, PARTS, Cell, check, fill, find_archive
+from vemseg.datasets.phantom import write_phantom
+from vemseg.errors import InputError, MissingError, OutputExistsError
+from vemseg.geometry import ZYX, VoxelSize
+from vemseg.labelling import AffineLabeller, Labeller, load
+from vemseg.models import import_maester, open_model, reference_recipe, save_encoder
+from vemseg.names import check_output
+from vemseg.phantom import Phantom
+from vemseg.run import Run, sha256
 
-
-class _Painted(Volume):
-    """One face of a phantom as a volume; tells how many of its voxels were asked for."""
-
-    def __init__(self, phantom: Phantom, face: str, name: str, tell: Callable[[int], None]) -> None:
-        super().__init__(
-            phantom.shape,
-            np.dtype(np.uint8),
-            voxel_size=phantom.voxel_size,
-            voxel_size_from="phantom",
-            name=name,
-            path=None,
-        )
-        self._paint, self._tell = getattr(phantom, face), tell
-
-    def _read(self, box: Box) -> NDArray[np.generic]:
-        painted: NDArray[np.generic] = self._paint(box)
-        self._tell(box.size)
-        return painted
+CLUSTERS = "clusters.safetensors"
+"""In a run of imported weights: the classes of the cluster centres that came with them."""
+MOST = 255
+"""Largest number of classes: labels are bytes."""
 
 
 def fetch_phantom(
-    out: Path, shape: ZYX, seed: int, voxel_size: VoxelSize, overwrite: bool, report: Report = silent
+    out: Path,
+    shape: ZYX,
+    seed: int,
+    voxel_size: VoxelSize,
+    overwrite: bool = False,
+    context: Context = Context(),
 ) -> tuple[Path, Path]:
     """Write a phantom and its exact labels.
 
@@ -63,6 +53,8 @@ def fetch_phantom(
     ------
     OutputExistsError
         Where one of the files exists, is not of this very phantom, and ``overwrite`` is not set.
+    UsageError
+        Where ``out`` has no suffix of a volume, or there is no such phantom.
 
     Returns
     -------
@@ -70,42 +62,139 @@ def fetch_phantom(
         The grey volume and the labels.
     """
     phantom = Phantom(shape, seed, voxel_size)
-    stem, suffix = split_name(out)
-    labels = out.with_name(f"{stem}_labels{suffix}")
-    facts = {"output": out.name, "shape": list(shape), "seed": seed, "voxel_size_nm": list(voxel_size)}
-    ours = _made_before(out, facts)
-    if ours and out.exists() and labels.exists() and not overwrite:
-        return out, labels
-    for path in (out, labels):
-        check_output(path, overwrite or ours)
-    about = {"phantom": facts | {"classes": {str(k): name for k, name in CLASSES.items()}}}
-    write = functools.partial(publish_volume, description=about, overwrite=overwrite or ours)
-    tell = _counter(2 * Box.whole(shape).size, report)
-    write_json(sidecar(out), provenance("phantom", seed=seed, extra=about))
-    with writing(labels):
-        write(_Painted(phantom, "labels", stem, tell), labels)
-    names = "".join(f'{number} = "{name}"\n' for number, name in CLASSES.items())
-    write_text(out.with_name(f"{stem}_classes.toml"), names)
-    with writing(out):
-        write(_Painted(phantom, "read", stem, tell), out)
-    return out, labels
+    check_output(out)
+    return write_phantom(phantom, out, overwrite=overwrite, context=context)
 
 
-def _counter(total: int, report: Report) -> Callable[[int], None]:
-    """Return what is told of voxels as they are painted, and reports how many of all they are."""
-    done = 0
+def fetch_betaseg(
+    out: Path,
+    *,
+    cells: Sequence[str] = PAPERS,
+    parts: Sequence[str] = PARTS[:2],
+    source: str | None = None,
+    sha256: str | None = None,
+    overwrite: bool = False,
+    context: Context = Context(),
+) -> list[Path]:
+    """Fetch cells of BetaSeg: download, unpack, make the reference.
 
-    def tell(voxels: int) -> None:
-        nonlocal done
-        done += voxels
-        report("painting", done / total, f"{done / 1e6:.1f}/{total / 1e6:.1f} Mvoxel")
+    Parameters
+    ----------
+    out : Path
+        A folder; each cell gets one of its own in it: ``<cell>_source.tif``, ``<cell>_labels.tif`` (eight
+        classes), ``<cell>_labels4.tif`` (the four of the papers), ``<cell>_cell.tif`` (1 in the annotated
+        cell), and the names of their classes in ``.toml`` files.
+    cells : sequence of str
+        Of ``vemseg.datasets.betaseg.CELLS``.
+    parts : sequence of str
+        Of ``vemseg.datasets.betaseg.PARTS``; "masks" keeps the masks as published, too.
+    source : str, optional
+        Another URL of the archive, or a local copy of it.
+    sha256 : str, optional
+        Of that archive, where it is another one than the published.
+    overwrite : bool
+        Make again what is there.
+    context : Context
+        Where it is offline, the archive must be in the cache already, or a local copy be given.
 
-    return tell
+    Returns
+    -------
+    list of Path
+        Of every cell the grey volume, then the labels, as asked for.
+
+    Raises
+    ------
+    UsageError
+        For a cell or part that does not exist.
+    MissingError, ResourceError, Interrupted
+        As ``vemseg.catalog.download`` and ``unpack``.
+    InputError
+        Where the archive has another layout, or a mask another shape than its volume.
+    OutputExistsError
+        Where a cell's folder holds files of another archive, or of nobody knows where, and ``overwrite`` is
+        not set.
+    """
+    expected = check(cells, parts, sha256)
+    wanted = [Cell(out / name, name) for name in dict.fromkeys(cells)]
+    todo = [cell for cell in wanted if overwrite or not cell.holds(parts, expected)]
+    if todo:
+        archive = find_archive(source, expected, context)
+        fill(todo, parts, archive, expected, overwrite=overwrite, context=context)
+    return [path for cell in wanted for path in cell.results(parts)]
 
 
-def _made_before(out: Path, facts: dict[str, Any]) -> bool:
-    """Tell whether this very phantom was made, or begun, by this version of vemseg."""
-    path = sidecar(out)
-    made = read_json(path) if path.exists() else {}
-    phantom = {k: v for k, v in made.get("phantom", {}).items() if k != "classes"}
-    return phantom == facts and made.get("vemseg") == __version__
+def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overwrite: bool) -> list[Path]:
+    """Turn a checkpoint of the reference code of MAESTER into a run directory.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        A state dict (.pt); nothing in it is executed.
+    centroids : Path, optional
+        Text, one cluster centre per line, as numbers between spaces or commas. The classes keep the order of
+        the file.
+    out : Path
+        The run directory.
+    overwrite : bool
+        Replace a run, or clusters, that are there.
+
+    Returns
+    -------
+    list of Path
+        The run, and the clusters, for ``segment --clusters``, where centres were given.
+
+    Raises
+    ------
+    MissingError, InputError
+        Where a file is not there, or is none of the kind.
+    OutputExistsError
+        Where ``out`` holds another run, or other clusters, and ``overwrite`` is not set.
+    """
+    table, objective = import_maester(checkpoint)
+    centres = None if centroids is None else _read_centres(centroids, table.dim)
+    source = sha256(checkpoint)
+    with Run.create(out, reference_recipe(table), parents=[checkpoint], overwrite=overwrite) as run:
+        if run.finished and run.info.get("imported", {}).get("sha256") != source:
+            raise OutputExistsError(f"{out} holds another run: name another -o, or -f to replace it")
+        if not run.finished:
+            save_encoder(run.model, objective, {})
+            run.finish(imported={"file": checkpoint.name, "sha256": source})
+    if centroids is None or centres is None:
+        return [out]
+    about = {
+        "imported": True,
+        "scale": "none",
+        "k": len(centres),
+        "model": open_model(str(out.absolute())).hash,
+        "centroids": sha256(centroids),
+    }
+    _keep(AffineLabeller.of_centres(centres, about), out / CLUSTERS, overwrite)
+    return [out, out / CLUSTERS]
+
+
+def _keep(labeller: Labeller, path: Path, overwrite: bool) -> None:
+    """Write clusters, unless they are there; refuse to replace others."""
+    if path.exists() and not overwrite:
+        if load(path).metadata.get("centroids") == labeller.metadata["centroids"]:
+            return
+        raise OutputExistsError(f"{path} holds other clusters: name another -o, or -f to replace it")
+    labeller.save(path)
+
+
+def _read_centres(path: Path, dim: int) -> NDArray[np.float64]:
+    """Read a text file of numbers, one vector a line."""
+    if not path.is_file():
+        raise MissingError(f"no centroids at {path}")
+    try:
+        text = path.read_text(encoding="utf-8").replace(",", " ")
+        centres = np.loadtxt(text.splitlines(), ndmin=2, dtype=np.float64)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no text file of numbers ({' '.join(str(error).split())})") from None
+    found = f"{centres.shape[0]} lines of {centres.shape[1]} numbers"
+    if centres.shape[1] != dim:
+        raise InputError(f"{path}: {found}, but the model's vectors have {dim}")
+    if not np.isfinite(centres).all():
+        raise InputError(f"{path}: {found}, some of them NaN or infinite")
+    if len(centres) > MOST:
+        raise InputError(f"{path}: {len(centres)} centres, but labels go up to {MOST}")
+    return centres

@@ -72,9 +72,7 @@ class Plan:
         return self.sampling + self.labelling
 
 
-def plan(
-    wanted: Wanted, out: Path, *, clusters: Path | None = None, context: Context = Context()
-) -> Plan:
+def plan(wanted: Wanted, out: Path, *, clusters: Path | None = None, context: Context = Context()) -> Plan:
     """Say what ``segment`` with the same arguments would take; nothing is written.
 
     The time is measured on boxes in the middle of the volume, each larger than the one before, until one

@@ -103,7 +103,9 @@ def segment(
     with output:
         if output.done:
             renamed = names is not None and rename(out, source.volume, names)
-            _log.info("%s is there already, made with the same settings%s", out, ": renamed" if renamed else "")
+            _log.info(
+                "%s is there already, made with the same settings%s", out, ": renamed" if renamed else ""
+            )
             return out
         _log.info("%s: %s", source.volume.name, blocks)
         held, labeller = _labeller(source, fitted, output.partial, context)
@@ -151,7 +153,9 @@ def _state(source: VectorSource, out: Path, clusters: Path | None) -> State:
     volume = describe(source.volume)
     return {
         "output": out.name,
-        "settings": source.maker.recipe.flat(("volume", "model", "embed", "cluster"), without=("embed.batch",)),
+        "settings": source.maker.recipe.flat(
+            ("volume", "model", "embed", "cluster"), without=("embed.batch",)
+        ),
         "model": source.maker.model,
         "clusters": None if clusters is None else sha256(clusters),
         "voxel_size": volume["voxel_size_nm"],

@@ -82,7 +82,9 @@ def train(training: Training, context: Context) -> Path:
     """
     if training.start is not None and training.teacher is not None:
         raise UsageError("--from and --teacher do not go together: a student begins from nothing")
-    recipe = training.recipe if training.teacher is None else student_recipe(training.recipe, training.teacher)
+    recipe = (
+        training.recipe if training.teacher is None else student_recipe(training.recipe, training.teacher)
+    )
     machine = settle(context, recipe.train.precision)
     device = machine.device
     student = None if training.teacher is None else distillation(recipe, training.teacher, device)
@@ -96,7 +98,12 @@ def train(training: Training, context: Context) -> Path:
     sampler = Sampler(learnt, objective.window, recipe.fov, recipe.train.seed, device)
     inputs = [volume.path for volume in opened if volume.path]
     with Run.create(
-        training.out, recipe, inputs=inputs, parents=training.parents, details=details, overwrite=training.overwrite
+        training.out,
+        recipe,
+        inputs=inputs,
+        parents=training.parents,
+        details=details,
+        overwrite=training.overwrite,
     ) as run:
         _refuse_other_origin(run, training.parents, details)
         if run.finished:
@@ -121,7 +128,11 @@ def _details(
 ) -> dict[str, Any]:
     """Return what ``run.json`` says of the volumes and of another model that the training needs."""
     facts = [describe(volume, intensity) for volume, intensity in zip(volumes, intensities, strict=True)]
-    details: dict[str, Any] = {"volumes": facts, "machine": machine.facts, "max_seconds": training.max_seconds}
+    details: dict[str, Any] = {
+        "volumes": facts,
+        "machine": machine.facts,
+        "max_seconds": training.max_seconds,
+    }
     if training.origin is not None:
         role = "start" if training.teacher is None else "teacher"
         details[role] = {"model": training.origin.title, "hash": training.origin.hash}

@@ -12,6 +12,7 @@ __all__ = [
     "Lock",
     "Output",
     "Run",
+    "State",
     "StopSignal",
     "alone",
     "fingerprint",

@@ -60,6 +60,9 @@ class Output:
         nothing.
     overwrite : bool
         Replace another result, or the beginnings of one.
+    resumable : bool
+        Whether a result that was begun is worth keeping. If not, leaving without ``publish`` removes it, and
+        beginnings that a killed process left are forgotten.
 
     Attributes
     ----------
@@ -92,13 +95,14 @@ class Output:
         beside: Sequence[Path] = (),
         record: Callable[[], Mapping[str, Any] | None],
         overwrite: bool = False,
+        resumable: bool = True,
     ) -> None:
         self.path, self.partial = path, path.with_name(f"{path.name}.partial")
         self.done = self.resumed = False
         self.state: State = json.loads(json.dumps(state, allow_nan=False, default=plain))
         self._settings = self.state
         self._inputs, self._beside, self._record = inputs, beside, record
-        self._overwrite = overwrite
+        self._overwrite, self._resumable = overwrite, resumable
         self._lock = Lock(self.partial / LOCK, f"another process writes {path}")
         self._open = contextlib.ExitStack()
 
@@ -157,7 +161,7 @@ class Output:
                 yield
         finally:
             try:
-                if not self._grown():
+                if not self._worth_keeping():
                     self._empty()
             finally:
                 self._leave()
@@ -196,7 +200,7 @@ class Output:
     def _refuse_replaced(self) -> None:
         """Refuse to take a result as it is while another is about to replace it."""
         begun = self._begun()
-        if begun is not None and begun["replaces"] and self._grown():
+        if begun is not None and begun["replaces"] and self._worth_keeping():
             raise OutputExistsError(
                 f"{self.path} exists and is being replaced in {self.partial}: -f goes on with that"
             )
@@ -216,7 +220,7 @@ class Output:
 
     def _take_up(self) -> None:
         """Go on with what was begun with the same state, or begin."""
-        begun = self._begun()
+        begun = self._begun() if self._resumable else None
         if begun is not None and self._is(begun["state"]):
             _log.info("going on in %s", self.partial)
             self.resumed, self.state = True, begun["state"]
@@ -230,10 +234,9 @@ class Output:
 
     def _is(self, made: Mapping[str, Any]) -> bool:
         """Tell whether a state is the one that is asked for."""
-        known = made.get(INPUTS)
+        known = made.get(INPUTS, [])
         return (
             {key: value for key, value in made.items() if key != INPUTS} == self._settings
-            and isinstance(known, list)
             and len(known) == len(self._inputs)
             and all(map(same, known, self._inputs))
         )
@@ -275,10 +278,13 @@ class Output:
             target.replace(aside)
         source.replace(target)
 
-    def _grown(self) -> bool:
+    def _worth_keeping(self) -> bool:
         """Tell whether the partial directory holds anything to go on with."""
-        ours = (LOCK, BEGUN, ASIDE)
-        return any(e.name not in ours and not e.match(TEMPORARY) for e in self.partial.iterdir())
+        if "moves" in (self._begun() or {}):
+            return True
+        ours = (LOCK, BEGUN)
+        grown = any(e.name not in ours and not e.match(TEMPORARY) for e in self.partial.iterdir())
+        return self._resumable and grown
 
     def _empty(self) -> None:
         """Remove all but the lock from the partial directory, ``state.json`` first: nothing goes on then."""

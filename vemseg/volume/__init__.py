@@ -11,7 +11,6 @@
     writing      the store, or a grey volume -> TIFF or OME-Zarr (tiff_writing, pyramid, ngff)
     about        what a written volume says about itself
     renaming     other names and colours for labels that are finished (tiff_tags)
-    published    outputs that appear whole (publish)
 
 Axes are z, y, x in all of it; other orders exist only inside the readers.
 """
@@ -22,8 +21,6 @@ from vemseg.volume.inputs import crop_of, describe, intensity_of, open_grey, ope
 from vemseg.volume.intensity import Intensity, measure_intensity
 from vemseg.volume.meaning import check_grey, check_labels, looks_like_labels
 from vemseg.volume.opening import FORMATS, Format, open_volume, record
-from vemseg.volume.publish import check_output, partial_directory
-from vemseg.volume.published import publish_labels, publish_volume
 from vemseg.volume.renaming import rename_labels
 from vemseg.volume.resample import Resampled
 from vemseg.volume.store import LabelStore
@@ -45,7 +42,6 @@ __all__ = [
     "Volume",
     "check_grey",
     "check_labels",
-    "check_output",
     "crop_of",
     "describe",
     "finish_labels",
@@ -55,9 +51,6 @@ __all__ = [
     "open_grey",
     "open_labels",
     "open_volume",
-    "partial_directory",
-    "publish_labels",
-    "publish_volume",
     "record",
     "rename_labels",
     "sharp_plane_first",

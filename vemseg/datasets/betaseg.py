@@ -1,4 +1,4 @@
-"""``fetch betaseg``: the archive of BetaSeg -> grey volumes, reference labels and cell masks of its cells.
+"""The archive of BetaSeg -> grey volumes, reference labels and cell masks of its cells.
 
 Every cell has a folder of its own, with a note of the archive that its files are of. The note is written
 before anything else of the cell, and removed after everything else: files of two archives are never mixed.
@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vemseg.catalog import BETASEG, download, file_sha256, members, unpack
+from vemseg.context import Context, Stopped
+from vemseg.datasets.reference import KINDS, MASK_ENDINGS, OPTIONAL, Reference, write_reference
 from vemseg.errors import InputError, MissingError, OutputExistsError, UsageError
 from vemseg.files import remove, writing
-from vemseg.pipeline.common import Report, Stopped, part_of
-from vemseg.pipeline.reference import KINDS, MASK_ENDINGS, OPTIONAL, Reference, write_reference
 from vemseg.resources import byte_text
 from vemseg.run import alone, provenance, read_json, write_json
 
@@ -29,55 +29,18 @@ SOURCE = "source"
 PARTS = (SOURCE, "labels", "masks")
 
 
-def fetch_betaseg(
-    out: Path,
-    *,
-    cells: Sequence[str] = PAPERS,
-    parts: Sequence[str] = PARTS[:2],
-    source: str | None = None,
-    sha256: str | None = None,
-    offline: bool = False,
-    overwrite: bool = False,
-    report: Report,
-    stopped: Stopped,
-) -> list[Path]:
-    """Fetch cells of BetaSeg: download, unpack, make the reference.
+def check(cells: Sequence[str], parts: Sequence[str], sha256: str | None) -> str:
+    """Refuse cells and parts that do not exist; return the SHA-256 of the archive, in lower case.
 
     Parameters
     ----------
-    out : Path
-        A folder; each cell gets one of its own in it: ``<cell>_source.tif``, ``<cell>_labels.tif`` (eight
-        classes), ``<cell>_labels4.tif`` (the four of the papers), ``<cell>_cell.tif`` (1 in the annotated
-        cell), and the names of their classes in ``.toml`` files.
-    cells : sequence of str
-        Of ``CELLS``.
-    parts : sequence of str
-        Of ``PARTS``; "masks" keeps the masks as published, too.
-    source : str, optional
-        Another URL of the archive, or a local copy of it.
-    sha256 : str, optional
-        Of that archive, where it is another one than the published.
-    offline : bool
-        Download nothing: the archive is in the cache already, or a local copy is given.
-    overwrite : bool
-        Make again what is there.
-
-    Returns
-    -------
-    list of Path
-        Of every cell the grey volume, then the labels, as asked for.
+    sha256 : str or None
+        Of the archive, where it is another one than the published.
 
     Raises
     ------
     UsageError
-        For a cell or part that does not exist.
-    MissingError, ResourceError, Interrupted
-        As ``vemseg.catalog.download`` and ``unpack``.
-    InputError
-        Where the archive has another layout, or a mask another shape than its volume.
-    OutputExistsError
-        Where a cell's folder holds files of another archive, or of nobody knows where, and ``overwrite`` is
-        not set.
+        For a cell, a part or a SHA-256 that cannot be one.
     """
     for name in cells:
         _known("cell", name, CELLS)
@@ -86,24 +49,7 @@ def fetch_betaseg(
     sha256 = (sha256 or BETASEG.sha256).strip().lower()
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UsageError(f"'{sha256}' is no SHA-256: it has 64 hexadecimal digits")
-    wanted = [Cell(out / name, name) for name in dict.fromkeys(cells)]
-    todo = [cell for cell in wanted if overwrite or not cell.holds(parts, sha256)]
-    todo.sort(key=lambda cell: cell.name)  # several at once lock them in one order
-    if todo:
-        archive = _archive(source or BETASEG.url, sha256, offline, report, stopped)
-        there = _by_name(archive)
-        files = {cell: _members_of(cell, parts, archive, there) for cell in todo}
-        with ExitStack() as stack:
-            for cell in todo:
-                stack.enter_context(cell.alone(stopped))
-            left = [cell for cell in todo if overwrite or not cell.holds(parts, sha256)]
-            for cell in left:
-                cell.begin(sha256, there, overwrite)
-            members_left = {member: file for cell in left for member, file in files[cell].items()}
-            _unpack(archive, members_left, report, stopped)
-            for i, cell in enumerate(left if "labels" in parts else ()):
-                _make_labels(cell, parts, sha256, part_of(report, i, len(left)), stopped)
-    return [path for cell in wanted for path in cell.results(parts)]
+    return sha256
 
 
 def _known(what: str, name: str, known: Sequence[str]) -> None:
@@ -172,7 +118,7 @@ class Cell:
 
     @contextmanager
     def alone(self, stopped: Stopped) -> Iterator[None]:
-        """Keep other processes out of the folder, which is made if need be."""
+        """Keep other processes out of the folder, which is made where it is not there."""
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with alone(self.folder / ".lock", f"another process fetches {self.folder}", stopped):
@@ -202,28 +148,92 @@ class Cell:
             path.unlink(missing_ok=True)
 
 
-def _archive(source: str, sha256: str, offline: bool, report: Report, stopped: Stopped) -> Path:
-    """Return the archive: a local copy, once its hash is checked, or the downloaded one."""
+def find_archive(source: str | None, sha256: str, context: Context) -> Path:
+    """Return the archive: a local copy, once its hash is checked, or the downloaded one.
+
+    Parameters
+    ----------
+    source : str or None
+        Another URL than the published, or a local copy.
+    sha256 : str
+        Of the archive.
+
+    Raises
+    ------
+    UsageError
+        For a URL of another scheme than http and https.
+    MissingError
+        Where there is no such file, or it has another hash.
+    MissingError, ResourceError, Interrupted
+        As ``vemseg.catalog.download``.
+    """
+    source = source or BETASEG.url
 
     def tell(stage: str, have: int, total: int | None) -> None:
         known = f"{byte_text(have)} of {byte_text(total)}" if total else byte_text(have)
-        report(stage, have / total if total else 0.0, known)
+        context.report(stage, have / total if total else 0.0, known)
 
     scheme = re.match("([a-z]+)://", source, re.IGNORECASE)
     if scheme and scheme[1].lower() in ("http", "https"):
         name = f"{BETASEG.name}.zip"
-        return download(source, sha256, name, offline=offline, tell=tell, stopped=stopped)
+        return download(source, sha256, name, offline=context.offline, tell=tell, stopped=context.stopped)
     if scheme:
         raise UsageError(f"{source} is no address that can be fetched from: http, https, or a file")
     path = Path(source).expanduser()
     if not path.is_file():
         raise MissingError(f"no archive {path}")
-    if (found := file_sha256(path, tell, stopped)) != sha256:
+    if (found := file_sha256(path, tell, context.stopped)) != sha256:
         raise MissingError(
             f"{path} is not the archive that was expected: its SHA-256 is {found}, not {sha256}; "
             f"if you trust it, --sha256 {found} takes it"
         )
     return path
+
+
+def fill(
+    cells: Sequence[Cell],
+    parts: Sequence[str],
+    archive: Path,
+    sha256: str,
+    *,
+    overwrite: bool,
+    context: Context,
+) -> None:
+    """Bring the parts that are asked for into the folders of cells: unpack them, make the labels.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    parts : sequence of str
+        Of ``PARTS``.
+    archive : Path
+    sha256 : str
+        Of the archive.
+    overwrite : bool
+        Make again what is there.
+
+    Raises
+    ------
+    InputError
+        Where the archive has another layout, or a mask another shape than its volume.
+    OutputExistsError
+        As :meth:`Cell.holds`.
+    ResourceError, Interrupted
+        As ``vemseg.catalog.unpack``.
+    """
+    there = _by_name(archive)
+    ordered = sorted(cells, key=lambda cell: cell.name)  # several processes lock them in one order
+    files = {cell: _members_of(cell, parts, archive, there) for cell in ordered}
+    with ExitStack() as stack:
+        for cell in ordered:
+            stack.enter_context(cell.alone(context.stopped))
+        left = [cell for cell in ordered if overwrite or not cell.holds(parts, sha256)]
+        for cell in left:
+            cell.begin(sha256, there, overwrite)
+        members_left = {member: file for cell in left for member, file in files[cell].items()}
+        _unpack(archive, members_left, context)
+        for i, cell in enumerate(left if "labels" in parts else ()):
+            _make_labels(cell, parts, sha256, context.part(i, len(left)))
 
 
 def _by_name(archive: Path) -> dict[str, list[PurePosixPath]]:
@@ -261,14 +271,14 @@ def _members_of(
     return wanted
 
 
-def _unpack(archive: Path, files: Mapping[PurePosixPath, Path], report: Report, stopped: Stopped) -> None:
+def _unpack(archive: Path, files: Mapping[PurePosixPath, Path], context: Context) -> None:
     def unpacked(done: int, total: int) -> None:
-        report("unpacking", done / total, f"{byte_text(done)} of {byte_text(total)}")
+        context.report("unpacking", done / total, f"{byte_text(done)} of {byte_text(total)}")
 
-    unpack(archive, files, unpacked=unpacked, stopped=stopped)
+    unpack(archive, files, unpacked=unpacked, stopped=context.stopped)
 
 
-def _make_labels(cell: Cell, parts: Sequence[str], sha256: str, report: Report, stopped: Stopped) -> None:
+def _make_labels(cell: Cell, parts: Sequence[str], sha256: str, context: Context) -> None:
     """Write how a cell's labels are made, then all kinds of them that are not there."""
     origin = provenance("reference", extra={"betaseg": {"cell": cell.name, "sha256": sha256}})
     try:
@@ -278,7 +288,7 @@ def _make_labels(cell: Cell, parts: Sequence[str], sha256: str, report: Report, 
         for i, reference in enumerate(references):
             labels = cell.file(reference.kind.ending)
             if not labels.exists():
-                write_reference(reference, labels, origin, part_of(report, i, len(references)), stopped)
+                write_reference(reference, labels, origin, context.part(i, len(references)))
     except InputError:
         cell.remove_masks()
         raise

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg.context import Context
 from vemseg.drawing import palette
 from vemseg.errors import InputError, Interrupted
 from vemseg.files import DISK_FULL, remove, write_text, writing
 from vemseg.geometry import Box
-from vemseg.pipeline.common import Report, Stopped
-from vemseg.volume import LabelInfo, LabelStore, Volume, open_volume, partial_directory, publish_labels
+from vemseg.volume import LabelInfo, LabelStore, Volume, finish_labels, open_volume
 
 VOXEL_SIZE = (16.0, 16.0, 16.0)
 """nm; the files do not say it."""
@@ -129,9 +129,7 @@ def four_of(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return four
 
 
-def write_reference(
-    reference: Reference, out: Path, origin: dict[str, Any], report: Report, stopped: Stopped
-) -> None:
+def write_reference(reference: Reference, out: Path, origin: dict[str, Any], context: Context) -> None:
     """Write labels, block by block, and the names of their classes, ``<out>.toml``.
 
     Parameters
@@ -149,27 +147,25 @@ def write_reference(
         Where it was stopped; nothing is kept.
     """
     with writing(out, DISK_FULL):
-        _write(reference, out, origin, report, stopped)
+        _write(reference, out, origin, context)
 
 
-def _write(reference: Reference, out: Path, origin: dict[str, Any], report: Report, stopped: Stopped) -> None:
-    partial = partial_directory(out)
+def _write(reference: Reference, out: Path, origin: dict[str, Any], context: Context) -> None:
+    partial = out.with_name(f"{out.name}.partial")
     remove(partial)
     store = LabelStore.create(partial / "store", reference.shape, BLOCK, voxel_size=VOXEL_SIZE)
     boxes = list(store.box.split(store.block_shape))
     for i, box in enumerate(boxes):
-        if stopped():
+        if context.stopped():
             raise Interrupted(f"stopped before {out} was whole: the same command goes on")
         store.write(box, reference.read(box))
-        report("labelling", (i + 1) / len(boxes), out.name)
+        context.report("labelling", (i + 1) / len(boxes), out.name)
     names = reference.kind.names
     lines = "".join(f'{number} = "{name}"\n' for number, name in names.items())
     write_text(out.with_suffix(".toml"), lines)
     named = {number: name for number, name in names.items() if number}
-    info = LabelInfo(
-        voxel_size=VOXEL_SIZE,
-        description=origin,
-        names=named,
-        colours=dict(zip(named, palette(len(named)), strict=True)),
-    )
-    publish_labels(store, out, info, overwrite=True)
+    colours = dict(zip(named, palette(len(named)), strict=True))
+    growing = partial / out.name
+    finish_labels(store, growing, LabelInfo(VOXEL_SIZE, description=origin, names=named, colours=colours))
+    growing.replace(out)
+    remove(partial)

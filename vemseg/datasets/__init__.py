@@ -1,0 +1,1 @@
+"""Volumes with reference labels: of published data sets, and of the synthetic cell."""

@@ -1,0 +1,133 @@
+"""The synthetic cell as files: a grey volume, its exact labels, and the names of their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg import __version__
+from vemseg.context import Context
+from vemseg.errors import InputError
+from vemseg.files import write_text
+from vemseg.geometry import Box
+from vemseg.names import split_name
+from vemseg.phantom import CLASSES, Phantom
+from vemseg.run import Output, provenance, read_json, sidecar, write_json
+from vemseg.volume import Volume, write_volume
+
+
+class Painted(Volume):
+    """One face of a phantom as a volume, painted as it is read.
+
+    Parameters
+    ----------
+    phantom : Phantom
+    paint : callable
+        Its method ``read`` or ``labels``.
+    name : str
+    tell : callable
+        Told how many voxels were painted, each time.
+    """
+
+    def __init__(
+        self,
+        phantom: Phantom,
+        paint: Callable[[Box], NDArray[np.uint8]],
+        name: str,
+        tell: Callable[[int], None],
+    ) -> None:
+        super().__init__(
+            phantom.shape,
+            np.dtype(np.uint8),
+            voxel_size=phantom.voxel_size,
+            voxel_size_from="phantom",
+            name=name,
+            path=None,
+        )
+        self._paint, self._tell = paint, tell
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        painted = self._paint(box)
+        self._tell(box.size)
+        return painted
+
+
+def write_phantom(phantom: Phantom, out: Path, *, overwrite: bool, context: Context) -> tuple[Path, Path]:
+    """Write a phantom and its exact labels, unless they are there.
+
+    Parameters
+    ----------
+    phantom : Phantom
+    out : Path
+        Of the grey volume, .tif or .ome.zarr. Beside it lie the labels, ``<stem>_labels``, the names of their
+        classes, ``<stem>_classes.toml``, and how all was made, ``<stem>.json``.
+    overwrite : bool
+        Replace what is there.
+
+    Raises
+    ------
+    OutputExistsError
+        Where one of the files exists, is not of this very phantom, and ``overwrite`` is not set.
+    ResourceError
+        Where the files cannot be written.
+
+    Returns
+    -------
+    Path, Path
+        The grey volume and the labels.
+    """
+    stem, suffix = split_name(out)
+    labels, names = out.with_name(f"{stem}_labels{suffix}"), out.with_name(f"{stem}_classes.toml")
+    facts = {
+        "output": out.name,
+        "shape": list(phantom.shape),
+        "seed": phantom.seed,
+        "voxel_size_nm": list(phantom.voxel_size),
+    }
+    about = {"phantom": facts | {"classes": {str(k): name for k, name in CLASSES.items()}}}
+    output = Output(
+        out,
+        state=facts | {"vemseg": __version__},
+        beside=[labels, names, sidecar(out)],
+        record=lambda: _state_beside(out, facts),
+        overwrite=overwrite,
+        resumable=False,
+    )
+    with output:
+        if output.done:
+            return out, labels
+        tell = _counter(2 * Box.whole(phantom.shape).size, context)
+        for path, paint in ((labels, phantom.labels), (out, phantom.read)):
+            painted = Painted(phantom, paint, stem, tell)
+            write_volume(painted, output.growing(path), description=about)
+        write_text(
+            output.growing(names), "".join(f'{number} = "{name}"\n' for number, name in CLASSES.items())
+        )
+        write_json(output.growing(sidecar(out)), provenance("phantom", seed=phantom.seed, extra=about))
+        output.publish()
+    return out, labels
+
+
+def _state_beside(out: Path, known: Iterable[str]) -> dict[str, Any] | None:
+    """Return what the description beside a phantom says of it, None where it is not a phantom's."""
+    try:
+        made: dict[str, Any] = read_json(sidecar(out))
+        return {key: made["phantom"][key] for key in known} | {"vemseg": made["vemseg"]}
+    except (InputError, KeyError, TypeError):
+        return None
+
+
+def _counter(total: int, context: Context) -> Callable[[int], None]:
+    """Return what is told of voxels as they are painted, and reports how many of all they are."""
+    done = 0
+
+    def tell(voxels: int) -> None:
+        nonlocal done
+        done += voxels
+        context.report("painting", done / total, f"{done / 1e6:.1f}/{total / 1e6:.1f} Mvoxel")
+
+    return tell
