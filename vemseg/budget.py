@@ -92,7 +92,7 @@ class Budget:
 
     @classmethod
     def of_process(cls, limit: int, fixed: int, phases: tuple[Need, ...]) -> Budget:
-        """Return the budget of this process, of which a part is occupied already, and ``fixed`` bytes will be."""
+        """Return the budget of this process: what it occupies already counts, and so do ``fixed`` bytes."""
         return cls(limit, resident_memory() + RESERVE + fixed, phases)
 
     def bytes(self, window: Sizes, points: Sizes, voxels: Sizes, pixels: Sizes) -> Sizes:

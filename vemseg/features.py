@@ -215,7 +215,7 @@ class HeldFeatures:
             )
 
     def load(self, path: Path) -> tuple[ZYX, int] | None:
-        """Take up what :meth:`save` kept, and return its block shape and number of boxes; None if nothing is there."""
+        """Take up what :meth:`save` kept; return its block shape and number of boxes, or None."""
         if not path.exists():
             return None
         with np.load(path, allow_pickle=False) as kept:

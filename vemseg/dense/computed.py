@@ -79,7 +79,7 @@ class Covering:
 
     @torch.inference_mode()
     def compute(self, points: Box, voxels: Given, head: Head = _unchanged) -> Tensor:
-        """Return the vectors of a box of lattice points, or what a head makes of them (see ``LatticeVectors``)."""
+        """Return what ``LatticeVectors.compute`` promises."""
         encode = self._fields_of_view if self.encoder.fixed_fov else self._patches
         windows = self._normalised(voxels)
         if not self.smooth:

@@ -1,4 +1,4 @@
-"""Vectors of small volumes kept in memory: what is needed twice, to fit classes and to label, is computed once."""
+"""Vectors of small volumes kept in memory, since they are needed twice: to fit classes, and to label."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from vemseg.recipe import ClusterTable
 from vemseg.resources import byte_text, resident_memory
 
 WRITING = 3.0
-"""Bytes for each byte of a block that is turned, compressed and put together as a shard, besides the block."""
+"""Bytes needed for each byte of a block while it is turned, compressed and put together as a shard."""
 
 
 def label_blocks(source: VectorSource, k: int, limit: int) -> Blocks:

@@ -1,4 +1,4 @@
-"""One vector for each region of an over-segmentation, such as superpixels: labels are painted region by region.
+"""One vector for each region of an over-segmentation, such as superpixels, which are labelled as a whole.
 
 The vector of a region is the mean, over its voxels, of the vectors interpolated there. It is summed from the
 lattice points directly: each counts as much as it weighs in the interpolation to the region's voxels. So no
@@ -132,7 +132,7 @@ def _numbers(regions: Volume, box: Box) -> NDArray[np.int64]:
 
 
 def _sums(source: LatticeVectors, box: Box, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return vectors, intensities and ones, interpolated to the voxels of a box and summed by region: (r, d + 2)."""
+    """Interpolate vectors, intensities and ones to the voxels of a box, and sum by region: (r, d + 2)."""
     axes, points = source.interpolations(box), source.points_of(box)
     given = source.read_points(points)
     vectors = source.compute(points, given).numpy().reshape(-1, source.dim)

@@ -94,7 +94,7 @@ def collect(
         Returns the vectors of the points of a cell, and the mean intensities of their patches.
     context : Context
     keep : Path or None
-        A safetensors file for what was drawn before a stop; the next call with the same cells goes on with it.
+        A safetensors file for what was drawn before a stop, with which the next call goes on.
 
     Returns
     -------

@@ -123,7 +123,7 @@ class VectorSource(ABC):
 
     @abstractmethod
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Return the length of the window read along an axis for voxels ``start .. stop``, and the vectors there."""
+        """Return how long a window is read along an axis for voxels ``start .. stop``, and how many vectors."""
 
     @abstractmethod
     def budgets(self, k: int, written: float, limit: int) -> list[Budget]:
@@ -134,7 +134,7 @@ class VectorSource(ABC):
 
     @abstractmethod
     def work(self, box: Box) -> float:
-        """Return how many voxels are encoded (or stored vectors read) for a box, counted as ``Blocks.encoded``."""
+        """Return how many voxels are encoded, or stored vectors read, for a box (see ``Blocks.encoded``)."""
 
     def sampling_work(self, n: int, seed: int) -> float:
         """Return how many voxels are encoded for a sample, counted as :meth:`work` does."""
@@ -200,7 +200,7 @@ class LatticeVectors(VectorSource):
 
     @abstractmethod
     def intensities(self, points: Box, given: Given) -> NDArray[np.float16]:
-        """Return the mean intensity of the patch of each vector, (z, y, x); ``given`` as for :meth:`compute`."""
+        """Return the mean intensity of the patch of each vector, (z, y, x), from what was read."""
 
     @abstractmethod
     def point_reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:

@@ -63,7 +63,7 @@ class Source(Protocol):
         """Return ``n`` of them, or all where there are no more."""
 
     def read(self, box: Box) -> NDArray[np.generic]:
-        """Return what the vectors in a box of the volume are made from: voxels, vectors, numbers of regions."""
+        """Return what a box of the volume is labelled from: voxels, vectors, or numbers of regions."""
 
 
 class Demand(NamedTuple):

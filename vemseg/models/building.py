@@ -1,4 +1,4 @@
-"""From the ``[model]`` table of a recipe to modules, by the registry of kinds; nothing here knows a method."""
+"""From the ``[model]`` table of a recipe to modules, by ``recipe.KINDS``; nothing here knows a method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that others wrote: the released weights of MAESTER, opened without executing anything in them."""
+"""Checkpoints that others wrote: the released weights of MAESTER. Nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def import_maester(
 
 
 def reference_recipe(table: MaesterTable, settings: Sequence[str] = ()) -> Recipe:
-    """Return how a checkpoint of the reference code of MAESTER is used: as the paper says, in its own sizes."""
+    """Return how a checkpoint of MAESTER's reference code is used: as the paper says, in its own sizes."""
     sizes = [f"model.{key}={value}" for key, value in table.model_dump().items() if key != "kind"]
     return load_recipe("maester", [*sizes, *settings])
 

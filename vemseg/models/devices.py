@@ -1,4 +1,4 @@
-"""Where a command computes, in which type of numbers and with how many threads: decided, said and recorded once."""
+"""Where a command computes, in which type of numbers, with how many threads: decided and said once."""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ Kept = tuple[slice, slice, slice]
 Spacing = tuple[float, float, float]
 """Edges of the working voxels in units of the shortest, z, y, x."""
 
+NOTHING = Need()
+
 WHOLE: Kept = (slice(None), slice(None), slice(None))
 
 
@@ -46,8 +48,8 @@ class Memory:
     """
 
     fixed: int = 0
-    encoding: Need = Need()
-    encoded: Need = Need()
+    encoding: Need = NOTHING
+    encoded: Need = NOTHING
 
     def plus(self, encoding: Need, encoded: Need) -> Memory:
         """Return this and what a wrapper of the encoder needs besides."""
@@ -113,11 +115,11 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def layers(self, window: Tensor, kept: Kept) -> Iterator[Tensor]:
-        """Yield what :meth:`encode` returns of one window (1, 1, z, y, x), some layers (n, gy, gx, dim) at a time."""
+        """Yield what :meth:`encode` returns of one window (1, 1, z, y, x), as some layers (n, gy, gx, dim)."""
         yield self.encode(window, kept)[0]
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Make it ready for inference on a device, in a floating-point type, and return it; training ends here."""
+        """Return it, ready for inference on a device, in a floating-point type; training ends here."""
         choose_attention(self, device, training=False)
         return self.to(device, dtype).eval().requires_grad_(False)
 

@@ -1,4 +1,4 @@
-"""The simplest encoder: the mean intensity of each patch, by which classes are ordered from dark to bright."""
+"""The simplest encoder: the mean intensity of each patch. Classes are put in order by it."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class ThreePlanes(Encoder):
     def memory(self, batch: int) -> Memory:
         """Return what the encoder of planes takes, and what the sum over the axes adds.
 
-        The sum of an encoder that streams has the size of its vectors; else whole arrays of float32 are added.
+        Where the encoder streams, the sum is as large as its vectors; else arrays of float32 are added.
         """
         if self.fixed_fov:
             return self.encoder.memory(batch * self.fov[0] // self.patch[0])

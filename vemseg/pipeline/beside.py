@@ -1,4 +1,4 @@
-"""What lies beside labels: their legend, statistics, QC picture and provenance; and new names for all of it."""
+"""What lies beside labels: statistics, QC picture, provenance; and new names for the classes in all of it."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def open_labels(path: str | Path, crop: str | None = None) -> Volume:
 
 
 def crop_of(path: str | Path) -> str | None:
-    """Return the crop that labels were made from, as they say themselves; None where they were not, or do not say."""
+    """Return the crop that labels say they were made from; None where they name none."""
     about = (record(path) or {}).get("volume")
     crop = about.get("crop") if isinstance(about, dict) else None
     return crop if isinstance(crop, str) else None
