@@ -122,8 +122,8 @@ def wrong_doors(path, tree):
 
 
 def code_lines(node):
-    """Count the lines of a function or module without its docstrings and those inside it."""
-    lines = node.body[-1].end_lineno - getattr(node, "lineno", 1) + 1
+    """Count the lines of the body of a function or module, without its docstrings and those inside it."""
+    lines = node.body[-1].end_lineno - node.body[0].lineno + 1
     for inner in ast.walk(node):
         if (
             isinstance(inner, ast.Module | ast.ClassDef | ast.FunctionDef)

@@ -96,31 +96,36 @@ def train(training: Training, context: Context) -> Path:
     if student is not None:
         learnt, held = hold_out(learnt, student.encoder.slices, student.window[1])
     sampler = Sampler(learnt, objective.window, recipe.fov, recipe.train.seed, device)
-    inputs = [volume.path for volume in opened if volume.path]
-    with Run.create(
+    run = Run.create(
         training.out,
         recipe,
-        inputs=inputs,
+        inputs=[volume.path for volume in opened if volume.path],
         parents=training.parents,
         details=details,
         overwrite=training.overwrite,
-    ) as run:
+    )
+    with run:
         _refuse_other_origin(run, training.parents, details)
         if run.finished:
             _log.info("%s is trained already", training.out)
             return training.out
         trainer = Trainer(objective.to(device), sampler, run, recipe.train, training.max_seconds)
-        if trainer.step:
-            _log.info("going on from step %d", trainer.step)
-        context.report("training", trainer.fraction, f"step {trainer.step}")
-        if not trainer.fit(context):
-            raise Interrupted(
-                f"stopped at step {trainer.step}, state saved in {training.out}: the same command goes on"
-            )
-        trainer.draw()
+        _fit(trainer, context)
         found = {} if student is None else agreement(student, learnt, held, recipe, device)
         run.finish(seconds=trainer.elapsed, steps=trainer.step, **found)
     return training.out
+
+
+def _fit(trainer: Trainer, context: Context) -> None:
+    """Train to the end, or until it is to stop."""
+    if trainer.step:
+        _log.info("going on from step %d", trainer.step)
+    context.report("training", trainer.fraction, f"step {trainer.step}")
+    if not trainer.fit(context):
+        raise Interrupted(
+            f"stopped at step {trainer.step}, state saved in {trainer.run.path}: the same command goes on"
+        )
+    trainer.draw()
 
 
 def _details(
