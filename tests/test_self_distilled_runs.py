@@ -17,7 +17,7 @@ from vemseg.models import build_encoder, load_codes, load_encoder
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import train
-from vemseg.recipe import CodebookTable, KMeansTable, load_recipe
+from vemseg.recipe import CodebookTable, KMeansTable, load_recipe, override
 from vemseg.run import Run, load_tensors
 from vemseg.volume import open_volume
 
@@ -147,7 +147,7 @@ def test_embed_and_cluster_apart_are_segment(cell, trained, method, tmp_path):
     at_once = segment(str(cell), tmp_path / "a.tif", model=str(trained), settings=settings, **QUIET)
     features = embed(str(cell), tmp_path / "f.zarr", model=str(trained), **QUIET)
     assert np.array_equal(Features(features).codes, load_codes(Run.open(trained).model))
-    table = load_recipe("his4mae", [*COMMON, *settings]).cluster
+    table = override(load_recipe("his4mae", COMMON), settings).cluster
     classes = cluster([features], tmp_path / "c.safetensors", table)
     later = segment(str(features), tmp_path / "b.tif", clusters=classes, **QUIET)
     both = [open_volume(path).read(open_volume(path).box) for path in (at_once, later)]
