@@ -337,7 +337,7 @@ def test_space_is_looked_at_first(served, monkeypatch):
     server, sha256 = served
     monkeypatch.setattr(caching.shutil, "disk_usage", lambda path: FakeUsage(1000))
     with pytest.raises(
-        ResourceError, match=r"has 1.0KiB free, and \d+.*KiB are to come, with 64MiB to spare: make"
+        ResourceError, match=r"has 1.0KiB free, and \d+.*KiB are to be written, with 64MiB to spare: make"
     ):
         bring(server, sha256)
     assert not list(cache_directory().glob("*.part"))
@@ -518,7 +518,7 @@ def test_a_bomb_that_does_not_fit_the_disk_is_not_lit(tmp_path, monkeypatch):
     archive = zipped(tmp_path / "a.zip", {"zeros": bytes(2**22)})
     assert archive.stat().st_size < 2**13
     monkeypatch.setattr(caching.shutil, "disk_usage", lambda path: FakeUsage(2**26 + 2**20))
-    with pytest.raises(ResourceError, match="65MiB free, and 4MiB are to come"):
+    with pytest.raises(ResourceError, match="65MiB free, and 4MiB are to be written"):
         take(archive, {"zeros": tmp_path / "out" / "zeros"})
     assert not (tmp_path / "out" / "zeros").exists()
 

@@ -447,7 +447,7 @@ def test_label_images_are_known_by_their_metadata(tmp_path):
     group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
     assert looks_like_labels(open_volume(tmp_path / "v.zarr")) is None
     check_grey(open_volume(tmp_path / "v.zarr"))
-    group.attrs["ome"] = group.attrs["ome"] | {"image-label": {"version": "0.5", "colors": [{}]}}
+    group.attrs["ome"] = group.attrs["ome"] | {"image-label": {"version": "0.5", "colors": [{}, 5]}}
     for path in (tmp_path / "v.zarr", tmp_path / "v.zarr" / "0"):
         volume = open_volume(path, crop="1:2,:,:")
         assert "image-label" in looks_like_labels(Permuted(volume, (2, 0, 1)))

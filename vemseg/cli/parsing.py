@@ -1,4 +1,7 @@
-"""The texts of options -> values; a text that is none is a ``UsageError`` that shows how to write one."""
+"""Turning the texts of options into values.
+
+A text that cannot be parsed raises ``UsageError``, whose message shows how to write one.
+"""
 
 from __future__ import annotations
 

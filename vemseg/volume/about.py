@@ -8,7 +8,7 @@ for them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,7 @@ class LabelInfo(About):
         return {**legend(self.names, self.colours), **self.source()}
 
 
-def legend(names: Mapping[int, str], colours: Mapping[int, RGB]) -> Record:
+def legend(names: Mapping[int, str], colours: Mapping[int, Sequence[int]]) -> Record:
     """Return the names and colours of labels as a record keeps them."""
     return {
         "names": {str(label): name for label, name in names.items()},

@@ -85,10 +85,18 @@ def legend_in(attributes: Attributes) -> Record | None:
     described = (ome if isinstance(ome, Mapping) else attributes).get("image-label")
     if not isinstance(described, Mapping):
         return None
-    properties, colors = (described.get(key) or [] for key in ("properties", "colors"))
-    names = {p["label-value"]: p["name"] for p in properties if {"label-value", "name"} <= set(p)}
-    colours = {c["label-value"]: c["rgba"][:3] for c in colors if {"label-value", "rgba"} <= set(c)}
-    return legend(names, colours)
+    colours = _by_label(described, "colors", "rgba")
+    return legend(
+        {label: str(name) for label, name in _by_label(described, "properties", "name").items()},
+        {label: rgba[:3] for label, rgba in colours.items() if isinstance(rgba, list)},
+    )
+
+
+def _by_label(described: Attributes, table: str, key: str) -> dict[int, Any]:
+    """Return what a table of ``image-label`` says of each label; entries that say nothing are left out."""
+    entries = described.get(table)
+    known = [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+    return {e["label-value"]: e[key] for e in known if {"label-value", key} <= e.keys()}
 
 
 def record_in(attributes: Attributes) -> Record | None:

@@ -102,7 +102,7 @@ class LabelStore(ZarrVolume):
         box : Box
             Aligned to ``block_shape``.
         array : array of ``box.shape``
-            Of a type that the store's holds without loss.
+            Its type must fit into the store's without loss.
 
         Raises
         ------

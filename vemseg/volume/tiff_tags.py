@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import tifffile
 
@@ -113,7 +113,7 @@ def replace_tags(path: Path, values: Mapping[int, Value], in_place: Sequence[tup
         _flush(file)
 
 
-def _entries(file: BinaryIO, layout: Layout) -> Any:
+def _entries(file: BinaryIO, layout: Layout) -> Iterator[tuple[int, bytes]]:
     """Yield code and bytes of each entry of the first directory; the last, of code -1, leads to the next."""
     number, length = layout.number, layout.length
     file.seek(layout.first_directory)

@@ -110,14 +110,14 @@ class Located:
     Attributes
     ----------
     path : Path
-        Of the array, or of the image it is the finest level of.
+        The path of the array, or of the image whose finest level it is.
     array : zarr.Array
     image : Multiscale or None
         The image that the array is a level of, None where it is an array alone.
     level : str
-        Its path in the group of the image.
+        The path of the array in the group of the image.
     attributes : mapping
-        Of that group; empty where there is none.
+        The attributes of that group; empty where there is none.
     """
 
     path: Path
@@ -170,7 +170,7 @@ def _locate(path: Path) -> Located:
     Raises
     ------
     InputError
-        Where there is none.
+        Where the path leads to no array.
     """
     node = _open_node(path)
     if isinstance(node, zarr.Group) and multiscale_of(node.attrs) is None and is_image_collection(node.attrs):
