@@ -214,6 +214,11 @@ def test_the_largest_are_known_by_their_times_alone(volume, settled, monkeypatch
         assert same(first, volume)
         os.utime(volume)
         assert not same(first, volume)
+    monkeypatch.setattr(prints, "SETTLED", 10**12)  # times that cannot be trusted
+    first = fingerprint(volume)
+    assert same(first, volume)
+    flip(volume, 7)
+    assert not same(first, volume)
 
 
 def test_a_chunk_that_cannot_be_read_is_one_line(store, monkeypatch):

@@ -95,10 +95,10 @@ def test_a_result_appears_whole_and_is_made_once(tmp_path, make):
     assert first.state["sizes"] == [1.5, 2]
     assert first.inputs == first.state["inputs"]
     assert first.inputs[0]["path"] == str(make.inputs[0])
-    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    before = {path: path.stat().st_ctime_ns for path in tmp_path.rglob("*")}
     second = make()
     assert second.done and second.state == first.state
-    assert {path: path.stat() for path in tmp_path.rglob("*")} == before
+    assert {path: path.stat().st_ctime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_another_input_or_setting_is_refused_by_name(tmp_path, make, cell):
@@ -135,6 +135,10 @@ def test_another_result_is_replaced_whole(tmp_path, make):
     assert not make(overwrite=True).done
     assert set(make.made()) == {"6"}
     assert names(tmp_path) == {"cell.tif", "seg", "seg.json"}  # the picture was of the older result
+    shutil.rmtree(make.path) if make.directory else make.path.unlink()
+    make.drawn.write_text("mine")
+    make(overwrite=True)
+    assert make.drawn.read_text() == "mine"
 
 
 def test_a_directory_may_replace_a_file_and_the_other_way_round(tmp_path, cell):
@@ -190,6 +194,18 @@ def test_a_replacement_that_was_interrupted_is_named(tmp_path, make, monkeypatch
         )
     assert make(overwrite=True).resumed
     assert set(make.made()) == {"6"}
+
+
+def test_what_is_not_there_is_not_asked_how_it_was_made(make):
+    def record():
+        raise AssertionError("nothing is there to read")
+
+    make.record = record
+    make(overwrite=True)
+    make.path.rename(make.path.with_name("elsewhere"))
+    for path in (make.table, make.drawn):
+        path.unlink()
+    make()
 
 
 def test_nothing_stays_where_nothing_has_grown(tmp_path, make):

@@ -33,7 +33,7 @@ SEGMENT = 2**26
 
 MOST_HASHED = 2**36
 """Bytes of a file or store up to which its content is hashed, which takes about a minute. Anything larger is
-known by names, sizes and times alone: a ``touch`` or a copy makes it another one."""
+known by names, sizes and times alone, if these can be trusted: a ``touch`` or a copy makes it another one."""
 
 SETTLED = 2 * 10**9
 """Nanoseconds after which a time can be trusted. File systems count in steps of up to two seconds, so a file
@@ -63,7 +63,7 @@ def fingerprint(path: Path) -> Record:
     Returns
     -------
     dict
-        ``path``, ``modified`` (UTC, ISO 8601), ``bytes`` and ``content``, the hash (None above
+        ``path``, ``modified`` (UTC, ISO 8601), ``bytes`` and ``content``, the hash (mostly None above
         ``MOST_HASHED`` bytes). Of a file also ``mtime_ns``, ``ctime_ns`` and ``inode``, of a directory
         ``files``, ``names`` (a hash of names and sizes) and ``listing`` (a hash of times and inode numbers as
         well); times of files that were written less than ``SETTLED`` nanoseconds ago are None.
@@ -82,7 +82,7 @@ def fingerprint(path: Path) -> Record:
             "modified": _iso(path),
             **facts.sizes,
             **{key: value if settled else None for key, value in facts.times.items()},
-            "content": _content(path, facts.size),
+            "content": _content(path, facts.size) if facts.size <= MOST_HASHED or not settled else None,
         }
 
 
@@ -206,10 +206,8 @@ def _below(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Itera
             yield _File(prefix + entry.name, entry.path, entry.stat())
 
 
-def _content(path: Path, size: int) -> str | None:
-    """Return the hash of the content of a file or of all files of a directory; None where it is too large."""
-    if size > MOST_HASHED:
-        return None
+def _content(path: Path, size: int) -> str:
+    """Return the hash of the content of a file of some bytes, or of all files of a directory."""
     if path.is_file():
         return _hashes([(str(path), size)])[0].hex()
     files = list(_files(path))

@@ -119,7 +119,7 @@ class Output:
     def publish(self, main: Path | None = None) -> None:
         """Give all files that have grown their names, the main one last; only now an older result goes.
 
-        A file of ``beside`` that has not grown is removed: it belongs to the result that is replaced.
+        Where a result is replaced, a file of ``beside`` that has not grown goes with it.
 
         Parameters
         ----------
@@ -135,8 +135,9 @@ class Output:
                 flush(file)
         moves = {path.name: path.name for path in grown}
         moves |= {str(main.relative_to(self.partial)): self.path.name}
-        stale = [path.name for path in self._beside if path not in grown]
-        self._note((self._begun() or {}) | {"moves": moves, "stale": stale})
+        begun = self._begun() or {"replaces": False}
+        stale = [path.name for path in self._beside if begun["replaces"] and path not in grown]
+        self._note(begun | {"moves": moves, "stale": stale})
         self._finish()
 
     def __enter__(self) -> Self:
@@ -183,18 +184,22 @@ class Output:
         Where a killed process had settled the result that is asked for, it is not made again, even where it
         is to be overwritten: that process had overwritten it.
         """
-        made = self._record() if settled or not self._overwrite else None
         there = self.path.exists()
         if there and not self._overwrite:
             self._refuse_replaced()
-        if there and made is not None and self._is(made):
-            self.done, self.state = True, dict(made)
-            self._empty()
-            return
-        if there and not self._overwrite:
-            self._refuse_other(made)
+        if there and (settled or not self._overwrite):
+            made = self._record()
+            if made is not None and self._is(made):
+                self.done, self.state = True, dict(made)
+                self._empty()
+                return
+            if not self._overwrite:
+                found = difference(made, self._settings, self._inputs)
+                raise OutputExistsError(
+                    f"{self.path} exists and {found}: give another -o, or -f to replace it"
+                )
         if not there and not self._overwrite:
-            self._refuse_foreign(made)
+            self._refuse_foreign()
         self._take_up()
 
     def _refuse_replaced(self) -> None:
@@ -205,14 +210,10 @@ class Output:
                 f"{self.path} exists and is being replaced in {self.partial}: -f goes on with that"
             )
 
-    def _refuse_other(self, made: Mapping[str, Any] | None) -> None:
-        """Refuse to replace another result."""
-        found = difference(made, self._settings, self._inputs)
-        raise OutputExistsError(f"{self.path} exists and {found}: give another -o, or -f to replace it")
-
-    def _refuse_foreign(self, made: Mapping[str, Any] | None) -> None:
+    def _refuse_foreign(self) -> None:
         """Refuse to replace files beside the output that are not its own."""
         there = [path for path in self._beside if path.exists()]
+        made = self._record() if there else None
         if there and (made is None or made.get("output") != self._settings.get("output")):
             raise OutputExistsError(
                 f"{there[0]} exists and does not belong to {self.path}: give another -o, or -f"
