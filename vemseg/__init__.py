@@ -2,29 +2,33 @@
 
 The rooms import downwards only (``tests/test_rooms.py`` holds the table of floors):
 
-    roof     cli         commands: parse, call one pipeline function, print
-    floor 5  pipeline    one function per verb: open, compute, write
-    floor 4  training    objective + FOV stream + schedule -> checkpoints
-             dense       encoder x placement x volume -> stream of (Box, vectors)
-    floor 3  models      encoders and objectives, by name
+    roof     cli         commands: parse, call one function of the pipeline, print
+    floor 6  pipeline    one page per verb: open, compute, write
+    floor 5  dense       encoder x placement x volume -> vectors -> labels, block by block
+             training    objective + sampler + schedule -> checkpoints
+             distillation  a dense encoder taught by another one, and how well both agree
+             datasets    published volumes with reference labels, and the phantom's files
+    floor 4  models      encoders and objectives, by name
              labelling   vectors -> class scores
-             fov         where training looks: sampling and augmentation
+             sampling    where training looks: volumes, made-up tissue -> batches
              features    vectors on a lattice, on disk
-    floor 2  volume      voxels on disk: TIFF, OME-Zarr; voxel size, intensities
-             run         directories that explain themselves; outputs that appear whole
+    floor 3  volume      voxels on disk: TIFF, OME-Zarr; voxel size, intensities
+             run         outputs that appear whole, runs that explain themselves, fingerprints
+             blocks      work that any process can do block by block, and one that does it
              catalog     what can be fetched or ships with the package
-             blocks      read, compute, write block by block: in overlap, resumable
-    floor 1  context     where to compute, how much to use, whom to tell and ask
-             names       what a file's name says of a volume
-             tiling      placements: pure index arithmetic
+             batch       what training sees in one step
+    floor 2  recipe      frozen settings of one method; the registries of methods
+             context     where to compute, how much to use, whom to tell and ask
+             budget      the blocks that fit into a budget of memory
+             tiling      placements: index arithmetic
              metrics     contingency tables -> Dice, matching, merging
              drawing     arrays -> figures
              phantom     a procedural cell with exact labels
-             recipe      frozen settings of one method
+    floor 1  geometry    Box, axis order, nanometres
+             files       files that appear whole or not at all
+             names       what a file's name says of a volume
              resources   the memory and cores this process may use
-             context     where to compute, whom to tell, when to stop
-    floor 0  geometry    Box, axis order, nanometres
-             errors      what can go wrong, and its exit code
+    floor 0  errors      what can go wrong, and its exit code
 
 Axes are z, y, x everywhere; sizes are voxels unless a name says ``nm``.
 """
