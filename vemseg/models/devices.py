@@ -1,4 +1,4 @@
-"""Where a command computes, in which type of numbers, with how many threads: decided and said once."""
+"""Where a command computes, in which type of numbers, with how many threads: decided in one place."""
 
 from __future__ import annotations
 
@@ -31,18 +31,27 @@ class Machine:
         On the CPU.
     name : str or None
         Of the GPU.
+    unused : str or None
+        Why a GPU whose driver is there is not used, where nobody asked for the CPU.
     """
 
     device: torch.device
     dtype: torch.dtype
     threads: int
     name: str | None
+    unused: str | None = None
 
     @property
     def facts(self) -> dict[str, str | int | None]:
         """Return what provenance says of it."""
         dtype = str(self.dtype).removeprefix("torch.")
         return {"device": str(self.device), "gpu": self.name, "precision": dtype, "threads": self.threads}
+
+    def say(self) -> None:
+        """Say what is computed with, once the work begins."""
+        _log.info("computing on %s", self)
+        if self.unused is not None:
+            _log.warning("a GPU driver is there, but PyTorch cannot use it: %s", self.unused)
 
     def __str__(self) -> str:
         where = f"{self.device} ({self.name})" if self.name else str(self.device)
@@ -51,7 +60,7 @@ class Machine:
 
 
 def settle(context: Context, precision: str) -> Machine:
-    """Decide what to compute with, set torch's threads, and say so.
+    """Decide what to compute with, and set torch's threads.
 
     Parameters
     ----------
@@ -70,11 +79,8 @@ def settle(context: Context, precision: str) -> Machine:
     torch.set_num_threads(threads)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     dtype = torch.bfloat16 if wants_bf16(precision, device) else torch.float32
-    machine = Machine(device, dtype, threads, name)
-    _log.info("computing on %s", machine)
-    if context.device == "auto" and device.type == "cpu" and shutil.which("nvidia-smi"):
-        _log.warning("a GPU driver is there, but PyTorch cannot use it: %s", why_no_gpu())
-    return machine
+    forgotten = context.device == "auto" and device.type == "cpu" and shutil.which("nvidia-smi") is not None
+    return Machine(device, dtype, threads, name, why_no_gpu() if forgotten else None)
 
 
 def why_no_gpu() -> str:

@@ -71,6 +71,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         if output.done:
             _log.info("%s is there already, made with the same settings", out)
             return out
+        source.machine.say()
         store = _store(source, output, blocks.shape)
         features = Features(store, mode="r+")
         boxes = tuple(Box.whole(source.shape).split(features.box_shape))

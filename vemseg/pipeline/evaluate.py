@@ -181,6 +181,7 @@ def evaluate(
         beside=[_picture(out, ending) for ending in (*PROTOCOLS, "manual", "slices")],
         record=lambda: _made(out),
         overwrite=overwrite,
+        resumable=False,
     )
     with output:
         found = _score(comparison, (predicted, wanted, inside), out, context)

@@ -165,11 +165,12 @@ def render(
     parts = [part.path for part in (grey, painted, truth) if part is not None]
     output = Output(
         note,
-        state=_state(scene, look, position, grey),
+        state={"output": note.name} | _state(scene, look, position, grey),
         inputs=[path for path in parts if path is not None],
         beside=pictures,
         record=lambda: _made(note),
         overwrite=overwrite,
+        resumable=False,
     )
     with output:
         if output.done:

@@ -107,6 +107,7 @@ def segment(
                 "%s is there already, made with the same settings%s", out, ": renamed" if renamed else ""
             )
             return out
+        source.machine.say()
         _log.info("%s: %s", source.volume.name, blocks)
         held, labeller = _labeller(source, fitted, output.partial, context)
         labeller = labeller.named(labeller.names if names is None else names)

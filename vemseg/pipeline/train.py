@@ -109,6 +109,7 @@ def train(training: Training, context: Context) -> Path:
         if run.finished:
             _log.info("%s is trained already", training.out)
             return training.out
+        machine.say()
         trainer = Trainer(objective.to(device), sampler, run, recipe.train, training.max_seconds)
         _fit(trainer, context)
         found = {} if student is None else agreement(student, learnt, held, recipe, device)
