@@ -20,7 +20,7 @@ class Draw:
     Attributes
     ----------
     number : int
-        Of the sample in its step.
+        The number of the sample in its step.
     source, box : int
         The source, and the box of it that is in memory.
     axis, plane : int

@@ -25,10 +25,11 @@ from vemseg.volume import Cropped, Intensity, Volume
 POOL_BOX: ZYX = (128, 256, 256)
 """Voxels of a box of a volume that is too large to be held whole, and of what is read at once."""
 BYTES_PER_VOXEL = 2
-"""Intensities are held in float16."""
+"""Memory of one intensity, which is held in float16."""
 BYTES_PER_LABEL = 1
+"""Memory of the label of one voxel, where there are labels."""
 HELD_OUT = 8
-"""Of a volume that is divided, one in so many sections is held out."""
+"""Where a part of a volume is held out, it is one in so many sections."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class VolumeStock(Stock):
         return range(self.boxes[box].shape[axis])
 
     def fill(self, box: int, rng: np.random.Generator) -> None:
-        """Read a box, of a volume that is not held whole at a random place.
+        """Read a box; where the volume is not held whole, from a random place.
 
         Raises
         ------

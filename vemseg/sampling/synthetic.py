@@ -48,7 +48,7 @@ class Synthetic(ABC):
 
 
 class MadeStock(Stock):
-    """One box, as large as a window and other in every sample."""
+    """One box, as large as a window, whose voxels are made anew for every sample."""
 
     labelled, moving = True, False
     voxel_size = (1.0, 1.0, 1.0)
@@ -78,5 +78,5 @@ class MadeStock(Stock):
         return torch.stack(images).half().to(self.device), torch.stack(labels).to(self.device)
 
     def positions(self, boxes: Ints, middles: Floats) -> Floats:
-        """Return that they lie nowhere."""
+        """Return not-a-number, since they lie in no volume."""
         return np.full(middles.shape, np.nan)
