@@ -32,12 +32,13 @@ NEIGHBOURS = {("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
 INSIDE_MODELS = {
     "devices": 0,
     "layers": 1,
-    **dict.fromkeys(["encoder", "objective"], 2),
-    **dict.fromkeys(["vit", "unet", "classical", "planes", "patch_mean", "codebook", "building"], 3),
-    **dict.fromkeys(["mae", "filtered", "weights"], 4),
-    **dict.fromkeys(["invariance", "distilled", "self_distilled", "checkpoints"], 5),
-    **dict.fromkeys(["his4mae", "sdae", "model"], 6),
-    "__init__": 7,
+    "encoder": 2,
+    **dict.fromkeys(["objective", "vit", "unet", "classical", "planes", "patch_mean", "codebook"], 3),
+    **dict.fromkeys(["mae", "filtered", "building"], 4),
+    **dict.fromkeys(["invariance", "distilled", "self_distilled", "weights"], 5),
+    **dict.fromkeys(["his4mae", "sdae", "checkpoints"], 6),
+    "model": 7,
+    "__init__": 8,
 }
 
 TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} | {"batch"}

@@ -285,7 +285,7 @@ def test_a_second_process_writes_its_blocks_of_the_same_labels(tmp_path):
     store = LabelStore.create(tmp_path / "store", SHAPE, (4, 40, 16))
     boxes = tuple(store.box.split(store.block_shape))
     assert len(boxes) == 9
-    job = LabelJob(boxes, tmp_path / "done", "segmenting", "Mvoxel", wanted, classes, store.directory)
+    job = LabelJob(boxes, tmp_path / "done", "segmenting", "{} of {}", wanted, classes, store.directory)
     process = multiprocessing.get_context("spawn").Process(target=work, args=(job, range(1, 9, 2)))
     process.start()
     work(job, range(0, 9, 2))

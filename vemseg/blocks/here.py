@@ -51,7 +51,7 @@ def run(
     stages = stages or job.open(context)
 
     def progress(done: int, total: int) -> None:
-        context.report(job.stage, done / total, f"{done / 1e6:.2f}/{total / 1e6:.2f} {job.unit}")
+        context.report(job.stage, done / total, job.counted.format(done / 1e6, total / 1e6))
 
     chosen = range(len(job.boxes)) if numbers is None else numbers
     blocks = {number: job.boxes[number] for number in chosen}

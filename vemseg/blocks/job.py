@@ -52,14 +52,14 @@ class Job(ABC, Generic[Given, Made]):
         Directory in which each block that is written leaves a marker.
     stage : str
         What reports call the work, such as "segmenting".
-    unit : str
-        What boxes count, such as "Mvoxel", in millions.
+    counted : str
+        How far it is, from millions done and in all: "{:.1f}/{:.1f} Mvoxel".
     """
 
     boxes: tuple[Box, ...]
     markers: Path
     stage: str
-    unit: str
+    counted: str
 
     @abstractmethod
     def open(self, context: Context) -> Stages[Given, Made]:

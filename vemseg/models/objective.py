@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vemseg.batch import Batch
 from vemseg.geometry import ZYX
+from vemseg.models.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Objective(nn.Module):
     ----------
     window : (int, int, int)
         Planes, rows and columns of the windows it wants, in voxels.
-    encoder : nn.Module
+    encoder : Encoder
         The part that a run keeps.
     charts : dict of str to tuple of str
         Pictures of the course of training, by name: the scalars that each of them shows.
@@ -50,7 +51,7 @@ class Objective(nn.Module):
     charts: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     window: ZYX
-    encoder: nn.Module
+    encoder: Encoder
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss``, which is minimised, and other scalars to be reported, by name.

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from vemseg.errors import InputError, MissingError
 from vemseg.models.building import build_encoder
+from vemseg.models.codebook import CODES
 from vemseg.models.encoder import Encoder, Spacing
 from vemseg.models.objective import Objective
 from vemseg.recipe import ModelTable
 from vemseg.run import load_tensors, save_tensors
-
-CODES = "codebook.codes"
-"""Name of the codebook, which a model that learns one keeps beside its encoder's weights."""
 
 
 def save_encoder(path: Path, objective: Objective, metadata: Mapping[str, object]) -> None:

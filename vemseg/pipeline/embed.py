@@ -75,7 +75,9 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         store = _store(source, output, blocks.shape)
         features = Features(store, mode="r+")
         boxes = tuple(Box.whole(source.shape).split(features.box_shape))
-        job = EmbedJob(boxes, output.partial / "done", "embedding", "million vectors", wanted, store)
+        job = EmbedJob(
+            boxes, output.partial / "done", "embedding", "{:.2f}/{:.2f} million vectors", wanted, store
+        )
         run(job, context, point_stages(source, features))
         output.publish(store)
     return out

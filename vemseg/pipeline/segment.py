@@ -190,7 +190,9 @@ def _label(
         remove(markers)
         store = LabelStore.create(directory, volume.shape, block_shape, voxel_size=volume.voxel_size)
     boxes = tuple(store.box.split(store.block_shape))
-    job = LabelJob(boxes, markers, "segmenting", "Mvoxel", wanted, partial / CLUSTERS, directory)
+    job = LabelJob(
+        boxes, markers, "segmenting", "{:.1f}/{:.1f} Mvoxel", wanted, partial / CLUSTERS, directory
+    )
     counts = run(job, context, label_stages(source, load(partial / CLUSTERS), store))
     return store, np.sum(np.array(counts, np.int64), axis=0)
 
