@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vemseg import catalog, drawing
+import vemseg
+from vemseg import drawing
 from vemseg.files import write_text
 from vemseg.run import Run, load_tensors, save_tensors
 
@@ -35,7 +36,7 @@ def main() -> None:
     run = Run.open(given.run)
     if not run.finished:
         parser.error(f"{given.run} has not finished its training")
-    target = Path(catalog.__file__).parent / "weights" / given.name
+    target = Path(vemseg.__file__).parent / "weights" / given.name
     tensors, metadata = load_tensors(run.model)
     half = {name: value.astype(np.float16) for name, value in tensors.items()}
     if not all(np.isfinite(value).all() for value in half.values()):

@@ -6,7 +6,7 @@ in float32 through all 14 blocks and keeps 16. vemseg computes the last block fo
 bfloat16 where the processor has it, with the faster attention, and goes on to labels.
 
 The reference's side is its encoder alone, on fields of view that are cut out already; vemseg's side is all of
-``vemseg.dense.labels``, from voxels to labels.
+``ComputedVectors.labels``, from voxels to labels.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from common import add_threads, conclude, interleaved, machine, parser, show, spread
 from torch import Tensor
-from vemseg.pipeline.dense_input import placements
 
-from vemseg.dense import DenseEncoder, labels, lay_out, working_grid
-from vemseg.models import build_encoder, for_inference
-from vemseg.models.layers import wants_bf16
-from vemseg.recipe import EmbedTable, MaesterTable
+from vemseg.dense import ComputedVectors, Covering, Maker, lay_out, working_grid
+from vemseg.labelling import AffineLabeller
+from vemseg.models import Encoder, Machine, build_encoder
+from vemseg.models.devices import wants_bf16
+from vemseg.recipe import EmbedTable, MaesterTable, load_recipe
 from vemseg.volume import ArrayVolume, Intensity
 
 TARGET = 3.0
@@ -44,30 +44,32 @@ def main() -> None:
     table = EmbedTable(placement="cover-and-stride", kept=KEPT, batch=options.batch)
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (1, options.edge, options.edge), dtype=np.uint8)
-    dense = _lay(ours, grey, table, options.precision)
-    head = _head(settings.dim)
+    number = torch.bfloat16 if wants_bf16(options.precision, CPU) else torch.float32
+    source = _lay(ours, grey, table, Machine(CPU, number, options.threads, None))
+    labeller = _labeller(settings.dim)
+    whole = source.volume.box
     fovs = torch.from_numpy(rng.random((options.batch, 1, settings.fov, settings.fov), dtype=np.float32))
     wanted = -(-grey.size // KEPT**2)
     seconds = interleaved(
         {
             "reference": lambda: _reference(theirs, fovs, wanted),
-            "vemseg": lambda: labels(dense, dense.grid.volume.box, head),
+            "vemseg": lambda: source.labels(whole, source.read(whole), labeller),
         },
         options.repetitions,
     )
     rates = {name: [grey.size / s for s in values] for name, values in seconds.items()}
     ratio = statistics.median(rates["vemseg"]) / statistics.median(rates["reference"])
-    number = "bfloat16" if wants_bf16(options.precision, CPU) else "float32"
+    precision = str(number).removeprefix("torch.")
     show(
         f"output pixels per second, slice of {options.edge} x {options.edge} pixels",
         ["", "median", "min", "max", "ratio"],
         [
             ["reference: float32, all patches", *spread(rates["reference"]).values(), 1.0],
-            [f"vemseg: {number}, kept patches", *spread(rates["vemseg"]).values(), f"{ratio:.2f}"],
+            [f"vemseg: {precision}, kept patches", *spread(rates["vemseg"]).values(), f"{ratio:.2f}"],
         ],
     )
     details = {name: spread(values) for name, values in rates.items()}
-    details |= {"edge": options.edge, "precision": number, "machine": machine(options.threads)}
+    details |= {"edge": options.edge, "precision": precision, "machine": machine(options.threads)}
     conclude(
         "cover_and_stride",
         ratio,
@@ -87,22 +89,21 @@ def _options():
     return made.parse_args()
 
 
-def _lay(encoder, grey, table: EmbedTable, precision: str) -> DenseEncoder:
+def _lay(encoder: Encoder, grey, table: EmbedTable, computing: Machine) -> ComputedVectors:
     """Lay the encoder over a slice as ``vemseg segment`` does."""
-    grid = working_grid(ArrayVolume(grey), 16.0)
-    ready = for_inference(encoder, CPU, precision)
-    layout = lay_out(placements(ready, table), grid)
-    return DenseEncoder(ready, grid, layout, Intensity(0.0, 255.0), CPU, table.batch)
+    volume = ArrayVolume(grey)
+    grid = working_grid(volume, 16.0)
+    ready = encoder.prepare(computing.device, computing.dtype)
+    layout = lay_out(ready.placements(table), grid)
+    covering = Covering(ready, grid, layout, Intensity(0.0, 255.0), computing.device, table.batch)
+    maker = Maker(load_recipe("maester"), "random", "random weights", None, (), ())
+    return ComputedVectors(volume, (0, 1, 2), covering, maker, computing)
 
 
-def _head(dim: int):
+def _labeller(dim: int) -> AffineLabeller:
     """Return random class scores, affine in the vectors."""
     weight = torch.randn(dim, CLASSES, generator=torch.Generator().manual_seed(1))
-
-    def scores(vectors: Tensor) -> Tensor:
-        return vectors @ weight
-
-    return scores
+    return AffineLabeller(weight.numpy(), np.zeros(CLASSES, np.float32))
 
 
 def reference_rate(threads: int, batch: int = 64, repetitions: int = 3) -> float:

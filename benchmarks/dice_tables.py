@@ -28,18 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from common import machine
 from pairs import HELP, Pair, open_pair
-from torch import Tensor
-from vemseg.pipeline.common import Model, open_model
-from vemseg.pipeline.dense_input import draw_sample, lay_model
-from vemseg.pipeline.memory import label_blocks
 
 from vemseg import metrics
-from vemseg.dense import DenseEncoder, Head, Interpolations, labels
+from vemseg.context import Context
+from vemseg.dense import LatticeVectors, argmax_interpolated, label_blocks, lay_over
 from vemseg.geometry import Box
-from vemseg.labelling import Labeller, Sample, fit
+from vemseg.labelling import Labeller, fit
+from vemseg.models import Model, open_model
 from vemseg.resources import parse_bytes
 
 PROTOCOLS = {"hungarian": metrics.match_hungarian, "greedy": metrics.merge_greedy}
@@ -65,32 +62,9 @@ class Candidate:
         return open_model(self.model.replace("{volume}", volume), self.settings)
 
 
-class Block:
-    """Vectors of one block of voxels, computed once and scored by many labellers."""
-
-    def __init__(self, dense: DenseEncoder, box: Box) -> None:
-        z, y, x = dense.interpolations(box)
-        self._dense = dense
-        self._cells = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
-        self._vectors = dense.values(self._cells).float()
-
-    def read(self, cells: Box) -> None:
-        """Nothing: the vectors are here; ``cells`` are those of the block."""
-        assert cells == self._cells
-
-    def compute(self, cells: Box, given: None, head: Head) -> Tensor:
-        """Return what a head makes of the vectors."""
-        return head(self._vectors)
-
-    def interpolations(self, box: Box) -> Interpolations:
-        """Return how each axis is interpolated from the lattice."""
-        return self._dense.interpolations(box)
-
-
 def main() -> None:
     """Compute, print, write."""
     options = _options()
-    torch.set_num_threads(options.threads)
     candidates = [Candidate.of(given, options.set) for given in options.model or [["vemseg"], ["classical"]]]
     pairs = [open_pair(text, options.crop) for text in options.volumes]
     opened = [(pair, one.name, one.open(pair.name)) for pair in pairs for one in candidates]
@@ -134,22 +108,22 @@ def _options() -> argparse.Namespace:
 def scores_of(pair: Pair, name: str, model: Model, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the scores of one model on one volume, one entry per K, seed and protocol.
 
-    ``options`` holds ``k``, ``seeds``, ``device`` and ``max_memory``.
+    ``options`` holds ``k``, ``seeds``, ``device``, ``threads`` and ``max_memory``.
     """
     started = time.perf_counter()
-    dense = lay_model(model, pair.grey, options.device)
+    context = Context(options.device, options.threads, options.max_memory)
+    source = lay_over(model, pair.wanted, context)
     # A block's vectors are kept for all labellers: as many numbers as scores of 2 * dim classes, at most.
-    edges = label_blocks(dense, pair.grey.shape, 2 * dense.dim, options.max_memory).shape
+    edges = label_blocks(source, 2 * source.dim, context.limit).shape
     table = model.recipe.cluster
-    sample, codes = table.sample_of(pair.grey.box.size), model.codes
-    vectors, grey = draw_sample(dense, sample, table.seed, _say_nothing)
+    sample = source.sample(table.sample_of(pair.grey.box.size), table.seed, context)
     labellers = {
-        (k, seed): fit(table.model_copy(update={"k": k, "seed": seed}), Sample(vectors, grey, codes))
+        (k, seed): fit(table.model_copy(update={"k": k, "seed": seed}), sample, source, context)
         for k in options.k
         for seed in options.seeds
     }
-    del vectors, grey
-    tables = _count(pair, dense, pair.grey.box.split(edges), labellers)
+    del sample
+    tables = _count(pair, source, pair.grey.box.split(edges), labellers)
     print(f"{pair.name}, {name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     found = []
     for (k, seed), counted in tables.items():
@@ -162,15 +136,16 @@ def scores_of(pair: Pair, name: str, model: Model, options: argparse.Namespace) 
 
 
 def _count(
-    pair: Pair, dense: DenseEncoder, boxes: Iterable[Box], labellers: dict[tuple[int, int], Labeller]
+    pair: Pair, source: LatticeVectors, boxes: Iterable[Box], labellers: dict[tuple[int, int], Labeller]
 ) -> dict[tuple[int, int], metrics.Table]:
     """Return the contingency table of each labeller, clusters 0..K-1 by reference labels, block by block."""
     top = max(pair.classes) + 1
     tables = {key: np.zeros((one.k, top), np.int64) for key, one in labellers.items()}
     for box in boxes:
-        block, reference = Block(dense, box), pair.reference.read(box)
+        vectors, axes = source.values(source.points_of(box)).float(), source.interpolations(box)
+        reference = pair.reference.read(box).transpose(source.order)
         for key, labeller in labellers.items():
-            found = labels(block, box, labeller.scores) - 1
+            found = argmax_interpolated(labeller.scores(vectors), axes) - 1
             tables[key] += metrics.contingency(found, reference, n_pred=labeller.k, n_ref=top)
     return tables
 
@@ -205,10 +180,6 @@ def _grouped(results: list[dict[str, Any]], *keys: str) -> dict[tuple[str, ...],
 def _cell(values: list[float]) -> str:
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{deviation}"
-
-
-def _say_nothing(stage: str, fraction: float, detail: str = "") -> None:
-    """Report progress to nobody."""
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from vemseg.pipeline.common import open_input, sharp_plane_first
 
 from vemseg.cli.parsing import names
+from vemseg.dense import Wanted
 from vemseg.errors import InputError
 from vemseg.names import split_name
-from vemseg.volume import Permuted, Volume, open_volume
+from vemseg.volume import Volume, open_grey, open_volume
 
 DATA = Path(os.environ.get("VEMSEG_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 CLASSES = {
@@ -29,17 +29,20 @@ READ = (16, 512, 512)
 
 @dataclass(frozen=True)
 class Pair:
-    """A grey volume and its reference labels, both turned so that the sharp plane is (y, x).
+    """A grey volume and its reference labels, as they lie on disk.
 
     Attributes
     ----------
     name : str
+    wanted : Wanted
+        The grey volume, for a model to be laid over.
     grey, reference : Volume
     classes : mapping of int to str
         Names of the classes that the reference holds.
     """
 
     name: str
+    wanted: Wanted
     grey: Volume
     reference: Volume
     classes: Mapping[int, str]
@@ -68,12 +71,11 @@ def open_pair(text: str, crop: str | None = None) -> Pair:
     )
     if not labels:
         raise InputError(f"'{text}' names no labels: write NAME=RAW,LABELS")
-    grey, order = sharp_plane_first(open_input(raw, size or None, crop))
-    found = open_volume(labels, crop=crop)
-    reference = found if order == (0, 1, 2) else Permuted(found, order)
+    wanted = Wanted(raw, voxel_size=size or None, crop=crop)
+    grey, reference = open_grey(raw, wanted.voxel_size, crop), open_volume(labels, crop=crop)
     if reference.shape != grey.shape:
         raise InputError(f"{name}: the volume has {grey.shape} voxels, its labels have {reference.shape}")
-    return Pair(name, grey, reference, _classes(name, Path(raw), reference))
+    return Pair(name, wanted, grey, reference, _classes(name, Path(raw), reference))
 
 
 def _classes(name: str, raw: Path, reference: Volume) -> dict[int, str]:

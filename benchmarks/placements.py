@@ -41,15 +41,14 @@ from numpy.typing import NDArray
 from pairs import HELP, Pair, open_pair
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
-from vemseg.pipeline.common import open_model
-from vemseg.pipeline.dense_input import lay_model
 
 from vemseg import metrics
-from vemseg.dense import DenseEncoder, Interpolations, argmax_interpolated, interpolated
+from vemseg.context import Context
+from vemseg.dense import ComputedVectors, Interpolations, argmax_interpolated, interpolated, lay_over
 from vemseg.errors import UsageError
 from vemseg.geometry import Box
-from vemseg.labelling import Labeller, Sample, fit
-from vemseg.labelling.affine import AffineLabeller
+from vemseg.labelling import AffineLabeller, Labeller, Sample, fit
+from vemseg.models import open_model
 from vemseg.recipe import ClusterTable, MaesterTable
 
 EXACT = 4
@@ -91,35 +90,34 @@ class Way:
 class Laid:
     """A placement laid over the crop, and the vectors that came of it."""
 
-    dense: DenseEncoder
+    source: ComputedVectors
     box: Box
     axes: Interpolations
-    cells: Box
+    points: Box
     vectors: Tensor
 
     @classmethod
-    def over(cls, dense: DenseEncoder, box: Box) -> Laid:
+    def over(cls, source: ComputedVectors, box: Box) -> Laid:
         """Compute all vectors of a crop."""
-        z, y, x = axes = dense.interpolations(box)
-        cells = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
-        return cls(dense, box, axes, cells, dense.values(cells))
+        points = source.points_of(box)
+        return cls(source, box, source.interpolations(box), points, source.values(points))
 
     @property
     def size(self) -> dict[str, float]:
         """How many vectors and fields of view there are."""
-        fields = math.prod(len(axis.starts) for axis in self.dense.layout.lattices)
+        fields = math.prod(len(axis.starts) for axis in self.source.covering.layout.lattices)
         return {
-            "vectors_per_pixel": round(self.cells.size / self.box.size, 3),
+            "vectors_per_pixel": round(self.points.size / self.box.size, 3),
             "fields_per_kilopixel": round(1000 * fields / self.box.size, 3),
         }
 
     def labels(self, labeller: Labeller) -> Labels:
-        """Return 1 + the class of each pixel, as ``vemseg segment`` does."""
+        """Return 1 + the class of each pixel, as ``vemseg segment`` does, axes as the lattice has them."""
         return argmax_interpolated(labeller.scores(self.vectors.float()), self.axes)
 
     def labellers(self, n: int, table: ClusterTable, keys: list[Key]) -> dict[Key, Labeller]:
         """Fit labellers to ``n`` of the vectors within the crop."""
-        inside = self.dense.layout.inside.clip(self.cells).relative_to(self.cells)
+        inside = self.source.inside.clip(self.points).relative_to(self.points)
         flat = self.vectors[inside.slices].reshape(-1, self.vectors.shape[-1])
         chosen = np.random.default_rng(0).permutation(len(flat))[:n]
         sample, order = flat[torch.from_numpy(chosen)].numpy(), np.zeros(len(chosen), np.float32)
@@ -130,7 +128,7 @@ class Laid:
 def main() -> None:
     """Measure, print, write."""
     options = _options()
-    torch.set_num_threads(options.threads)
+    context = Context(options.device, options.threads)
     pair = open_pair(options.volume, options.crop)
     recipe = open_model(options.model, options.set).recipe
     if not isinstance(recipe.model, MaesterTable):
@@ -140,14 +138,15 @@ def main() -> None:
     comparison: Comparison | None = None
     rows: list[dict[str, Any]] = []
     for way in _ways(recipe.model.fov, options):
-        dense = lay_model(open_model(options.model, [*options.set, *way.settings]), pair.grey, options.device)
-        laid, seconds = _timed(dense, pair.grey.box, options.repetitions)
+        model = open_model(options.model, [*options.set, *way.settings])
+        source = lay_over(model, pair.wanted, context)
+        laid, seconds = _timed(source, pair.grey.box, options.repetitions)
         own = laid.labellers(options.sample, recipe.cluster, keys)
-        comparison = comparison or Comparison(laid, own, reference)
+        comparison = comparison or Comparison(laid, own, reference.transpose(source.order))
         rows.append({"placement": way.name} | laid.size | {"timings": seconds} | comparison.of(laid, own))
         print(f"{way.name}: {json.dumps(rows[-1])}", file=sys.stderr, flush=True)
     assert comparison is not None
-    rows[0]["timings"] += _timed(comparison.exact.dense, pair.grey.box, 1)[1]
+    rows[0]["timings"] += _timed(comparison.exact.source, pair.grey.box, 1)[1]
     _report(pair, rows, comparison.between_seeds(), options)
 
 
@@ -179,14 +178,14 @@ def _ways(fov: int, options: argparse.Namespace) -> list[Way]:
     return [*covers, *(Way.expand(stride, fov) for stride in options.strides)]
 
 
-def _timed(dense: DenseEncoder, box: Box, repetitions: int) -> tuple[Laid, list[float]]:
+def _timed(source: ComputedVectors, box: Box, repetitions: int) -> tuple[Laid, list[float]]:
     """Lay a placement over a crop; return it and the seconds that took, each time it was done."""
-    clock = time.process_time if dense.device.type == "cpu" else time.perf_counter
-    any_labeller = AffineLabeller(np.ones((dense.dim, 6), np.float32), np.zeros(6, np.float32))
+    clock = time.process_time if source.machine.device.type == "cpu" else time.perf_counter
+    any_labeller = AffineLabeller(np.ones((source.dim, 6), np.float32), np.zeros(6, np.float32))
     seconds: list[float] = []
     while not seconds or (len(seconds) < repetitions and max(seconds) <= BRIEF):
         started = clock()
-        laid = Laid.over(dense, box)
+        laid = Laid.over(source, box)
         laid.labels(any_labeller)
         seconds.append(round(clock() - started, 4))
     return laid, seconds

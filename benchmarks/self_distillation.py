@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import torch
 from common import machine, show
 from dice_tables import scores_of
 from pairs import DATA, HELP, open_pair
-from vemseg.pipeline.common import open_model
 
+from vemseg.models import open_model
 from vemseg.run import Run
 
 QUICK = (
@@ -66,7 +65,6 @@ HEADER = ["candidate", "step", "samples", "minutes", "reconstruction", "Dice", "
 def main() -> None:
     """Train, score, print, write."""
     options = _options()
-    torch.set_num_threads(options.threads)
     results: list[dict[str, Any]] = []
     for volume in options.volumes:
         rows = []

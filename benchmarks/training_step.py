@@ -17,7 +17,8 @@ from timm.layers import Attention
 
 from vemseg.geometry import Box
 from vemseg.models import build_objective
-from vemseg.models.layers import choose_attention, wants_bf16
+from vemseg.models.devices import wants_bf16
+from vemseg.models.layers import choose_attention
 from vemseg.models.objective import step_generator
 from vemseg.phantom import Phantom
 from vemseg.recipe import FovTable, MaesterTable, TrainTable
