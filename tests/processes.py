@@ -23,7 +23,10 @@ SECONDS = 120
 
 PRELOADED = (
     *("torch", "timm.models.vision_transformer", "sklearn.cluster", "tifffile", "zarr", "vemseg.cli"),
-    *(f"vemseg.pipeline.{verb}" for verb in ("adapt", "evaluate", "features", "fetch", "plan", "render")),
+    *(
+        f"vemseg.pipeline.{verb}"
+        for verb in ("adapt", "cluster", "embed", "evaluate", "fetch", "plan", "render")
+    ),
     *("vemseg.pipeline.segment", "vemseg.pipeline.train", "vemseg.models", "vemseg.drawing"),
 )
 

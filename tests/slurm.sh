@@ -81,8 +81,8 @@ cd "$work"
 cat > bin/vemseg <<END
 #!$python
 from vemseg.cli import main
-from vemseg.pipeline import blocking
-blocking.MOST_VOXELS = 2**14
+from vemseg import budget
+budget.MOST_VOXELS = 2**14
 main()
 END
 chmod 755 bin/vemseg

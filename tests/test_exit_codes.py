@@ -39,7 +39,7 @@ LONG = ["train", "embed", "segment"]
 CHATTY = {"vemseg.cli.progress.SHORTEST_SECONDS": 0.0, "vemseg.cli.progress.RUSH_SECONDS": 0.0}
 """A line for every report, however quickly they follow each other."""
 
-SMALL_BLOCKS = {"vemseg.pipeline.blocking.MOST_VOXELS": 2**11}
+SMALL_BLOCKS = {"vemseg.budget.MOST_VOXELS": 2**11}
 """Dozens of blocks in a volume that would be one."""
 
 
@@ -202,7 +202,7 @@ OTHERWISE = {
     "train": ["--seed", "1"],
     "embed": ["--crop", "0:8,:,:"],
     "cluster": ["--seed", "1"],
-    "segment": ["--names", "1=membrane"],
+    "segment": ["--crop", "0:8,:,:"],
     "evaluate": ["--names", "1=membrane"],
     "render": ["--slices", "3"],
 }

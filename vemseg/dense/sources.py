@@ -123,7 +123,7 @@ class VectorSource(ABC):
 
     @abstractmethod
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Return how long a window is read along an axis for voxels ``start .. stop``, and how many vectors."""
+        """Return how long a window is read for voxels ``start .. stop`` of an axis, and the vectors there."""
 
     @abstractmethod
     def budgets(self, k: int, written: float, limit: int) -> list[Budget]:

@@ -13,8 +13,6 @@ from vemseg.datasets.betaseg import PAPERS, PARTS, Cell, check, fill, find_archi
 from vemseg.datasets.phantom import write_phantom
 from vemseg.errors import InputError, MissingError, OutputExistsError
 from vemseg.geometry import ZYX, VoxelSize
-from vemseg.labelling import AffineLabeller, Labeller, load
-from vemseg.models import import_maester, open_model, reference_recipe, save_encoder
 from vemseg.names import check_output
 from vemseg.phantom import Phantom
 from vemseg.run import Run, sha256
@@ -150,6 +148,8 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
     OutputExistsError
         Where ``out`` holds another run, or other clusters, and ``overwrite`` is not set.
     """
+    from vemseg.models import import_maester, open_model, reference_recipe, save_encoder
+
     table, objective = import_maester(checkpoint)
     centres = None if centroids is None else _read_centres(centroids, table.dim)
     source = sha256(checkpoint)
@@ -161,19 +161,22 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
             run.finish(imported={"file": checkpoint.name, "sha256": source})
     if centroids is None or centres is None:
         return [out]
-    about = {
+    about: dict[str, object] = {
         "imported": True,
         "scale": "none",
         "k": len(centres),
         "model": open_model(str(out.absolute())).hash,
         "centroids": sha256(centroids),
     }
-    _keep(AffineLabeller.of_centres(centres, about), out / CLUSTERS, overwrite)
+    _keep(centres, about, out / CLUSTERS, overwrite)
     return [out, out / CLUSTERS]
 
 
-def _keep(labeller: Labeller, path: Path, overwrite: bool) -> None:
-    """Write clusters, unless they are there; refuse to replace others."""
+def _keep(centres: NDArray[np.float64], about: dict[str, object], path: Path, overwrite: bool) -> None:
+    """Write the classes of cluster centres, unless they are there; refuse to replace others."""
+    from vemseg.labelling import AffineLabeller, load
+
+    labeller = AffineLabeller.of_centres(centres, about)
     if path.exists() and not overwrite:
         if load(path).metadata.get("centroids") == labeller.metadata["centroids"]:
             return
