@@ -52,8 +52,9 @@ def teacher_of(table, seed=0):
 class Places:
     """A teacher or student whose vectors are the mean of their patch."""
 
-    def __init__(self, fov, patch, halo=None, align=None, dim=1):
+    def __init__(self, fov, patch, halo=None, align=(1, 1, 1), dim=1):
         self.fov, self.patch, self.halo, self.align, self.dim = fov, patch, halo, align, dim
+        self.fixed_fov = halo is None
 
     def encode(self, x, kept):
         assert x.shape[2] % self.patch[0] == 0
@@ -184,9 +185,7 @@ def test_the_teacher_is_no_part_of_what_is_trained():
     names = {name.split(".")[0] for name, _ in [*objective.named_parameters(), *objective.named_buffers()]}
     assert names == {"encoder"}
     assert objective.window == (4, 48, 48)
-    assert (
-        build_student(student_of(8), 0, teacher_of(ClassicalTable(sigmas=(1.0, 2.0))), 1).window[0] == 16
-    )
+    assert build_student(student_of(8), 0, teacher_of(ClassicalTable(sigmas=(1.0, 2.0))), 1).window[0] == 16
 
 
 @pytest.fixture(scope="module")
