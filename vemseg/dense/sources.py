@@ -123,7 +123,7 @@ class VectorSource(ABC):
 
     @abstractmethod
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Return how long a window is read along an axis for voxels ``start .. stop``, and how many vectors."""
+        """Return, along an axis, the lengths of the window for voxels ``start .. stop`` and its vectors."""
 
     @abstractmethod
     def budgets(self, k: int, written: float, limit: int) -> list[Budget]:

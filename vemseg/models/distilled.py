@@ -105,7 +105,8 @@ class PlaneTeacher:
         fovs = middle[:, :, y : y + used, x : x + used]
         fovs = fovs.unfold(2, self.edge, self.stride).unfold(3, self.edge, self.stride)
         tokens = self.encoder.encode(fovs.flatten(0, 3)[:, None, None], (slice(None), self.kept, self.kept))
-        grids = tokens[:, 0].float().unflatten(0, fovs.shape[:4]).mean(dim=1)  # (b, ny, nx, ky, kx, d)
+        grids = tokens[:, 0].float().reshape(*fovs.shape[:4], *tokens.shape[2:])
+        grids = grids.mean(dim=1)  # (b, ny, nx, ky, kx, d)
         vectors = grids.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         centre = self.kept.start * self.patch + (self.patch - 1) / 2
         return Targets(vectors, (y + centre, x + centre), self.patch)

@@ -115,7 +115,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def layers(self, window: Tensor, kept: Kept) -> Iterator[Tensor]:
-        """Yield what :meth:`encode` returns of one window (1, 1, z, y, x), as some layers (n, gy, gx, dim)."""
+        """Yield what :meth:`encode` gives of a window (1, 1, z, y, x), some layers (n, gy, gx, dim) each."""
         yield self.encode(window, kept)[0]
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
