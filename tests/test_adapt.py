@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from vemseg.pipeline.common import open_model
 
 from vemseg.context import Context
+from vemseg.dense import Wanted
 from vemseg.errors import InputError, UsageError
+from vemseg.models import open_model
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import Training, train
@@ -20,7 +21,6 @@ SMALL = [
     "cluster.sample=5000",
     "cluster.restarts=1",
 ]
-QUIET = {"report": lambda *_: None, "stopped": lambda: False}
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,11 @@ def start(cell):
 
 def test_a_model_is_adapted_once_and_used_again(cell, start, tmp_path, caplog):
     def labels(k):
-        settings = [
-            *SMALL[4:],
-            f"cluster.k={k}",
-            "train.steps=4",
-        ]  # the first step's rate is 0: time is no measure
+        # the first step's rate is 0: time is no measure
+        settings = (*SMALL[4:], f"cluster.k={k}", "train.steps=4")
         out = tmp_path / f"k{k}" / "seg.tif"
         out.parent.mkdir()
-        return segment(str(cell), out, model=str(start), adapt_seconds=600.0, settings=settings, **QUIET)
+        return segment(Wanted(str(cell), str(start), settings), out, adapt_seconds=600.0)
 
     run = Run.open(labels(3).with_name("seg.run"))
     assert run.finished and run.info["parents"][0]["path"] == str((start / "model.safetensors").resolve())
@@ -57,22 +54,15 @@ def test_a_model_is_adapted_once_and_used_again(cell, start, tmp_path, caplog):
     again.unlink()
     (tmp_path / "k3" / "seg.json").unlink()
     with caplog.at_level("INFO", "vemseg"):
-        segment(
-            str(cell),
-            again,
-            model=str(start),
-            adapt_seconds=60.0,
-            settings=["cluster.k=4", *SMALL[4:], "train.steps=4"],
-            overwrite=True,
-            **QUIET,
-        )
+        wanted = Wanted(str(cell), str(start), ("cluster.k=4", *SMALL[4:], "train.steps=4"))
+        segment(wanted, again, adapt_seconds=60.0, overwrite=True)
     assert "was adapted to this volume before" in caplog.text
     assert run.model.read_bytes() == weights
 
 
 def test_what_is_not_trained_cannot_be_adapted(cell, tmp_path):
     with pytest.raises(UsageError, match="'classical' is not trained"):
-        segment(str(cell), tmp_path / "seg.tif", model="classical", adapt_seconds=1.0, **QUIET)
+        segment(Wanted(str(cell), "classical"), tmp_path / "seg.tif", adapt_seconds=1.0)
     assert not list(tmp_path.iterdir())
 
 

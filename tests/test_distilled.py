@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import avg_pool3d
-from vemseg.pipeline.common import open_model
-from vemseg.pipeline.distil import DESCRIPTION
 
 from vemseg.batch import Batch
 from vemseg.context import Context
-from vemseg.distillation import agreement
+from vemseg.dense import Wanted
+from vemseg.distillation import DESCRIPTION, agreement
 from vemseg.errors import Interrupted, OutputExistsError, UsageError
 from vemseg.geometry import Box
-from vemseg.models import build_distillation, build_encoder, for_inference, load_encoder
+from vemseg.models import build_encoder, build_student, load_encoder, open_model
 from vemseg.models.distilled import DenseTeacher, Distillation, PlaneTeacher, ScaledHead, Targets, _onto
 from vemseg.models.unet import PATCH
 from vemseg.phantom import Phantom
@@ -32,7 +31,6 @@ from vemseg.volume import ArrayVolume, Intensity, open_volume
 CPU = torch.device("cpu")
 VIT = MaesterTable(fov=20, patch=5, dim=8, depth=1, heads=1, decoder_dim=8, decoder_depth=1, decoder_heads=1)
 SIZES = {"fov": 48, "view": 32, "slices": 4, "widths": (6, 8), "layers": 1}
-QUIET = {"report": lambda *_: None, "stopped": lambda: False}
 
 
 def generator(seed):
@@ -45,7 +43,7 @@ def student_of(dim):
 
 def teacher_of(table, seed=0):
     torch.manual_seed(seed)
-    return for_inference(build_encoder(table), CPU, "fp32")
+    return build_encoder(table).prepare(CPU, torch.float32)
 
 
 # Registration
@@ -54,8 +52,9 @@ def teacher_of(table, seed=0):
 class Places:
     """A teacher or student whose vectors are the mean of their patch."""
 
-    def __init__(self, fov, patch, halo=None, align=None, dim=1):
+    def __init__(self, fov, patch, halo=None, align=(1, 1, 1), dim=1):
         self.fov, self.patch, self.halo, self.align, self.dim = fov, patch, halo, align, dim
+        self.fixed_fov = halo is None
 
     def encode(self, x, kept):
         assert x.shape[2] % self.patch[0] == 0
@@ -77,7 +76,7 @@ TEACHERS = [
 @pytest.mark.parametrize("axis", range(3))
 def test_both_are_compared_in_the_same_places(teacher, stride, axis):
     """On an image of coordinates, means of patches are the places of their centres, whatever the patch."""
-    objective = build_distillation(student_of(1), 0, teacher, stride)
+    objective = build_student(student_of(1), 0, teacher, stride)
     slices, edge, _ = objective.window
     ramp = torch.from_numpy(np.indices((slices, edge, edge))[axis].astype(np.float32))[None, None]
     objective.encoder.trunk = lambda slabs: avg_pool3d(slabs[:, None], (slabs.shape[1], 2, 2))[:, 0]
@@ -181,14 +180,12 @@ def test_what_is_saved_gives_the_teachers_own_vectors():
 
 
 def test_the_teacher_is_no_part_of_what_is_trained():
-    objective = build_distillation(student_of(8), 0, teacher_of(VIT), 10)
+    objective = build_student(student_of(8), 0, teacher_of(VIT), 10)
     assert isinstance(objective, Distillation)
     names = {name.split(".")[0] for name, _ in [*objective.named_parameters(), *objective.named_buffers()]}
     assert names == {"encoder"}
     assert objective.window == (4, 48, 48)
-    assert (
-        build_distillation(student_of(8), 0, teacher_of(ClassicalTable(sigmas=(1.0, 2.0))), 1).window[0] == 16
-    )
+    assert build_student(student_of(8), 0, teacher_of(ClassicalTable(sigmas=(1.0, 2.0))), 1).window[0] == 16
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +200,7 @@ def fit_student(cell, path, table, precision="fp32", stop_at=None, steps=30):
     settings = TrainTable(steps=steps, batch=4, log_every=4, lr=3e-3, picture_every=1000, precision=precision)
     teacher = teacher_of(table)
     model = student_of(teacher.dim)
-    objective = build_distillation(model, 0, teacher, 10)
+    objective = build_student(model, 0, teacher, 10)
     sampler = Sampler([cell], objective.window, FovTable(), 0, CPU)
     with Run.create(path, Recipe(model=model, train=settings)) as run:
         trainer = Trainer(objective, sampler, run, settings)
@@ -222,7 +219,7 @@ def test_the_cosine_rises(cell, tmp_path, table):
 
 def test_the_saved_student_is_the_trained_one(cell, tmp_path):
     made = fit_student(cell, tmp_path / "run", VIT, steps=6)
-    loaded = load_encoder(made.run.recipe, made.run.model).eval()
+    loaded = load_encoder(made.run.recipe.model, made.run.model).eval()
     trained = made.objective.encoder.eval()
     x = torch.rand(1, 1, 8, 32, 32, generator=generator(0))
     with torch.no_grad():
@@ -338,9 +335,7 @@ def test_a_student_is_an_ordinary_run_that_names_its_teacher(phantom, teacher, t
     assert -1 <= about["cosine"] <= 1 and 0 < about["label_agreement"] <= 1 and not about["held_out"]
     assert "too small to hold a part out: cosine" in caplog.text
     assert json.loads(run.metrics.read_text().splitlines()[-1])["cosine"] > -1
-    out = segment(
-        str(phantom), tmp_path / "seg.tif", model=str(run.path), settings=["embed.smooth=0.0"], **QUIET
-    )
+    out = segment(Wanted(str(phantom), str(run.path), ("embed.smooth=0.0",)), tmp_path / "seg.tif")
     volume = open_volume(out)
     assert set(np.unique(volume.read(volume.box))) == {1, 2, 3}
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from vemseg.pipeline.common import open_model
 
+from vemseg.dense import Wanted
 from vemseg.errors import InputError, MissingError, OutputExistsError
 from vemseg.labelling import load
+from vemseg.models import open_model
 from vemseg.pipeline.fetch import fetch_phantom, import_weights
 from vemseg.pipeline.segment import segment
 from vemseg.volume import open_volume
 
 GOLDEN = Path(__file__).parent / "golden" / "maester_small_weights.pt"
-QUIET = {"report": lambda *_: None, "stopped": lambda: False}
 DIM = 48
 
 
@@ -47,14 +47,11 @@ def test_the_classes_are_the_nearest_centres_in_the_order_of_the_file(centres, t
 def test_a_volume_is_segmented_with_both(centres, tmp_path):
     import_weights(GOLDEN, centres[0], tmp_path / "run", overwrite=False)
     fetch_phantom(tmp_path / "cell.tif", (4, 60, 60), 1, (16.0, 16.0, 16.0), False)
-    settings = ["embed.placement=expand-stride", "embed.stride=20"]
+    settings = ("embed.placement=expand-stride", "embed.stride=20")
     labels = segment(
-        str(tmp_path / "cell.tif"),
+        Wanted(str(tmp_path / "cell.tif"), str(tmp_path / "run"), settings),
         tmp_path / "labels.tif",
-        model=str(tmp_path / "run"),
         clusters=tmp_path / "run" / "clusters.safetensors",
-        settings=settings,
-        **QUIET,
     )
     assert set(np.unique(open_volume(labels).read(open_volume(labels).box))) <= set(range(1, 7))
 

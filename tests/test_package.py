@@ -33,7 +33,7 @@ def test_default_weights_ship_small_and_with_a_card():
 @pytest.mark.parametrize("name", bundled_weights())
 def test_bundled_weights_load(name):
     run = Run.open(find_weights(name))
-    encoder = load_encoder(run.recipe, run.model)
+    encoder = load_encoder(run.recipe.model, run.model)
     assert all(p.isfinite().all() for p in encoder.parameters())
 
 

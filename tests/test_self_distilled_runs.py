@@ -6,18 +6,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from vemseg.pipeline.common import open_model
-from vemseg.pipeline.features import cluster, embed
-from vemseg.pipeline.memory import check_sample
 
+from vemseg.context import Context
+from vemseg.dense import Wanted, check_sample
 from vemseg.errors import InputError, Interrupted, MissingError, ResourceError, UsageError
 from vemseg.features import Features
 from vemseg.labelling import Sample, fit, load
-from vemseg.models import build_encoder, load_codes, load_encoder
+from vemseg.models import build_encoder, load_codes, load_encoder, open_model
+from vemseg.pipeline.cluster import cluster
+from vemseg.pipeline.embed import embed
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.segment import segment
-from vemseg.pipeline.train import train
-from vemseg.recipe import CodebookTable, KMeansTable, load_recipe, override
+from vemseg.pipeline.train import Training, train
+from vemseg.recipe import CodebookTable, KMeansTable, load_recipe
 from vemseg.run import Run, load_tensors
 from vemseg.volume import open_volume
 
@@ -42,7 +43,6 @@ COMMON = [
     "cluster.restarts=2",
 ]
 KINDS = {"his4mae": ["model.codes=24"], "sdae_recon": ["volume.intensity=percentile"], "sdae": []}
-QUIET = {"report": lambda *_: None, "stopped": lambda: False}
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,15 @@ def recipe_of(name, settings=()):
     return load_recipe(name, [*COMMON, *KINDS[name], *settings])
 
 
-def run_of(cell, name, out=None, settings=(), **options):
+def run_of(cell, name, out=None, settings=(), stopped=lambda: False, **options):
     out = out or cell.with_name(name)
-    return train([str(cell)], out, recipe_of(name, settings), **QUIET | options)
+    job = Training([str(cell)], out, recipe_of(name, settings), **options)
+    return train(job, Context(stopped=stopped))
+
+
+def wanted(path, model=None, settings=()):
+    """Say what vectors are wanted of."""
+    return Wanted(str(path), None if model is None else str(model), tuple(settings))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +117,7 @@ def test_the_course_of_the_codes_is_kept_and_drawn(trained):
 
 def test_the_student_is_an_ordinary_encoder(trained):
     run = Run.open(trained)
-    encoder = load_encoder(run.recipe, run.model)
+    encoder = load_encoder(run.recipe.model, run.model)
     assert set(encoder.state_dict()) == set(
         build_encoder(load_recipe("maester", COMMON[:7]).model).state_dict()
     )
@@ -129,7 +135,7 @@ def test_snapshots_are_models_too(cell, tmp_path):
     early = open_model(str(run / kept[0]))
     assert early.recipe == Run.open(run).recipe
     assert early.hash != open_model(str(run)).hash
-    labels = segment(str(cell), tmp_path / "labels.tif", model=str(run / kept[0]), **QUIET)
+    labels = segment(wanted(cell, run / kept[0]), tmp_path / "labels.tif")
     assert open_volume(labels).shape == (12, 60, 70)
     with pytest.raises(MissingError, match="no weights at"):
         open_model(str(run / "model-0000007.safetensors"))
@@ -144,16 +150,15 @@ def test_snapshots_are_models_too(cell, tmp_path):
 @pytest.mark.parametrize("method", ["kmeans", "codebook"])
 def test_embed_and_cluster_apart_are_segment(cell, trained, method, tmp_path):
     settings = [f"cluster.method={method}", "cluster.k=3"]
-    at_once = segment(str(cell), tmp_path / "a.tif", model=str(trained), settings=settings, **QUIET)
-    features = embed(str(cell), tmp_path / "f.zarr", model=str(trained), **QUIET)
+    at_once = segment(wanted(cell, trained, settings), tmp_path / "a.tif")
+    features = embed(wanted(cell, trained), tmp_path / "f.zarr")
     assert np.array_equal(Features(features).codes, load_codes(Run.open(trained).model))
-    table = override(load_recipe("his4mae", COMMON), settings).cluster
-    classes = cluster([features], tmp_path / "c.safetensors", table)
-    later = segment(str(features), tmp_path / "b.tif", clusters=classes, **QUIET)
+    classes = cluster([features], tmp_path / "c.safetensors", settings=settings)
+    later = segment(wanted(features), tmp_path / "b.tif", clusters=classes)
     both = [open_volume(path).read(open_volume(path).box) for path in (at_once, later)]
     assert np.array_equal(*both)
     assert len(np.unique(both[0])) == 3
-    straight = segment(str(features), tmp_path / "d.tif", settings=settings, **QUIET)
+    straight = segment(wanted(features, settings=settings), tmp_path / "d.tif")
     assert np.array_equal(both[0], open_volume(straight).read(open_volume(straight).box))
 
 
@@ -163,19 +168,16 @@ def test_a_student_teaches_a_dense_encoder(cell, trained, tmp_path):
     given = load_recipe("his4mae", COMMON).settings["volume"]
     settings += [f"volume.intensity={given['intensity']}", "volume.range=[0.0, 255.0]"]
     recipe = load_recipe("vemseg", settings)
-    run = train([str(cell)], tmp_path / "dense", recipe, teacher=open_model(str(trained)), **QUIET)
+    job = Training([str(cell)], tmp_path / "dense", recipe, teacher=open_model(str(trained)))
+    run = train(job, Context())
     assert Run.open(run).recipe.model.dim == 16
     assert -1 <= Run.open(run).info["cosine"] <= 1
 
 
 def test_maester_begins_his4mae_and_the_other_way_round(cell, trained, tmp_path):
-    started = train(
-        [str(cell)],
-        tmp_path / "maester",
-        load_recipe("maester", [*COMMON[:7], *COMMON[8:]]),
-        start=open_model(str(trained)),
-        **QUIET,
-    )
+    recipe = load_recipe("maester", [*COMMON[:7], *COMMON[8:]])
+    job = Training([str(cell)], tmp_path / "maester", recipe, start=open_model(str(trained)))
+    started = train(job, Context())
     with pytest.raises(Interrupted):
         run_of(cell, "his4mae", tmp_path / "again", start=open_model(str(started)), stopped=StopsAfter(0))
     before, after = (load_tensors(Run.open(run).model)[0] for run in (started, tmp_path / "again"))
@@ -185,7 +187,7 @@ def test_maester_begins_his4mae_and_the_other_way_round(cell, trained, tmp_path)
 def test_only_a_model_with_codes_is_clustered_by_them(cell, tmp_path):
     run = run_of(cell, "sdae_recon", tmp_path / "run", ["train.steps=1"])
     with pytest.raises(UsageError, match="method codebook needs vectors as a model with a codebook"):
-        segment(str(cell), tmp_path / "l.tif", model=str(run), settings=["cluster.method=codebook"], **QUIET)
+        segment(wanted(cell, run, ["cluster.method=codebook"]), tmp_path / "l.tif")
     assert not (tmp_path / "l.tif").exists()
 
 
@@ -238,20 +240,23 @@ def test_more_classes_than_codes_in_use_is_said():
 def test_codes_that_are_not_there_are_missed_before_anything_is_encoded(cell, trained, tmp_path, k, message):
     settings = ["cluster.method=codebook", f"cluster.k={k}"]
     told = []
-    model = str(trained) if k > 24 else "classical"
-    quiet = QUIET | {"report": lambda *say: told.append(say)}
+    model = trained if k > 24 else "classical"
+    context = Context(report=lambda *say: told.append(say))
     with pytest.raises(UsageError, match=message):
-        segment(str(cell), tmp_path / "l.tif", model=model, settings=settings, **quiet)
+        segment(wanted(cell, model, settings), tmp_path / "l.tif", context=context)
     assert told == []
     assert not (tmp_path / "l.tif").exists()
 
 
 def test_joining_many_codes_needs_memory():
-    encoder = SimpleNamespace(shape=(10, 100, 100), dim=4)
-    few, many = (np.zeros((codes, 4), np.float32) for codes in (512, 65_536))
-    check_sample(encoder, 1000, CodebookTable(), few, 8 * 2**30)
+    def source(codes):
+        maker = SimpleNamespace(codes=np.zeros((codes, 4), np.float32))
+        return SimpleNamespace(maker=maker, volume_shape=(10, 100, 100), count=100_000, dim=4)
+
+    table = CodebookTable(sample=1000)
+    assert check_sample(table, [source(512)], 8 * 2**30) == 1000
     with pytest.raises(ResourceError, match=r"to join classes from 65536 parts: .* is 2\d\dGiB"):
-        check_sample(encoder, 1000, CodebookTable(), many, 8 * 2**30)
+        check_sample(table, [source(65_536)], 8 * 2**30)
 
 
 # The sample as a share of the volume
@@ -262,7 +267,7 @@ def test_a_thousandth_of_the_volume(cell, trained, tmp_path):
     assert KMeansTable(sample=0.001, k=6).sample_of(100) == 6
     assert KMeansTable(sample=77).sample_of(100) == 77
     settings = ["cluster.sample=0.01", "cluster.k=3"]
-    out = segment(str(cell), tmp_path / "l.tif", model=str(trained), settings=settings, **QUIET)
+    out = segment(wanted(cell, trained, settings), tmp_path / "l.tif")
     made = load(out.with_name("l_clusters.safetensors"))
     assert made.metadata["sample"] == round(0.01 * 12 * 60 * 70)
 

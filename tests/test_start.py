@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from vemseg.pipeline.common import open_model
 
 from vemseg.context import Context
 from vemseg.errors import Interrupted, OutputExistsError, UsageError
-from vemseg.models import build_encoder, differing_encoder
+from vemseg.models import build_encoder, differing_encoder, open_model
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.train import Training, train
 from vemseg.recipe import MaesterTable, UNetTable, load_recipe

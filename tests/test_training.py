@@ -140,7 +140,7 @@ def test_bf16_learns_what_fp32_learns(train):
 def test_the_saved_encoder_is_the_trained_one(train):
     trainer = train("run")
     trained = trainer.objective.encoder.eval()
-    loaded = load_encoder(trainer.run.recipe, trainer.run.model).eval()
+    loaded = load_encoder(trainer.run.recipe.model, trainer.run.model).eval()
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in trained.state_dict().items())
     x = torch.rand(3, 1, 1, 20, 20)
     assert torch.allclose(loaded.encode(x), trained.encode(x), atol=1e-5)

@@ -96,7 +96,8 @@ def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:
     _log.info("%s vectors of %d numbers: %.3g GB at most", "x".join(map(str, shape)), source.dim, size / 1e9)
     if not store.exists():
         remove(output.partial / "done")
-        Features.create(store, source.positions, source.dim, block_shape, _about(source, output))
+        about = _about(source, output)
+        Features.create(store, source.positions, source.dim, block_shape, about, source.maker.codes)
     return store
 
 
