@@ -332,7 +332,7 @@ def test_stopped_in_the_midst_it_goes_on_to_the_same(programs, made, uninterrupt
 
 
 SHORT = {
-    "fetch": (["--shape", "64,256,256"], lambda program, folder: list(folder.glob("*.partial"))),
+    "fetch": (["--shape", "64,256,256"], lambda program, folder: list(folder.glob("*.partial/cell*"))),
     "cluster": (["--restarts", 20_000], None),
     "evaluate": ([], lambda program, folder: "counting 100" in program.err),
     "render": ([], lambda program, folder: "drawing  30" in program.err),

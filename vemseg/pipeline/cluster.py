@@ -67,6 +67,8 @@ def cluster(
         if output.done:
             _log.info("%s is there already, made with the same settings", out)
             return out
+        if not any(text.startswith("cluster.k=") for text in settings):
+            _log.info("no number of classes given (-k): taking %d", table.k)
         samples = [
             source.sample(each, table.seed, context, output.partial / f"sample-{i}.safetensors")
             for i, source in enumerate(sources)

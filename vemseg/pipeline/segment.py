@@ -25,7 +25,7 @@ from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.files import remove
 from vemseg.geometry import ZYX
 from vemseg.labelling import Labeller, fit, load
-from vemseg.names import check_output
+from vemseg.names import check_output, is_tiff_output
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.beside import (
     Row,
@@ -38,12 +38,15 @@ from vemseg.pipeline.beside import (
     write_table,
 )
 from vemseg.run import Output, State, provenance, sha256, sidecar, write_json
-from vemseg.volume import LabelInfo, LabelStore, describe, finish_labels
+from vemseg.volume import LabelInfo, LabelStore, Volume, describe, finish_labels
 
 _log = logging.getLogger("vemseg")
 
-CLUSTERS, SAMPLE, HELD, STORE = "clusters.safetensors", "sample.safetensors", "held.npz", "store"
-"""In the partial directory: the classes that were fitted, vectors kept by a stop, and the blocks."""
+CLUSTERS, SAMPLE, HELD = "clusters.safetensors", "sample.safetensors", "held.npz"
+"""In the partial directory: the classes that were fitted, and the vectors that a stop kept."""
+
+STORE, DONE = "store", "done"
+"""In the partial directory: the labels that become a TIFF, and the markers of blocks that are written."""
 
 
 def segment(
@@ -107,13 +110,24 @@ def segment(
                 "%s is there already, made with the same settings%s", out, ": renamed" if renamed else ""
             )
             return out
-        source.machine.say()
-        _log.info("%s: %s", source.volume.name, blocks)
-        held, labeller = _labeller(source, fitted, output.partial, context)
+        given = fitted is not None or any(text.startswith("cluster.k=") for text in wanted.settings)
+        _say(source, blocks, given)
+        classes = clusters or output.partial / CLUSTERS
+        held = source if classes.exists() else _classes(source, classes, context)
+        store = _store(output, source.volume, blocks.shape)
+        counts = _label(wanted, held, classes, store, context)
+        labeller = load(classes)
         labeller = labeller.named(labeller.names if names is None else names)
-        store, counts = _label(wanted, held, blocks.shape, output.partial, context)
         _finish(output, source, labeller, store, class_table(labeller, counts, store.voxel_size))
     return out
+
+
+def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
+    """Say what is computed with, and what was not chosen by the user."""
+    source.machine.say()
+    if not given:
+        _log.info("no number of classes given (-k): taking %d", source.maker.recipe.cluster.k)
+    _log.info("%s: %s", source.volume.name, blocks)
 
 
 def _load(clusters: Path) -> Labeller:
@@ -164,37 +178,42 @@ def _state(source: VectorSource, out: Path, clusters: Path | None) -> State:
     }
 
 
-def _labeller(
-    source: VectorSource, fitted: Labeller | None, partial: Path, context: Context
-) -> tuple[VectorSource, Labeller]:
-    """Fit the classes, unless they are there; return the source, with its vectors in memory if that pays."""
-    kept, table = partial / CLUSTERS, source.maker.recipe.cluster
-    if fitted is None and not kept.exists():
-        n = check_sample(table, [source], context.limit)
-        source = source.held(context, partial / HELD)
-        sample = source.sample(n, table.seed, context, partial / SAMPLE)
-        fit(table, sample, source, context).noting({"model": source.maker.model}).save(kept)
-    elif fitted is not None:
-        fitted.save(kept)
-    return source, load(kept)
+def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource:
+    """Fit the classes and keep them; return the source, with its vectors in memory where that pays."""
+    table, folder = source.maker.recipe.cluster, kept.parent
+    n = check_sample(table, [source], context.limit)
+    source = source.held(context, folder / HELD)
+    sample = source.sample(n, table.seed, context, folder / SAMPLE)
+    fit(table, sample, source, context).noting({"model": source.maker.model}).save(kept)
+    return source
+
+
+def _store(output: Output, volume: Volume, block_shape: ZYX) -> LabelStore:
+    """Return where labels are written to; begin it if it is not there. An OME-Zarr grows where it ends up."""
+    directory = output.partial / STORE if is_tiff_output(output.path) else output.growing(output.path)
+    if directory.exists():
+        return LabelStore.open(directory)
+    remove(output.partial / DONE)
+    return LabelStore.create(directory, volume.shape, block_shape, voxel_size=volume.voxel_size)
 
 
 def _label(
-    wanted: Wanted, source: VectorSource, block_shape: ZYX, partial: Path, context: Context
-) -> tuple[LabelStore, NDArray[np.int64]]:
-    """Label every block; return the store and the voxels of each label, 0..K."""
-    directory, markers, volume = partial / STORE, partial / "done", source.volume
-    if directory.exists():
-        store = LabelStore.open(directory)
-    else:
-        remove(markers)
-        store = LabelStore.create(directory, volume.shape, block_shape, voxel_size=volume.voxel_size)
+    wanted: Wanted, source: VectorSource, classes: Path, store: LabelStore, context: Context
+) -> NDArray[np.int64]:
+    """Label every block; return the voxels of each label, 0..K."""
     boxes = tuple(store.box.split(store.block_shape))
     job = LabelJob(
-        boxes, markers, "segmenting", "{:.1f}/{:.1f} Mvoxel", wanted, partial / CLUSTERS, directory
+        boxes,
+        store.directory.parent / DONE,
+        "segmenting",
+        "{:.1f}/{:.1f} Mvoxel",
+        wanted,
+        classes,
+        store.directory,
     )
-    counts = run(job, context, label_stages(source, load(partial / CLUSTERS), store))
-    return store, np.sum(np.array(counts, np.int64), axis=0)
+    blocks = run(job, context, label_stages(source, load(classes), store))
+    counts: NDArray[np.int64] = np.sum(np.array(blocks, np.int64), axis=0)
+    return counts
 
 
 def _finish(
