@@ -13,6 +13,8 @@ from ome_zarr_models.v05 import Image, ImageLabel
 
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import Box
+from vemseg.names import check_output
+from vemseg.run import Output
 from vemseg.volume import (
     ArrayVolume,
     Cropped,
@@ -20,13 +22,9 @@ from vemseg.volume import (
     LabelStore,
     Volume,
     check_grey,
-    check_output,
     finish_labels,
     looks_like_labels,
     open_volume,
-    partial_directory,
-    publish_labels,
-    publish_volume,
     pyramid,
     record,
     rename_labels,
@@ -310,19 +308,36 @@ def test_labels_are_finished_where_they_lie(tmp_path):
 # --- outputs appear whole --------------------------------------------------------------------------------
 
 
+def publish(out, write, overwrite=False):
+    """Write an output as the commands do."""
+    with Output(out, state={}, record=lambda: None, overwrite=overwrite) as output:
+        write(output.growing(out))
+        output.publish()
+
+
+def publish_volume(volume, out, overwrite=False):
+    publish(out, lambda target: write_volume(volume, target), overwrite)
+
+
 @pytest.mark.parametrize("name", ["out.tif", "out.ome.zarr"])
 def test_a_failure_leaves_no_output_and_the_store_whole(tmp_path, monkeypatch, name):
-    out = tmp_path / name
-    array = labels((41, 151, 133))
-    store = filled_store(partial_directory(out) / "labels", array)
-    with monkeypatch.context() as patch:
-        patch.setattr("vemseg.volume.published.publish", fail)
-        with pytest.raises(OSError, match="disk full"):
-            publish_labels(store, out, info())
-    assert contents(tmp_path) == [name + ".partial"]
-    assert contents(tmp_path / (name + ".partial")) == ["labels"]
+    out, array = tmp_path / name, labels((41, 151, 133))
+    directory = tmp_path / f"{name}.partial" / "labels"
 
-    publish_labels(LabelStore.open(store.directory), out, info())
+    def write(target):
+        store = LabelStore.open(directory) if directory.exists() else filled_store(directory, array)
+        finish_labels(store, target, info())
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vemseg.volume.writing.write_tiff", fail)
+        patch.setattr("vemseg.volume.writing.write_levels", fail)
+        with pytest.raises(OSError, match="disk full"):
+            publish(out, write)
+    assert contents(tmp_path) == [name + ".partial"]
+    assert "labels" in contents(directory.parent)
+    np.testing.assert_array_equal(LabelStore.open(directory).read(Box.whole(array.shape)), array)
+
+    publish(out, write)
     assert contents(tmp_path) == [name]
     np.testing.assert_array_equal(open_volume(out).read(Box.whole(array.shape)), array)
 
@@ -357,13 +372,11 @@ def test_a_failing_source_leaves_nothing_and_keeps_the_old_output(tmp_path, monk
 def test_existing_outputs_are_replaced_only_on_request(tmp_path, name):
     out = tmp_path / name
     publish_volume(ArrayVolume(np.ones((3, 4, 5), np.uint8)), out)
-    store = filled_store(partial_directory(out) / "labels", labels())
-    with pytest.raises(OutputExistsError, match="exists"):
-        publish_labels(store, out, info())
     with pytest.raises(OutputExistsError, match="exists"):
         publish_volume(ArrayVolume(labels()), out)
     assert open_volume(out).shape == (3, 4, 5)
-    publish_labels(filled_store(tmp_path / "b" / name, labels()), out, info(), overwrite=True)
+    store = filled_store(tmp_path / "b" / name, labels())
+    publish(out, lambda target: finish_labels(store, target, info()), overwrite=True)
     assert open_volume(out).shape == SHAPE
 
 
@@ -379,9 +392,8 @@ def test_a_file_can_replace_a_directory(tmp_path):
 def test_unknown_suffixes_are_refused_before_any_work(tmp_path):
     with pytest.raises(UsageError, match=r"name it \.tif or \.ome\.zarr"):
         check_output(tmp_path / "out.png")
-    for write in (write_volume, publish_volume):
-        with pytest.raises(UsageError):
-            write(ArrayVolume(labels()), tmp_path / "out")
+    with pytest.raises(UsageError):
+        write_volume(ArrayVolume(labels()), tmp_path / "out")
     assert contents(tmp_path) == []
 
 
