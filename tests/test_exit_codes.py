@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 
 import pytest
@@ -333,7 +332,7 @@ def test_stopped_in_the_midst_it_goes_on_to_the_same(programs, made, uninterrupt
 
 SHORT = {
     "fetch": (["--shape", "64,256,256"], lambda program, folder: list(folder.glob("*.partial/cell*"))),
-    "cluster": (["--restarts", 20_000], None),
+    "cluster": (["--restarts", 20_000], lambda program, folder: "sampling 100" in program.err),
     "evaluate": ([], lambda program, folder: "counting 100" in program.err),
     "render": ([], lambda program, folder: "drawing  30" in program.err),
 }
@@ -344,10 +343,7 @@ SHORT = {
 def test_ctrl_c_leaves_nothing_of_short_commands(programs, made, tmp_path, verb):
     slower, at_work = SHORT[verb]
     program = programs.start(tmp_path, *command(verb, made), *slower, changes=CHATTY)
-    if at_work is None:
-        time.sleep(1)
-    else:
-        program.until(lambda: at_work(program, tmp_path))
+    program.until(lambda: at_work(program, tmp_path))
     program.send(signal.SIGINT)
     refused(program.wait(), 130, "vemseg: interrupted")
     assert not (tmp_path / OUT[verb]).is_file()

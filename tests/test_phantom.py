@@ -178,10 +178,10 @@ def test_keep_apart_agrees_with_a_plain_loop():
 
 
 def test_layout_of_a_large_cell_is_quick_and_large():
-    start = time.perf_counter()
+    start = time.process_time()
     layout = lay_out((400, 400, 400), 0, (16.0, 16.0, 16.0))
     assert len(layout.granules.radius) > 1000
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_distance_to_a_ball_is_exact():
