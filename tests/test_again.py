@@ -51,7 +51,8 @@ def labels_of(path):
 
 def test_a_tiff_that_was_changed_in_its_middle_is_another_one(tmp_path):
     cell, out = tmp_path / "cell.tif", tmp_path / "seg.tif"
-    tifffile.imwrite(cell, np.random.default_rng(0).integers(0, 255, (64, 256, 256), np.uint8), imagej=True)
+    noise = np.random.default_rng(0).integers(0, 255, (64, 256, 256), np.uint8)
+    tifffile.imwrite(cell, noise, imagej=True, metadata={"axes": "ZYX"})
     wanted = Wanted(str(cell), "classical", SETTINGS, crop="0:4,0:40,0:40")
     segment(wanted, out)
     before = cell.stat()

@@ -5,6 +5,7 @@ registration; no other file of the package is changed. A source of superpixels a
 writes blocks of the same labels stand for what comes later.
 """
 
+import itertools
 import json
 import multiprocessing
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ import torch
 from laying import MACHINE
 from torch import nn
 
-from vemseg.blocks import run
+from vemseg.blocks import EXECUTORS, here
 from vemseg.budget import Need
 from vemseg.cli import app
 from vemseg.context import Context
-from vemseg.dense import LabelJob, RegionVectors, StoredVectors, Wanted, interpolated
+from vemseg.dense import LabelJob, Maker, RegionVectors, StoredVectors, Wanted, interpolated
 from vemseg.features import HeldFeatures
 from vemseg.geometry import Box
 from vemseg.labelling import Labeller, fit, load
@@ -222,12 +223,12 @@ def source_of(shape, order):
     )
     points = Box.whole(tuple(map(len, positions)))
     held = HeldFeatures(positions, 3, points, points.shape)
-    held.write(points, *(rng.normal(size=s).astype(np.float16) for s in ((*points.shape, 3), points.shape)))
-    return StoredVectors(lambda: grey, shape, order, held, FakeMaker(), MACHINE)
+    for_vectors, for_grey = (*points.shape, 3), points.shape
+    held.write(points, *(rng.normal(size=s).astype(np.float16) for s in (for_vectors, for_grey)))
+    return StoredVectors(lambda: grey, shape, order, held, MAKER, MACHINE)
 
 
-class FakeMaker:
-    codes = None
+MAKER = Maker(None, "model", "random vectors", None, (), ())
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)], ids=str)
@@ -241,11 +242,18 @@ def test_the_vector_of_a_region_is_the_mean_over_its_voxels(order, monkeypatch):
         planes[plane].append(strip)
     dense = torch.stack([torch.cat(strips) for strips in planes]).numpy()
     dense = dense.transpose(*(order.index(axis) for axis in range(3)), 3)
-    assert found.count == len(np.unique(regions)) and found.sizes.sum() == regions.size
-    for number in np.unique(regions):
-        slow = dense[regions == number].mean(axis=0)
-        np.testing.assert_allclose(found.vectors[number], slow, atol=1e-5)
-        assert found.sizes[number] == (regions == number).sum()
+    numbers, sizes = np.unique(regions, return_counts=True)
+    np.testing.assert_array_equal(found.regions.numbers, numbers)
+    np.testing.assert_array_equal(found.regions.sizes, sizes)
+    slow = [dense[regions == number].mean(axis=0) for number in numbers]
+    np.testing.assert_allclose(found.graph().vectors, slow, atol=1e-3)
+    expected = set()
+    for axis, (z, y, x) in itertools.product(range(3), np.ndindex(regions.shape)):
+        step = [axis == a for a in range(3)]
+        if all(at + s < n for at, s, n in zip((z, y, x), step, regions.shape, strict=True)):
+            pair = sorted((regions[z, y, x], regions[z + step[0], y + step[1], x + step[2]]))
+            expected |= {tuple(pair)} if pair[0] < pair[1] else set()
+    assert {tuple(numbers[edge]) for edge in found.graph().edges} == expected
 
 
 def test_superpixels_are_labelled_by_any_labeller(registered):
@@ -255,14 +263,47 @@ def test_superpixels_are_labelled_by_any_labeller(registered):
     whole = Box.whole(regions.shape)
     painted = found.labels(whole, found.read(whole), labeller)
     assert set(np.unique(painted)) == {1, 2, 3}
-    for number in np.unique(regions):
+    for number, vector in zip(np.unique(regions), found.graph().vectors, strict=True):
         own = np.unique(painted[regions == number])
-        vector = torch.from_numpy(found.vectors[number].astype(np.float16)).float()
-        assert own.tolist() == [1 + int(labeller.scores(vector).argmax())]
+        assert own.tolist() == [1 + int(labeller.scores(torch.from_numpy(vector).float()).argmax())]
     for box in whole.split((4, 5, 13)):
         np.testing.assert_array_equal(found.labels(box, found.read(box), labeller), painted[box.slices])
     few = found.sample(7, 0, Context())
     assert len(few.vectors) == len(np.unique(few.vectors, axis=0)) == 7
+
+
+class Smoothing(ToyLabeller):
+    """Scores of a region are the mean over itself and the regions it touches: no map of single vectors."""
+
+    def graph_scores(self, graph):
+        own = self.scores(torch.from_numpy(graph.vectors).float())
+        total, count = own.clone(), torch.ones(len(own), 1)
+        for a, b in torch.from_numpy(graph.edges).T, torch.from_numpy(graph.edges).T.flip(0):
+            total.index_add_(0, a, own[b])
+            count.index_add_(0, a, torch.ones(len(a), 1))
+        return total / count
+
+    @classmethod
+    def fit(cls, table, sample, source, context):
+        assert len(source.graph().vectors) == source.count  # what a graph network would learn from
+        return super().fit(table, sample, source, context)
+
+
+def test_a_labeller_may_look_at_a_region_and_its_neighbours(registered, monkeypatch):
+    monkeypatch.setitem(METHODS, "toy", Method(ToyClusters, f"{HERE}:Smoothing"))
+    source, regions = source_of((9, 16, 13), (0, 1, 2)), regions_of((9, 16, 13))
+    found = RegionVectors.of(source, ArrayVolume(regions), Context())
+    labeller = fit(ToyClusters(k=3, sample=1000), found.sample(1000, 0, Context()), found)
+    whole = Box.whole(regions.shape)
+    painted, graph = found.labels(whole, found.read(whole), labeller), found.graph()
+    own = labeller.scores(torch.from_numpy(graph.vectors).float()).numpy()
+    changed = 0
+    for i, number in enumerate(np.unique(regions)):
+        near = [i, *(b for a, b in graph.edges if a == i), *(a for a, b in graph.edges if b == i)]
+        expected = 1 + own[near].mean(axis=0).argmax()
+        assert np.unique(painted[regions == number]).tolist() == [expected]
+        changed += expected != 1 + own[i].argmax()
+    assert changed  # or neighbours had nothing to say
 
 
 # A second process
@@ -270,10 +311,38 @@ def test_superpixels_are_labelled_by_any_labeller(registered):
 
 def work(job, numbers):
     """Do some blocks of a job; called in a process of its own."""
-    run(job, Context(threads=1, device="cpu"), numbers=numbers)
+    here.run(job, Context(threads=1, device="cpu"), numbers=numbers)
 
 
-def test_a_second_process_writes_its_blocks_of_the_same_labels(tmp_path):
+def in_two_processes(job, context, stages=None):
+    """Do the blocks of even number here and the others in a new process: an executor."""
+    even, odd = (range(first, len(job.boxes), 2) for first in (0, 1))
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(job, odd))
+    process.start()
+    here.run(job, context, stages, even)
+    process.join(300)
+    assert process.exitcode == 0
+    return here.run(job, context, stages)  # every block has its marker by now: nothing is computed
+
+
+@pytest.mark.parametrize("name", ["apart.tif", "apart.ome.zarr"])
+def test_another_executor_gives_the_same_labels(tmp_path, monkeypatch, name):
+    import tifffile
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(EXECUTORS, "two", f"{HERE}:in_two_processes")
+    monkeypatch.setattr("vemseg.budget.MOST_VOXELS", 2**12)
+    grey = Phantom(SHAPE, 3).read(Box.whole(SHAPE))
+    tifffile.imwrite("cell.tif", grey, imagej=True, metadata={"axes": "ZYX", "spacing": 16, "unit": "nm"})
+    wanted = Wanted("cell.tif", None, ("cluster.k=3", "cluster.sample=2000", "cluster.restarts=1"))
+    whole = segment(wanted, Path("whole.tif"))
+    apart = segment(wanted, Path(name), context=Context(executor="two"))
+    np.testing.assert_array_equal(labels_of(apart), labels_of(whole))
+    classes = [json.loads(Path(f"{stem}.json").read_text())["classes"] for stem in ("whole", "apart")]
+    assert classes[0] == classes[1]
+
+
+def test_a_job_is_done_in_part_by_each_process(tmp_path):
     import tifffile
 
     cell = tmp_path / "cell.tif"
@@ -286,11 +355,6 @@ def test_a_second_process_writes_its_blocks_of_the_same_labels(tmp_path):
     boxes = tuple(store.box.split(store.block_shape))
     assert len(boxes) == 9
     job = LabelJob(boxes, tmp_path / "done", "segmenting", "{} of {}", wanted, classes, store.directory)
-    process = multiprocessing.get_context("spawn").Process(target=work, args=(job, range(1, 9, 2)))
-    process.start()
-    work(job, range(0, 9, 2))
-    process.join(300)
-    assert process.exitcode == 0
+    counts = np.sum(in_two_processes(job, Context()), axis=0)
     np.testing.assert_array_equal(store.read(store.box), labels_of(whole))
-    counts = np.sum(run(job, Context()), axis=0)  # every block is marked: nothing is computed
     assert counts.tolist() == np.bincount(labels_of(whole).ravel(), minlength=4).tolist()

@@ -51,6 +51,8 @@ class Context:
         Asked now and then whether to stop.
     offline : bool
         Whether the network must not be touched.
+    executor : str
+        Who does the blocks of a volume (see ``blocks.EXECUTORS``).
     """
 
     device: str = "auto"
@@ -59,6 +61,7 @@ class Context:
     report: Report = silent
     stopped: Stopped = never
     offline: bool = False
+    executor: str = "here"
 
     @property
     def limit(self) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from vemseg.context import Context
 from vemseg.dense.computed import ComputedVectors, Covering
@@ -16,6 +18,7 @@ from vemseg.errors import InputError, UsageError
 from vemseg.features import Features, are_features
 from vemseg.geometry import is_anisotropic
 from vemseg.models import Encoder, Filtered, Machine, Model, ThreePlanes, open_model, pick_device, settle
+from vemseg.models.model import pinned_name
 from vemseg.recipe import FovTable, override, parse_recipe
 from vemseg.run import same
 from vemseg.sampling import Sampler, Source
@@ -55,6 +58,16 @@ class Wanted:
     settings: tuple[str, ...] = ()
     voxel_size: str | None = None
     crop: str | None = None
+
+    def pinned(self, machine: Machine) -> Wanted:
+        """Return the same vectors as any process finds them: by absolute paths, in this machine's numbers."""
+        precision = "bf16" if machine.dtype == torch.bfloat16 else "fp32"
+        return replace(
+            self,
+            path=str(Path(self.path).absolute()),
+            model=None if self.model is None else pinned_name(self.model),
+            settings=(*self.settings, f"train.precision={precision}"),
+        )
 
     def open(self, context: Context) -> LatticeVectors:
         """Open the volume and lay the model over it, or open stored features and the volume they are of.

@@ -7,6 +7,7 @@ vector per voxel is ever made, and the mean is exact.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from vemseg.dense.scores import Interpolations
 from vemseg.dense.sources import Given, LatticeVectors, VectorSource
 from vemseg.errors import InputError, Interrupted
 from vemseg.geometry import Box
-from vemseg.labelling import Labeller, Sample
+from vemseg.labelling import Graph, Labeller, Sample
 from vemseg.tiling import Interpolation
 from vemseg.volume import Volume
 
@@ -29,34 +30,54 @@ MOST_REGIONS = 2**24
 """Regions are numbered in 0 .. MOST_REGIONS - 1; their vectors must fit into memory."""
 
 
+@dataclass(frozen=True)
+class Regions:
+    """What is known of the regions of a volume; arrays are in the order of their numbers.
+
+    Attributes
+    ----------
+    volume : Volume of integers
+        The number of each voxel's region.
+    numbers : int64 (n,)
+        The numbers that occur, ascending; they may have gaps.
+    sizes : int64 (n,)
+        Voxels of each region.
+    edges : int64 (e, 2)
+        Pairs of regions that touch face to face, as places in ``numbers``, each once, the lower first.
+    """
+
+    volume: Volume
+    numbers: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    edges: NDArray[np.int64]
+
+
 class RegionVectors(VectorSource):
-    """The mean vectors of regions.
+    """The mean vectors of regions, and which of them touch.
 
     Parameters
     ----------
     source : LatticeVectors
         Whose vectors are averaged.
-    regions : Volume of integers
-        The number of each voxel's region, of the shape of the source's volume.
-    vectors : float32 (r, d)
+    regions : Regions
+    vectors : float16 (n, d)
         Mean vector of each region.
-    intensities : float32 (r,)
+    intensities : float32 (n,)
         Mean intensity of each region, in [0, 1].
-    sizes : int64 (r,)
-        Voxels of each region; numbers without a voxel are no regions.
     """
 
     def __init__(
         self,
         source: LatticeVectors,
-        regions: Volume,
-        vectors: NDArray[np.float32],
+        regions: Regions,
+        vectors: NDArray[np.float16],
         intensities: NDArray[np.float32],
-        sizes: NDArray[np.int64],
     ) -> None:
-        self.volume, self.maker, self.machine = source.volume, source.maker, source.machine
-        self.regions, self.vectors, self.intensities, self.sizes = regions, vectors, intensities, sizes
-        self.dim = vectors.shape[1]
+        self.volume, self.machine = source.volume, source.machine
+        self.maker = replace(source.maker, model=f"{source.maker.model} averaged over regions")
+        self.regions, self.dim = regions, vectors.shape[1]
+        self._graph = Graph(vectors, intensities, regions.edges)
+        self._classes: tuple[Labeller, NDArray[np.uint8]] | None = None
 
     @classmethod
     def of(cls, source: LatticeVectors, regions: Volume, context: Context) -> RegionVectors:
@@ -73,41 +94,48 @@ class RegionVectors(VectorSource):
             raise InputError(
                 f"{regions.name}: regions of {regions.shape} voxels, but the volume has {source.volume.shape}"
             )
-        blocks = list(
-            Box.whole(regions.shape).split(label_blocks(source, source.dim + 2, context.limit).shape)
-        )
-        total = np.zeros((0, source.dim + 2))
+        shape = label_blocks(source, source.dim + 2, context.limit).shape
+        blocks = list(Box.whole(regions.shape).split(shape))
+        total, touching = np.zeros((0, source.dim + 2)), np.zeros((0, 2), np.int64)
         for i, box in enumerate(blocks):
             if context.stopped():
                 raise Interrupted("stopped while regions were averaged: the same command starts again")
             total = _added(total, _sums(source, box, _numbers(regions, box)))
+            pairs = _touching(_numbers(regions, _and_next(box, regions.box)))
+            touching = np.unique(np.concatenate([touching, pairs]), axis=0)
             context.report("averaging", (i + 1) / len(blocks), f"{i + 1}/{len(blocks)} blocks")
         sizes = np.rint(total[:, -1]).astype(np.int64)
-        means = (total[:, :-1] / np.maximum(sizes, 1)[:, None]).astype(np.float32)
-        return cls(source, regions, means[:, :-1], means[:, -1], sizes)
+        numbers = np.flatnonzero(sizes)
+        means = total[numbers, :-1] / sizes[numbers, None]
+        found = Regions(regions, numbers, sizes[numbers], np.searchsorted(numbers, touching))
+        return cls(source, found, means[:, :-1].astype(np.float16), means[:, -1].astype(np.float32))
 
     @property
     def count(self) -> int:
         """Number of regions."""
-        return int((self.sizes > 0).sum())
+        return len(self.regions.numbers)
+
+    def graph(self) -> Graph:
+        """Return the vectors of all regions, and which of these touch."""
+        return self._graph
 
     def sample(self, n: int, seed: int, context: Context, keep: Path | None = None) -> Sample:
         """Return the vectors of random regions; all where there are no more than ``n``."""
-        there = np.flatnonzero(self.sizes)
-        if n < len(there):
-            there = np.sort(np.random.default_rng([seed, 0x5E6]).choice(there, n, replace=False))
-        return Sample(self.vectors[there].astype(np.float16), self.intensities[there], self.maker.codes)
+        chosen = np.arange(self.count)
+        if n < self.count:
+            chosen = np.sort(np.random.default_rng([seed, 0x5E6]).choice(self.count, n, replace=False))
+        return Sample(self._graph.vectors[chosen], self._graph.intensities[chosen], self.maker.codes)
 
     def read(self, box: Box) -> Given:
         """Read the numbers of the regions in a box."""
-        return self.regions.read(box)
+        return self.regions.volume.read(box)
 
     def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
-        """Paint each region of a box with its class."""
-        present, place = np.unique(given, return_inverse=True)
-        scores = labeller.scores(torch.from_numpy(self.vectors[present].astype(np.float16)).float())
-        classes = (1 + scores.argmax(dim=-1)).to(torch.uint8).numpy()
-        painted: NDArray[np.uint8] = classes[place].reshape(box.shape)
+        """Paint each region of a box with its class; the classes of all are found together, once."""
+        if self._classes is None or self._classes[0] is not labeller:
+            best = 1 + labeller.graph_scores(self._graph).argmax(dim=-1)
+            self._classes = labeller, best.to(torch.uint8).numpy()
+        painted: NDArray[np.uint8] = self._classes[1][np.searchsorted(self.regions.numbers, given)]
         return painted
 
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
@@ -116,12 +144,29 @@ class RegionVectors(VectorSource):
 
     def budgets(self, k: int, written: float, limit: int) -> list[Budget]:
         """Return what painting takes: the numbers of the regions, and their order."""
-        item = float(self.regions.dtype.itemsize)
+        item = float(self.regions.volume.dtype.itemsize)
         return [Budget.of_process(limit, 0, (Need(window=2 * item + 16.0, voxel=WRITING + written),))]
 
     def work(self, box: Box) -> float:
         """Return the voxels of the box."""
         return float(box.size)
+
+
+def _and_next(box: Box, whole: Box) -> Box:
+    """Return a box with one voxel more at the end of each axis, where there is one."""
+    z, y, x = box.stop
+    return Box(box.start, (z + 1, y + 1, x + 1)).clip(whole)
+
+
+def _touching(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the pairs of numbers that lie face to face, each once, the lower first: int64 (e, 2)."""
+    pairs = []
+    for axis in range(3):
+        n = numbers.shape[axis]
+        first, second = (numbers.take(range(a, b), axis).ravel() for a, b in ((0, n - 1), (1, n)))
+        differ = first != second
+        pairs.append(np.sort(np.stack([first[differ], second[differ]], axis=1), axis=1))
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
 def _numbers(regions: Volume, box: Box) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from vemseg.context import Context
 from vemseg.dense.sample import SampleCell, collect, sample_cells
 from vemseg.dense.scores import Interpolations, argmax_interpolated, in_parts, interpolations
 from vemseg.geometry import ZYX, Box
-from vemseg.labelling import Labeller, Sample
+from vemseg.labelling import Graph, Labeller, Sample
 from vemseg.models import Machine
 from vemseg.recipe import Recipe
 from vemseg.tiling import Floats, interpolation
@@ -112,6 +112,10 @@ class VectorSource(ABC):
         Interrupted
             Where it was stopped.
         """
+
+    def graph(self) -> Graph | None:
+        """Return all vectors with their neighbours; None where they are too many, as on a lattice."""
+        return None
 
     @abstractmethod
     def read(self, box: Box) -> Given:

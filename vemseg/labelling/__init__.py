@@ -19,7 +19,18 @@ A new method is a module here, a table under ``recipe/cluster`` and a line in ``
 from __future__ import annotations
 
 from vemseg.labelling.affine import AffineLabeller
-from vemseg.labelling.base import Demand, Labeller, Sample, Source
+from vemseg.labelling.base import Demand, Graph, Labeller, Sample, Source
 from vemseg.labelling.fitting import check, demands, fit, load
 
-__all__ = ["AffineLabeller", "Demand", "Labeller", "Sample", "Source", "check", "demands", "fit", "load"]
+__all__ = [
+    "AffineLabeller",
+    "Demand",
+    "Graph",
+    "Labeller",
+    "Sample",
+    "Source",
+    "check",
+    "demands",
+    "fit",
+    "load",
+]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -49,6 +50,24 @@ class Sample:
     codes: NDArray[np.float32] | None = None
 
 
+@dataclass(frozen=True)
+class Graph:
+    """All vectors of a source, and which of them belong side by side.
+
+    Attributes
+    ----------
+    vectors : float16 (n, d)
+    intensities : float32 (n,)
+        Mean intensity of what each vector stands for.
+    edges : int64 (e, 2)
+        Pairs of vectors that are neighbours, each once, the lower number first.
+    """
+
+    vectors: NDArray[np.float16]
+    intensities: NDArray[np.float32]
+    edges: NDArray[np.int64]
+
+
 class Source(Protocol):
     """The vectors of a volume, for methods that want more of them than a sample without order."""
 
@@ -61,6 +80,9 @@ class Source(Protocol):
 
     def sample(self, n: int, seed: int, context: Context) -> Sample:
         """Return ``n`` of them, or all where there are no more."""
+
+    def graph(self) -> Graph | None:
+        """Return all of them with their neighbours; None where they are too many, as on a lattice."""
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """Return what a box of the volume is labelled from: voxels, vectors, or numbers of regions."""
@@ -115,6 +137,10 @@ class Labeller(ABC):
     @abstractmethod
     def scores(self, vectors: Tensor) -> Tensor:
         """Return class scores: float32 (..., d) -> float32 (..., K), on the device of the vectors."""
+
+    def graph_scores(self, graph: Graph) -> Tensor:
+        """Return the scores of all vectors of a graph, float32 (n, K); by default, each is scored alone."""
+        return self.scores(torch.from_numpy(graph.vectors).float())
 
     @abstractmethod
     def reordered(self, order: NDArray[np.int64]) -> Self:

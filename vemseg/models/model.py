@@ -112,6 +112,13 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
     return _run(find_weights(name), f"bundled {name}", settings)
 
 
+def pinned_name(name: str) -> str:
+    """Return a name that leads to the same model from any folder."""
+    path = Path(name)
+    named = "/" not in name and name in bundled_weights()
+    return str(path.absolute()) if path.exists() and not named else name
+
+
 def _run(path: Path, title: str, settings: Sequence[str]) -> Model:
     """Return the model of a run directory."""
     run = Run.open(path)

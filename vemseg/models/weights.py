@@ -18,12 +18,16 @@ from vemseg.models.objective import Objective
 from vemseg.recipe import ModelTable
 from vemseg.run import load_tensors, save_tensors
 
+BESIDE = "beside"
+"""Key in the metadata of a file of weights: names of tensors in it that are not the encoder's."""
+
 
 def save_encoder(path: Path, objective: Objective, metadata: Mapping[str, object]) -> None:
     """Write the weights of an objective's encoder, and what it keeps beside them, as float32."""
-    tensors: dict[str, Tensor] = {**objective.encoder.state_dict(), **objective.tensors()}
+    beside = objective.tensors()
+    tensors: dict[str, Tensor] = {**objective.encoder.state_dict(), **beside}
     arrays = {name: value.detach().float().cpu().numpy() for name, value in tensors.items()}
-    save_tensors(path, arrays, metadata)
+    save_tensors(path, arrays, {**metadata, BESIDE: list(beside)})
 
 
 def load_codes(weights: Path | None) -> NDArray[np.float32] | None:
@@ -58,8 +62,9 @@ def load_encoder(table: ModelTable, weights: Path | None, spacing: Spacing = (1.
         return encoder
     if not weights.is_file():
         raise MissingError(f"no weights at {weights}: train the run to its first checkpoint")
-    arrays, _ = load_tensors(weights)
-    arrays.pop(CODES, None)
+    arrays, facts = load_tensors(weights)
+    for name in facts.get(BESIDE, []):
+        arrays.pop(name, None)
     load_state(encoder, {name: torch.from_numpy(value).float() for name, value in arrays.items()}, weights)
     return encoder
 

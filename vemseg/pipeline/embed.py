@@ -75,9 +75,10 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         store = _store(source, output, blocks.shape)
         features = Features(store, mode="r+")
         boxes = tuple(Box.whole(source.shape).split(features.box_shape))
-        job = EmbedJob(
-            boxes, output.partial / "done", "embedding", "{:.2f}/{:.2f} million vectors", wanted, store
-        )
+        markers = (output.partial / "done").absolute()
+        counted = "{:.2f}/{:.2f} million vectors"
+        pinned = wanted.pinned(source.machine)
+        job = EmbedJob(boxes, markers, "embedding", counted, pinned, store.absolute())
         run(job, context, point_stages(source, features))
         output.publish(store)
     return out

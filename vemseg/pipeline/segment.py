@@ -204,12 +204,12 @@ def _label(
     boxes = tuple(store.box.split(store.block_shape))
     job = LabelJob(
         boxes,
-        store.directory.parent / DONE,
+        store.directory.absolute().parent / DONE,
         "segmenting",
         "{:.1f}/{:.1f} Mvoxel",
-        wanted,
-        classes,
-        store.directory,
+        wanted.pinned(source.machine),
+        classes.absolute(),
+        store.directory.absolute(),
     )
     blocks = run(job, context, label_stages(source, load(classes), store))
     counts: NDArray[np.int64] = np.sum(np.array(blocks, np.int64), axis=0)
