@@ -1,4 +1,4 @@
-"""Who does the blocks of a job. A further executor is a module beside this one and a line in ``EXECUTORS``."""
+"""Who does the blocks of a job. Another executor is a module beside this one and a line in ``EXECUTORS``."""
 
 from __future__ import annotations
 
