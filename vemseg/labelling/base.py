@@ -17,7 +17,11 @@ from vemseg.errors import InputError
 from vemseg.geometry import Box
 from vemseg.run import save_tensors
 
+Single = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
 KIND = "vemseg-clusters"
+"""Stands in every file of a saved labeller, and tells it from other safetensors."""
 FORMAT = 2
 """Version of the file format, which is in every saved labeller; it changes when the arrays do."""
 
@@ -28,7 +32,7 @@ Metadata = dict[str, Any]
 """How a labeller was made, as plain JSON."""
 
 OwnTable = Any
-"""The ``[cluster]`` table of one method, a subclass of ``ClusterTable``; each labeller names its own."""
+"""The ``[cluster]`` table of one method; every labeller names its own subclass of ``ClusterTable``."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Sample:
     """
 
     vectors: NDArray[np.float16]
-    intensities: NDArray[np.float32]
-    codes: NDArray[np.float32] | None = None
+    intensities: Single
+    codes: Single | None = None
 
 
 class Source(Protocol):
@@ -146,7 +150,7 @@ class Labeller(ABC):
         """
 
     @classmethod  # noqa: B027 - a method may have nothing to refuse
-    def check(cls, table: OwnTable, codes: NDArray[np.float32] | None) -> None:
+    def check(cls, table: OwnTable, codes: Single | None) -> None:
         """Refuse what cannot be fitted, before a sample is drawn; by default nothing is refused.
 
         Raises
@@ -156,7 +160,7 @@ class Labeller(ABC):
         """
 
     @classmethod
-    def demands(cls, table: OwnTable, n: int, dim: int, codes: NDArray[np.float32] | None) -> list[Demand]:
+    def demands(cls, table: OwnTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
         """Return the memory that each step of fitting to ``n`` vectors of length ``dim`` takes."""
         smaller = f"a smaller sample (--set cluster.sample={n // 4})"
         return [Demand(f"fit classes to {n} vectors", SAMPLE_BYTES * n * dim, smaller)]

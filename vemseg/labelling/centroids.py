@@ -11,7 +11,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from vemseg.errors import InputError
-from vemseg.labelling.columns import Columns, Doubles, Single
+from vemseg.labelling.base import Doubles, Single
+from vemseg.labelling.columns import Columns
 from vemseg.labelling.joining import square_distances
 from vemseg.recipe import CentroidTable
 

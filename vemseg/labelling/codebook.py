@@ -8,17 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vemseg.context import Context
 from vemseg.errors import UsageError
-from vemseg.labelling.base import Demand, Sample, Source
+from vemseg.labelling.base import Demand, Sample, Single, Source
 from vemseg.labelling.columns import prepared
 from vemseg.labelling.linkage import JoinedLabeller
 from vemseg.recipe import CodebookTable
-
-Codes = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,19 +32,19 @@ class CodebookLabeller(JoinedLabeller):
         return cls.joined(data, codes, table.k, table.linkage, scaled)
 
     @classmethod
-    def check(cls, table: CodebookTable, codes: Codes | None) -> None:
+    def check(cls, table: CodebookTable, codes: Single | None) -> None:
         """Refuse a model without a codebook, and more classes than there are codes."""
         n = len(_required(codes))
         if table.k > n:
             raise UsageError(f"k = {table.k} classes cannot be joined from the model's {n} codes")
 
     @classmethod
-    def demands(cls, table: CodebookTable, n: int, dim: int, codes: Codes | None) -> list[Demand]:
+    def demands(cls, table: CodebookTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
         """Return the memory that fitting takes: for the sample, and for joining the codes."""
         return [*super().demands(table, n, dim, codes), cls.joining(len(_required(codes)))]
 
 
-def _required(codes: Codes | None) -> Codes:
+def _required(codes: Single | None) -> Single:
     if codes is None:
         raise _no_codes()
     return codes

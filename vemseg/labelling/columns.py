@@ -16,12 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vemseg.labelling.base import Labeller, Sample
+from vemseg.labelling.base import Doubles, Labeller, Sample, Single
 from vemseg.labelling.scaling import Scaling, scaling
 from vemseg.recipe import ClusterTable
-
-Single = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**27}
 """Bytes of columns that are computed at a time: few enough for a CPU's cache, many enough for a GPU."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
-from vemseg.labelling.base import FORMAT, KIND, Demand, Labeller, Metadata, Sample, Source
+from vemseg.labelling.base import FORMAT, KIND, Demand, Labeller, Metadata, Sample, Single, Source
 from vemseg.recipe import METHODS, ClusterTable
 from vemseg.run import load_tensors
 
@@ -57,7 +57,7 @@ def fit(
     return labeller.reordered(order).noting(table.model_dump(mode="json") | {"sample": n} | counted)
 
 
-def check(table: ClusterTable, codes: NDArray[np.float32] | None) -> None:
+def check(table: ClusterTable, codes: Single | None) -> None:
     """Refuse settings with which the method of a table cannot fit classes, before a sample is drawn.
 
     Parameters
@@ -74,7 +74,7 @@ def check(table: ClusterTable, codes: NDArray[np.float32] | None) -> None:
     _of(table.method).check(table, codes)
 
 
-def demands(table: ClusterTable, n: int, dim: int, codes: NDArray[np.float32] | None) -> list[Demand]:
+def demands(table: ClusterTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
     """Return the memory that each step of fitting to ``n`` vectors of length ``dim`` takes."""
     return _of(table.method).demands(table, n, dim, codes)
 

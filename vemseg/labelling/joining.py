@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-Doubles = NDArray[np.float64]
+from vemseg.labelling.base import Doubles
 
 
 def join_by_distance(centres: Doubles, sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:

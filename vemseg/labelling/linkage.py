@@ -16,9 +16,9 @@ from torch import Tensor
 
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
-from vemseg.labelling.base import Demand, Sample, Source
+from vemseg.labelling.base import Demand, Sample, Single, Source
 from vemseg.labelling.centroids import centroids, nearness, two_nearest
-from vemseg.labelling.columns import ColumnsLabeller, Single, places, prepared
+from vemseg.labelling.columns import ColumnsLabeller, places, prepared
 from vemseg.labelling.joining import join_by_distance, join_by_overlap
 from vemseg.labelling.scaling import Scaling
 from vemseg.recipe import LinkageTable
@@ -122,8 +122,6 @@ class LinkageLabeller(JoinedLabeller):
         return cls.joined(data, centres, table.k, table.linkage, scaled)
 
     @classmethod
-    def demands(
-        cls, table: LinkageTable, n: int, dim: int, codes: NDArray[np.float32] | None
-    ) -> list[Demand]:
+    def demands(cls, table: LinkageTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
         """Return the memory that fitting takes: for the sample, and for joining the parts."""
         return [*super().demands(table, n, dim, codes), cls.joining(table.parts)]

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from vemseg.context import Context
 from vemseg.errors import UsageError
-from vemseg.labelling.base import Sample, Source
+from vemseg.labelling.base import Doubles, Sample, Single, Source
 from vemseg.labelling.centroids import centroids, two_nearest
-from vemseg.labelling.columns import Columns, ColumnsLabeller, Doubles, Single, places, prepared
+from vemseg.labelling.columns import Columns, ColumnsLabeller, places, prepared
 from vemseg.labelling.joining import join_by_entropy
 from vemseg.recipe import MixtureTable
 

@@ -15,13 +15,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vemseg.labelling.base import Doubles, Single
 from vemseg.recipe import ClusterTable
 
-Doubles = NDArray[np.float64]
-
 CHUNK = 2**16
+"""Number of vectors that are scaled or summed up at a time."""
 
 
 class Scaling(NamedTuple):
@@ -36,14 +35,14 @@ class Scaling(NamedTuple):
     mean: Doubles
     matrix: Doubles
 
-    def apply(self, data: NDArray[np.float32]) -> None:
+    def apply(self, data: Single) -> None:
         """Scale vectors, float32 (n, d), in place."""
         for start in range(0, len(data), CHUNK):
             part = data[start : start + CHUNK]
             part[:] = (part - self.mean) @ self.matrix
 
 
-def scaling(data: NDArray[np.float32], table: ClusterTable) -> Scaling | None:
+def scaling(data: Single, table: ClusterTable) -> Scaling | None:
     """Return the scaling that suits a sample, or None where vectors stay as they are.
 
     Parameters
@@ -76,7 +75,7 @@ def _whitening(covariance: Doubles, floor: float) -> Doubles:
     return axes / np.sqrt(np.maximum(variance, least)) if least > 0 else axes
 
 
-def _covariance(data: NDArray[np.float32], mean: Doubles) -> Doubles:
+def _covariance(data: Single, mean: Doubles) -> Doubles:
     total = np.zeros((len(mean), len(mean)))
     for start in range(0, len(data), CHUNK):
         part = data[start : start + CHUNK] - mean

@@ -41,7 +41,9 @@ class ClassicalEncoder(Encoder):
     def __init__(self, settings: ClassicalTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
         self.truncate = settings.truncate
-        self.sigmas = [tuple(_sigma(s / edge) for edge in spacing) for s in settings.sigmas]
+        self.sigmas = [
+            tuple(s / edge if s / edge >= LEAST_SIGMA else 0.0 for edge in spacing) for s in settings.sigmas
+        ]
         self.patch = (1, 1, 1)
         self.dim = FEATURES_PER_SCALE * len(self.sigmas)
         reach = [max(self._radius(sigma[axis]) for sigma in self.sigmas) for axis in range(3)]
@@ -103,7 +105,3 @@ class ClassicalEncoder(Encoder):
                     smooth, [s * s, -2 * s * s, s * s], axis=axis, mode="nearest"
                 )
         return np.sqrt(gradient), laplacian
-
-
-def _sigma(voxels: float) -> float:
-    return voxels if voxels >= LEAST_SIGMA else 0.0

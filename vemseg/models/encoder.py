@@ -96,7 +96,7 @@ class Encoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type that windows must have."""
+        """The floating-point type that windows should have."""
         return torch.float32
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
@@ -107,8 +107,8 @@ class Encoder(nn.Module):
         windows : Tensor float (b, 1, z, y, x)
             Intensities in [0, 1]; of size ``fov`` if the field of view is fixed.
         kept : three slices, optional
-            The patches wanted; by default all. The vector of a patch is wrong if it is nearer than ``halo`` to
-            a side of the window that is not a border of the volume.
+            The patches wanted; by default all. The vector of a patch is wrong if it is nearer than ``halo``
+            to a side of the window that is not a border of the volume.
 
         Returns
         -------

@@ -60,7 +60,7 @@ class Filtered(Encoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type that windows must have, that of the encoder."""
+        """The floating-point type that windows should have, that of the encoder."""
         return self.encoder.dtype
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:

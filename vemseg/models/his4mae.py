@@ -39,9 +39,9 @@ class His4mae(SelfDistilled):
         Returns
         -------
         dict of str to Tensor ()
-            ``loss`` and its unweighted terms ``reconstruction`` (equation 2), ``codebook`` (3) and ``student``
-            (4); ``codes_used`` and ``codes_perplexity`` of this batch; ``codes_isolated`` at the end of the
-            last epoch.
+            ``loss`` and its unweighted terms ``reconstruction`` (equation 2), ``codebook`` (3) and
+            ``student`` (4); ``codes_used`` and ``codes_perplexity`` of this batch; ``codes_isolated`` at the
+            end of the last epoch.
         """
         images = batch.images[:, :, 0]
         first = self.meet(images)

@@ -1,12 +1,12 @@
 """The objective of the dense encoder: two views of a region agree, and hidden squares are reconstructed.
 
 Agreement is measured by VICReg (Bardes, Ponce, LeCun, ICLR 2022, section 4.1) at places that both views show:
-an invariance, a variance and a covariance term. Here they are computed from the vectors themselves, since
+by an invariance, a variance and a covariance term. Here they are computed from the vectors themselves, since
 these are clustered later. Hidden squares are reconstructed as in masked autoencoders (He et al., CVPR 2022).
 
 Views differ in contrast, brightness, noise, blur and hidden squares, by one of the eight symmetries of a
-square, in the order of the slices, and in where they are cut out of the region. The second view may be shifted
-by a few slices, so that vectors change slowly in space.
+square, in the order of the slices, and in where they are cut out of the region. The second view may be
+shifted by a few slices, so that vectors change slowly in space.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Invariance(Objective):
     def _corners(self, size: int, generator: torch.Generator) -> Tensor:
         """Draw where the views of each region begin, in slices, rows and columns: int (2, size, 3).
 
-        Two views are cut at different places. Otherwise a vector could encode its distance to the border: both
-        views would agree on it, but it means nothing in a volume.
+        Two views are cut at different places. Otherwise a vector could encode its distance to the border:
+        both views would agree on it, but it means nothing in a volume.
         """
         s = self.settings
         slices = torch.randint(0, 2 * s.drift + 1, (2, size, 1), generator=generator)

@@ -84,8 +84,8 @@ def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
     ----------
     name : str or None
         A run directory, a snapshot in a run directory, a recipe that needs no training, a checkpoint of the
-        reference code of MAESTER, or the name of bundled weights (write ``./name`` for a directory of the same
-        name). None opens the default weights.
+        reference code of MAESTER, or the name of bundled weights (write ``./name`` for a directory of the
+        same name). None opens the default weights.
     settings : sequence of str
         ``table.key=value`` each, which replace settings of the model's recipe.
 

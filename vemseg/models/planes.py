@@ -48,7 +48,7 @@ class ThreePlanes(Encoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type that windows must have, that of the encoder of planes."""
+        """The floating-point type that windows should have, that of the encoder of planes."""
         return self.encoder.dtype
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:

@@ -23,8 +23,9 @@ class Sdae(SelfDistilled):
     The teacher sees only masked patches, one of ``folds`` random parts of them at a time; its tokens are
     standardised one by one. The weight ``pixels`` of the pixel error is not published.
 
-    The cosine is that of two tokens, as in the paper. The released code deviates from the paper: it takes the
-    cosine across the tokens of a part, for each channel (the default axis for a batch of sequences).
+    The cosine is that of two tokens, as in the paper. This deviates deliberately from the released code,
+    which takes the cosine across the tokens of a part, for each channel (the default axis for a batch of
+    sequences).
     """
 
     settings: SdaeTable
@@ -69,5 +70,5 @@ class Sdae(SelfDistilled):
         return layer_norm(tokens, tokens.shape[-1:])
 
     def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:
-        """Return reconstructions as :meth:`MaskedAutoencoder.preview` does, or None without a pixel decoder."""
+        """Return reconstructions as :class:`MaskedAutoencoder` does, or None without a pixel decoder."""
         return super().preview(batch, generator) if self.settings.pixels else None

@@ -44,7 +44,7 @@ class MeanTeacher(KeepsExact):
 
     @torch.no_grad()
     def tokens(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Return tokens of images (b, 1, F, F), of all patches or of the visible ones: float32 (b, v, dim)."""
+        """Return the tokens of all patches of images (b, 1, F, F), or of some: float32 (b, v, dim)."""
         return self.encoder.latent(images, visible)[:, 1:].float()
 
     @torch.no_grad()
@@ -88,7 +88,7 @@ class SelfDistilled(MaskedAutoencoder):
         self.register_buffer("begun", torch.tensor(False))
 
     def meet(self, images: Tensor) -> bool:
-        """Count the samples of a batch; at the first batch, set the teacher to the student and return True."""
+        """Count the samples of a batch; at the first one, copy the student to the teacher and return True."""
         first = not self.begun
         if first:
             self.teacher.follow(self.encoder, 0.0)

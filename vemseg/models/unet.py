@@ -1,10 +1,10 @@
 """The dense encoder: a small convolutional network that computes the vectors of whole slices in one pass.
 
 A slab of ``slices`` neighbouring planes goes in, and one vector per 2 x 2 pixels of its middle comes out. So
-vectors have half the resolution in the plane, and in an isotropic volume also across it, where a vector stands
-between the two middle planes. Scores are interpolated from there to voxels as for any other encoder. The
-network consists of convolutions only. So a vector depends on nothing but the voxels within ``halo``, and does
-not change with the size of the window.
+vectors have half the resolution in the plane, and in an isotropic volume also across it, where a vector
+stands between the two middle planes. Scores are interpolated from there to voxels as for any other encoder.
+The network consists of convolutions only. So a vector depends on nothing but the voxels within ``halo``, and
+does not change with the size of the window.
 
 The network is modelled on the U-Net (Ronneberger, Fischer, Brox, MICCAI 2015) and deliberately differs where
 speed asks for it: the first layer halves the resolution, skips are added instead of concatenated, and there
@@ -33,8 +33,8 @@ PATCH = 2
 PASS_BYTES = 2**23
 """Size of the widest activation of the slabs that are encoded together, so that it fits a core's cache."""
 ALONE = 2**19
-"""A slab of at least this many pixels may be encoded alone. On CPUs, torch convolves a single smaller image with
-another algorithm than several, which rounds differently."""
+"""A slab of at least this many pixels may be encoded alone. On CPUs, torch convolves a single smaller image
+by another algorithm than several, which rounds differently."""
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -152,7 +152,7 @@ class UNetEncoder(Encoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type of the network, which windows must have too."""
+        """The floating-point type of the network, which windows should have too."""
         return self.head.weight.dtype
 
     def slab(self, edge: int) -> ZYX | None:
@@ -184,7 +184,7 @@ class UNetEncoder(Encoder):
             norm.momentum = momentum
 
     def memory(self, batch: int) -> Memory:
-        """Return the memory for the vectors and the activations of several small slabs, or of one large one."""
+        """Return the memory for the vectors, and the activations of several small slabs or a large one."""
         item = float(self.dtype.itemsize)
         activations = 3.0 * self.width * item / PATCH**2
         return Memory(
@@ -207,10 +207,10 @@ def _level(width_in: int, width: int, layers: int) -> nn.Sequential:
 
 
 def _reach(levels: int, layers: int) -> int:
-    """Return how far beyond its patch a vector sees in the plane, in voxels, rounded up to the coarsest pixel.
+    """Return how many voxels beyond its patch a vector sees in the plane, in whole coarsest pixels.
 
-    Every 3 x 3 convolution adds a pixel of its level. Pooling and enlarging stay within the coarser pixels, but
-    the patch may lie at the corner of one.
+    Every 3 x 3 convolution adds a pixel of its level. Pooling and enlarging stay within the coarser pixels,
+    but the patch may lie at the corner of one.
     """
     half: int = 2 ** (levels - 1)
     convolutions = layers * (2 * half - 1) + half - 1

@@ -23,8 +23,8 @@ FIELD_BYTES = 512
 def transformer(dim: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
     """Return pre-norm blocks without dropout or layer scale.
 
-    ``drop_path`` is the share of samples that skip the last block in training; it rises linearly from 0 at the
-    first block. This stochastic depth draws from torch's global random numbers.
+    ``drop_path`` is the share of samples that skip the last block in training; it rises linearly from 0 at
+    the first block. This stochastic depth draws from torch's global random numbers.
     """
     return nn.ModuleList(
         Block(dim, heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm, drop_path=skipped)

@@ -45,8 +45,7 @@ class Recipe(Table):
     @property
     def settings(self) -> dict[str, dict[str, object]]:
         """All settings as plain JSON types, table by table."""
-        tables = self.model_dump(mode="json", exclude={"description", "reference"})
-        return dict(tables)
+        return self.model_dump(mode="json", exclude={"description", "reference"})
 
     def flat(self, tables: Collection[str] | None = None, without: Collection[str] = ()) -> dict[str, object]:
         """Return the settings of some tables or of all, without some keys, as ``{"table.key": value}``."""
