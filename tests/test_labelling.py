@@ -331,12 +331,12 @@ def test_what_fitting_takes_of_memory_is_said_step_by_step():
 def test_codes_that_are_missing_are_refused_before_a_sample_is_drawn():
     check(table("kmeans"), None)
     check(table("codebook"), np.zeros((4, 8), np.float32))
-    with pytest.raises(UsageError, match=r"cluster\.method codebook needs vectors as a model with"):
+    with pytest.raises(UsageError, match=r"cluster\.method codebook needs the vectors of a model with"):
         check(table("codebook"), None)
     with pytest.raises(UsageError, match="k = 4 classes cannot be joined from the model's 3 codes"):
         check(table("codebook"), np.zeros((3, 8), np.float32))
     other = Sample(np.eye(8, dtype=np.float16), np.zeros(8, np.float32), codes=np.zeros((4, 5), np.float32))
-    with pytest.raises(UsageError, match="needs vectors as a model with a codebook"):
+    with pytest.raises(UsageError, match="needs the vectors of a model with a codebook"):
         fit_labeller(table("codebook"), other)
 
 

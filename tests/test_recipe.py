@@ -389,10 +389,11 @@ def test_what_is_registered_can_be_named_and_is_checked(write, monkeypatch):
 
 
 def test_what_is_registered_is_there():
-    """Recipes name classes without importing them; each name leads to something that can be called."""
-    names = [name for of in KINDS.values() for name in (of.encoder, of.objective, of.student) if name]
-    names += [of.labeller for of in METHODS.values()]
-    assert all(callable(resolve_name(name)) for name in names)
+    """Kinds and methods name classes, and what makes a student's objective, without importing them."""
+    classes = [name for of in KINDS.values() for name in (of.encoder, of.objective) if name]
+    classes += [of.labeller for of in METHODS.values()]
+    assert all(isinstance(resolve_name(name), type) for name in classes)
+    assert all(callable(resolve_name(of.student)) for of in KINDS.values() if of.student)
 
 
 def test_parts_lie_between_classes_and_sample():

@@ -550,7 +550,7 @@ def test_an_offset_of_nothing_is_the_sample_itself(rotating):
 
 
 def test_around_says_what_it_wants():
-    with pytest.raises(ValueError, match="comes from no sampler"):
+    with pytest.raises(ValueError, match="not made by a sampler"):
         Batch(torch.zeros(2, 1, 1, 4, 4)).around(torch.zeros(2, 1, 3))
     with pytest.raises(ValueError, match=r"offsets must be \(4, p, 3\), not \(3, 1, 3\)"):
         stream_of(source((30, 30, 30))).batch(0, 4).around(torch.zeros(3, 1, 3))

@@ -186,7 +186,7 @@ def test_maester_begins_his4mae_and_the_other_way_round(cell, trained, tmp_path)
 
 def test_only_a_model_with_codes_is_clustered_by_them(cell, tmp_path):
     run = run_of(cell, "sdae_recon", tmp_path / "run", ["train.steps=1"])
-    with pytest.raises(UsageError, match="method codebook needs vectors as a model with a codebook"):
+    with pytest.raises(UsageError, match="method codebook needs the vectors of a model with a codebook"):
         segment(wanted(cell, run, ["cluster.method=codebook"]), tmp_path / "l.tif")
     assert not (tmp_path / "l.tif").exists()
 

@@ -1,4 +1,4 @@
-"""A dense encoder taught by another one: the student that a teacher asks for, and how well both agree."""
+"""Teaching a dense encoder by another model: the student's recipe, its objective, and how well both agree."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from vemseg.recipe import KINDS, KMeansTable, Recipe, override
 from vemseg.sampling import HELD_OUT, Sampler, Source
 
 DESCRIPTION = "The dense encoder, taught to give the vectors of another one: run.json names this teacher."
-"""What a student's recipe says of itself."""
+"""The description in the recipe of every student."""
 
 FIRST = 2**40
-"""Step of the sampler from which on teacher and student are compared: no training gets there."""
+"""The first of the sampler's steps on which teacher and student are compared; no training gets that far."""
 
 BATCHES, REGIONS = 8, 4
-"""What teacher and student are compared on: batches, and regions in each."""
+"""Number of batches on which teacher and student are compared, and of regions in each batch."""
 
 SAMPLE = 48_000
-"""Most vectors of these that count."""
+"""The largest number of vectors that are compared."""
 
 CLASSES = 6
 """How many classes the teacher's vectors are divided into to see whether the student's agree with them."""
@@ -37,25 +37,25 @@ _log = logging.getLogger("vemseg")
 
 
 def student_recipe(recipe: Recipe, teacher: Model) -> Recipe:
-    """Return the recipe of a teacher's student: length and scaling of its vectors become the teacher's.
+    """Return the recipe of a student whose vectors have the length and the scaling of the teacher's.
 
     Parameters
     ----------
     recipe : Recipe
-        Of a dense encoder.
+        The recipe of a dense encoder.
     teacher : Model
-        Any encoder, for voxels of the same size and intensities.
+        An encoder of any kind that works on the same voxel size and intensities.
 
     Raises
     ------
     UsageError
-        Where a model of the student's kind cannot be taught, or the teacher sees other voxels.
+        Where a model of the student's kind cannot be taught, or the teacher works on other voxels.
     """
     if KINDS[recipe.model.kind].student is None:
         raise UsageError(f"a teacher teaches a dense encoder, not a '{recipe.model.kind}': add -c vemseg")
     ours, theirs = recipe.settings["volume"], teacher.recipe.settings["volume"]
-    counting = {"percentile": "percentiles", "range": "range"}[theirs["intensity"]]
-    keys = [key for key in ("voxel_size", "intensity", counting) if ours[key] != theirs[key]]
+    limits = {"percentile": "percentiles", "range": "range"}[teacher.recipe.volume.intensity]
+    keys = [key for key in ("voxel_size", "intensity", limits) if ours[key] != theirs[key]]
     if keys:
         shown = "; ".join(f"volume.{key} {theirs[key]} there, {ours[key]} here" for key in keys)
         way_out = " ".join(f"--set 'volume.{key}={theirs[key]}'" for key in keys)
@@ -65,7 +65,7 @@ def student_recipe(recipe: Recipe, teacher: Model) -> Recipe:
 
 
 def distillation(recipe: Recipe, teacher: Model, device: torch.device) -> Distillation:
-    """Return the objective by which a teacher, on a device, teaches the student of a recipe."""
+    """Return the objective with which a teacher teaches the student of a recipe, on a device."""
     dtype = torch.bfloat16 if wants_bf16(teacher.recipe.train.precision, device) else torch.float32
     encoder = teacher.load().prepare(device, dtype)
     stride = encoder.placements(teacher.recipe.embed)[2].stride
@@ -81,14 +81,14 @@ def agreement(
     recipe: Recipe,
     device: torch.device,
 ) -> dict[str, float | bool]:
-    """Compare a student with its teacher on what was held out, or where nothing was, on what it learnt from.
+    """Compare a student with its teacher on held-out sections, or on the training volumes without such.
 
     Parameters
     ----------
     objective : Distillation
-        Holds both.
+        Holds the student and its teacher.
     learnt, held : sequence of Source
-        See ``vemseg.sampling.hold_out``.
+        What ``vemseg.sampling.hold_out`` returned.
     recipe : Recipe
         The student's; ``cluster.scale`` is the teacher's.
     device : torch.device
@@ -96,9 +96,9 @@ def agreement(
     Returns
     -------
     dict
-        ``cosine``: mean cosine of standardised vectors. ``label_agreement``: share of the places that get the
-        same label of ``CLASSES``, found by k-means on the teacher's vectors alone, from both. ``held_out``:
-        whether the places are new to the student.
+        ``cosine``: mean cosine of standardised vectors. ``label_agreement``: share of the places where the
+        vectors of both get the same label, one of ``CLASSES`` that k-means finds in the teacher's vectors
+        alone. ``held_out``: whether the places are new to the student.
     """
     pool = recipe.fov.pool_bytes // HELD_OUT
     table = recipe.fov.model_copy(update={"crop": "off", "pool_bytes": pool})
@@ -120,7 +120,7 @@ def agreement(
 
 
 def _vectors(objective: Distillation, sampler: Sampler, seed: int) -> list[NDArray[np.float32]]:
-    """Return vectors (n, d) of teacher and student in the same places, rounded as where they are used."""
+    """Return vectors (n, d) of teacher and student in the same places, rounded to float16 as in use."""
     rng = np.random.default_rng(seed)
     objective.eval()
     found: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])

@@ -1,7 +1,8 @@
 """The one training loop: objective + sampler + schedule -> checkpoints.
 
-It knows ``Batch`` and ``Objective``, and no method by name. Everything random about step ``t`` follows from
-(seed, t), so a checkpoint needs no generator state and a resumed run repeats an uninterrupted one exactly.
+The loop knows ``Batch`` and ``Objective``, and no method by name. Everything random about step ``t`` follows
+from (seed, t), so a checkpoint needs no generator state, and a resumed run repeats an uninterrupted one
+exactly.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,28 +28,28 @@ from vemseg.run import Run, load_tensors, save_tensors
 from vemseg.sampling import Sampler
 
 PREVIEWS = 6
-"""Samples that are drawn with their reconstructions."""
+"""Number of samples in a picture of reconstructions."""
 SMOOTHING = 0.8
-"""How much the curve of the loss is smoothed; its points are means over ``train.log_every`` steps already."""
+"""How much the curve of the loss is smoothed; each point is already a mean over ``train.log_every`` steps."""
 VALIDATE_EVERY = 10
-"""Lines of metrics after which the objective is examined on what it does not learn from."""
+"""The objective is examined on held-out data once in this many lines of metrics."""
 VALIDATION_BATCHES = 4
-"""Batches it is examined on, the same ones every time."""
+"""Number of held-out batches that the objective is examined on; the same ones every time."""
 
 
 class MasterAdamW:
-    """AdamW that keeps float32 masters of parameters that are held in a shorter type; others are their own.
+    """AdamW that keeps a float32 master copy of every parameter held in a shorter type.
 
-    Weights in bfloat16 make every product of a step fast; updates as small as a learning rate of 1e-4 makes
-    them would vanish in its 8 bits, so they are added up in float32.
+    A parameter in float32 is its own master. Weights in bfloat16 make every product of a step fast, but the
+    small updates of a learning rate such as 1e-4 would vanish in 8 bits, so they are added up in float32.
 
     Parameters
     ----------
     module : nn.Module
-        Its trainable parameters are optimised. All are subject to weight decay, norms and biases included as
-        in the reference code of MAESTER, unless ``decay_vectors`` says otherwise, as in that of SdAE.
+        Its trainable parameters are optimised.
     settings : TrainTable
-        Betas, eps and weight decay.
+        Betas, eps and weight decay. Norms and biases decay too, as in the reference code of MAESTER, unless
+        ``decay_vectors`` is off, as in that of SdAE.
     """
 
     def __init__(self, module: nn.Module, settings: TrainTable) -> None:
@@ -59,7 +59,7 @@ class MasterAdamW:
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         spared = [master for master in self.masters if not settings.decay_vectors and master.ndim <= 1]
         kept = [master for master in self.masters if settings.decay_vectors or master.ndim > 1]
-        groups: list[dict[str, Any]] = [{"params": kept}, {"params": spared, "weight_decay": 0.0}]
+        groups: list[dict[str, object]] = [{"params": kept}, {"params": spared, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(
             [group for group in groups if group["params"]],
             lr=0.0,
@@ -92,7 +92,7 @@ class MasterAdamW:
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what :meth:`state` returned."""
+        """Restore the masters and moments that :meth:`state` returned."""
         moments = ("step", "exp_avg", "exp_avg_sq")
         with torch.no_grad():
             for name, master, parameter in zip(self.names, self.masters, self.parameters, strict=True):
@@ -105,14 +105,14 @@ class MasterAdamW:
 
 
 def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
-    """Copy to another tensor's device and order in memory, which the fused kernel takes for granted."""
+    """Copy to another tensor's device and memory layout, which the fused kernel takes for granted."""
     if tensor.shape != like.shape:
         return tensor.to(like.device, copy=True)
     return torch.empty_like(like).copy_(tensor)
 
 
 def learning_rate(settings: TrainTable, fraction: float) -> float:
-    """Return the learning rate after a part of the run: linear warm-up, then constant or half a cosine."""
+    """Return the rate when a fraction of the run is done: linear warm-up, then constant or half a cosine."""
     if fraction < settings.warmup:
         return settings.lr * fraction / settings.warmup
     if settings.schedule == "constant":
@@ -124,12 +124,12 @@ def learning_rate(settings: TrainTable, fraction: float) -> float:
 
 
 class Trainer:
-    """Show an objective the batches of a sampler and leave checkpoints in a run directory.
+    """Train an objective on the batches of a sampler and leave checkpoints in a run directory.
 
     Parameters
     ----------
     objective : Objective
-        On its device already, in float32.
+        Already on its device, in float32.
     sampler : Sampler
         Where batches come from.
     run : Run
@@ -137,10 +137,10 @@ class Trainer:
     settings : TrainTable
         Steps, batch, schedule, precision, seed.
     limit : float, optional
-        Seconds of training, earlier parts included; the schedule ends with it.
+        Seconds of training, including those before a resume; the schedule ends with it.
     held : Sampler, optional
-        What the objective is examined on from time to time, by its ``validate``: the means over a few batches
-        stand in the metrics as ``held_`` and the name of the score.
+        Held-out data that the objective's ``validate`` is called on from time to time. The mean of each score
+        over a few batches is written to the metrics under its name with ``held_`` before it.
     """
 
     def __init__(
@@ -165,25 +165,25 @@ class Trainer:
 
     @property
     def fraction(self) -> float:
-        """Part of the run that is done."""
+        """The part of the run that is done, 0 to 1."""
         by_time = self.elapsed / self.limit if self.limit else 0.0
         return min(1.0, max(self.step / self.settings.steps, by_time))
 
     def fit(self, context: Context) -> bool:
-        """Train to the end, or until it is stopped; tell whether the end was reached.
+        """Train to the end, or until someone stops it; tell whether the end was reached.
 
-        The state is saved at the end, when stopped, and every ``train.checkpoint_minutes``.
+        The state is saved at the end, on a stop, and every ``train.checkpoint_minutes``.
 
         Parameters
         ----------
         context : Context
-            Told with every line of metrics how far the training is, and asked before every step whether to
-            stop.
+            Is told how far the training is with every line of metrics, and asked before every step whether
+            to stop.
 
         Raises
         ------
         VemsegError
-            Where the training diverged; what was saved before stays as it is.
+            Where the training diverged; earlier checkpoints stay as they are.
         """
         self.objective.train()
         saved = time.monotonic()
@@ -207,7 +207,7 @@ class Trainer:
         return self.fraction >= 1.0
 
     def _one_step(self) -> dict[str, Tensor]:
-        """Set the rate, draw, compute, update; return the scalars, on the device."""
+        """Draw a batch, compute the loss and update the weights; return the scalars, on the device."""
         lr = learning_rate(self.settings, self.fraction)
         batch = self.sampler.batch(self.step, self.settings.batch)
         generator = step_generator(self.settings.seed, self.step)
@@ -237,7 +237,7 @@ class Trainer:
         context.report("training", self.fraction, words)
 
     def _validated(self) -> dict[str, float]:
-        """Return the mean scores on what is not learnt from, where it is time for them."""
+        """Return the mean scores on held-out data, or nothing where they are not due."""
         due = self.step % (VALIDATE_EVERY * self.settings.log_every) == 0 or self.fraction >= 1.0
         if self.held is None or not due:
             return {}
@@ -253,7 +253,7 @@ class Trainer:
         return {f"held_{name}": float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
     def _refuse_divergence(self, values: Iterable[Tensor]) -> None:
-        """Stop where numbers are no longer finite, before any of it is written."""
+        """Stop where numbers are no longer finite, before any of them is written."""
         if not all(bool(value.isfinite().all()) for value in values):
             raise VemsegError(
                 f"{self.run.path}: the training diverged before step {self.step} (loss or weights are not "
@@ -261,7 +261,7 @@ class Trainer:
             )
 
     def save(self) -> None:
-        """Write the state for an exact resume, and the encoder as it is now."""
+        """Write a checkpoint from which training resumes exactly, and the encoder as it is now."""
         self._refuse_divergence([*self._scalars.get("loss", ()), *self.optimiser.state().values()])
         held = {f"buffer.{name}": value for name, value in self._held()}
         tensors = {name: _to_numpy(value) for name, value in (self.optimiser.state() | held).items()}
@@ -274,12 +274,12 @@ class Trainer:
         save_encoder(path, self.objective, {"step": self.step})
 
     def _held(self) -> Iterator[tuple[str, Tensor]]:
-        """Return what the objective holds besides what is optimised, by name."""
+        """Yield what the optimiser does not change: buffers and frozen parameters, with their names."""
         yield from self.objective.named_buffers()
         yield from ((name, p) for name, p in self.objective.named_parameters() if not p.requires_grad)
 
     def draw(self) -> None:
-        """Draw the loss curve, what else the objective charts, and reconstructions of this step's samples."""
+        """Draw the loss curve, the objective's own charts, and reconstructions of this step's samples."""
         metrics = self.run.read_metrics()
         if metrics:
             steps, losses, lr = (np.array([m[key] for m in metrics]) for key in ("step", "loss", "lr"))
@@ -296,7 +296,7 @@ class Trainer:
         drawing.save(figure, self.run.path / name)
 
     def _preview(self) -> Preview | None:
-        """Return the reconstructions of some of this step's samples, None where there are none."""
+        """Return reconstructions of some of this step's samples, or None where the objective has none."""
         batch = self.sampler.batch(self.step, self.settings.batch).first(PREVIEWS)
         self.objective.eval()
         shown = self.objective.preview(batch, step_generator(self.settings.seed, self.step))

@@ -1,7 +1,8 @@
-"""One column per class, and that is the score: the nearest centroid of k-means.
+"""K-means: the score of a class is an affine function of the vector, and the nearest centroid wins.
 
-The nearest centroid c of a vector z is the largest of 2 z.c - |c|^2, whatever affine scaling z of the vector
-comes before. Scores interpolated between lattice points are the scores of interpolated vectors.
+The centroid c that is nearest to a scaled vector z is the one with the largest 2 z.c - |c|^2. The scaling is
+affine too, so this score is affine in the unscaled vector. Scores interpolated between lattice points are
+therefore the scores of interpolated vectors.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ class AffineLabeller(ColumnsLabeller):
 
     @classmethod
     def fit(cls, table: KMeansTable, sample: Sample, source: Source | None, context: Context) -> Self:
-        """Return the classes of k-means."""
+        """Find classes by k-means."""
         data, scaled = prepared(table, sample)
         return cls(*nearness(centroids(data, table.k, table, table.restarts)).after(scaled).rounded())
 
     @classmethod
     def of_centres(cls, centres: NDArray[np.floating], metadata: Metadata) -> Self:
-        """Return the classes of the nearest of some centres (K, d), in their order."""
+        """Return a labeller that gives each vector the nearest of centres (K, d), numbered in their order."""
         return cls(*nearness(centres).rounded(), metadata={"method": "kmeans"} | metadata)
 
     @property

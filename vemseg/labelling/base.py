@@ -18,18 +18,22 @@ from vemseg.errors import InputError
 from vemseg.geometry import Box
 from vemseg.run import save_tensors
 
+Single = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
 KIND = "vemseg-clusters"
+"""Stands in every file of a saved labeller, and tells it from other safetensors."""
 FORMAT = 2
-"""Stands in every file of a saved labeller; another number means other arrays."""
+"""Version of the file format, which is in every saved labeller; it changes when the arrays do."""
 
 SAMPLE_BYTES = 12
-"""Bytes for each number of a sample while classes are fitted: float16 twice and float32 twice."""
+"""Bytes for each number of the sample while classes are fitted: two copies in float16, two in float32."""
 
 Metadata = dict[str, Any]
-"""What made a labeller, as plain JSON."""
+"""How a labeller was made, as plain JSON."""
 
 OwnTable = Any
-"""The ``[cluster]`` table of one method, a subclass of ``ClusterTable``; each labeller names its own."""
+"""The ``[cluster]`` table of one method; every labeller names its own subclass of ``ClusterTable``."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,12 @@ class Sample:
     intensities : float32 (n,)
         Mean intensity of the patch of each vector; orders the classes.
     codes : float32 (m, d), optional
-        What the model learned of its vectors; None where it has no codebook.
+        The codebook that the model learned; None where it has none.
     """
 
     vectors: NDArray[np.float16]
-    intensities: NDArray[np.float32]
-    codes: NDArray[np.float32] | None = None
+    intensities: Single
+    codes: Single | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Graph:
 
 
 class Source(Protocol):
-    """The vectors of a volume, for methods that want more of them than a sample without order."""
+    """The vectors of a volume, for methods that need more than a sample of them without their places."""
 
     dim: int
     """Length of a vector."""
@@ -79,25 +83,26 @@ class Source(Protocol):
         """Number of vectors of the whole volume."""
 
     def sample(self, n: int, seed: int, context: Context) -> Sample:
-        """Return ``n`` of them, or all where there are no more."""
+        """Return a sample of ``n`` vectors, or of all where there are fewer."""
 
     def graph(self) -> Graph | None:
         """Return all of them with their neighbours; None where they are too many, as on a lattice."""
 
     def read(self, box: Box) -> NDArray[np.generic]:
-        """Return what a box of the volume is labelled from: voxels, vectors, or numbers of regions."""
+        """Return what a box of the volume is labelled from: voxels, vectors or region numbers."""
 
 
 class Demand(NamedTuple):
-    """What a step of fitting takes of memory.
+    """The memory that a step of fitting takes.
 
     Attributes
     ----------
     what : str
-        The step, as it follows "memory is not enough to".
+        The step, worded to follow "memory is not enough to".
     bytes : int
+        The memory it takes.
     instead : str
-        What takes less, as it follows "take".
+        What would take less, worded to follow "take".
     """
 
     what: str
@@ -107,15 +112,15 @@ class Demand(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Labeller(ABC):
-    """K classes as scores of a vector, fitted by the settings of one ``[cluster]`` table.
+    """Gives a vector a score for each of K classes, fitted with the settings of one ``[cluster]`` table.
 
-    Subclasses are frozen dataclasses too. Their fields are the arrays that the scores follow from, and they
-    are all that is saved beside the metadata; those with a default of None may be missing.
+    Subclasses are frozen dataclasses too. Their fields are the arrays from which scores are computed. These
+    arrays and the metadata are all that is saved; a field whose default is None may be missing in a file.
 
     Attributes
     ----------
     metadata : dict
-        What made it: settings, sizes of the classes in the sample, the encoder's hash.
+        How the labeller was made: settings, sizes of the classes in the sample, the encoder's hash.
     exact_under_interpolation : bool
         Whether scores interpolated between vectors are the scores of the interpolated vectors.
     """
@@ -144,50 +149,50 @@ class Labeller(ABC):
 
     @abstractmethod
     def reordered(self, order: NDArray[np.int64]) -> Self:
-        """Return the same classes under other numbers: class ``i`` of the new is ``order[i]`` of this one."""
+        """Renumber the classes: class ``i`` of the result is class ``order[i]`` of this labeller."""
 
     @classmethod
     @abstractmethod
     def fit(cls, table: OwnTable, sample: Sample, source: Source | None, context: Context) -> Self:
-        """Return K classes of a sample, in any order.
+        """Find K classes in a sample; their order does not matter.
 
         Parameters
         ----------
         table : ClusterTable
-            The method's own.
+            The settings of this method.
         sample : Sample
-            As many vectors as classes at least, all finite. Its arrays must be left as they are.
+            It has at least as many vectors as classes, all finite. Its arrays must not be changed.
         source : Source or None
-            The volume's vectors, where there is one volume and its vectors are at hand.
+            The vectors of the volume; None where there are several volumes, or only a sample is known.
         context : Context
             Where to compute, whom to tell, and whom to ask whether to stop.
 
         Raises
         ------
         UsageError
-            Where settings do not go with the sample.
+            Where settings do not fit the sample.
         InputError
-            Where the sample has fewer than K classes in it.
+            Where fewer than K classes can be found in the sample.
         """
 
     @classmethod  # noqa: B027 - a method may have nothing to refuse
-    def check(cls, table: OwnTable, codes: NDArray[np.float32] | None) -> None:
+    def check(cls, table: OwnTable, codes: Single | None) -> None:
         """Refuse what cannot be fitted, before a sample is drawn; by default nothing is refused.
 
         Raises
         ------
         UsageError
-            Saying what is missing.
+            Says what is missing.
         """
 
     @classmethod
-    def demands(cls, table: OwnTable, n: int, dim: int, codes: NDArray[np.float32] | None) -> list[Demand]:
-        """Return what fitting to ``n`` vectors of length ``dim`` takes of memory, step by step."""
+    def demands(cls, table: OwnTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
+        """Return the memory that each step of fitting to ``n`` vectors of length ``dim`` takes."""
         smaller = f"a smaller sample (--set cluster.sample={n // 4})"
         return [Demand(f"fit classes to {n} vectors", SAMPLE_BYTES * n * dim, smaller)]
 
-    def noting(self, facts: Mapping[str, Any]) -> Self:
-        """Return the same labeller with more to say of itself."""
+    def noting(self, facts: Mapping[str, object]) -> Self:
+        """Return the same labeller with these facts added to its metadata."""
         return replace(self, metadata=self.metadata | dict(facts))
 
     def named(self, names: Mapping[int, str]) -> Self:
@@ -196,7 +201,7 @@ class Labeller(ABC):
         Raises
         ------
         InputError
-            Where there is no class of some number.
+            Where a number is not that of a class.
         """
         if extra := [number for number in names if not 1 <= number <= self.k]:
             raise InputError(f"names for classes {extra}, but there are classes 1 to {self.k}")
@@ -204,7 +209,7 @@ class Labeller(ABC):
 
     @property
     def names(self) -> dict[int, str]:
-        """The name of each class, 1..K: the one it was given, or its number."""
+        """The name of each class, 1..K; a class without a name is called by its number."""
         given = self.metadata.get("names", {})
         return {number: given.get(str(number), f"class {number}") for number in range(1, self.k + 1)}
 
@@ -215,13 +220,13 @@ class Labeller(ABC):
         save_tensors(path, given, {"kind": KIND, "format": FORMAT} | self.metadata)
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Self:
-        """Return the labeller of saved arrays.
+    def restored(cls, arrays: Mapping[str, NDArray[np.generic]], metadata: Metadata) -> Self:
+        """Make a labeller of saved arrays and metadata.
 
         Raises
         ------
         InputError
-            Where they are not those of this class.
+            Where the arrays are not those of this class.
         """
         needed = {f.name: f.default is MISSING for f in fields(cls) if f.name != "metadata"}
         wrong = [f"no array '{name}'" for name, must in needed.items() if must and name not in arrays]

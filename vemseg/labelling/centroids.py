@@ -11,15 +11,16 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from vemseg.errors import InputError
-from vemseg.labelling.columns import Columns, Doubles, Single
+from vemseg.labelling.base import Doubles, Single
+from vemseg.labelling.columns import Columns
 from vemseg.labelling.joining import square_distances
 from vemseg.recipe import CentroidTable
 
 SEARCH = 50_000
-"""Vectors on which the restarts of k-means compete; the best is then refined on the whole sample."""
+"""Number of vectors on which the restarts of k-means compete; the best is refined on the whole sample."""
 
 CHUNK = 2**13
-"""Vectors that are compared with all centroids at a time."""
+"""Number of vectors that are compared with all centroids at a time."""
 
 
 class TwoNearest(NamedTuple):
@@ -29,7 +30,7 @@ class TwoNearest(NamedTuple):
     ----------
     first, second : int64 (n,)
     between : float64 (n,)
-        How far a vector lies between the two: 1 on their border, 0 level with the nearest or behind it.
+        How far a vector lies between the two: 1 on their border, 0 level with the nearest centroid or beyond.
     """
 
     first: NDArray[np.int64]
@@ -38,7 +39,7 @@ class TwoNearest(NamedTuple):
 
 
 def centroids(data: Single, k: int, table: CentroidTable, restarts: int) -> Single:
-    """Return centroids (k, d) of shuffled vectors (n, d): restarts on a part, refined on the whole.
+    """Find centroids (k, d) of shuffled vectors (n, d) by k-means.
 
     Restarts (k-means++, Lloyd) compete on the first ``SEARCH`` vectors; the best is refined by Lloyd's
     algorithm on all of them. A deliberate deviation from restarting on the whole sample, ten times cheaper.
@@ -55,7 +56,7 @@ def centroids(data: Single, k: int, table: CentroidTable, restarts: int) -> Sing
         return made.fit(vectors)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # empty classes, which are looked into below
+        warnings.simplefilter("ignore", ConvergenceWarning)  # about empty classes, which are dealt with below
         found = lloyd(search, "k-means++", restarts)
         if len(search) < len(data):
             found = lloyd(data, found.cluster_centers_, 1)

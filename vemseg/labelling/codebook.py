@@ -1,6 +1,6 @@
-"""Classes that are joined from the codes that a model learned of its vectors (HiS4MAE).
+"""Classes that are joined from the codebook that a model learned (HiS4MAE).
 
-They score as the classes of ``linkage`` do: a code is the centre of a part.
+Every code is the centre of a part, and scores are computed from parts as in ``linkage``.
 """
 
 from __future__ import annotations
@@ -8,26 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vemseg.context import Context
 from vemseg.errors import UsageError
-from vemseg.labelling.base import Demand, Sample, Source
+from vemseg.labelling.base import Demand, Sample, Single, Source
 from vemseg.labelling.columns import prepared
 from vemseg.labelling.linkage import JoinedLabeller
 from vemseg.recipe import CodebookTable
 
-Codes = NDArray[np.float32]
-
 
 @dataclass(frozen=True, eq=False)
 class CodebookLabeller(JoinedLabeller):
-    """Classes that are joined from the codes of a model."""
+    """A labeller whose classes are joined from the codes of a model."""
 
     @classmethod
     def fit(cls, table: CodebookTable, sample: Sample, source: Source | None, context: Context) -> Self:
-        """Return classes that are joined from the sample's codes."""
+        """Join the codes of the model into classes."""
         data, scaled = prepared(table, sample)
         codes = _required(sample.codes).copy()
         if codes.shape[1] != data.shape[1]:
@@ -37,19 +32,19 @@ class CodebookLabeller(JoinedLabeller):
         return cls.joined(data, codes, table.k, table.linkage, scaled)
 
     @classmethod
-    def check(cls, table: CodebookTable, codes: Codes | None) -> None:
-        """Refuse models without a codebook, and more classes than codes."""
+    def check(cls, table: CodebookTable, codes: Single | None) -> None:
+        """Refuse a model without a codebook, and more classes than there are codes."""
         n = len(_required(codes))
         if table.k > n:
             raise UsageError(f"k = {table.k} classes cannot be joined from the model's {n} codes")
 
     @classmethod
-    def demands(cls, table: CodebookTable, n: int, dim: int, codes: Codes | None) -> list[Demand]:
-        """Return what fitting takes of memory: the sample, and the joining of the codes."""
+    def demands(cls, table: CodebookTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
+        """Return the memory that fitting takes: for the sample, and for joining the codes."""
         return [*super().demands(table, n, dim, codes), cls.joining(len(_required(codes)))]
 
 
-def _required(codes: Codes | None) -> Codes:
+def _required(codes: Single | None) -> Single:
     if codes is None:
         raise _no_codes()
     return codes
@@ -57,6 +52,5 @@ def _required(codes: Codes | None) -> Codes:
 
 def _no_codes() -> UsageError:
     return UsageError(
-        "cluster.method codebook needs vectors as a model with a codebook gives them (his4mae): "
-        "take another method"
+        "cluster.method codebook needs the vectors of a model with a codebook (his4mae): take another method"
     )

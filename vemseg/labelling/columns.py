@@ -1,8 +1,8 @@
 """Labellers whose scores follow from one affine map of the vector.
 
-A vector becomes some columns, ``vector @ weight + bias``, those of a class side by side, and each class makes
-its score of its own columns. The scaling of vectors is an affine map too and is folded into this one, so it
-costs nothing when scores are computed.
+A vector is mapped to a row of columns, ``vector @ weight + bias``, where the columns of a class stand side by
+side, and the score of a class is computed from its own columns. The scaling of vectors is an affine map too
+and is folded into this one, so it costs nothing when scores are computed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vemseg.labelling.base import Labeller, Sample
+from vemseg.labelling.base import Doubles, Labeller, Sample, Single
 from vemseg.labelling.scaling import Scaling, scaling
 from vemseg.recipe import ClusterTable
 
-Single = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-
 CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**27}
-"""Bytes of columns held at a time: what stays in a CPU's cache, what fills a GPU."""
+"""Bytes of columns that are computed at a time: few enough for a CPU's cache, many enough for a GPU."""
 
 
 class Columns(NamedTuple):
-    """An affine map of vectors, as it is while classes are fitted.
+    """An affine map of vectors in float64, used while classes are fitted.
 
     Attributes
     ----------
@@ -40,30 +37,30 @@ class Columns(NamedTuple):
     bias: Doubles
 
     def after(self, scaled: Scaling | None) -> Columns:
-        """Return the same columns as a function of vectors before they are scaled."""
+        """Return the same columns as a function of the vectors before scaling."""
         if scaled is None:
             return self
         weight = scaled.matrix @ self.weight
         return Columns(weight, self.bias - scaled.mean @ weight)
 
     def taken(self, places: NDArray[np.int64]) -> Columns:
-        """Return the columns at some places, in their order."""
+        """Return the columns at these places, in the order of the places."""
         return Columns(self.weight[:, places], self.bias[places])
 
     def rounded(self) -> tuple[Single, Single]:
-        """Return weight and bias as a labeller keeps them, in float32."""
+        """Return weight and bias in float32, as a labeller keeps them."""
         return np.ascontiguousarray(self.weight, np.float32), self.bias.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class ColumnsLabeller(Labeller):
-    """Classes that make their scores of columns.
+    """A labeller that computes the scores of classes from columns.
 
     Attributes
     ----------
     weight : float32 (d, C)
     bias : float32 (C,)
-        From a vector to C columns, those of a class side by side.
+        The map from a vector to C columns, those of a class side by side.
     """
 
     weight: Single
@@ -76,13 +73,13 @@ class ColumnsLabeller(Labeller):
 
     @abstractmethod
     def pooled(self, columns: Tensor) -> Tensor:
-        """Return what each class makes of its columns, which may be overwritten: (n, C) -> (n, K)."""
+        """Return the scores that follow from columns, which may be overwritten: (n, C) -> (n, K)."""
 
     def scores(self, vectors: Tensor) -> Tensor:
         """Return class scores: float32 (..., d) -> float32 (..., K), on the device of the vectors.
 
-        Summed in float64: the last bit of a float32 product depends on the size of the batch and on where
-        its arrays lie in memory, and labels must not (a device without float64 makes do).
+        Sums are taken in float64, because the last bit of a float32 product depends on the size of the batch
+        and on where its arrays lie in memory, and labels must not. Apple GPUs have only float32.
         """
         device = vectors.device
         exact = torch.float32 if device.type == "mps" else torch.float64
@@ -98,20 +95,20 @@ class ColumnsLabeller(Labeller):
 
 
 def prepared(table: ClusterTable, sample: Sample) -> tuple[Single, Scaling | None]:
-    """Return the vectors of a sample as they are compared, shuffled and scaled, and how they were scaled.
+    """Shuffle and scale the vectors of a sample; return them and the scaling.
 
     Parameters
     ----------
     table : ClusterTable
-        The seed of the shuffle, and the scaling.
+        Gives the seed of the shuffle, and the scaling.
     sample : Sample
-        It is left as it is.
+        It is not changed.
 
     Returns
     -------
     data : float32 (n, d)
     scaled : Scaling or None
-        None where nothing was to be done.
+        None where the vectors are not scaled.
     """
     rng = np.random.default_rng([table.seed, 0xC1])
     data = sample.vectors[rng.permutation(len(sample.vectors))].astype(np.float32)
@@ -122,6 +119,6 @@ def prepared(table: ClusterTable, sample: Sample) -> tuple[Single, Scaling | Non
 
 
 def places(widths: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where columns come from when runs of some widths, side by side, are put in another order."""
+    """Return the old places of columns when runs of these widths, side by side, are put in another order."""
     starts = np.cumsum(widths) - widths
     return np.concatenate([np.arange(starts[i], starts[i] + widths[i]) for i in order])

@@ -1,4 +1,4 @@
-"""What all methods share: a sample -> the method of its table -> classes from dark to bright."""
+"""Fits, checks and loads labellers of any method, and numbers their classes from dark to bright."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
-from vemseg.labelling.base import FORMAT, KIND, Demand, Labeller, Metadata, Sample, Source
+from vemseg.labelling.base import FORMAT, KIND, Demand, Labeller, Metadata, Sample, Single, Source
 from vemseg.recipe import METHODS, ClusterTable
 from vemseg.run import load_tensors
 
 STEPS = 64
-"""Parts in which the sample is labelled to put its classes in order."""
+"""Number of parts in which the sample is labelled when its classes are put in order."""
 
 NOWHERE = Context()
-"""Where nobody waits for the classes."""
+"""A context in which nobody is told of progress."""
 
 
 def fit(
@@ -30,20 +30,20 @@ def fit(
     Parameters
     ----------
     table : ClusterTable
-        A table of one of ``recipe.METHODS``.
+        The table of one of ``recipe.METHODS``.
     sample : Sample
     source : Source, optional
         The volume's vectors, for methods that look at more than a sample.
     context : Context
-        Is told of the stage "clustering".
+        Is told of progress in the stage "clustering".
 
     Raises
     ------
     UsageError
-        Where K, or the parts that K classes are joined from, exceed the sample; where codes are asked for
-        and there are none.
+        Where the sample has fewer vectors than classes, or than parts to join; where the method needs a
+        codebook and the model has none.
     InputError
-        Where the sample has fewer than K distinct vectors, or NaN or infinity in them.
+        Where the sample has fewer than K distinct vectors, or holds NaN or infinity.
     """
     n = len(sample.vectors)
     if table.k > n:
@@ -57,8 +57,8 @@ def fit(
     return labeller.reordered(order).noting(table.model_dump(mode="json") | {"sample": n} | counted)
 
 
-def check(table: ClusterTable, codes: NDArray[np.float32] | None) -> None:
-    """Refuse what the method of a table cannot fit, before a sample is drawn.
+def check(table: ClusterTable, codes: Single | None) -> None:
+    """Refuse settings with which the method of a table cannot fit classes, before a sample is drawn.
 
     Parameters
     ----------
@@ -69,13 +69,13 @@ def check(table: ClusterTable, codes: NDArray[np.float32] | None) -> None:
     Raises
     ------
     UsageError
-        Saying what is missing.
+        Says what is missing.
     """
     _of(table.method).check(table, codes)
 
 
-def demands(table: ClusterTable, n: int, dim: int, codes: NDArray[np.float32] | None) -> list[Demand]:
-    """Return what fitting to ``n`` vectors of length ``dim`` takes of memory, step by step."""
+def demands(table: ClusterTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
+    """Return the memory that each step of fitting to ``n`` vectors of length ``dim`` takes."""
     return _of(table.method).demands(table, n, dim, codes)
 
 
@@ -85,7 +85,7 @@ def load(path: Path) -> Labeller:
     Raises
     ------
     MissingError, InputError
-        Where there is no such file, or it holds something else.
+        Where there is no such file, or the file holds no labeller that this version can read.
     """
     arrays, metadata = load_tensors(path)
     if metadata.get("kind") != KIND:
@@ -108,7 +108,7 @@ def _of(method: str) -> type[Labeller]:
 
 
 def _dark_to_bright(labeller: Labeller, sample: Sample) -> tuple[NDArray[np.int64], Metadata]:
-    """Return the order of the classes, and their sizes and mean intensities in that order."""
+    """Return the order of the classes from dark to bright, and their sizes and mean intensities in it."""
     label = np.concatenate(
         [
             labeller.scores(torch.from_numpy(part.astype(np.float32))).argmax(dim=-1).numpy()

@@ -1,7 +1,7 @@
-"""Which of many small clusters belong together: hierarchical linkage of the parts of an over-segmentation.
+"""Joins small clusters into classes by hierarchical linkage.
 
-A tree of some hundred parts is small, so nothing is updated by formula: at every step the cost of each
-possible join is taken afresh from the joined groups, and the cheapest is made.
+A tree of some hundred parts is small. So the costs of joining are not updated by a formula: at every step the
+cost of each possible join is computed anew from the groups, and the cheapest join is made.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-Doubles = NDArray[np.float64]
+from vemseg.labelling.base import Doubles
 
 
 def join_by_distance(centres: Doubles, sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Join clusters by Ward's criterion: the growth of the sum of squares within.
+    """Join clusters by Ward's criterion: how much the sum of squares within the groups grows.
 
     Parameters
     ----------
     centres : float64 (P, d)
     sizes : int64 (P,)
-        Vectors in each cluster; an empty one costs nothing and is joined to the nearest first.
+        Number of vectors in each cluster. An empty one costs nothing and is joined to the nearest first.
     k : int
-        Groups wanted.
+        Number of groups wanted.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def join_by_distance(centres: Doubles, sizes: NDArray[np.int64], k: int) -> NDAr
 
 
 def square_distances(points: Doubles) -> Doubles:
-    """Return the squared distances between points (n, d), each to each: (n, n), 0 on the diagonal."""
+    """Return the squared distances between all pairs of points (n, d): (n, n), 0 on the diagonal."""
     centred = points - points.mean(axis=0)
     product: Doubles = centred @ centred.T
     square = product.diagonal()
@@ -50,16 +50,16 @@ def square_distances(points: Doubles) -> Doubles:
 
 
 def join_by_overlap(overlap: Doubles, sizes: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Join clusters with a crowd between them, by average linkage.
+    """Join clusters that have many vectors between them, by average linkage.
 
     Parameters
     ----------
     overlap : float64 (P, P)
-        How many vectors lie between two clusters, symmetric.
+        Number of vectors that lie between two clusters, symmetric.
     sizes : int64 (P,)
-        Vectors in each cluster.
+        Number of vectors in each cluster.
     k : int
-        Groups wanted.
+        Number of groups wanted.
 
     Returns
     -------
@@ -68,8 +68,8 @@ def join_by_overlap(overlap: Doubles, sizes: NDArray[np.int64], k: int) -> NDArr
 
     Notes
     -----
-    First come the groups A and B of the largest overlap(A, B) / (|A| |B|): what vectors of the one and
-    vectors of the other share on average. Where nothing lies between any two, the smallest are joined.
+    The groups A and B with the largest overlap(A, B) / (|A| |B|) are joined first; this is the mean overlap
+    of a vector of A with one of B. Where no two groups have vectors between them, the smallest are joined.
     """
     group = np.arange(len(sizes))
     while (groups := group.max() + 1) > k:
@@ -81,14 +81,14 @@ def join_by_overlap(overlap: Doubles, sizes: NDArray[np.int64], k: int) -> NDArr
 
 
 def join_by_entropy(posterior: Doubles, k: int) -> NDArray[np.int64]:
-    """Join components of a mixture that leave most doubt between them (Baudry et al. 2010).
+    """Join the components of a mixture that are hardest to tell apart (Baudry et al. 2010).
 
     Parameters
     ----------
     posterior : float64 (n, P)
         Probability of each component given each vector of a sample.
     k : int
-        Groups wanted.
+        Number of groups wanted.
 
     Returns
     -------
@@ -97,8 +97,8 @@ def join_by_entropy(posterior: Doubles, k: int) -> NDArray[np.int64]:
 
     Notes
     -----
-    First come the groups whose join lowers the entropy of the classification most. The density of all stays
-    as it was fitted; only what counts as one class changes.
+    The groups whose join lowers the entropy of the classification most are joined first. The density of the
+    mixture stays as it was fitted; only what counts as one class changes.
     """
     group = np.arange(posterior.shape[1])
     while (groups := group.max() + 1) > k:
@@ -113,7 +113,7 @@ def join_by_entropy(posterior: Doubles, k: int) -> NDArray[np.int64]:
 
 
 def _joined(group: NDArray[np.int64], cost: Doubles) -> NDArray[np.int64]:
-    """Join the two groups of the least cost; numbers stay without gaps."""
+    """Join the two groups of the least cost and number the groups without gaps."""
     np.fill_diagonal(cost, np.inf)
     low, high = sorted(np.unravel_index(cost.argmin(), cost.shape))
     joined = np.where(group == high, low, group)

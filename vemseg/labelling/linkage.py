@@ -1,7 +1,7 @@
-"""Classes of several small clusters each: a class scores as its nearest part does.
+"""Classes that consist of several small clusters, the parts: a class has the score of its nearest part.
 
 There is one column per part, and the score of a class is the largest of its columns. Interpolated scores are
-those of interpolated vectors only where the same part wins at both ends.
+the scores of interpolated vectors only where the same part is the nearest at both ends.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from torch import Tensor
 
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
-from vemseg.labelling.base import Demand, Sample, Source
+from vemseg.labelling.base import Demand, Sample, Single, Source
 from vemseg.labelling.centroids import centroids, nearness, two_nearest
-from vemseg.labelling.columns import ColumnsLabeller, Single, places, prepared
+from vemseg.labelling.columns import ColumnsLabeller, places, prepared
 from vemseg.labelling.joining import join_by_distance, join_by_overlap
 from vemseg.labelling.scaling import Scaling
 from vemseg.recipe import LinkageTable
 
 JOIN_BYTES = 64
-"""Bytes for each pair of parts that classes are joined from: eight matrices of float64."""
+"""Bytes for each pair of parts while parts are joined: eight matrices of float64."""
 
 
 @dataclass(frozen=True, eq=False)
 class JoinedLabeller(ColumnsLabeller):
-    """Classes that score as the nearest of their parts.
+    """A labeller whose classes have the score of their nearest part.
 
     Attributes
     ----------
     parts : int64 (K,)
-        Parts of each class.
+        Number of parts of each class.
     """
 
     parts: NDArray[np.int64]
@@ -64,20 +64,20 @@ class JoinedLabeller(ColumnsLabeller):
         linkage: Literal["ward", "overlap"],
         scaled: Scaling | None,
     ) -> Self:
-        """Return K classes that are joined from the cells of centres.
+        """Join parts, each given by its centre, into K classes.
 
-        Centres that are nearest to no vector are left out first; the cells of the others stay as they were.
+        Centres that are nearest to no vector are left out first, which changes nothing for the other parts.
 
         Parameters
         ----------
         data : float32 (n, d)
-            Scaled vectors.
+            The vectors, scaled.
         centres : float32 (P, d)
-            Scaled alike.
+            The centres of the parts, scaled in the same way.
         k, linkage : int, {"ward", "overlap"}
             As in the recipe.
         scaled : Scaling or None
-            How both were scaled.
+            How vectors and centres were scaled.
 
         Raises
         ------
@@ -103,17 +103,17 @@ class JoinedLabeller(ColumnsLabeller):
 
     @staticmethod
     def joining(parts: int) -> Demand:
-        """Return what joining so many parts takes of memory."""
+        """Return the memory that joining this many parts takes."""
         return Demand(f"join classes from {parts} parts", JOIN_BYTES * parts**2, "another cluster.method")
 
 
 @dataclass(frozen=True, eq=False)
 class LinkageLabeller(JoinedLabeller):
-    """Classes that are joined from many small clusters of k-means."""
+    """A labeller whose classes are joined from many small clusters of k-means."""
 
     @classmethod
     def fit(cls, table: LinkageTable, sample: Sample, source: Source | None, context: Context) -> Self:
-        """Return classes that are joined from many small clusters of k-means."""
+        """Find many small clusters by k-means and join them into classes."""
         n = len(sample.vectors)
         if table.parts > n:
             raise UsageError(f"cluster.parts = {table.parts} cannot be fitted to a sample of {n} vectors")
@@ -122,8 +122,6 @@ class LinkageLabeller(JoinedLabeller):
         return cls.joined(data, centres, table.k, table.linkage, scaled)
 
     @classmethod
-    def demands(
-        cls, table: LinkageTable, n: int, dim: int, codes: NDArray[np.float32] | None
-    ) -> list[Demand]:
-        """Return what fitting takes of memory: the sample, and the joining of the parts."""
+    def demands(cls, table: LinkageTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
+        """Return the memory that fitting takes: for the sample, and for joining the parts."""
         return [*super().demands(table, n, dim, codes), cls.joining(table.parts)]

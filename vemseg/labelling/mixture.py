@@ -1,8 +1,8 @@
 """Classes of a mixture of normal distributions: the score is the logarithm of a weighted density.
 
-Each component has d columns, which are standard normal under it, so that its log density is
-``offset - |columns|^2 / 2``. The score of a class is the logarithm of the sum of its components' weighted
-densities. Interpolated scores are the logarithm of a geometric mean of densities, and not the scores of
+Each component has d columns. For vectors of the component they are standard normal, so that its log density
+is ``offset - |columns|^2 / 2``. The score of a class is the logarithm of the sum of its components' weighted
+densities. Interpolated scores are the logarithm of a geometric mean of densities, not the scores of
 interpolated vectors.
 """
 
@@ -21,33 +21,33 @@ from torch import Tensor
 
 from vemseg.context import Context
 from vemseg.errors import UsageError
-from vemseg.labelling.base import Sample, Source
+from vemseg.labelling.base import Doubles, Sample, Single, Source
 from vemseg.labelling.centroids import centroids, two_nearest
-from vemseg.labelling.columns import Columns, ColumnsLabeller, Doubles, Single, places, prepared
+from vemseg.labelling.columns import Columns, ColumnsLabeller, places, prepared
 from vemseg.labelling.joining import join_by_entropy
 from vemseg.recipe import MixtureTable
 
 LEAST_VARIANCE = 1e-4
-"""Added to the variances of a mixture's components, relative to the mean variance of a feature: more than the
-rounding of float16 makes, less than any structure."""
+"""A share of the mean variance of a feature that is added to the variances of a mixture's components. It is
+more than float16 rounds by and less than the variance of any structure."""
 
 MOST_ITERATIONS = 100
-"""Steps of expectation and maximisation, whatever ``cluster.max_iterations`` allows."""
+"""Limit of the steps of expectation and maximisation, even if ``cluster.max_iterations`` is larger."""
 
 ENTROPY_SAMPLE = 20_000
-"""Vectors by which the components of a mixture are joined."""
+"""Number of vectors from which it is decided which components of a mixture are joined."""
 
 
 @dataclass(frozen=True, eq=False)
 class MixtureLabeller(ColumnsLabeller):
-    """Classes that score as the sum of their components' densities.
+    """A labeller whose classes have the summed density of their components as score.
 
     Attributes
     ----------
     offset : float32 (P,)
         The logarithm of each component's weighted density at its mean.
     parts : int64 (K,), optional
-        Components of each class, P together; one each where left out.
+        Number of components of each class, P in all; None where every class has one.
     """
 
     offset: Single
@@ -55,10 +55,10 @@ class MixtureLabeller(ColumnsLabeller):
 
     @classmethod
     def fit(cls, table: MixtureTable, sample: Sample, source: Source | None, context: Context) -> Self:
-        """Return the classes of a mixture of normal distributions, one full covariance each.
+        """Fit a mixture of normal distributions, each with a full covariance.
 
-        Started from k-means, fitted on the first ``mixture_sample`` vectors of the shuffled sample. Where
-        there are more ``components`` than classes, they are joined.
+        The fit begins with k-means on the whole sample and goes on with the first ``mixture_sample`` vectors
+        of the shuffled sample. If there are more ``components`` than classes, they are joined.
         """
         n, components = len(sample.vectors), table.components or table.k
         if components > n:
@@ -109,7 +109,7 @@ class MixtureLabeller(ColumnsLabeller):
 
 
 def _log_densities(model: GaussianMixture) -> tuple[Columns, Doubles]:
-    """Return d columns for each component, and the logarithm of its weighted density at its mean."""
+    """Return d columns for each component, and the log of each component's weighted density at its mean."""
     factors, dim = model.precisions_cholesky_, model.means_.shape[1]
     bias = np.concatenate([-mean @ factor for mean, factor in zip(model.means_, factors, strict=True)])
     scale = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
@@ -118,7 +118,7 @@ def _log_densities(model: GaussianMixture) -> tuple[Columns, Doubles]:
 
 
 def _expected_and_maximised(data: Single, centres: Single, table: MixtureTable) -> GaussianMixture:
-    """Fit a mixture to vectors, starting from the cells of centroids."""
+    """Fit a mixture to vectors, starting from the clusters around centroids."""
     exact = data.astype(np.float64)
     floor = LEAST_VARIANCE * exact.var(axis=0).mean() or LEAST_VARIANCE
     shares, covariances = _moments(exact, two_nearest(data, centres).first, centres, floor)
@@ -140,7 +140,7 @@ def _expected_and_maximised(data: Single, centres: Single, table: MixtureTable) 
 def _moments(
     data: Doubles, label: NDArray[np.int64], centres: Single, floor: float
 ) -> tuple[Doubles, Doubles]:
-    """Return shares (K,) and covariances (K, d, d) of labelled vectors, round where there are too few."""
+    """Return shares (K,) and covariances (K, d, d) of labelled vectors; a small class gets a round one."""
     k, dim = centres.shape
     counts = np.bincount(label, minlength=k)
     covariances = np.empty((k, dim, dim))

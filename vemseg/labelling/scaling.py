@@ -1,10 +1,11 @@
-"""What is done to vectors before they are compared: ``z = (vector - mean) @ matrix``.
+"""Scales vectors before they are compared: ``z = (vector - mean) @ matrix``.
 
-    none         nothing
-    standardise  each feature to variance 1
-    whiten       all directions to variance 1: principal components of the standardised features, each divided
-                 by its deviation; a floor keeps directions of next to no variance, which hold noise, small.
-                 Where only the leading features are whitened, the others are brought to one deviation each
+    none         vectors stay as they are
+    standardise  brings each feature to variance 1
+    whiten       brings all directions to variance 1: divides the principal components of the standardised
+                 features by their standard deviations. A floor keeps directions with hardly any variance,
+                 which hold noise, small. Where only the leading features are whitened, each of the others is
+                 brought to a given standard deviation
 
 The map is folded into the scores, so it costs nothing when they are computed.
 """
@@ -14,13 +15,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vemseg.labelling.base import Doubles, Single
 from vemseg.recipe import ClusterTable
 
-Doubles = NDArray[np.float64]
-
 CHUNK = 2**16
+"""Number of vectors that are scaled or summed up at a time."""
 
 
 class Scaling(NamedTuple):
@@ -35,21 +35,21 @@ class Scaling(NamedTuple):
     mean: Doubles
     matrix: Doubles
 
-    def apply(self, data: NDArray[np.float32]) -> None:
-        """Scale vectors, float32 (n, d), where they stand."""
+    def apply(self, data: Single) -> None:
+        """Scale vectors, float32 (n, d), in place."""
         for start in range(0, len(data), CHUNK):
             part = data[start : start + CHUNK]
             part[:] = (part - self.mean) @ self.matrix
 
 
-def scaling(data: NDArray[np.float32], table: ClusterTable) -> Scaling | None:
-    """Return the scaling of a sample, None where there is nothing to do.
+def scaling(data: Single, table: ClusterTable) -> Scaling | None:
+    """Return the scaling that suits a sample, or None where vectors stay as they are.
 
     Parameters
     ----------
     data : float32 (n, d)
     table : ClusterTable
-        ``scale``, ``floor``, ``whitened``, ``others``.
+        Its ``scale``, ``floor``, ``whitened`` and ``others`` are used.
     """
     if table.scale == "none":
         return None
@@ -66,17 +66,16 @@ def scaling(data: NDArray[np.float32], table: ClusterTable) -> Scaling | None:
 
 
 def _whitening(covariance: Doubles, floor: float) -> Doubles:
-    """Return principal axes (d, d) in columns, each divided by its deviation.
+    """Return the principal axes (d, d) in columns, each divided by its standard deviation.
 
-    ``floor`` is the least variance that counts, relative to the largest: weaker directions come out with a
-    variance below 1.
+    Directions whose variance is less than ``floor`` times the largest one come out with a variance below 1.
     """
     variance, axes = np.linalg.eigh(covariance)
     least = max(floor, np.finfo(np.float64).eps * len(variance)) * variance[-1]
     return axes / np.sqrt(np.maximum(variance, least)) if least > 0 else axes
 
 
-def _covariance(data: NDArray[np.float32], mean: Doubles) -> Doubles:
+def _covariance(data: Single, mean: Doubles) -> Doubles:
     total = np.zeros((len(mean), len(mean)))
     for start in range(0, len(data), CHUNK):
         part = data[start : start + CHUNK] - mean

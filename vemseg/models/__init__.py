@@ -1,21 +1,21 @@
-"""Encoders and objectives, by the ``kind`` a recipe names; the models that users name.
+"""Encoders, the objectives that train them, and the models that users name.
 
     encoder      the contract of all encoders
-    objective    the contract of what training minimises
-    devices      where to compute, and in which type of numbers
+    objective    the contract of all objectives, which training minimises
+    devices      chooses the device and the type of numbers to compute with
     layers       parts that several models share
     vit, unet, classical
                  encoders
-    planes       an encoder of planes, across all three axes
-    filtered     filters beside an encoder
+    planes       an encoder of planes that is applied across all three axes
+    filtered     an encoder with filters beside it
     patch_mean   the mean intensity of each patch, as an encoder
     mae, self_distilled, his4mae, sdae, invariance, distilled
                  objectives
-    codebook     vectors that tokens are replaced by
-    building     a recipe's ``[model]`` table -> encoder, objective
-    weights      an encoder's weights in and out of files
-    checkpoints  the released weights of MAESTER
-    model        what a user names: a run, bundled weights, a recipe, a checkpoint
+    codebook     codes, the vectors that tokens are replaced by
+    building     makes encoders and objectives from the ``[model]`` table of a recipe
+    weights      saves and loads the weights of an encoder
+    checkpoints  reads the released weights of MAESTER
+    model        opens what a user names: a run, bundled weights, a recipe, a checkpoint
 
 A method is registered in ``vemseg.recipe.kinds``; nothing here lists methods.
 """

@@ -1,4 +1,4 @@
-"""From the ``[model]`` table of a recipe to modules, by ``recipe.KINDS``; nothing here knows a method."""
+"""Makes encoders and objectives from the ``[model]`` table of a recipe, by ``recipe.KINDS``."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def build_encoder(table: ModelTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> Enco
     Parameters
     ----------
     table : ModelTable
-        The settings.
+        Its settings.
     spacing : (float, float, float)
-        Edges of the working voxels in units of the shortest; only 3-D encoders look at it.
+        Edges of the working voxels in units of the shortest; only 3-D encoders use it.
     """
     encoder: Encoder = resolve_name(KINDS[table.kind].encoder)(table, spacing)
     return encoder
 
 
 def build_objective(table: ModelTable, seed: int) -> Objective:
-    """Return the module that training minimises for a recipe's ``[model]`` table, initialised by a seed.
+    """Return the objective that trains the model of a ``[model]`` table, initialised by a seed.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def build_objective(table: ModelTable, seed: int) -> Objective:
 
 
 def build_student(table: ModelTable, seed: int, teacher: Encoder, stride: int) -> Objective:
-    """Return the objective by which another encoder teaches a model of this kind, initialised by a seed.
+    """Return the objective with which another encoder teaches a model of this kind, initialised by a seed.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def build_student(table: ModelTable, seed: int, teacher: Encoder, stride: int) -
     teacher : Encoder
         Ready for inference.
     stride : int
-        Pixels from one of the teacher's fields of view to the next, where these are fixed.
+        Pixels from one of the teacher's fields of view to the next, if it has fixed ones.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def build_student(table: ModelTable, seed: int, teacher: Encoder, stride: int) -
 
 
 def differing_encoder(table: ModelTable, other: ModelTable) -> list[str]:
-    """Return the settings, such as ``model.dim``, that keep one's weights from being the other's encoder."""
+    """Return the settings, such as ``model.dim``, in which the encoders of two tables differ."""
     if type(table).encoder_settings != type(other).encoder_settings or not table.encoder_settings:
         return [] if table.kind == other.kind else ["model.kind"]
     return [f"model.{key}" for key in table.encoder_settings if getattr(table, key) != getattr(other, key)]

@@ -1,4 +1,4 @@
-"""Checkpoints that others wrote: the released weights of MAESTER. Nothing in them is executed."""
+"""Reads the released weights of MAESTER. No code in a checkpoint is executed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFERENCE_DECODER = {
     "decoder_norm": "norm",
     "decoder_pred": "pred",
 }
-"""Names of the decoder's parts in the reference code of MAESTER, and here."""
+"""From the names of the decoder's parts in the reference code of MAESTER to their names here."""
 
 
 def import_maester(
@@ -29,28 +29,28 @@ def import_maester(
 ) -> tuple[MaesterTable, MaskedAutoencoder]:
     """Read a checkpoint of the reference code of MAESTER (a ``.pt`` state dict).
 
-    Sizes follow from the tensors; what leaves no trace in them is given.
+    The sizes of the model follow from its tensors; settings that leave no trace in them are parameters.
 
     Parameters
     ----------
     path : Path
         Opened with ``weights_only=True``: nothing in it is executed.
     heads, decoder_heads : int
-        Attention heads; the paper's by default.
+        Number of attention heads; by default as in the paper.
     pos_weight : float
-        Weight of the encoder's positions; the paper's by default.
+        Weight of the encoder's positional embedding; by default as in the paper.
 
     Returns
     -------
     settings : MaesterTable
         The ``[model]`` table of a recipe with these sizes.
     objective : MaskedAutoencoder
-        With the checkpoint's weights, float32.
+        The model with the checkpoint's weights, float32.
 
     Raises
     ------
     InputError
-        Where the file is no such checkpoint.
+        Where the file is not such a checkpoint.
     """
     state = _read_pt(path)
     try:
@@ -76,7 +76,7 @@ def import_maester(
 
 
 def reference_recipe(table: MaesterTable, settings: Sequence[str] = ()) -> Recipe:
-    """Return how a checkpoint of MAESTER's reference code is used: as the paper says, in its own sizes."""
+    """Return the recipe for a checkpoint of MAESTER: that of the paper, with the sizes of the checkpoint."""
     sizes = [f"model.{key}={value}" for key, value in table.model_dump().items() if key != "kind"]
     return load_recipe("maester", [*sizes, *settings])
 

@@ -18,6 +18,7 @@ from vemseg.recipe import ClassicalTable
 
 FEATURES_PER_SCALE = 4
 LEAST_SIGMA = 0.4
+"""Along an axis where a scale is shorter than this many voxels, the image is not filtered."""
 
 
 class ClassicalEncoder(Encoder):
@@ -26,19 +27,23 @@ class ClassicalEncoder(Encoder):
     Parameters
     ----------
     settings : ClassicalTable
-        The scales (standard deviations, in voxels of the sharp plane), and where the Gaussians are cut off.
+        The scales (standard deviations in voxels of the sharp plane), and where the Gaussians are cut off.
     spacing : (float, float, float)
-        Voxel edges, z y x, in units of the sharp plane's. A scale covers the same length along each axis;
-        an axis along which it is shorter than ``LEAST_SIGMA`` voxels is left alone, so thick sections are
-        handled plane by plane.
+        Voxel edges, z y x, in units of those in the sharp plane. A scale covers the same length along each
+        axis. An axis along which it is shorter than ``LEAST_SIGMA`` voxels is not filtered, so thick sections
+        are handled plane by plane.
 
-    Windows of any size give the same features.
+    Notes
+    -----
+    The features of a voxel do not depend on the size of the window.
     """
 
     def __init__(self, settings: ClassicalTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
         self.truncate = settings.truncate
-        self.sigmas = [tuple(_sigma(s / edge) for edge in spacing) for s in settings.sigmas]
+        self.sigmas = [
+            tuple(s / edge if s / edge >= LEAST_SIGMA else 0.0 for edge in spacing) for s in settings.sigmas
+        ]
         self.patch = (1, 1, 1)
         self.dim = FEATURES_PER_SCALE * len(self.sigmas)
         reach = [max(self._radius(sigma[axis]) for sigma in self.sigmas) for axis in range(3)]
@@ -46,7 +51,7 @@ class ClassicalEncoder(Encoder):
         self.fov = (1 + 2 * reach[0], 1 + 2 * reach[1], 1 + 2 * reach[2])
 
     def _radius(self, sigma: float) -> int:
-        """Return the reach of a Gaussian and the difference taken of it."""
+        """Return how many voxels away the Gaussian and its differences still reach."""
         return int(self.truncate * sigma + 0.5) + (1 if sigma else 0)
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
@@ -62,7 +67,7 @@ class ClassicalEncoder(Encoder):
     forward = encode
 
     def memory(self, batch: int) -> Memory:
-        """Return what the features of a whole window take, copied once."""
+        """Return the memory for the features of a whole window and one copy of them."""
         return Memory(
             encoding=Need(window=8.0 * self.dim + 8.0),
             encoded=Need(window=4.0 * self.dim, point=4.0 * self.dim),
@@ -100,7 +105,3 @@ class ClassicalEncoder(Encoder):
                     smooth, [s * s, -2 * s * s, s * s], axis=axis, mode="nearest"
                 )
         return np.sqrt(gradient), laplacian
-
-
-def _sigma(voxels: float) -> float:
-    return voxels if voxels >= LEAST_SIGMA else 0.0

@@ -1,4 +1,4 @@
-"""A codebook: vectors that tokens are replaced by, and what keeps them all in use."""
+"""A codebook: vectors that tokens are replaced by, and how unused ones are brought back into use."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from torch.nn.functional import embedding
 from vemseg.models.layers import KeepsExact
 
 CODES = "codebook.codes"
-"""Name of the codebook beside the weights of the encoder that it was learnt with."""
+"""The name under which a codebook is saved beside the weights of its encoder."""
 
 
 class Codebook(KeepsExact):
-    """K codes, counted as they are used.
+    """K codes, and counts of how often each is used.
 
     Parameters
     ----------
     size, dim : int
-        Codes, and the length of one.
+        Number of codes, and length of a code.
 
     Attributes
     ----------
     codes : Parameter float32 (K, dim)
-        In float32, whatever the tokens are computed in.
+        They stay in float32, whatever type the tokens have.
     usage : Tensor int64 (K,)
-        Tokens that each code was nearest to since the last revival.
+        Number of tokens that each code was nearest to since the last revival.
     isolated : Tensor int64 ()
-        Codes that the last revival found isolated.
+        Number of codes that the last revival found isolated.
     """
 
     exact = ("codes",)
@@ -43,10 +43,10 @@ class Codebook(KeepsExact):
 
     @torch.no_grad()
     def begin(self, tokens: Tensor, generator: torch.Generator) -> None:
-        """Make the codes a random sample of tokens (n, dim), with repetitions where these are fewer.
+        """Set the codes to a random sample of tokens (n, dim), with repetitions if there are too few tokens.
 
-        A deliberate deviation from VQ-VAE, whose codes begin within 1 / K of zero: tokens end in a
-        LayerNorm and have a length of about the root of ``dim``.
+        This deviates deliberately from VQ-VAE, where codes begin within 1 / K of zero: tokens come out of a
+        LayerNorm, so they are about as long as the square root of ``dim``.
         """
         times = -(-len(self.codes) // len(tokens))
         index = torch.cat([torch.randperm(len(tokens), generator=generator) for _ in range(times)])
@@ -60,7 +60,7 @@ class Codebook(KeepsExact):
         return torch.addmm(half, tokens, self.codes.T, alpha=-1).argmin(dim=1)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Replace tokens by codes, and count these.
+        """Replace tokens by their nearest codes, and count how often each code is used.
 
         Parameters
         ----------
@@ -69,9 +69,9 @@ class Codebook(KeepsExact):
         Returns
         -------
         usage : Tensor int64 (K,)
-            Tokens that each code was nearest to.
+            Number of these tokens that each code was nearest to.
         chosen : Tensor float32 (n, dim)
-            The nearest code of each token; the codebook receives their gradient.
+            The nearest code of each token; gradients flow from here to the codes.
         """
         index = self.nearest(tokens)
         usage = index.bincount(minlength=len(self.codes))
@@ -80,16 +80,17 @@ class Codebook(KeepsExact):
 
     @torch.no_grad()
     def revive(self, pull: float, share: float, generator: torch.Generator) -> None:
-        """Move isolated codes towards codes in use (HiS4MAE, equation 6), and count usage afresh.
+        """Move isolated codes towards codes in use (HiS4MAE, equation 6), and start counting again.
 
         Parameters
         ----------
         pull : float
-            gamma: how much of the new code is the one in use.
+            The weight gamma of the code in use; 1 - gamma is that of the isolated code.
         share : float
-            Codes used at most this share of the mean are isolated.
+            A code is isolated if its usage is at most this share of the mean usage.
         generator : torch.Generator
-            On the CPU; draws the partner of each, the more probably the more a code is used.
+            On the CPU. It draws the code that each isolated one moves to, with probabilities in proportion to
+            usage.
         """
         usage = self.usage.cpu().clone()
         alone = (usage <= share * usage.double().mean()).nonzero().flatten()
@@ -106,7 +107,7 @@ class Codebook(KeepsExact):
 
 
 def perplexity(usage: Tensor) -> Tensor:
-    """Return how many codes, used alike, would be as diverse: exp of the entropy of usage (K,)."""
+    """Return how many equally used codes would be as diverse: exp of the entropy of usage (K,)."""
     share = usage / usage.sum()
     diversity: Tensor = torch.special.entr(share).sum().exp()
     return diversity

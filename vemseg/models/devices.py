@@ -1,4 +1,4 @@
-"""Where a command computes, in which type of numbers, with how many threads: decided in one place."""
+"""Decides on which device a command computes, in which type of numbers, and with how many threads."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from vemseg.resources import usable_cores
 _log = logging.getLogger("vemseg")
 
 GPU_SHARE = 0.8
-"""The part of the memory left on a GPU that is used."""
+"""The part of a GPU's free memory that is used."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a command computes with.
+    """The device, number type and threads that a command computes with.
 
     Attributes
     ----------
     device : torch.device
     dtype : torch.dtype
-        Of the network's weights and activations.
+        Type of the network's weights and activations.
     threads : int
-        On the CPU.
+        Number of threads on the CPU.
     name : str or None
-        Of the GPU.
+        Name of the GPU, if one is used.
     unused : str or None
-        Why a GPU whose driver is there is not used, where nobody asked for the CPU.
+        Why no GPU is used although a GPU driver is there and the user did not ask for the CPU.
     """
 
     device: torch.device
@@ -43,12 +43,12 @@ class Machine:
 
     @property
     def facts(self) -> dict[str, str | int | None]:
-        """Return what provenance says of it."""
+        """Return the facts that are recorded in the provenance of a result."""
         dtype = str(self.dtype).removeprefix("torch.")
         return {"device": str(self.device), "gpu": self.name, "precision": dtype, "threads": self.threads}
 
     def say(self) -> None:
-        """Say what is computed with, once the work begins."""
+        """Log what the command computes with; called when the work begins."""
         _log.info("computing on %s", self)
         if self.unused is not None:
             _log.warning("a GPU driver is there, but PyTorch cannot use it: %s", self.unused)
@@ -60,19 +60,19 @@ class Machine:
 
 
 def settle(context: Context, precision: str) -> Machine:
-    """Decide what to compute with, and set torch's threads.
+    """Decide what to compute with, and set the number of threads of torch.
 
     Parameters
     ----------
     context : Context
-        Its device and threads.
+        Holds the device and the number of threads asked for.
     precision : {"auto", "bf16", "fp32"}
-        As a recipe says.
+        As in a recipe.
 
     Raises
     ------
     ResourceError
-        Where the device that is asked for cannot be used.
+        Where the device asked for cannot be used.
     """
     device = pick_device(context.device)
     threads = context.threads or usable_cores()
@@ -95,14 +95,14 @@ def why_no_gpu() -> str:
 
 
 def gpu_memory(device: torch.device) -> int:
-    """Return the bytes that may still be used of a GPU."""
+    """Return how many bytes of a GPU may still be used."""
     free, _ = torch.cuda.mem_get_info(device)
     left = free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(GPU_SHARE * left)
 
 
 def cpu_has(*capabilities: str) -> bool:
-    """Tell whether the processor has any of these, named as in ``torch.cpu.get_capabilities``."""
+    """Tell whether the CPU has any of these capabilities, named as in ``torch.cpu.get_capabilities``."""
     try:
         found = torch.cpu.get_capabilities()
     except AttributeError:  # before torch 2.7
@@ -111,7 +111,7 @@ def cpu_has(*capabilities: str) -> bool:
 
 
 def wants_bf16(precision: str, device: torch.device) -> bool:
-    """Tell whether to compute in bfloat16: where asked for, or where the device multiplies it natively."""
+    """Tell whether to compute in bfloat16; "auto" does so where the device multiplies it natively."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -125,7 +125,7 @@ def pick_device(name: str) -> torch.device:
     Raises
     ------
     ResourceError
-        Where a device is asked for by name and cannot be used; it is never replaced in silence.
+        Where a device that is asked for by name cannot be used; no other one silently takes its place.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -141,5 +141,5 @@ def pick_device(name: str) -> torch.device:
 
 
 def _first_sentence(error: Exception) -> str:
-    """Return the first sentence of a message of PyTorch, which may go on for a page."""
+    """Return the first sentence of an error message of PyTorch, which may fill a page."""
     return str(error).splitlines()[0].partition(". ")[0]

@@ -1,19 +1,21 @@
-"""The dense encoder, taught by another one: its vectors are made to be the teacher's, in the same places.
+"""The dense encoder, taught by another model: it learns to give the teacher's vectors in the same places.
 
-The teacher looks at a region as it would in a volume, the student at the same voxels; the teacher's vectors
-are interpolated between the centres of its patches, as its scores would be, to where the student's lie. Both
-are compared in units of the teacher's standard deviations: by mean squared error and by cosine.
+Teacher and student encode the same region, the teacher as it would in a volume. The teacher's vectors are
+interpolated between the centres of its patches, as its scores would be, to the places of the student's
+vectors. Both are then compared in units of the teacher's standard deviations: by mean squared error and by
+cosine.
 
-Vectors are compared in the two middle slices of a region, which are one section of an anisotropic volume.
-A teacher that looks at one plane is shown one of them at random, so that the student learns the mean of both.
-A teacher that looks across slices is shown these as the student sees them, one short voxel edge apart.
+Vectors are compared in the two middle slices of a region, which belong to one section of an anisotropic
+volume. A teacher that encodes single planes is shown one of the two at random, so that the student learns the
+mean of both. A teacher that looks across slices gets the same slices as the student, one short voxel edge
+apart.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,22 +32,22 @@ from vemseg.recipe import UNetTable
 from vemseg.tiling import Placement
 
 LEAST_SPREAD = 1e-3
-"""Standard deviations smaller than this share of the largest count as this share."""
+"""A standard deviation counts as at least this share of the largest one."""
 COMPARED = 32
-"""Voxels along a side of the region in which a teacher with a halo is compared, at least."""
+"""Vectors of a teacher with a halo are compared in a region at least this many voxels wide."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """A teacher's vectors on their lattice in a region.
+    """The vectors of a teacher in a region, and the lattice on which they lie.
 
     Attributes
     ----------
     vectors : Tensor float32 (b, gy, gx, d)
     first : (float, float)
-        Row and column of the first, in pixels.
+        Row and column of the first vector, in pixels.
     pitch : int
-        Pixels from one to the next.
+        Pixels from one vector to the next.
     """
 
     vectors: Tensor
@@ -57,31 +59,32 @@ class Teacher(Protocol):
     """A frozen encoder, and how it looks at a region."""
 
     slices: int
-    """What it needs, an even number."""
+    """How many slices of a region it needs; an even number."""
 
     edge: int
-    """Edge in pixels of the smallest region that it can look at."""
+    """Edge in pixels of the smallest region that it can encode."""
 
     unit: int
-    """What the edge of a region is a multiple of."""
+    """The edge of a region must be a multiple of this many pixels."""
 
     def look(self, images: Tensor, generator: torch.Generator, *, both: bool) -> Targets:
         """Return its vectors in the two middle slices of regions (b, 1, z, y, x).
 
-        Where it looks at one plane, these are the mean of ``both``, or those of one drawn for each region.
+        A teacher of single planes returns the mean over ``both`` slices, or the vectors of one slice that is
+        drawn for each region.
         """
 
 
 class PlaneTeacher:
-    """An encoder of square fields of view in one plane, laid side by side at a random place of the region.
+    """A teacher with fixed fields of view in one plane, laid side by side at a random place of the region.
 
     Parameters
     ----------
     encoder : Encoder
         Ready for inference.
     stride : int
-        Pixels from one field of view to the next, a multiple of the patch; only its middle ``stride`` pixels
-        count, as in a volume.
+        Pixels from one field of view to the next, a multiple of the patch. Of each field of view only the
+        middle ``stride`` pixels count, as in a volume.
     """
 
     slices, unit = 2, 1
@@ -112,12 +115,12 @@ class PlaneTeacher:
 
 
 class DenseTeacher:
-    """An encoder of windows of any size, whose vectors near the sides, within its halo, do not count.
+    """A teacher that encodes windows of any size; its vectors within a halo of the sides do not count.
 
     Raises
     ------
     UsageError
-        Where its patches are thicker than the two slices that are compared.
+        Where the teacher's patches are thicker than the two slices that are compared.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -142,14 +145,14 @@ class DenseTeacher:
 
 
 class ScaledHead(KeepsExact, nn.Conv2d):
-    """The student's last layer: as optimised it gives standardised vectors, as saved those of the teacher.
+    """The student's last layer: it gives standardised vectors in training, and unscaled ones once saved.
 
     Attributes
     ----------
     mean, spread : Tensor float32 (d,)
-        Of the teacher's vectors, from the first regions that were looked at.
+        Mean and standard deviation of the teacher's vectors, from the first batch of regions.
     known : Tensor bool
-        Whether these are known yet.
+        Whether mean and standard deviation are known yet.
     """
 
     exact = ("mean", "spread")
@@ -173,14 +176,14 @@ class ScaledHead(KeepsExact, nn.Conv2d):
             self.known.fill_(True)
 
     def standardised(self, vectors: Tensor) -> Tensor:
-        """Bring the teacher's vectors (..., d) to the units of :meth:`forward`."""
+        """Convert the teacher's vectors (..., d) to standardised ones."""
         return (vectors - self.mean) / self.spread
 
     def restored(self, vectors: Tensor) -> Tensor:
-        """Bring standardised vectors (..., d) to the teacher's units."""
+        """Convert standardised vectors (..., d) to the units of the teacher."""
         return vectors * self.spread + self.mean
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
         assert self.bias is not None
         with torch.no_grad():
             destination[f"{prefix}weight"] = self.weight * self.spread[:, None, None, None]
@@ -193,9 +196,9 @@ class Distillation(Objective):
     Parameters
     ----------
     settings : UNetTable
-        The student; ``dim`` is the teacher's.
+        Settings of the student; ``dim`` equals the teacher's.
     teacher : Teacher
-        It is neither trained nor saved, and stays on the device and in the precision it is in.
+        It is neither trained nor saved, and its device and precision do not change.
     """
 
     encoder: UNetEncoder
@@ -218,7 +221,7 @@ class Distillation(Objective):
         batch : Batch
             Regions, (b, 1, z, y, x).
         generator : torch.Generator
-            On the CPU; decides where a teacher of fields of view looks.
+            On the CPU; decides where a teacher with fixed fields of view looks.
         """
         theirs, ours = self._pair(batch.images, generator, both=False)
         cosine = cosine_similarity(ours, theirs, dim=-1).mean()
@@ -227,7 +230,7 @@ class Distillation(Objective):
 
     @torch.no_grad()
     def vectors(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return vectors of teacher and student in the same places, in the teacher's units: (n, d)."""
+        """Return vectors of teacher and student in the same places, in the teacher's units: (n, d) twice."""
         theirs, ours = self._pair(batch.images, generator, both=True)
         head = self._head
         return head.restored(theirs).flatten(0, -2), head.restored(ours).flatten(0, -2)
@@ -239,7 +242,7 @@ class Distillation(Objective):
         return head
 
     def _pair(self, images: Tensor, generator: torch.Generator, *, both: bool) -> tuple[Tensor, Tensor]:
-        """Return standardised vectors of teacher and student on the student's lattice: (b, y, x, d)."""
+        """Return standardised vectors of teacher and student on the student's lattice: (b, y, x, d) twice."""
         with torch.no_grad():
             targets = self.teacher.look(images, generator, both=both)
             self._head.learn_scale(targets.vectors.flatten(0, -2))
@@ -253,36 +256,36 @@ class Distillation(Objective):
 
 
 def taught_by(settings: UNetTable, teacher: Encoder, stride: int) -> Distillation:
-    """Return the objective by which an encoder teaches a student.
+    """Return the objective with which an encoder teaches a student.
 
     Parameters
     ----------
     settings : UNetTable
-        The student; ``dim`` is the teacher's.
+        Settings of the student; ``dim`` equals the teacher's.
     teacher : Encoder
         Ready for inference.
     stride : int
-        Pixels from one of its fields of view to the next, where these are fixed.
+        Pixels from one of the teacher's fields of view to the next, if it has fixed ones.
     """
     view = PlaneTeacher(teacher, stride) if teacher.fixed_fov else DenseTeacher(teacher)
     return Distillation(settings, view)
 
 
 def _middle(images: Tensor, across: int) -> Tensor:
-    """Return the two middle slices of (b, 1, z, y, x), and as many more on each side."""
+    """Return the two middle slices of (b, 1, z, y, x), and ``across`` more on each side."""
     middle = images.shape[2] // 2
     return images[:, :, middle - 1 - across : middle + 1 + across]
 
 
 def _onto(targets: Targets, axis: int, edge: int) -> tuple[slice, Tensor]:
-    """Return which of the student's vectors lie between a teacher's along y or x, and how to get there.
+    """Return which of the student's vectors lie between the teacher's along an axis, and how to interpolate.
 
     Returns
     -------
     kept : slice
-        Of the student's vectors in a region of ``edge`` pixels.
+        The student's vectors, among those of a region of ``edge`` pixels.
     weights : Tensor float32 (kept, g)
-        Linear interpolation between the teacher's ``g``.
+        Linear interpolation from the teacher's ``g`` vectors to these.
     """
     n = targets.vectors.shape[1 + axis]
     places = (np.arange(edge // PATCH) * PATCH + (PATCH - 1) / 2 - targets.first[axis]) / targets.pitch

@@ -1,7 +1,7 @@
 """The contract of every encoder: windows of voxels in, one vector for each patch of them out.
 
-An encoder says how large its windows are, how much of a window its vectors depend on, and what encoding takes
-of memory. Whoever lays it over a volume asks for these and never looks at the class.
+An encoder tells how large its windows are, how much of a window a vector depends on, and how much memory
+encoding takes. Code that applies an encoder to a volume asks it and never looks at its class.
 """
 
 from __future__ import annotations
@@ -26,25 +26,27 @@ Spacing = tuple[float, float, float]
 """Edges of the working voxels in units of the shortest, z, y, x."""
 
 NOTHING = Need()
+"""No memory."""
 
 WHOLE: Kept = (slice(None), slice(None), slice(None))
+"""All patches of a window."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What encoding takes of the memory of the encoder's device.
+    """The memory that encoding takes on the encoder's device.
 
-    A number of bytes for one window would not do: the planner compares thousands of ways to cut a volume, so
-    it is given what each voxel, vector and pixel adds.
+    The planner compares thousands of ways to cut a volume. So it is not told the bytes for one window, but
+    what each voxel, vector and pixel adds.
 
     Attributes
     ----------
     fixed : int
-        Bytes that are needed whatever the size of the window.
+        Bytes that are needed whatever size the window has.
     encoding : Need
-        While a window is encoded, its vectors included.
+        What is needed while a window is encoded, including its vectors.
     encoded : Need
-        Once it is encoded: its vectors, and what cannot be given up yet.
+        What is still needed once it is encoded: its vectors, and what cannot be freed yet.
     """
 
     fixed: int = 0
@@ -52,7 +54,7 @@ class Memory:
     encoded: Need = NOTHING
 
     def plus(self, encoding: Need, encoded: Need) -> Memory:
-        """Return this and what a wrapper of the encoder needs besides."""
+        """Return this memory plus what a wrapper around the encoder needs."""
         return Memory(self.fixed, self.encoding + encoding, self.encoded + encoded)
 
 
@@ -62,22 +64,22 @@ class Encoder(nn.Module):
     Attributes
     ----------
     fov, patch : (int, int, int)
-        Voxels that a vector sees at most, and voxels that it stands for.
+        The largest box of voxels that a vector depends on, and the box of voxels that it describes.
     dim : int
         Length of a vector.
     fixed_fov : bool
-        Whether a vector depends on where in the field of view it lies. If so, windows are fields of view;
-        else they may have any size, as long as they bring ``halo`` voxels of context.
+        Whether a vector depends on where in the field of view it lies. If so, every window is one field of
+        view; otherwise windows may have any size, as long as they include ``halo`` voxels of context.
     halo : (int, int, int)
-        Voxels on each side of a patch that its vector depends on, where the field of view is not fixed.
+        Voxels on each side of a patch that its vector depends on, if the field of view is not fixed.
     align : (int, int, int)
-        Windows start at multiples of it, counted from the first patch of the volume.
+        Windows start at multiples of this many voxels, counted from the first patch of the volume.
     pads : bool
-        Whether windows end at the volume's border, where the encoder pads them itself; else the volume is
-        mirrored there.
+        If True, windows end at the border of the volume and the encoder pads them itself; if False, the
+        volume is mirrored at its border.
     sweeps : tuple of int
-        The axes across which single planes are encoded: context along these axes costs nothing but its
-        reading. Empty where whole windows are encoded.
+        The axes across which single planes are encoded; context along them only has to be read, not encoded.
+        Empty if whole windows are encoded.
     streams : bool
         Whether :meth:`layers` gives the vectors of a window a few layers at a time.
     """
@@ -94,7 +96,7 @@ class Encoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type in which it wants its windows."""
+        """The floating-point type that windows should have."""
         return torch.float32
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
@@ -103,10 +105,10 @@ class Encoder(nn.Module):
         Parameters
         ----------
         windows : Tensor float (b, 1, z, y, x)
-            Intensities in [0, 1]; of size ``fov`` where the field of view is fixed.
+            Intensities in [0, 1]; of size ``fov`` if the field of view is fixed.
         kept : three slices, optional
-            The patches wanted; all where left out. Vectors of patches nearer than ``halo`` to a side that is
-            not the volume's come out wrong.
+            The patches wanted; by default all. The vector of a patch is wrong if it is nearer than ``halo``
+            to a side of the window that is not a border of the volume.
 
         Returns
         -------
@@ -115,26 +117,26 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def layers(self, window: Tensor, kept: Kept) -> Iterator[Tensor]:
-        """Yield the vectors of one window (1, 1, z, y, x), some layers (n, gy, gx, dim) at a time."""
+        """Yield the vectors of one window (1, 1, z, y, x), a few layers (n, gy, gx, dim) at a time."""
         yield self.encode(window, kept)[0]
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Return it, ready for inference on a device, in a floating-point type; training ends here."""
+        """Make the encoder ready for inference on a device, in a floating-point type; it trains no more."""
         choose_attention(self, device, training=False)
         return self.to(device, dtype).eval().requires_grad_(False)
 
     def slab(self, edge: int) -> ZYX | None:
-        """Return the windows that :meth:`normalise` wants a sample of, at most ``edge`` voxels wide.
+        """Return the shape of the windows that :meth:`normalise` needs, at most ``edge`` voxels wide.
 
-        None where the encoder has nothing to adjust, or ``edge`` is too small.
+        None if the encoder has nothing to adjust, or ``edge`` is too small.
         """
         return None
 
     def normalise(self, windows: Tensor) -> None:
-        """Adjust to the grey values of the volume at hand, from a sample of windows (n, 1, z, y, x)."""
+        """Adjust to the grey values of a volume, given a sample of its windows (n, 1, z, y, x)."""
 
     def placements(self, table: EmbedTable) -> tuple[Placement, Placement, Placement]:
-        """Return how its fields of view are laid along z, y and x, as a recipe says."""
+        """Return how the fields of view are laid along z, y and x, by the settings of a recipe."""
         z, y, x = (
             self._placement(fov, patch, table) for fov, patch in zip(self.fov, self.patch, strict=True)
         )
@@ -152,5 +154,5 @@ class Encoder(nn.Module):
                 return Placement(fov, patch, table.stride, patch)
 
     def memory(self, batch: int) -> Memory:
-        """Return what encoding takes, ``batch`` fields of view at a time where these are fixed."""
+        """Return the memory that encoding takes; fixed fields of view are encoded ``batch`` at a time."""
         raise NotImplementedError

@@ -1,8 +1,8 @@
-"""Filters beside an encoder: what is lost of fine grey values on the way to a learned vector is put back.
+"""An encoder with filters beside it, which add the fine detail that learned vectors lose.
 
-A learned vector tells what surrounds a place; grey value, edges and thin membranes themselves are told by
-filters in scale space, those of :class:`vemseg.models.classical.ClassicalEncoder`, here on the mean
-intensities of patches, so that they cost little.
+A learned vector describes the surroundings of a place. Grey values, edges and thin membranes are described by
+filters in scale space, those of :class:`vemseg.models.classical.ClassicalEncoder`. They are applied to the
+mean intensities of patches, so that they cost little.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
 from vemseg.recipe import ClassicalTable
 
 LAYERS = 16
-"""Layers of patches whose means are taken together."""
+"""Number of layers of patches whose means are computed at a time."""
 
 
 class Filtered(Encoder):
-    """Append filters of patch means to an encoder's vectors.
+    """Append the responses of filters on patch means to the vectors of an encoder.
 
     Parameters
     ----------
     encoder : Encoder
-        Of windows of any size.
+        One that takes windows of any size.
     sigmas : sequence of float
         Scales of the filters, in lattice points of the shortest edge.
     spacing : (float, float, float)
@@ -39,13 +39,13 @@ class Filtered(Encoder):
     Raises
     ------
     UsageError
-        Where vectors depend on where in a field of view they lie.
+        Where the encoder has fixed fields of view.
     """
 
     def __init__(self, encoder: Encoder, sigmas: Sequence[float], spacing: Spacing) -> None:
         super().__init__()
         if encoder.fixed_fov:
-            raise UsageError("embed.filters goes with encoders of whole windows only: leave it empty")
+            raise UsageError("embed.filters works only with encoders of whole windows: leave it empty")
         self.encoder = encoder
         edges = [edge * p for edge, p in zip(spacing, encoder.patch, strict=True)]
         z, y, x = (edge / min(edges) for edge in edges)
@@ -60,7 +60,7 @@ class Filtered(Encoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type in which the encoder wants its windows."""
+        """The floating-point type that windows should have, that of the encoder."""
         return self.encoder.dtype
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
@@ -77,7 +77,7 @@ class Filtered(Encoder):
         return found
 
     def memory(self, batch: int) -> Memory:
-        """Return what the encoder takes, and the means, their filters and all vectors besides."""
+        """Return the memory for the encoder plus that for the means, their filters and all vectors."""
         means = (4.0 * self.filters.dim + 24.0) / math.prod(self.patch)
         besides = Need(window=means, point=2.0 * self.encoder.dim)
         return self.encoder.memory(batch).plus(besides, besides)

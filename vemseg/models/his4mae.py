@@ -1,4 +1,4 @@
-"""HiS4MAE (ICLR submission, section 3.2): a masked autoencoder, self-distilled by way of a codebook."""
+"""HiS4MAE (ICLR submission, section 3.2): a masked autoencoder, self-distilled through a codebook."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vemseg.recipe import His4maeTable
 
 
 class His4mae(SelfDistilled):
-    """Equation 5, reconstruction + alpha MSE(teacher, code) + beta (1 - cosine(code, student)).
+    """The loss of equation 5: reconstruction + alpha MSE(teacher, code) + beta (1 - cosine(code, student)).
 
-    The codes are those nearest to the teacher's tokens at the places the student sees. The second term moves
-    the codebook alone, the third the student alone; the decoder gets the student's tokens, not the codes. The
-    paper leaves all of this open, and when codes are isolated (see ``His4maeTable``).
+    The codes are those nearest to the teacher's tokens at the places that the student sees. The second term
+    changes only the codebook, the third only the student; the decoder gets the student's tokens, not the
+    codes. The paper leaves all of this open, and also when a code counts as isolated (see ``His4maeTable``).
     """
 
     charts: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -39,9 +39,9 @@ class His4mae(SelfDistilled):
         Returns
         -------
         dict of str to Tensor ()
-            ``loss``, ``reconstruction`` (equation 2), ``codebook`` (3), ``student`` (4), all unweighted but
-            the first; ``codes_used`` and ``codes_perplexity`` of this batch; ``codes_isolated`` at the end of
-            the last epoch.
+            ``loss`` and its unweighted terms ``reconstruction`` (equation 2), ``codebook`` (3) and
+            ``student`` (4); ``codes_used`` and ``codes_perplexity`` of this batch; ``codes_isolated`` at the
+            end of the last epoch.
         """
         images = batch.images[:, :, 0]
         first = self.meet(images)

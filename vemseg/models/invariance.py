@@ -1,12 +1,12 @@
 """The objective of the dense encoder: two views of a region agree, and hidden squares are reconstructed.
 
-Agreement is VICReg's (Bardes, Ponce, LeCun, ICLR 2022, section 4.1) on the vectors of places that both views
-show: an invariance, a variance and a covariance term; here on the vectors themselves, since these are what is
-clustered. Reconstruction of hidden squares is that of masked autoencoders (He et al., CVPR 2022).
+Agreement is measured by VICReg (Bardes, Ponce, LeCun, ICLR 2022, section 4.1) at places that both views show:
+by an invariance, a variance and a covariance term. Here they are computed from the vectors themselves, since
+these are clustered later. Hidden squares are reconstructed as in masked autoencoders (He et al., CVPR 2022).
 
-Views differ in contrast, brightness, noise, blur, hidden squares, by one of the eight symmetries of a
-square, by the order of the slices, and by where they are cut out of the region; the slices may drift by a
-few, so that vectors change slowly in space.
+Views differ in contrast, brightness, noise, blur and hidden squares, by one of the eight symmetries of a
+square, in the order of the slices, and in where they are cut out of the region. The second view may be
+shifted by a few slices, so that vectors change slowly in space.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.recipe import UNetTable
 
 GREY = 0.5
-"""What hidden pixels are painted with."""
+"""The grey value that hidden pixels get."""
 
 
 class Invariance(Objective):
@@ -44,7 +44,7 @@ class Invariance(Objective):
         batch : Batch
             Regions, (b, 1, slices + 2 drift, F, F).
         generator : torch.Generator
-            On the CPU; what all choices are drawn from.
+            On the CPU; all random choices are drawn from it.
         """
         settings, images, size = self.settings, batch.images, len(batch)
         corners = self._corners(size, generator)
@@ -68,8 +68,8 @@ class Invariance(Objective):
     def _corners(self, size: int, generator: torch.Generator) -> Tensor:
         """Draw where the views of each region begin, in slices, rows and columns: int (2, size, 3).
 
-        Two views are cut at different places. Else a vector could tell how far it is from the border, which
-        both would agree on, and which means nothing in a volume.
+        Two views are cut at different places. Otherwise a vector could encode its distance to the border:
+        both views would agree on it, but it means nothing in a volume.
         """
         s = self.settings
         slices = torch.randint(0, 2 * s.drift + 1, (2, size, 1), generator=generator)
@@ -105,7 +105,7 @@ class Invariance(Objective):
         return x + noise * (s.noise * u[1])
 
     def _hide(self, views: int, generator: torch.Generator) -> Tensor:
-        """Choose the hidden pixels: bool (views, V, V), whole squares."""
+        """Choose the hidden pixels in whole squares: bool (views, V, V)."""
         side = self.settings.view // self.settings.mask_block
         hidden = torch.rand(views, side, side, generator=generator) < self.settings.mask_ratio
         block = self.settings.mask_block
@@ -145,25 +145,25 @@ class Invariance(Objective):
 
 
 class Turn:
-    """One of the symmetries of a slab: turns and mirrors in the plane, and the order of its slices."""
+    """A symmetry of a slab: a turn, a mirror in the plane, and the order of its slices."""
 
     def __init__(self, quarters: int, mirrored: bool, reversed_: bool) -> None:
         self.quarters, self.mirrored, self.reversed = quarters, mirrored, reversed_
 
     @classmethod
     def draw(cls, generator: torch.Generator) -> Turn:
-        """Draw one of the sixteen."""
+        """Draw one of the sixteen symmetries."""
         chosen = torch.randint(0, 4, (3,), generator=generator).tolist()
         return cls(chosen[0], chosen[1] % 2 == 1, chosen[2] % 2 == 1)
 
     def apply(self, slabs: Tensor) -> Tensor:
-        """Turn slabs (b, slices, y, x)."""
+        """Apply the symmetry to slabs (b, slices, y, x)."""
         slabs = slabs.flip(1) if self.reversed else slabs
         turned = slabs.rot90(self.quarters, (2, 3))
         return turned.flip(3) if self.mirrored else turned
 
     def undo(self, maps: Tensor) -> Tensor:
-        """Turn maps of vectors (b, d, y, x) back."""
+        """Undo turn and mirror on maps of vectors (b, d, y, x)."""
         maps = maps.flip(3) if self.mirrored else maps
         return maps.rot90(-self.quarters, (2, 3))
 
@@ -174,8 +174,9 @@ def vicreg(a: Tensor, b: Tensor) -> dict[str, Tensor]:
     Returns
     -------
     dict
-        ``invariance``: mean squared difference. ``variance``: how far standard deviations fall short of 1,
-        ``covariance``: squared covariances between components over d; both summed over the views.
+        ``invariance``: the mean squared difference. ``variance``: how far standard deviations fall short of
+        1. ``covariance``: the sum of squared covariances between components, divided by d. The last two are
+        summed over both views.
     """
     variance, covariance = [], []
     for z in (a, b):
@@ -192,7 +193,7 @@ def vicreg(a: Tensor, b: Tensor) -> dict[str, Tensor]:
 
 
 def _blur(x: Tensor, taps: Tensor) -> Tensor:
-    """Blur each of (b, c, y, x) by its own taps (b, 5), along y and x."""
+    """Blur each image of (b, c, y, x) with its own kernel (b, 5), along y and x."""
     for axis in (2, 3):
         pad = (0, 0, 2, 2) if axis == 2 else (2, 2, 0, 0)
         padded = nn.functional.pad(x, pad, mode="reflect")

@@ -19,7 +19,7 @@ def sincos_positions(dim: int, side: int) -> Tensor:
     Parameters
     ----------
     dim : int
-        Channels; a multiple of 4. The first half codes the column, the second the row; within a half
+        Channels; a multiple of 4. The first half encodes the column, the second the row. Each half holds
         first the sines, then the cosines, of frequencies ``10000 ** (-j / (dim / 4))``.
     side : int
         Tokens per side.
@@ -78,7 +78,7 @@ def random_order(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
     Parameters
     ----------
     noise : Tensor (b, n)
-        Uniform noise; its order decides.
+        Uniform noise, whose order decides.
     ratio : float
         Fraction of tokens to mask; ``int(n * (1 - ratio))`` stay visible.
 
@@ -103,12 +103,12 @@ def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 class KeepsExact(nn.Module):
-    """A module some of whose numbers stay as exact as they are when it is brought to a shorter type.
+    """A module that keeps the type of some of its tensors when it is converted to another one.
 
     Attributes
     ----------
     exact : tuple of str
-        Names of these parameters and buffers.
+        Names of the parameters and buffers that keep their type.
     """
 
     exact: ClassVar[tuple[str, ...]] = ()
@@ -133,10 +133,10 @@ def xavier_linear(module: nn.Module) -> None:
 def choose_attention(model: nn.Module, device: torch.device, training: bool) -> None:
     """Set the faster attention kernel of every block.
 
-    The fused kernel is the faster one on GPUs, and for inference on processors with matrix tiles (AMX).
-    Elsewhere on CPUs, and in their training, where its backward pass would take more than half of a step,
-    attention is spelt out (``benchmarks/training_step.py``, ``benchmarks/cover_and_stride.py``). The choice
-    depends on the processor alone, so that results repeat.
+    The fused kernel is faster on GPUs, and for inference on CPUs with matrix tiles (AMX). For inference on
+    other CPUs, and for training on any CPU, where its backward pass would take more than half of a step,
+    attention is computed step by step (``benchmarks/training_step.py``, ``benchmarks/cover_and_stride.py``).
+    The choice depends only on the processor and on whether the model is trained, so that results repeat.
     """
     fused = device.type == "cuda" or (not training and cpu_has("amx_bf16"))
     for module in model.modules():

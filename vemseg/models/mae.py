@@ -1,4 +1,4 @@
-"""The masked autoencoder of MAESTER (Xie et al., CVPR 2023, section 3.2): pixels of masked patches."""
+"""The masked autoencoder of MAESTER (Xie et al., CVPR 2023, section 3.2): it predicts masked patches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vemseg.recipe import ViTTable
 
 
 class Masking(NamedTuple):
-    """What is hidden of each field of view: see :func:`vemseg.models.layers.random_order`.
+    """Which patches of each field of view are hidden; see :func:`vemseg.models.layers.random_order`.
 
     Attributes
     ----------
@@ -45,14 +45,14 @@ class Masking(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """A light transformer that predicts something of every patch from the visible tokens.
+    """A light transformer that predicts some numbers for every patch from the visible tokens.
 
     Parameters
     ----------
     settings : ViTTable
         Sizes.
     length : int
-        Numbers to predict for a patch.
+        How many numbers are predicted for a patch.
     """
 
     def __init__(self, settings: ViTTable, length: int) -> None:
@@ -69,12 +69,12 @@ class Decoder(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, latent: Tensor, restore: Tensor) -> Tensor:
-        """Predict.
+        """Predict the numbers of all patches.
 
         Parameters
         ----------
         latent : Tensor (b, 1 + v, dim)
-            Encoder output, class token first, visible tokens in shuffled order.
+            Output of the encoder: the class token, then the visible tokens in shuffled order.
         restore : Tensor int64 (b, n)
             Place of each token in the shuffled order.
 
@@ -94,14 +94,14 @@ class Decoder(nn.Module):
 
 
 class MaskedAutoencoder(Objective):
-    """Mean squared error over the pixels of masked patches, without pixel normalisation.
+    """The mean squared error of the pixels of masked patches, without pixel normalisation.
 
     Parameters
     ----------
     settings : ViTTable
         Sizes and mask ratio.
     drop_path : float
-        Of the encoder.
+        Share of the samples that skip the encoder's last block.
     """
 
     encoder: ViTEncoder
@@ -115,21 +115,21 @@ class MaskedAutoencoder(Objective):
         self.decoder = Decoder(settings, settings.patch**2)
 
     def hide(self, images: Tensor, generator: torch.Generator) -> Masking:
-        """Choose what is hidden of images (b, 1, F, F)."""
+        """Choose the hidden patches of images (b, 1, F, F)."""
         noise = torch.rand(len(images), self.encoder.side**2, generator=generator)
         return Masking(*random_order(noise.to(images.device), self.mask_ratio))
 
     def reconstruct(self, images: Tensor, masking: Masking) -> Tensor:
-        """Encode what is visible of images (b, 1, F, F); return pixels float32 (b, n, patch * patch)."""
+        """Predict all pixels of images (b, 1, F, F) from the visible ones: float32 (b, n, patch * patch)."""
         return self.pixels(self.encoder.latent(images, masking.visible), masking)
 
     def pixels(self, latent: Tensor, masking: Masking) -> Tensor:
-        """Return the pixels of all patches, float32 (b, n, patch * patch), from latents (b, 1 + v, dim)."""
+        """Predict the pixels of all patches, float32 (b, n, patch * patch), from tokens (b, 1 + v, dim)."""
         predicted: Tensor = self.decoder(latent, masking.restore)
         return predicted.float()
 
     def pixel_error(self, images: Tensor, pixels: Tensor, where: Tensor) -> Tensor:
-        """Return the mean squared error of pixels over the patches that ``where`` (b, n) weighs."""
+        """Return the mean squared error of pixels over patches, with weights ``where`` (b, n)."""
         error = (pixels - patchify(images[:, 0], self.patch).float()).square().mean(dim=-1)
         return (error * where).sum() / where.sum()
 
@@ -143,7 +143,7 @@ class MaskedAutoencoder(Objective):
     def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:
         """Return masked inputs and reconstructions of fields of view (b, 1, 1, F, F).
 
-        Visible patches are shown as they are, since the loss never asks for them.
+        Visible patches are shown as they are, since the loss does not contain them.
         """
         images = batch.images[:, :, 0]
         masking = self.hide(images, generator)

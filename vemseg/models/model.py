@@ -1,4 +1,4 @@
-"""Models: a recipe, the weights of its encoder, and how a user names them."""
+"""Opens models: a model is a recipe and the weights of its encoder, and users name it in several ways."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _log = logging.getLogger("vemseg")
 
 @dataclass(frozen=True)
 class Model:
-    """An encoder that can be loaded: its recipe, its weights, and how to speak of it.
+    """An encoder that can be loaded: its recipe, its weights and a title.
 
     Attributes
     ----------
     recipe : Recipe
-        What the encoder is and how it is used.
+        The settings of the encoder and of its use.
     weights : Path or None
-        A safetensors file, a checkpoint of the reference code of MAESTER, or None where nothing is
-        trained.
+        A safetensors file, a checkpoint of the reference code of MAESTER, or None if the encoder needs no
+        training.
     title : str
-        Name for messages and provenance.
+        The name of the model in messages and provenance.
     """
 
     recipe: Recipe
@@ -44,7 +44,7 @@ class Model:
 
     @property
     def trained(self) -> bool:
-        """Whether its kind is trained at all."""
+        """Whether models of this kind are trained at all."""
         return KINDS[self.recipe.model.kind].objective is not None
 
     def load(self, spacing: Spacing = (1.0, 1.0, 1.0)) -> Encoder:
@@ -61,38 +61,38 @@ class Model:
 
     @property
     def codes(self) -> NDArray[np.float32] | None:
-        """The codebook (n, d) it learned, None where there is none."""
+        """The codebook (n, d) that the model learned, or None if it has none."""
         return load_codes(self.weights)
 
     @property
     def parents(self) -> list[Path]:
-        """The files that decide what it computes."""
+        """The files that its vectors depend on."""
         return [] if self.weights is None else [self.weights]
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what its vectors depend on: the weights, the encoder's settings, the voxels it sees."""
+        """SHA-256 of all that its vectors depend on: weights and the settings of voxels and encoder."""
         weights = sha256(self.weights) if self.weights else None
         tables = [self.recipe.settings[table] for table in ("volume", "model")]
         return hashlib.sha256(json.dumps([weights, *tables], sort_keys=True).encode()).hexdigest()
 
 
 def open_model(name: str | None, settings: Sequence[str] = ()) -> Model:
-    """Find the model a user names.
+    """Open the model that a user names.
 
     Parameters
     ----------
     name : str or None
-        A run directory, a snapshot in one, a recipe that needs no training, a checkpoint file of the
-        reference code of MAESTER, or the name of bundled weights (a directory of that name is written
-        ``./name``); None for the default ones.
+        A run directory, a snapshot in a run directory, a recipe that needs no training, a checkpoint of the
+        reference code of MAESTER, or the name of bundled weights (write ``./name`` for a directory of the
+        same name). None opens the default weights.
     settings : sequence of str
-        ``table.key=value`` laid over the model's recipe.
+        ``table.key=value`` each, which replace settings of the model's recipe.
 
     Raises
     ------
     MissingError, InputError
-        Where there is no such model, or the path leads to something else.
+        Where there is no such model, or the path is that of something else.
     """
     if name is None:
         model = _run(find_weights(DEFAULT_WEIGHTS), f"bundled {DEFAULT_WEIGHTS}", settings)
@@ -127,7 +127,7 @@ def _run(path: Path, title: str, settings: Sequence[str]) -> Model:
 
 
 def _snapshot(path: Path, settings: Sequence[str]) -> Model:
-    """Return the encoder of a run as it was at an earlier step."""
+    """Return the model of a run as it was at an earlier step."""
     if not path.is_file():
         raise MissingError(f"no weights at {path}")
     return Model(override(Run.open(path.parent).recipe, settings), path, str(path))

@@ -1,4 +1,4 @@
-"""What training minimises: the contract between a method and the training loop.
+"""The contract of objectives, which training minimises: between a method and the training loop.
 
 Everything random about step ``t`` comes from the generator that the loop makes from (seed, t), so that a
 resumed run repeats an uninterrupted one exactly.
@@ -19,7 +19,7 @@ from vemseg.models.encoder import Encoder
 
 @dataclass(frozen=True)
 class Preview:
-    """What a reconstruction picture shows: images, what the encoder saw of them, what came out.
+    """The contents of a picture of reconstructions: images, the visible part of them, and predictions.
 
     Attributes
     ----------
@@ -33,19 +33,19 @@ class Preview:
 
 
 class Objective(nn.Module):
-    """A loss over batches, the encoder it trains, and what it needs besides.
+    """A loss, the encoder that it trains, and all other modules that the loss needs.
 
-    What an objective holds besides its trained parameters (buffers, a teacher's parameters) is saved with
-    them in checkpoints, so that training can go on.
+    Checkpoints hold the trained parameters of an objective and everything else in it (buffers, the parameters
+    of a teacher), so that training can be resumed.
 
     Attributes
     ----------
     window : (int, int, int)
-        Planes, rows and columns of the windows it wants, in voxels.
+        Planes, rows and columns of the windows that it is trained on, in voxels.
     encoder : Encoder
-        The part that a run keeps.
+        The part that a run keeps as its model.
     charts : dict of str to tuple of str
-        Pictures of the course of training, by name: the scalars that each of them shows.
+        For each chart that is drawn during training, by its name, the scalars that it shows.
     """
 
     charts: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -54,38 +54,38 @@ class Objective(nn.Module):
     encoder: Encoder
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``loss``, which is minimised, and other scalars to be reported, by name.
+        """Return the ``loss``, which is minimised, and other scalars to report, by name.
 
         Parameters
         ----------
         batch : Batch
             Windows of the shape of ``window``.
         generator : torch.Generator
-            On the CPU; all that may decide on this step.
+            On the CPU; the only source of random numbers in this step.
         """
         raise NotImplementedError
 
     def after_step(self, fraction: float, generator: torch.Generator) -> None:
-        """Update what the optimiser does not.
+        """Update what the optimiser does not update.
 
         Parameters
         ----------
         fraction : float
-            Part of the run that was done when the step began, 0 to 1.
+            The part of the run that was done when the step began, 0 to 1.
         generator : torch.Generator
-            Goes on where the step left it.
+            The generator of the step, in the state that :meth:`forward` left it in.
         """
 
     def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:
-        """Return reconstructions of a batch to be drawn, or None where there are none."""
+        """Return reconstructions of a batch for a picture, or None if the method has none."""
         return None
 
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
-        """Return scores of a batch that is not learnt from, by name; none where nothing is examined."""
+        """Return scores of a held-out batch by name; an empty dict if the method has no such scores."""
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what is saved beside the encoder's weights, by name."""
+        """Return the tensors that are saved beside the encoder's weights, by name."""
         return {}
 
 

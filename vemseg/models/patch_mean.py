@@ -1,4 +1,4 @@
-"""The simplest encoder: the mean intensity of each patch. Classes are put in order by it."""
+"""The simplest encoder: the mean intensity of each patch, by which classes are put in order."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vemseg.models.encoder import Encoder, Kept, Memory
 
 
 class PatchMean(Encoder):
-    """Average over the patches of another encoder.
+    """Average intensities over the patches of another encoder.
 
     Parameters
     ----------
     like : Encoder
-        Its windows and patches are those of this one.
+        The encoder whose windows and patches are used.
     """
 
     dim = 1
@@ -25,10 +25,10 @@ class PatchMean(Encoder):
         self.halo, self.align, self.pads = like.halo, like.align, like.pads
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
-        """Average over patches: (b, 1, z, y, x) -> (b, gz, gy, gx, 1)."""
+        """Return the means of patches: (b, 1, z, y, x) -> (b, gz, gy, gx, 1)."""
         means = avg_pool3d(windows, self.patch)[:, 0, ..., None]
         return means if kept is None else means[:, kept[0], kept[1], kept[2]]
 
     def memory(self, batch: int) -> Memory:
-        """Return nothing: what it takes is small beside the encoder it goes with."""
+        """Return no memory: it takes little beside the encoder that it goes with."""
         return Memory()

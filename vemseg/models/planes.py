@@ -1,8 +1,8 @@
-"""An encoder of planes, applied across all three axes of an isotropic volume: the mean of its vectors.
+"""Applies an encoder of planes across all three axes of an isotropic volume and averages its vectors.
 
 Every axis gives vectors on the same lattice, ``patch`` voxels apart in all directions, so that they are
-averaged point by point. Where a patch is one plane thick, only its middle plane is looked at, so three axes
-of a patch of 5 cost 3/5 of the one that looks at every plane.
+averaged point by point. If the encoder's patch is one plane thick, only the middle plane of every ``patch``
+planes is encoded. With patches of 5, three axes then cost 3/5 of encoding every plane across one axis.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vemseg.errors import UsageError
 from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory
 
 AXES = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
-"""Orders of the axes, the one across the planes first."""
+"""The orders of the axes with each of them first, which is the one across the planes."""
 
 
 class ThreePlanes(Encoder):
@@ -24,12 +24,12 @@ class ThreePlanes(Encoder):
     Parameters
     ----------
     encoder : Encoder
-        Its patch is (1, p, p), or (p, p, p) with its slab along the first axis.
+        An encoder with a patch of (1, p, p), or of (p, p, p) and slabs along the first axis.
 
     Raises
     ------
     UsageError
-        Where the patch is none of these.
+        Where the patch has another shape.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -48,7 +48,7 @@ class ThreePlanes(Encoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type in which the encoder of planes wants its windows."""
+        """The floating-point type that windows should have, that of the encoder of planes."""
         return self.encoder.dtype
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
@@ -66,9 +66,9 @@ class ThreePlanes(Encoder):
         return total / len(AXES)
 
     def memory(self, batch: int) -> Memory:
-        """Return what the encoder of planes takes, and what the sum over the axes adds.
+        """Return the memory that the encoder of planes takes plus that of the sum over the axes.
 
-        Where the encoder streams, the sum is as large as its vectors; else arrays of float32 are added.
+        If the encoder streams, the sum is as large as its vectors; otherwise float32 arrays are summed.
         """
         if self.fixed_fov:
             return self.encoder.memory(batch * self.fov[0] // self.patch[0])
@@ -79,9 +79,9 @@ class ThreePlanes(Encoder):
         return inner.plus(summed, summed)
 
     def _streamed(self, window: Tensor, kept: Kept) -> Tensor:
-        """Return the vectors of one window (1, 1, z, y, x), summed up as they come.
+        """Return the vectors of one window (1, 1, z, y, x), added up layer by layer.
 
-        The sum is kept in float16 where the encoder computes in bfloat16, whose vectors have fewer digits.
+        The sum is kept in float16 if the encoder computes in bfloat16, which has fewer digits.
         """
         patches = [range(n // p)[part] for n, p, part in zip(window.shape[2:], self.patch, kept, strict=True)]
         dtype = torch.float16 if self.dtype == torch.bfloat16 else torch.float32
@@ -95,7 +95,7 @@ class ThreePlanes(Encoder):
         return total
 
     def _encode(self, windows: Tensor, kept: Kept) -> Tensor:
-        """Encode across the first axis."""
+        """Return the vectors of windows across their first axis."""
         p = self.patch[0]
         if self.thick == p:
             return self.encoder.encode(windows, kept)

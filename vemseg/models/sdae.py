@@ -1,6 +1,6 @@
-"""SdAE (Chen et al., ECCV 2022), and SdAE-recon: the teacher's view of masked patches is predicted.
+"""SdAE (Chen et al., ECCV 2022) and SdAE-recon: they predict the teacher's tokens of masked patches.
 
-SdAE-recon, the baseline of HiS4MAE (section 3.2), adds a second decoder, for their pixels.
+SdAE-recon, the baseline of HiS4MAE (section 3.2), adds a second decoder, for the pixels of masked patches.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from vemseg.recipe import SdaeTable
 class Sdae(SelfDistilled):
     """1 - cosine(teacher, prediction) at the masked patches, plus the error of their pixels.
 
-    The teacher sees masked patches only, one of ``folds`` random parts of them at a time; its tokens are
-    standardised one by one. The weight of the pixels, ``pixels``, is not published.
+    The teacher sees only masked patches, one of ``folds`` random parts of them at a time; its tokens are
+    standardised one by one. The weight ``pixels`` of the pixel error is not published.
 
-    The cosine is that of two tokens, as the paper has it. A deliberate deviation from the released code,
-    which takes it across the tokens of a part, for each channel (the default axis of a batch of sequences).
+    The cosine is that of two tokens, as in the paper. This deviates deliberately from the released code,
+    which takes the cosine across the tokens of a part, for each channel (the default axis for a batch of
+    sequences).
     """
 
     settings: SdaeTable
@@ -36,19 +37,19 @@ class Sdae(SelfDistilled):
             del self.decoder
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``loss``, ``distillation`` and, of SdAE-recon, ``reconstruction``: its terms, unweighted.
+        """Return ``loss`` and its unweighted terms: ``distillation`` and, for SdAE-recon, ``reconstruction``.
 
         Parameters
         ----------
         batch : Batch
             Fields of view, (b, 1, 1, F, F).
         generator : torch.Generator
-            On the CPU; decides what is masked, the parts the teacher sees, and which blocks are skipped.
+            On the CPU; decides what is masked, which parts the teacher sees, and which blocks are skipped.
         """
         images = batch.images[:, :, 0]
         self.meet(images)
         masking = self.hide(images, generator)
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of stochastic depth
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # for stochastic depth
         latent = self.encoder.latent(images, masking.visible)
         predicted = self.predictor(latent, masking.restore).float()
         theirs = take_tokens(predicted, masking.hidden)
@@ -69,5 +70,5 @@ class Sdae(SelfDistilled):
         return layer_norm(tokens, tokens.shape[-1:])
 
     def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:
-        """Return what :meth:`MaskedAutoencoder.preview` does, where there is a decoder of pixels."""
+        """Return reconstructions as :class:`MaskedAutoencoder` does, or None without a pixel decoder."""
         return super().preview(batch, generator) if self.settings.pixels else None

@@ -1,4 +1,4 @@
-"""What self-distilled masked autoencoders share: a teacher that is the running mean of the student."""
+"""Self-distilled masked autoencoders: their teacher is the running mean of the student."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from vemseg.recipe import SelfDistilledTable, ViTTable
 
 
 class MeanTeacher(KeepsExact):
-    """An exponential moving average of an encoder's parameters, and an encoder that has them.
+    """An exponential moving average of an encoder's parameters, and an encoder with these parameters.
 
-    The mean is kept in float32, whatever the encoder computes in: steps of 0.004 towards the student vanish
-    in the 8 bits of bfloat16. It takes no gradient, and is never in training mode.
+    The mean is kept in float32 whatever type the encoder has, because steps of 0.004 towards the student
+    would vanish in the 8 bits of bfloat16. It takes no gradient, and is never in training mode.
 
     Attributes
     ----------
     encoder : ViTEncoder
-        With the mean's parameters.
+        The encoder with the averaged parameters.
     mean : Tensor float32 (n,)
-        All parameters one after the other.
+        All averaged parameters, one after the other.
     """
 
     exact = ("mean",)
@@ -39,17 +39,17 @@ class MeanTeacher(KeepsExact):
         self.train(False)
 
     def train(self, mode: bool = True) -> MeanTeacher:
-        """Stay as in inference, whatever is asked for."""
+        """Stay in inference mode, whatever ``mode`` says."""
         return super().train(False)
 
     @torch.no_grad()
     def tokens(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Return float32 (b, v, dim): what it makes of images (b, 1, F, F), of some patches or of all."""
+        """Return the tokens of all patches of images (b, 1, F, F), or of some: float32 (b, v, dim)."""
         return self.encoder.latent(images, visible)[:, 1:].float()
 
     @torch.no_grad()
     def follow(self, student: nn.Module, momentum: float) -> None:
-        """Make the mean ``momentum`` of itself and the rest of the student, which it becomes at 0."""
+        """Average the mean, with weight ``momentum``, and the student, with the rest of 1."""
         self.mean.lerp_(parameters_to_vector(student.parameters()).float(), 1 - momentum)
         parameters = list(self.encoder.parameters())
         parts = torch.split(self.mean, [parameter.numel() for parameter in parameters])
@@ -58,22 +58,22 @@ class MeanTeacher(KeepsExact):
 
 
 def momentum_at(settings: SelfDistilledTable, fraction: float) -> float:
-    """Return the weight of the mean's past after a part of the training: half a cosine between two values."""
+    """Return the momentum when a fraction of the training is done: half a cosine between two values."""
     start, end = settings.momentum
     return end - (end - start) * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
 class SelfDistilled(MaskedAutoencoder):
-    """A masked autoencoder with a teacher, and epochs.
+    """A masked autoencoder with a teacher, which also counts epochs.
 
     Attributes
     ----------
     teacher : MeanTeacher
-        Begins as the student that training begins with.
+        Equals the student when training begins.
     seen : Tensor int64 ()
-        Samples of this epoch so far.
+        Number of samples in this epoch so far.
     begun : Tensor bool ()
-        Whether a first batch was seen.
+        Whether the first batch has been seen.
     """
 
     settings: SelfDistilledTable
@@ -88,7 +88,7 @@ class SelfDistilled(MaskedAutoencoder):
         self.register_buffer("begun", torch.tensor(False))
 
     def meet(self, images: Tensor) -> bool:
-        """Count a batch; return whether it is the first, for which the teacher becomes the student."""
+        """Count the samples of a batch; at the first one, copy the student to the teacher and return True."""
         first = not self.begun
         if first:
             self.teacher.follow(self.encoder, 0.0)
@@ -97,7 +97,7 @@ class SelfDistilled(MaskedAutoencoder):
         return first
 
     def after_step(self, fraction: float, generator: torch.Generator) -> None:
-        """Take the teacher forward, and end the epoch where it is due."""
+        """Let the teacher follow the student, and end the epoch when it is due."""
         ended = bool(self.seen >= self.settings.epoch)
         if ended or self.settings.ema == "step":
             self.teacher.follow(self.encoder, momentum_at(self.settings, fraction))
@@ -106,4 +106,4 @@ class SelfDistilled(MaskedAutoencoder):
             self.end_epoch(generator)
 
     def end_epoch(self, generator: torch.Generator) -> None:
-        """Nothing else happens at the end of an epoch."""
+        """Do what a method does at the end of an epoch; by default nothing."""

@@ -1,14 +1,14 @@
-"""The dense encoder: a small convolutional network that gives the vectors of whole slices in one pass.
+"""The dense encoder: a small convolutional network that computes the vectors of whole slices in one pass.
 
-A slab of ``slices`` neighbouring planes goes in, one vector per 2 x 2 pixels of its middle comes out: half
-the resolution in the plane, and in an isotropic volume across it too, where the vector stands between the two
-middle planes. Scores are interpolated from there to voxels like those of any other encoder. Everything is
-convolution, so a vector depends on its surroundings within ``halo`` voxels alone and windows of any size give
-the same ones.
+A slab of ``slices`` neighbouring planes goes in, and one vector per 2 x 2 pixels of its middle comes out. So
+vectors have half the resolution in the plane, and in an isotropic volume also across it, where a vector
+stands between the two middle planes. Scores are interpolated from there to voxels as for any other encoder.
+The network consists of convolutions only. So a vector depends on nothing but the voxels within ``halo``, and
+does not change with the size of the window.
 
-After the U-Net (Ronneberger, Fischer, Brox, MICCAI 2015), deliberately different where speed asks for it:
-the first layer halves the resolution, skips are added instead of concatenated, and there are three levels, so
-that the halo stays small.
+The network is modelled on the U-Net (Ronneberger, Fischer, Brox, MICCAI 2015) and deliberately differs where
+speed asks for it: the first layer halves the resolution, skips are added instead of concatenated, and there
+are three levels, so that the halo stays small.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from vemseg.recipe import UNetTable
 from vemseg.tiling import reflect, slice_offsets
 
 PATCH = 2
+"""Edge in pixels of the patch that a vector describes."""
 PASS_BYTES = 2**23
-"""Of the widest activation of the slabs that are encoded together: what stays near a core."""
+"""Size of the widest activation of the slabs that are encoded together, so that it fits a core's cache."""
 ALONE = 2**19
-"""Pixels from which on a slab may be encoded alone: on CPUs, torch convolves a single small image by another
-algorithm than several, which rounds otherwise."""
+"""A slab of at least this many pixels may be encoded alone. On CPUs, torch convolves a single smaller image
+by another algorithm than several, which rounds differently."""
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -63,25 +64,27 @@ class ConvLayer(nn.Module):
         return out
 
     def fuse(self) -> None:
-        """Fold the normalisation, as it stands after training, into the convolution."""
+        """Fold the normalisation, with its statistics as they are, into the convolution."""
         assert isinstance(self.norm, BatchNorm)
         self.conv = fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
         self.norm = nn.Identity()
 
 
 class UNetEncoder(Encoder):
-    """Encode slabs of planes, two pixels at a time.
+    """Encode slabs of planes into one vector per 2 x 2 pixels.
 
     Parameters
     ----------
     settings : UNetTable
-        Slices, widths of the levels, length of a vector.
+        Number of slices, widths of the levels, length of a vector.
     spacing : (float, float, float)
         Edges of the working voxels in units of the shortest, the axis across the sharp plane first. The
-        slices of a slab lie one short edge apart; in an anisotropic volume each is the section that holds its
-        place, and vectors lie on the sections.
+        slices of a slab lie one short edge apart. In an anisotropic volume each slice is taken from the
+        section that it lies in, and vectors lie on the sections.
 
-    The encoder pads windows at the volume's border itself.
+    Notes
+    -----
+    The encoder itself pads windows at the border of the volume.
     """
 
     pads = True
@@ -115,7 +118,7 @@ class UNetEncoder(Encoder):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def trunk(self, slabs: Tensor) -> Tensor:
-        """Return what the vectors are made of: (b, slices, y, x) -> (b, width, y / 2, x / 2)."""
+        """Return the features below the last layer: (b, slices, y, x) -> (b, width, y / 2, x / 2)."""
         x: Tensor = self.stem(slabs)
         passed = []
         for i, level in enumerate(self.down):
@@ -149,17 +152,17 @@ class UNetEncoder(Encoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision it computes in, and wants its windows in."""
+        """The floating-point type of the network, which windows should have too."""
         return self.head.weight.dtype
 
     def slab(self, edge: int) -> ZYX | None:
-        """Return slabs whose sides are whole coarsest pixels."""
+        """Return a slab whose sides are a whole number of the coarsest pixels."""
         side = edge // self.align[1] * self.align[1]
         return (self.slices, side, side) if side else None
 
     @torch.no_grad()
     def normalise(self, windows: Tensor) -> None:
-        """Take the statistics of batch normalisation from the volume at hand instead of those of training.
+        """Replace the statistics of batch normalisation by those of the volume at hand.
 
         Another contrast, noise or stain shifts the mean and spread of every channel (adaptive batch
         normalisation: Li et al., Pattern Recognition 80, 2018; Schneider et al., NeurIPS 2020).
@@ -181,7 +184,7 @@ class UNetEncoder(Encoder):
             norm.momentum = momentum
 
     def memory(self, batch: int) -> Memory:
-        """Return what the activations of several small slabs, or of one large one, and the vectors take."""
+        """Return the memory for the vectors, and the activations of several small slabs or a large one."""
         item = float(self.dtype.itemsize)
         activations = 3.0 * self.width * item / PATCH**2
         return Memory(
@@ -191,7 +194,7 @@ class UNetEncoder(Encoder):
         )
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Fold the normalisation into the convolutions, then do as every encoder does."""
+        """Fold the normalisation into the convolutions, then make ready for inference."""
         for module in self.modules():
             if isinstance(module, ConvLayer):
                 module.fuse()
@@ -204,10 +207,10 @@ def _level(width_in: int, width: int, layers: int) -> nn.Sequential:
 
 
 def _reach(levels: int, layers: int) -> int:
-    """Return how far beyond its patch a vector sees in the plane, rounded up to the coarsest pixel.
+    """Return how many voxels beyond its patch a vector sees in the plane, in whole coarsest pixels.
 
-    Counted in voxels: every 3 x 3 convolution adds a pixel of its level; pooling and enlarging keep to the
-    coarser pixels, at whose corner the patch may lie.
+    Every 3 x 3 convolution adds a pixel of its level. Pooling and enlarging stay within the coarser pixels,
+    but the patch may lie at the corner of one.
     """
     half: int = 2 ** (levels - 1)
     convolutions = layers * (2 * half - 1) + half - 1

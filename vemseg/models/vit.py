@@ -17,14 +17,14 @@ from vemseg.recipe import ViTTable
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 FIELD_BYTES = 512
-"""Memory of activations for each voxel of the fields of view that are encoded together."""
+"""Bytes of activations for each voxel of the fields of view that are encoded together."""
 
 
 def transformer(dim: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
     """Return pre-norm blocks without dropout or layer scale.
 
-    ``drop_path`` is the share of samples that skip the last block in training (stochastic depth; torch's own
-    random numbers decide); it rises linearly from 0 at the first.
+    ``drop_path`` is the share of samples that skip the last block in training; it rises linearly from 0 at
+    the first block. This stochastic depth draws from torch's global random numbers.
     """
     return nn.ModuleList(
         Block(dim, heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm, drop_path=skipped)
@@ -35,9 +35,9 @@ def transformer(dim: int, depth: int, heads: int, mlp_ratio: float, drop_path: f
 class ViTEncoder(Encoder):
     """Encode fields of view into one vector per patch.
 
-    The order of layers, the class token that takes part in attention and is dropped from the output,
-    the weight of the positions and the final norm follow MAESTER (CVPR 2023, Table 1 and section 3.4);
-    parameter names are those of its reference code.
+    The order of layers, the weight of the positions, the final norm, and the class token, which takes part in
+    attention and is dropped from the output, follow MAESTER (CVPR 2023, Table 1 and section 3.4). Parameter
+    names are those of its reference code.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class ViTEncoder(Encoder):
         images : Tensor (b, 1, F, F)
             Intensities in [0, 1].
         visible : Tensor int64 (b, v), optional
-            Tokens to keep, before the class token is added; all where left out.
+            Indices of the tokens to keep before the class token is added; by default all.
 
         Returns
         -------
@@ -101,7 +101,7 @@ class ViTEncoder(Encoder):
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
         """Return the vectors of fields of view (b, 1, 1, F, F).
 
-        The last block computes only the tokens that are kept, which changes nothing in them.
+        The last block computes only the tokens that are kept; this does not change them.
         """
         _, rows, columns = kept or WHOLE
         grid = torch.arange(self.side**2, device=windows.device).reshape(self.side, self.side)[rows, columns]
@@ -115,12 +115,12 @@ class ViTEncoder(Encoder):
     forward = encode
 
     def memory(self, batch: int) -> Memory:
-        """Return what a batch of fields of view takes."""
+        """Return the memory that a batch of fields of view takes."""
         return Memory(fixed=batch * self.fov[1] * self.fov[2] * FIELD_BYTES)
 
 
 def _block_at(block: Block, tokens: Tensor, index: Tensor) -> Tensor:
-    """Compute a block's output at some of its tokens: keys and values of all, queries of those."""
+    """Compute a block's output at some tokens, from the queries of these and keys and values of all."""
     b, _, dim = tokens.shape
     attention = block.attn
     heads = attention.num_heads

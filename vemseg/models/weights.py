@@ -1,4 +1,4 @@
-"""The weights of an encoder, in and out of safetensors files."""
+"""Saves the weights of an encoder in safetensors files, and loads them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BESIDE = "beside"
 
 
 def save_encoder(path: Path, objective: Objective, metadata: Mapping[str, object]) -> None:
-    """Write the weights of an objective's encoder, and what it keeps beside them, as float32."""
+    """Write an objective's encoder, and the tensors it keeps beside that, as float32."""
     beside = objective.tensors()
     tensors: dict[str, Tensor] = {**objective.encoder.state_dict(), **beside}
     arrays = {name: value.detach().float().cpu().numpy() for name, value in tensors.items()}
@@ -31,7 +31,7 @@ def save_encoder(path: Path, objective: Objective, metadata: Mapping[str, object
 
 
 def load_codes(weights: Path | None) -> NDArray[np.float32] | None:
-    """Return the codebook (codes, dim) beside an encoder's weights; None where there is none."""
+    """Return the codebook (codes, dim) that was saved with an encoder's weights, or None without one."""
     if weights is None or weights.suffix != ".safetensors" or not weights.is_file():
         return None
     return load_tensors(weights)[0].get(CODES)
@@ -43,10 +43,10 @@ def load_encoder(table: ModelTable, weights: Path | None, spacing: Spacing = (1.
     Parameters
     ----------
     table : ModelTable
-        What the encoder is: the ``[model]`` table of its recipe.
+        The ``[model]`` table of the encoder's recipe.
     weights : Path or None
-        A safetensors file as :func:`save_encoder` writes it, in any precision; None for an encoder that is
-        not trained.
+        A safetensors file as :func:`save_encoder` writes it, in any precision; None for an encoder that needs
+        no training.
     spacing : (float, float, float)
         As for :func:`build_encoder`.
 
@@ -55,7 +55,7 @@ def load_encoder(table: ModelTable, weights: Path | None, spacing: Spacing = (1.
     MissingError
         Where the file is not there.
     InputError
-        Where its tensors are not those of this encoder.
+        Where the tensors are not those of this encoder.
     """
     encoder = build_encoder(table, spacing)
     if weights is None:
@@ -70,7 +70,7 @@ def load_encoder(table: ModelTable, weights: Path | None, spacing: Spacing = (1.
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Give a module the tensors of a file.
+    """Load the tensors of a file into a module.
 
     Raises
     ------

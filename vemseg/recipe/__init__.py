@@ -1,8 +1,8 @@
-"""The settings of one method: TOML files read into frozen, checked tables.
+"""Recipes: the settings of one method, read from a TOML file into frozen, checked tables.
 
-Every default is written here and nowhere else. An unknown key, a wrong type or a value out of range is a
-``UsageError`` that names the key and where it stands. Recipes that ship with the package are called by name,
-a recipe may extend one other, and single keys are set with ``table.key=value``.
+Every default is written here and nowhere else. An unknown key, a wrong type or a value out of range raises a
+``UsageError`` that names the key and the file. Recipes that ship with the package are called by name, a
+recipe may extend one other, and single keys are set with ``table.key=value``.
 """
 
 from vemseg.recipe.cluster.base import CentroidTable, ClusterTable

@@ -1,4 +1,4 @@
-"""What every table of a recipe shares: strictness, ranges, and how a check refuses."""
+"""What all tables of a recipe share: strictness, ranges of numbers, and how a check refuses a setting."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 CountOrShare = Annotated[int | float, Field(gt=0)]
 UpToOne = Annotated[float, Field(ge=0, le=1)]
 
+Raw = dict[str, object]
+"""A recipe as TOML gives it: unchecked, defaults left out."""
+
 
 def require(condition: bool, message: str) -> None:
-    """Refuse settings that do not go together."""
+    """Raise ValueError with a message unless a condition holds."""
     if not condition:
         raise ValueError(message)
 
 
 def multiple(name: str, value: int, of: str, unit: int) -> None:
-    """Refuse a setting that is no multiple of another."""
+    """Raise ValueError unless a setting is a multiple of another one."""
     require(value % unit == 0, f"{name} must be a multiple of {of} ({unit}), not {value}")
 
 
 class Table(BaseModel):
-    """A table of a recipe: frozen, strict, every value finite and every key known."""
+    """A table of a recipe: frozen, strict about types, without unknown keys, NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""The two tables whose keys follow from a name in them: the kind of a model, the method of clustering."""
+"""The two tables whose keys depend on a name in them: the kind of model and the method of clustering."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Choice(NamedTuple):
     Attributes
     ----------
     table, key : str
-        The table, and the key in it that chooses.
+        Names of the table and of the key in it that decides.
     default : str
-        The name where the key is not given.
+        The name that is taken where the key is not given.
     known : mapping of str to Kind or Method
-        What may be chosen, looked up whenever a recipe is read.
+        The names that may be chosen, looked up whenever a recipe is read.
     """
 
     table: str
@@ -30,7 +30,7 @@ class Choice(NamedTuple):
     known: Mapping[str, Kind | Method]
 
     def name(self, table: object) -> str:
-        """Return the name that a table, as TOML gives it, chooses; it may be unknown."""
+        """Return the name that a table chooses. It may be unknown; the table is as TOML has it."""
         return str(table.get(self.key, self.default)) if isinstance(table, dict) else self.default
 
     def keys(self, table: object) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a recipe, in the words of the recipe's author."""
+"""Says what pydantic finds wrong with a recipe in words that the recipe's author understands."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from vemseg.recipe.base import Raw
 from vemseg.recipe.choices import CHOICES
 from vemseg.recipe.methods import METHODS
 from vemseg.recipe.recipe import Recipe
 from vemseg.recipe.spelling import nearest
-
-Raw = dict[str, Any]
 
 _MESSAGES = {
     "greater_than_equal": "must be at least {ge}",
@@ -34,22 +32,22 @@ _MESSAGES = {
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
 }
-"""What pydantic's error types mean to the author of a recipe; the offending value is added."""
+"""The message for each of pydantic's error types; the offending value is added to it."""
 
 
 def explain(error: ErrorDetails, raw: Raw) -> str:
-    """Say in one line what pydantic found wrong.
+    """Say in one line what pydantic found wrong with a recipe.
 
     Parameters
     ----------
     error : ErrorDetails
         The first error that pydantic names.
     raw : dict
-        The recipe in which it was found, unchecked.
+        The unchecked recipe that holds the error.
     """
     kind, names = error["type"], [str(part) for part in error["loc"]]
     if names and names[-1] in ("int", "float"):
-        del names[-1]  # the branch of a union is no part of the key
+        del names[-1]  # names the branch of a union and is not part of the key
     key, context = re.sub(r"\.(\d+)$", r"[\1]", ".".join(names)), error.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])
@@ -63,7 +61,7 @@ def explain(error: ErrorDetails, raw: Raw) -> str:
 
 
 def _nearest_key(names: Sequence[str], raw: Raw) -> str:
-    """Look for the nearest spelling of an unknown key in its own table, or the same key in a table."""
+    """Suggest what an unknown key was meant to be: the nearest spelling, or the table that has the key."""
     *table, key = names
     if table == ["cluster"] and (owners := [m for m, of in METHODS.items() if key in of.table.model_fields]):
         return f" (a setting of cluster.method {' and '.join(owners)})"
@@ -75,13 +73,13 @@ def _nearest_key(names: Sequence[str], raw: Raw) -> str:
 
 
 def _keys(name: str, raw: Raw) -> Iterable[str]:
-    """Return the keys that a table of a recipe has; a text has none."""
+    """Return the keys that a table of a recipe may have; ``description`` and other texts have none."""
     if name in CHOICES:
         return CHOICES[name].keys(raw.get(name))
     keys: Iterable[str] = getattr(Recipe.model_fields[name].annotation, "model_fields", ())
     return keys
 
 
-def _show(value: Any) -> str:
-    """Return a value as it would stand in the file, cut to a line."""
+def _show(value: object) -> str:
+    """Return a value as it would be written in the file, shortened to fit in a line."""
     return textwrap.shorten(json.dumps(value, default=str, ensure_ascii=False), 60, placeholder=" ...")

@@ -1,6 +1,6 @@
-"""The kinds of model: one line for each, with its settings and the classes that are built from them.
+"""The kinds of model: for each its settings and the classes that are built from them.
 
-A new kind is its module under ``models``, its table under ``recipe/model``, its recipe and its line here.
+A new kind needs a module under ``models``, a table under ``recipe/model``, a recipe, and a line here.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from vemseg.recipe.model.vit import MaesterTable
 
 @dataclass(frozen=True)
 class Kind:
-    """What belongs to one value of ``model.kind``.
+    """The settings and classes of one kind of model.
 
-    Classes are named as ``module:name`` and imported where they are needed, so that recipes load no torch.
+    Classes are given as ``module:name`` and imported only when they are needed, so that reading a recipe does
+    not load torch.
 
     Attributes
     ----------
     table : type of ModelTable
-        The settings.
+        Its settings.
     encoder : str
-        Called with (table, spacing), the latter the edges of the working voxels in units of the shortest.
-        Kinds with the same encoder may take over each other's weights.
+        The encoder, called with (table, spacing): spacing holds the edges of the working voxels in units of
+        the shortest. Kinds with the same encoder can start from each other's weights.
     objective : str or None
         What training minimises, called with (table); None where there is nothing to train.
     student : str or None
-        The objective by which another encoder teaches this one, called with (table, teacher, stride), the
-        latter the pixels between the teacher's fields of view; None where it cannot be taught.
+        The objective with which another encoder teaches this one, called with (table, teacher, stride):
+        stride is the number of pixels from one of the teacher's fields of view to the next. None where it
+        cannot be taught.
     scale : str
-        ``cluster.scale`` where a recipe does not give it.
+        The value of ``cluster.scale`` where a recipe does not give one.
     """
 
     table: type[ModelTable]
@@ -59,4 +61,4 @@ KINDS: dict[str, Kind] = {
     ),
     "classical": Kind(ClassicalTable, "vemseg.models.classical:ClassicalEncoder", scale="standardise"),
 }
-"""The kinds of model by the name that ``model.kind`` gives them."""
+"""Every kind of model, by its name in ``model.kind``."""

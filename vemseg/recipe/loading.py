@@ -5,11 +5,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from vemseg.errors import UsageError
+from vemseg.recipe.base import Raw
 from vemseg.recipe.choices import CHOICES, CLUSTER, MODEL
 from vemseg.recipe.explaining import explain
 from vemseg.recipe.kinds import KINDS
@@ -19,12 +19,9 @@ from vemseg.recipe.spelling import nearest
 DEFAULT_RECIPE = "vemseg"
 """The shipped recipe that is used where none is named."""
 
-Raw = dict[str, Any]
-"""A recipe as TOML gives it: unchecked, defaults left out."""
-
 
 def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE, overrides: Sequence[str] = ()) -> Recipe:
-    """Return a recipe, checked.
+    """Read and check a recipe.
 
     Parameters
     ----------
@@ -46,7 +43,7 @@ def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE, overrides: Sequence[s
 
 
 def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """Return a recipe with other values, given as for ``load_recipe``; the rest stays as it is.
+    """Return a recipe with some values replaced, written as for ``load_recipe``; the rest stays as it is.
 
     Raises
     ------
@@ -57,14 +54,14 @@ def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def parse_recipe(text: str, source: str) -> Recipe:
-    """Return the recipe of a TOML text that extends none, such as the one ``Recipe.to_toml`` wrote.
+    """Read a recipe from a TOML text without ``extends``, such as ``Recipe.to_toml`` writes.
 
     Parameters
     ----------
     text : str
         TOML.
     source : str
-        Where the text stands, for messages.
+        Where the text comes from, for messages.
 
     Raises
     ------
@@ -143,9 +140,10 @@ def _merge(base: Raw, top: Raw) -> Raw:
 
 
 def _staying(name: str, below: Raw, above: Raw) -> Raw:
-    """Return what stays of a table when another is laid over it.
+    """Return the settings of a table that are kept when another is laid over it.
 
-    Of a model of another kind nothing stays; of another method's settings, those that the new one has.
+    If the kind of model changes, none are kept; if the method of clustering changes, those are kept that the
+    new method also has.
     """
     choice = CHOICES.get(name)
     if choice is None or choice.key not in above or choice.name(above) == choice.name(below):
@@ -162,7 +160,7 @@ def _override(raw: Raw, overrides: Sequence[str]) -> Recipe:
 
 
 def _parse_overrides(overrides: Iterable[str]) -> Raw:
-    """Read ``table.key=value`` strings as the recipe that holds these keys alone."""
+    """Turn ``table.key=value`` strings into a recipe that holds only these keys."""
     raw: Raw = {}
     for text in overrides:
         name, separator, value = (part.strip() for part in text.partition("="))
@@ -170,12 +168,12 @@ def _parse_overrides(overrides: Iterable[str]) -> Raw:
         if not separator or not key or table == [""] or len(table) > 1:
             raise UsageError(f"--set {text}: write table.key=value, such as train.steps=200")
         keys = raw.setdefault(table[0], {}) if table else raw
-        if isinstance(keys, dict):  # else the table itself was set to a value, which is refused later
+        if isinstance(keys, dict):  # otherwise the table was set to a value, which is refused later
             keys[key] = _parse_value(value)
     return raw
 
 
-def _parse_value(text: str) -> Any:
+def _parse_value(text: str) -> object:
     """Read a TOML value; a text that cannot be parsed as one is taken as a string."""
     try:
         table = tomllib.loads(f"value = {text}")
@@ -193,14 +191,14 @@ def _validate(raw: Raw, source: str) -> Recipe:
 
 
 def _fill(raw: Raw) -> Raw:
-    """Write out the kind of model, the method, and the scaling that the kind asks for, where not given."""
+    """Write out the kind of model, the method, and the scaling that suits the kind, where not given."""
     kind, method = MODEL.name(raw.get("model")), CLUSTER.name(raw.get("cluster"))
     known = KINDS.get(kind, KINDS[MODEL.default])  # an unknown kind is refused with the other settings
-    defaults = {"model": {"kind": kind}, "cluster": {"method": method, "scale": known.scale}}
+    defaults: Raw = {"model": {"kind": kind}, "cluster": {"method": method, "scale": known.scale}}
     return _merge(defaults, raw)
 
 
-def _freeze(value: Any) -> Any:
+def _freeze(value: object) -> object:
     """Turn TOML's lists into the tuples of the tables."""
     if isinstance(value, dict):
         return {key: _freeze(item) for key, item in value.items()}

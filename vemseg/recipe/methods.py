@@ -1,6 +1,6 @@
-"""The methods of clustering: one line for each, with its settings and the labeller that is fitted by them.
+"""The methods of clustering: for each its settings and the labeller that is fitted with them.
 
-A new method is its module under ``labelling``, its table under ``recipe/cluster`` and its line here.
+A new method needs a module under ``labelling``, a table under ``recipe/cluster``, and a line here.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from vemseg.recipe.cluster.mixture import MixtureTable
 
 @dataclass(frozen=True)
 class Method:
-    """What belongs to one value of ``cluster.method``.
+    """The settings and the labeller of one method of clustering.
 
     Attributes
     ----------
     table : type of ClusterTable
-        The settings.
+        Its settings.
     labeller : str
-        The subclass of ``labelling.Labeller`` as ``module:name``, imported where it is needed.
+        A subclass of ``labelling.Labeller``, given as ``module:name`` and imported only when it is needed.
     """
 
     table: type[ClusterTable]
@@ -36,4 +36,4 @@ METHODS: dict[str, Method] = {
     "linkage": Method(LinkageTable, "vemseg.labelling.linkage:LinkageLabeller"),
     "codebook": Method(CodebookTable, "vemseg.labelling.codebook:CodebookLabeller"),
 }
-"""The methods of clustering by the name that ``cluster.method`` gives them."""
+"""Every method of clustering, by its name in ``cluster.method``."""

@@ -1,11 +1,11 @@
-"""A recipe: its tables, its hash, its text, and in what two of them differ."""
+"""A recipe: its tables, its hash, its TOML text, and the settings in which two recipes differ."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Collection
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import tomli_w
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
@@ -25,7 +25,7 @@ class Recipe(Table):
     Attributes
     ----------
     description, reference : str
-        What the recipe is for, and the paper it follows. They do not count as settings.
+        What the recipe is for, and the paper it follows. Neither counts as a setting.
     """
 
     description: str = ""
@@ -43,13 +43,12 @@ class Recipe(Table):
         return self
 
     @property
-    def settings(self) -> dict[str, dict[str, Any]]:
-        """Every setting as plain JSON types, table by table."""
-        tables: dict[str, dict[str, Any]] = self.model_dump(mode="json", exclude={"description", "reference"})
-        return tables
+    def settings(self) -> dict[str, dict[str, object]]:
+        """All settings as plain JSON types, table by table."""
+        return self.model_dump(mode="json", exclude={"description", "reference"})
 
-    def flat(self, tables: Collection[str] | None = None, without: Collection[str] = ()) -> dict[str, Any]:
-        """Return settings as ``{"table.key": value}``: of some tables or of all, without some keys."""
+    def flat(self, tables: Collection[str] | None = None, without: Collection[str] = ()) -> dict[str, object]:
+        """Return the settings of some tables or of all, without some keys, as ``{"table.key": value}``."""
         return {
             name: value
             for table, keys in self.settings.items()
@@ -69,10 +68,10 @@ class Recipe(Table):
         return tomli_w.dumps(self.model_dump(mode="json"))
 
 
-def diff(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
+def diff(a: Recipe, b: Recipe) -> dict[str, tuple[object, object]]:
     """Return the settings in which two recipes differ, as ``{"table.key": (in a, in b)}``.
 
-    A key that one of them does not have (another kind of model) is ``None`` there.
+    The value is ``None`` for the recipe that does not have the key, as with another kind of model.
     """
     there, wanted = a.flat(), b.flat()
     keys = dict.fromkeys([*there, *wanted])

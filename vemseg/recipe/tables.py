@@ -10,14 +10,14 @@ from vemseg.recipe.base import Count, Natural, Positive, Seed, Share, Table, req
 
 
 class VolumeTable(Table):
-    """How voxels become model input.
+    """How voxels become the input of a model.
 
     Attributes
     ----------
     voxel_size : float
         Edge length in nm, in the sharp plane, of the voxels the model works on.
     intensity : {"percentile", "range"}
-        What becomes 0 and 1: two percentiles of the volume, or the two values of ``range``.
+        Which intensities become 0 and 1: two percentiles of the volume, or the two values of ``range``.
     percentiles : (float, float)
         Lower and upper percentile, 0 to 100.
     range : (float, float)
@@ -39,24 +39,24 @@ class VolumeTable(Table):
 
 
 class FovTable(Table):
-    """Where training looks, and how what it sees is varied.
+    """Where training takes its fields of view, and how it varies them.
 
     Attributes
     ----------
     axes : {"auto", "xyz", "xy"}
-        Across which axes slices are taken: all three, the sharp plane alone, or ``auto``: all three of an
-        isotropic volume and the sharp plane of another.
+        The axes across which slices are taken. ``xyz``: all three; ``xy``: only the one across the sharp
+        plane; ``auto``: all three if the volume is isotropic, otherwise as ``xy``.
     crop : {"isotropic", "monai12", "fixed", "off"}
-        The part of the field of view that is resized to all of it: a random share, one for both axes or
-        one for each; always ``crop_min``; or all of it.
+        How much of the field of view is cut out and resized to its full size. ``isotropic``: a random share
+        of both sides; ``monai12``: a random share of each side; ``fixed``: always ``crop_min``; ``off``: all.
     crop_min : float
-        The smallest share of a side, above 0 and up to 1.
+        The smallest share of a side that is cut out, above 0 and up to 1.
     flips : {"independent", "joint", "off"}
-        Axes flipped each on its own, or all at once, with probability 1/2.
+        Whether rows and columns are mirrored each on its own or both at once, with probability 1/2.
     rotate90 : bool
         Whether to turn by a random multiple of 90 degrees.
     pool_bytes : int
-        Memory for resident training data.
+        Bytes of memory for training data.
     """
 
     axes: Literal["auto", "xyz", "xy"] = "auto"
@@ -68,32 +68,32 @@ class FovTable(Table):
 
 
 class TrainTable(Table):
-    """The optimisation: AdamW over a number of steps.
+    """How a model is trained: AdamW over a number of steps.
 
     Attributes
     ----------
     steps, batch : int
         Optimiser steps, and fields of view in each.
     lr, min_lr : float
-        Learning rate after the warm-up, and where a cosine schedule ends.
+        Learning rate after the warm-up, and at the end of a cosine schedule.
     schedule : {"cosine", "constant"}
-        Course of the learning rate after the warm-up.
+        How the learning rate goes on after the warm-up.
     warmup : float
         Share of the steps over which the rate rises linearly from 0.
     weight_decay, betas, eps : float, (float, float), float
-        Of AdamW. Gradients much smaller than ``eps`` move their parameters little.
+        Settings of AdamW. Gradients much smaller than ``eps`` hardly move their parameters.
     decay_vectors : bool
-        Whether vectors among the parameters (of norms, biases) are subject to the decay too.
+        Whether weight decay also applies to parameters that are vectors: norms and biases.
     precision : {"auto", "bf16", "fp32"}
-        Number format of the network; ``auto`` is bf16 where the device has it.
+        Number format of the network; ``auto`` is bf16 where the device computes with it natively.
     seed : int
-        Root of every random stream.
+        Seed of everything random in training.
     log_every, picture_every : int
         Steps between two lines of metrics, and between two pictures.
     checkpoint_minutes : float
         Wall time between two checkpoints.
     snapshot_every : int
-        Steps between two encoders that are kept as ``model-<step>.safetensors``; 0 keeps the last alone.
+        Steps between two encoders that are kept as ``model-<step>.safetensors``; 0 keeps only the last.
     """
 
     steps: Count = 175_000
@@ -122,7 +122,7 @@ class TrainTable(Table):
 
 
 class EmbedTable(Table):
-    """How a volume is covered with fields of view.
+    """How the vectors of a volume are computed.
 
     Attributes
     ----------
@@ -133,17 +133,18 @@ class EmbedTable(Table):
     stride : int
         Central pixels kept along a side (expand-stride), a multiple of the patch.
     planes : {"auto", "one", "three"}
-        Across which axes a volume is looked at: its sharp plane's alone, or all three, whose vectors are
-        averaged; ``auto``: all three of an isotropic volume.
+        The axes across which planes are encoded. ``one``: only the one across the sharp plane; ``three``: all
+        three, whose vectors are averaged; ``auto``: all three if the volume is isotropic.
     smooth : float
         Standard deviation, in working voxels, of the Gaussian that vectors are smoothed with; 0 for none.
     normalise : {"volume", "training"}
-        Whose statistics batch normalisation takes (dense encoders): those of a sample of the volume, so that
-        another contrast or stain shifts nothing, or those met in training.
+        Statistics that batch normalisation uses in dense encoders: those of a sample of the volume, so that
+        another contrast or stain makes no difference, or those of the training data.
     filters : tuple of float
-        Scales, in lattice points, of filters on patch means, appended to the vectors of a dense encoder.
+        Scales, in lattice points, of filters on the mean intensities of patches. Their responses are appended
+        to the vectors of a dense encoder.
     batch : int
-        Fields of view in one pass; 0 takes what suits the device.
+        Fields of view that are encoded at a time; 0 takes what suits the device.
     """
 
     placement: Literal["cover-and-stride", "expand-stride", "whole-slice"] = "expand-stride"

@@ -1,18 +1,18 @@
-"""Where training looks: windows drawn from volumes or made up, and their augmentation.
+"""Draws the windows that training sees, from volumes or synthetic tissue, and augments them.
 
-    draws      the choices behind a batch, which follow from (seed, step) alone
-    stocks     what of a source samples are cut from: the contract
+    draws      the random choices of a batch, which follow from (seed, step) alone
+    stocks     the contract between a source and the sampler
     sources    volumes with or without labels
     synthetic  tissue that is made up as it is needed
-    warping    enlarging, mirroring and turning a whole batch
-    sampler    sources + choices -> Batch
+    warping    enlarges, mirrors and turns a whole batch
+    sampler    makes batches from sources and choices
 
-A window is d planes of h rows and w columns: one plane in 2-D, a slab in 3-D. Its planes lie one short voxel
-edge apart; the axis they lie across is drawn for each sample.
+A window has d planes of h rows and w columns: one plane in 2-D, a slab in 3-D. Its planes lie one short voxel
+edge apart, and the axis across them is drawn for each sample.
 
-The draw is a counter-based stream: everything about step ``t`` follows from (seed, t) alone. So no two
-steps or epochs repeat, a resumed run goes on with the very samples it would have seen, and the number of
-processes changes nothing: each takes its share of the same batch.
+Random numbers come from a counter-based stream: everything about step ``t`` follows from (seed, t) alone. So
+no two steps or epochs repeat, a resumed run goes on with the very samples it would have seen, and the number
+of processes changes nothing, since each takes its share of the same batch.
 """
 
 from vemseg.sampling.draws import Draw

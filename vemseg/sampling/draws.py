@@ -1,4 +1,4 @@
-"""The choices behind a batch: which source, where in it, and how the window is varied."""
+"""The random choices of a batch: the source of each window, its place, and how it is augmented."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Draw:
-    """The choices of one batch, one row per sample (all (b,) arrays unless said otherwise).
+    """The random choices of one batch, one row per sample; arrays are (b,) unless another shape is given.
 
     Attributes
     ----------
     number : int
         The number of the sample in its step.
     source, box : int
-        The source, and the box of it that is in memory.
+        Numbers of the source, and of its box in memory.
     axis, plane : int
         The axis across the planes, and the index of the middle plane in the box.
     corner : int (b, 2)
@@ -30,9 +30,10 @@ class Draw:
     zoom_start, zoom_size : float (b, 2)
         The part of the window that is enlarged to its full size, in pixels.
     flip : bool (b, 2)
-        Mirror rows, columns.
+        Whether to mirror rows, and columns.
     transpose : bool
-        Exchange rows and columns, after all else. Such a window is cut w rows high and h columns wide.
+        Whether to exchange rows and columns, after all else. Such a window is cut w rows high and h columns
+        wide.
     """
 
     number: Ints
@@ -52,7 +53,7 @@ class Draw:
 
 
 def random_numbers(seed: int, counter: int, stream: int, sample: int = 0) -> np.random.Generator:
-    """Return the random numbers of one step of one stream; samples, counted from 1, may have their own."""
+    """Return the generator of a step in a stream, or of one of the step's samples, counted from 1."""
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, sample, counter]))
 
 
@@ -80,7 +81,7 @@ def zoom(uniform: Floats, extent: Ints, settings: FovTable) -> tuple[Floats, Flo
     Returns
     -------
     start, size : float64 (b, 2)
-        In pixels.
+        First pixel and number of pixels of the part.
     """
     whole = extent.astype(np.float64)
     least = np.maximum(1.0, settings.crop_min * whole)
@@ -112,9 +113,9 @@ def symmetry(uniform: Floats, quarter: Bools, half: Bools, settings: FovTable) -
     Returns
     -------
     flip : bool (b, 2)
-        Mirror rows, columns.
+        Whether to mirror rows, and columns.
     transpose : bool (b,)
-        Exchange rows and columns after that.
+        Whether to exchange rows and columns after that.
     """
     flip = uniform < 0.5
     if settings.flips == "joint":

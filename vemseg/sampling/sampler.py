@@ -1,8 +1,8 @@
-"""Batches of windows from all sources alike.
+"""Makes batches of windows, in the same way from all sources.
 
-Voxels live on the training device; every ``REFRESH`` steps one box of those that move is replaced, again by
-(seed, step) alone. Cutting, enlarging and mirroring a whole batch is then a gather and two small matrix
-products.
+Voxels are held on the training device. Volumes that do not fit there are held in part, as boxes; every
+``REFRESH`` steps one of these boxes is replaced, again by (seed, step) alone. Cutting, enlarging and
+mirroring a whole batch is then a gather and two small matrix products.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from vemseg.sampling.warping import enlarged, enlarged_labels, turned
 from vemseg.tiling import Floats, Ints, reflect, slice_offsets
 
 REFRESH = 50
-"""Steps after which the next box is replaced."""
+"""Number of steps after which the next box is replaced."""
 
 
 class Sampler:
-    """Batches of windows of any shape, from volumes, with or without labels, and from made-up tissue.
+    """Makes batches of windows of any shape, from volumes with or without labels and from synthetic tissue.
 
     The place of a window, the axis across its planes, its enlargement, mirrors and turns are drawn once and
-    applied to image and labels alike. Where a window reaches beyond the voxels that are held, these are
-    mirrored, and their labels with them.
+    applied to image and labels alike. Where a window reaches beyond the voxels that are held, voxels and
+    labels are mirrored.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ class Sampler:
     window : (int, int, int)
         Planes, rows and columns of a window, in working voxels.
     settings : FovTable
-        Axes, crops, flips, and the memory that voxels may be held in.
+        Axes, crops, flips, and the memory for voxels.
     seed : int
-        Root of the stream.
+        Seed of the stream of random numbers.
     device : torch.device
         Where voxels are held and batches are made.
 
@@ -76,16 +76,16 @@ class Sampler:
         Parameters
         ----------
         step : int
-            Counter of the stream.
+            Number of the step, which counts the stream on.
         size : int
-            Samples of the whole step, over all processes; a multiple of ``world``.
+            Number of samples in the step, over all processes; a multiple of ``world``.
         rank, world : int
             This process takes samples ``rank::world``.
 
         Returns
         -------
         Batch
-            Of ``size / world`` samples.
+            The ``size / world`` samples of this process.
         """
         self._refresh(step)
         draw = self.draw(step, size).take(np.arange(size)[rank::world])
@@ -99,7 +99,7 @@ class Sampler:
         )
 
     def draw(self, step: int, size: int) -> Draw:
-        """Choose the samples of a step; depends on (seed, step) and on nothing else that moves."""
+        """Choose the samples of a step; the choice depends on nothing that changes but (seed, step)."""
         rng = random_numbers(self.seed, step, stream=0)
         uniform = rng.random((size, 12))
         quarter, half = rng.random((2, size)) < 0.5
@@ -120,7 +120,7 @@ class Sampler:
         return Draw(np.arange(size), source, box, axis, plane, corner, start, part, flip, transpose)
 
     def _windows(self, draw: Draw, step: int) -> tuple[Tensor, Tensor | None]:
-        """Return the windows of these samples, and their labels, where any source has such."""
+        """Return the windows of these samples, and their labels if any source has labels."""
         _, h, w = self.window
         if h == w:
             return self._varied(draw, step, (h, w))
@@ -130,7 +130,7 @@ class Sampler:
         return _joined([rows for rows, _ in groups], found)
 
     def _varied(self, draw: Draw, step: int, extent: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """Cut windows of so many rows and columns; enlarge, mirror and turn them."""
+        """Cut windows with ``extent`` rows and columns; enlarge, mirror and turn them."""
         images, labels = self._cut(draw, step, extent)
         if self.settings.crop != "off":
             images = enlarged(images, draw)
@@ -138,7 +138,7 @@ class Sampler:
         return turned(images, draw), labels if labels is None else turned(labels, draw)
 
     def _cut(self, draw: Draw, step: int, extent: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """Cut windows of so many rows and columns out of the boxes: float32 and uint8 (b, d, h, w)."""
+        """Cut windows with ``extent`` rows and columns out of boxes: float32 and uint8 (b, d, h, w)."""
         groups, found = [], []
         for i in np.unique(draw.source):
             rows = np.flatnonzero(draw.source == i)
@@ -152,7 +152,7 @@ class Sampler:
         return images.float(), labels
 
     def _index(self, draw: Draw, extent: tuple[int, int]) -> Index:
-        """Return the voxels of windows of one source in their boxes, mirrored at the borders."""
+        """Return which voxels of their boxes make up windows of one source, mirrored at the borders."""
         shapes = self.stocks[draw.source[0]].shapes[draw.box]
         across = np.take_along_axis(shapes, draw.axis[:, None], axis=1)
         within = np.take_along_axis(shapes, plane_axes(draw.axis), axis=1)
@@ -163,7 +163,7 @@ class Sampler:
         return planes, rows, columns
 
     def _positions(self, draw: Draw) -> Floats:
-        """Return where the middle of what each window shows lies in its volume: (b, 3) nm."""
+        """Return the middle of the part of the volume that each window shows: (b, 3) nm."""
         middle = np.empty((len(draw.number), 3))
         across = draw.plane + self._offsets[draw.source, draw.axis].mean(axis=1)
         np.put_along_axis(middle, draw.axis[:, None], across[:, None], axis=1)
@@ -188,7 +188,7 @@ class Sampler:
         return images.view(b, p, 1, *self.window)
 
     def _refresh(self, step: int) -> None:
-        """Fill the boxes as they have to be at this step."""
+        """Fill the boxes with the voxels that belong in them at this step."""
         moving = [each for each in self._boxes if self.stocks[each[0]].moving]
         for number, (i, box) in enumerate(self._boxes):
             generation = 0
@@ -201,13 +201,13 @@ class Sampler:
 
 
 def _offsets(planes: int, voxel_size: VoxelSize) -> list[list[int]]:
-    """Return the planes of a window relative to its middle one, for each axis they may lie across."""
+    """Return the planes of a window relative to its middle one, for each axis across them."""
     z, y, x = voxel_size
     return [slice_offsets(planes, spacing) for spacing in ((z, y, x), (y, z, x), (x, z, y))]
 
 
 def _one_of(choices: Sequence[Sequence[int]], uniform: Floats) -> Ints:
-    """Take one of each sample's choices, by uniform numbers (b,) in [0, 1)."""
+    """Take one of the choices of each sample, given uniform numbers (b,) in [0, 1)."""
     places = pick(uniform, np.array([len(each) for each in choices]))
     return np.array([each[place] for each, place in zip(choices, places, strict=True)])
 

@@ -1,7 +1,7 @@
-"""Volumes to train on, and the part of them that lives on the training device.
+"""Volumes to train on, and the part of them that is held on the training device.
 
-A volume that fits its share of the memory is held whole; of a larger one random boxes are held (one, if it
-must, beyond its share), which are replaced as training goes on.
+A volume that fits its share of the memory is held whole. Of a larger one, random boxes are held, which are
+replaced as training goes on; there is at least one, even if it takes more than the share.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from vemseg.tiling import Floats, Ints
 from vemseg.volume import Cropped, Intensity, Volume
 
 POOL_BOX: ZYX = (128, 256, 256)
-"""Voxels of a box of a volume that is too large to be held whole, and of what is read at once."""
+"""Shape of the boxes of a volume that is too large to be held whole, and of what is read at once."""
 BYTES_PER_VOXEL = 2
-"""Memory of one intensity, which is held in float16."""
+"""Bytes for the intensity of a voxel, which is held in float16."""
 BYTES_PER_LABEL = 1
-"""Memory of the label of one voxel, where there are labels."""
+"""Bytes for the label of a voxel, if there are labels."""
 HELD_OUT = 8
-"""Where a part of a volume is held out, it is one in so many sections."""
+"""If sections of a volume are held out, they are one in this many."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Source:
     volume : Volume
         Grey values.
     intensity : Intensity
-        What maps them to [0, 1].
+        The map from grey values to [0, 1].
     labels : Volume, optional
         The class of each voxel, whole numbers from 0 to 254, or 255 where it is not known.
 
     Raises
     ------
     InputError
-        Where the labels are no whole numbers, or of another shape than the volume.
+        Where the labels are not whole numbers, or have another shape than the volume.
     """
 
     volume: Volume
@@ -69,20 +69,20 @@ class Source:
             )
 
     def stock(self, needs: Needs) -> Stock:
-        """Return what samples are cut from."""
+        """Return the stock that samples are cut from."""
         return VolumeStock(self, needs)
 
     def part(self, box: Box) -> Source:
-        """Return the part of it inside a box."""
+        """Return the part of the volume and its labels inside a box."""
         labels = None if self.labels is None else Cropped(self.labels, box)
         return Source(Cropped(self.volume, box), self.intensity, labels)
 
 
 def hold_out(sources: Sequence[Source], slices: int, edge: int) -> tuple[list[Source], list[Source]]:
-    """Divide volumes into what a model learns from and what it is examined on: their last sections.
+    """Divide volumes into the part that a model learns from and their last sections, which are held out.
 
-    A volume is learnt whole where these would be fewer than ``slices``, or sections are narrower than half a
-    window of ``edge`` voxels.
+    Nothing of a volume is held out if that would be fewer than ``slices`` sections, or if its sections are
+    narrower than half a window of ``edge`` voxels.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def hold_out(sources: Sequence[Source], slices: int, edge: int) -> tuple[list[So
 
 
 class VolumeStock(Stock):
-    """The boxes of a volume that are held in memory.
+    """The boxes of a volume that are held in memory, for samples to be cut from.
 
     Raises
     ------
@@ -129,10 +129,10 @@ class VolumeStock(Stock):
         self._labels = torch.empty_like(self._voxels, dtype=torch.uint8) if self.labelled else None
 
     def _usable_axes(self, shape: ZYX) -> list[int]:
-        """Return the axes across sharp planes of a box in which a window fits, or else half of one.
+        """Return the axes across which the planes of a box are sharp and large enough for a window.
 
-        Narrower planes are mirrored at their borders to fill the window, which nature does not do; they serve
-        where there is nothing better.
+        If there are none, planes at least half as wide will do. They are mirrored at their borders to fill
+        the window, which nature does not do, so they are used only where there is nothing better.
         """
         size, wanted = self.source.volume.voxel_size, self.needs.settings.axes
         axes = [0, 1, 2] if wanted != "xy" else [sharp_axis(size)]
@@ -150,11 +150,11 @@ class VolumeStock(Stock):
         return usable
 
     def middles(self, box: int, axis: int) -> range:
-        """Return all planes: those beyond the first and last are mirrored."""
+        """Return all planes; a window that reaches beyond the first or last is filled by mirroring."""
         return range(self.boxes[box].shape[axis])
 
     def fill(self, box: int, rng: np.random.Generator) -> None:
-        """Read a box; where the volume is not held whole, from a random place.
+        """Read a box, from a random place if the volume is not held whole.
 
         Raises
         ------
@@ -188,7 +188,7 @@ class VolumeStock(Stock):
         return torch.from_numpy(values.astype(np.uint8))
 
     def cut(self, draw: Draw, index: Index, step: int, seed: int) -> tuple[Tensor, Tensor | None]:
-        """Cut windows, and their labels where the volume has such; a mirrored voxel keeps its label."""
+        """Cut windows, and their labels if the volume has labels; a mirrored voxel keeps its label."""
         shapes = self.shapes[draw.box]
         strides = np.stack([shapes[:, 1] * shapes[:, 2], shapes[:, 2], np.ones_like(draw.box)], axis=1)
         axes = np.concatenate([draw.axis[:, None], plane_axes(draw.axis)], axis=1)

@@ -1,4 +1,4 @@
-"""What of a source samples are cut from: the contract between a source and the sampler."""
+"""The contract between a source and the sampler: a stock of voxels that samples are cut from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vemseg.sampling.draws import Draw
 from vemseg.tiling import Floats, Ints
 
 Index = tuple[Ints, Ints, Ints]
-"""Which voxels of its box each window is made of: planes (b, d), rows (b, h) and columns (b, w)."""
+"""The voxels of its box that make up each window: planes (b, d), rows (b, h) and columns (b, w)."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Needs:
     settings : FovTable
         Axes, turns and mirrors.
     share : int
-        Bytes that may be held in memory, unless a single window takes more.
+        Bytes that the source may hold in memory, unless a single window takes more.
     device : torch.device
-        Where they are held.
+        Where voxels are held.
     """
 
     window: ZYX
@@ -41,24 +41,24 @@ class Needs:
 
     @property
     def reach(self) -> tuple[int, int]:
-        """Rows and columns of a plane in which a window fits, also where it is turned by 90 degrees."""
+        """Rows and columns that a plane needs for a window to fit, even if it is turned by 90 degrees."""
         _, h, w = self.window
         return (max(h, w), max(h, w)) if self.settings.rotate90 else (h, w)
 
 
 class Stock(ABC):
-    """Boxes of voxels of one source, by number.
+    """Numbered boxes of voxels of one source, which samples are cut from.
 
     Attributes
     ----------
     boxes : list of Box
-        Where they lie in the source.
+        Where the boxes lie in the source.
     axes : list of list of int
-        Of each box, the axes across which planes may be taken.
+        For each box, the axes across which planes may be taken.
     moving : bool
-        Whether its boxes are replaced by others as training goes on.
+        Whether the boxes are replaced by others as training goes on.
     labelled : bool
-        Whether it gives labels.
+        Whether the source has labels.
     voxel_size : (float, float, float)
         z, y, x in nm; (1, 1, 1) where it is not known.
     """
@@ -76,11 +76,11 @@ class Stock(ABC):
 
     @abstractmethod
     def middles(self, box: int, axis: int) -> range:
-        """Return the planes of a box, across an axis, that may be the middle of a window."""
+        """Return the planes of a box, across an axis, that may be the middle plane of a window."""
 
     @abstractmethod
     def fill(self, box: int, rng: np.random.Generator) -> None:
-        """Bring the voxels of a box into memory; where boxes move, from another place of the source."""
+        """Bring the voxels of a box into memory, from another place of the source if boxes move."""
 
     @abstractmethod
     def cut(self, draw: Draw, index: Index, step: int, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -93,15 +93,15 @@ class Stock(ABC):
         index : Index
             The voxels of each window in its box.
         step, seed : int
-            What samples that are made up follow from.
+            What synthetic samples are derived from.
 
         Returns
         -------
         images : Tensor float16 (b, d, h, w)
         labels : Tensor uint8 (b, d, h, w), or None
-            255 where nothing is known.
+            255 where the class is not known.
         """
 
     @abstractmethod
     def positions(self, boxes: Ints, middles: Floats) -> Floats:
-        """Return where the middles of windows, float64 (b, 3) voxels of their boxes, lie in nm: (b, 3)."""
+        """Convert the middles of windows from voxels of their boxes, float64 (b, 3), to nm: (b, 3)."""

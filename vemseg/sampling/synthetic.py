@@ -1,4 +1,4 @@
-"""Tissue that is made up as it is needed: every window anew, with the class of every voxel."""
+"""Synthetic tissue: every window is made up when it is needed, with the class of every voxel."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vemseg.tiling import Floats, Ints
 
 
 class Synthetic(ABC):
-    """A source of made-up windows, which stands beside volumes in a sampler's list.
+    """A source of synthetic windows, which a sampler takes like a volume.
 
-    What :meth:`make` returns is enlarged, mirrored and turned as windows of volumes are.
+    The windows that :meth:`make` returns are enlarged, mirrored and turned like those of volumes.
     """
 
     name = "synthetic"
@@ -30,7 +30,7 @@ class Synthetic(ABC):
         Parameters
         ----------
         rng : numpy.random.Generator
-            All that may decide on it.
+            The only source of random numbers.
         window : (int, int, int)
             Planes, rows and columns.
 
@@ -39,11 +39,11 @@ class Synthetic(ABC):
         image : float32 (d, h, w)
             Intensities in [0, 1].
         labels : uint8 (d, h, w)
-            Classes, 255 where not known.
+            Classes, 255 where the class is not known.
         """
 
     def stock(self, needs: Needs) -> Stock:
-        """Return what samples are cut from."""
+        """Return the stock that samples are cut from."""
         return MadeStock(self, needs)
 
 
@@ -59,15 +59,15 @@ class MadeStock(Stock):
         self.axes = [[0]]
 
     def middles(self, box: int, axis: int) -> range:
-        """Return the middle plane alone, the first of two."""
+        """Return only the middle plane, the first of two if their number is even."""
         middle = (self.boxes[box].shape[0] - 1) // 2
         return range(middle, middle + 1)
 
     def fill(self, box: int, rng: np.random.Generator) -> None:
-        """Hold nothing: windows are made when they are cut."""
+        """Do nothing: windows are made when they are cut."""
 
     def cut(self, draw: Draw, index: Index, step: int, seed: int) -> tuple[Tensor, Tensor | None]:
-        """Make the windows of these samples, each from random numbers of its own."""
+        """Make the windows of these samples, each with its own random numbers."""
         images, labels = [], []
         for i, number in enumerate(draw.number):
             rng = random_numbers(seed, step, stream=0, sample=1 + int(number))
@@ -78,5 +78,5 @@ class MadeStock(Stock):
         return torch.stack(images).half().to(self.device), torch.stack(labels).to(self.device)
 
     def positions(self, boxes: Ints, middles: Floats) -> Floats:
-        """Return not-a-number, since they lie in no volume."""
+        """Return NaN, since synthetic windows lie in no volume."""
         return np.full(middles.shape, np.nan)

@@ -1,4 +1,4 @@
-"""Enlarging, mirroring and turning a whole batch in the plane: images bilinear, labels nearest."""
+"""Enlarges, mirrors and turns a whole batch in the plane; images bilinear, labels nearest neighbour."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def enlarged(images: Tensor, draw: Draw) -> Tensor:
 
 
 def enlarged_labels(labels: Tensor, draw: Draw) -> Tensor:
-    """Enlarge as :func:`enlarged`, taking the nearest voxel, of two as near the later: uint8 (b, d, h, w)."""
+    """Enlarge like :func:`enlarged`, but take the nearest voxel (in a tie the later): uint8 (b, d, h, w)."""
     rows, columns = (
         torch.from_numpy(np.floor(_positions(draw.zoom_start[:, k], draw.zoom_size[:, k], n) + 0.5))
         .long()
@@ -33,7 +33,7 @@ def enlarged_labels(labels: Tensor, draw: Draw) -> Tensor:
 
 
 def turned(windows: Tensor, draw: Draw) -> Tensor:
-    """Mirror and transpose windows (b, d, h, w); those that are not square are transposed all or none."""
+    """Mirror and transpose windows (b, d, h, w); windows that are not square are transposed all or none."""
     for axis in (2, 3):
         flip = torch.from_numpy(draw.flip[:, axis - 2]).to(windows.device)
         windows = torch.where(flip[:, None, None, None], windows.flip(axis), windows)
@@ -44,9 +44,9 @@ def turned(windows: Tensor, draw: Draw) -> Tensor:
 
 
 def _positions(start: Floats, size: Floats, n: int) -> Floats:
-    """Return where n pixels look in ``[start, start + size)``: (b, n).
+    """Return the positions in ``[start, start + size)`` that n output pixels are sampled at: (b, n).
 
-    As ``interpolate(align_corners=False)`` on the crop: clamped to its border pixels.
+    These are the positions of ``interpolate(align_corners=False)`` on the crop, clamped to its border pixels.
     """
     lowest, highest = start[:, None], (start + size - 1)[:, None]
     position = start[:, None] + (np.arange(n) + 0.5) * (size[:, None] / n) - 0.5

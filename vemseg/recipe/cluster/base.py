@@ -11,28 +11,30 @@ from vemseg.recipe.base import Count, CountOrShare, Natural, Positive, Seed, Sha
 
 
 class ClusterTable(Table):
-    """How vectors become classes.
+    """How classes are found among vectors.
 
     Attributes
     ----------
     method : str
-        The name of the method in ``recipe.METHODS``.
+        Name of the method in ``recipe.METHODS``.
     k : int
-        Classes, 2 to 255.
+        Number of classes, 2 to 255.
     sample : int or float
-        Vectors that classes are fitted on; below 1: as a share of the volume's voxels.
+        Number of vectors that classes are fitted on, or below 1 a share of the volume's voxels.
     seed : int
-        Where everything random starts.
+        Seed of everything random in the fit.
     scale : {"none", "standardise", "whiten"}
-        What is done to vectors first: nothing, each feature to variance 1, or all directions to variance 1.
-        Where it is not given, it follows the kind of model.
+        How vectors are scaled first: not at all, each feature to variance 1, or all directions to variance 1.
+        The default depends on the kind of model.
     floor : float
-        The least variance of a principal direction of standardised features, relative to the largest, that is
-        brought to 1 when whitening; weaker directions hold noise and stay below.
+        Whitening brings a principal direction of the standardised features to variance 1 if its variance is
+        at least this share of the largest; weaker directions hold noise and stay below 1.
     whitened : int
-        Leading features that "whiten" whitens; the others are only brought to one deviation each. 0: all.
+        Number of leading features that "whiten" whitens, 0 for all. Each of the others is only brought to the
+        standard deviation ``others``.
     others : float
-        That deviation, which weighs them against the whitened ones, of deviation 1.
+        Standard deviation of the features that are not whitened, which weighs them against the whitened ones,
+        of standard deviation 1.
     """
 
     method: str
@@ -45,12 +47,12 @@ class ClusterTable(Table):
     others: Positive = 1.0
 
     def sample_of(self, voxels: int) -> int:
-        """Return how many vectors to fit on, of volumes of so many voxels."""
+        """Return how many vectors classes are fitted on, for volumes with a number of voxels together."""
         return self.sample if isinstance(self.sample, int) else max(self.k, round(self.sample * voxels))
 
     @property
     def most(self) -> float:
-        """How many vectors there are to fit on at most; infinity where that depends on the volume."""
+        """The largest number of vectors to fit on; infinity where it depends on the volume."""
         return self.sample if isinstance(self.sample, int) else math.inf
 
     @model_validator(mode="after")
@@ -63,12 +65,12 @@ class ClusterTable(Table):
 
 
 class CentroidTable(ClusterTable):
-    """What methods share that look for the centroids of k-means, as their classes or to begin with.
+    """What the methods share that begin with the centroids of k-means or take them as classes.
 
     Attributes
     ----------
     max_iterations : int
-        Most iterations from one start.
+        Largest number of iterations from one start.
     """
 
     max_iterations: Count = 300

@@ -1,4 +1,4 @@
-"""The table of codes that are joined."""
+"""The table of the method that joins the codes of a model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class CodebookTable(ClusterTable):
     Attributes
     ----------
     linkage : {"ward", "overlap"}
-        What is joined first: what adds least to the variance within the classes, or the codes with the most
-        vectors between them.
+        Which codes are joined first: those whose join adds least to the variance within the classes, or those
+        with the most vectors between them.
     """
 
     method: Literal["codebook"] = "codebook"

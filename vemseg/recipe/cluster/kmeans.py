@@ -9,12 +9,12 @@ from vemseg.recipe.cluster.base import CentroidTable
 
 
 class KMeansTable(CentroidTable):
-    """The class of the nearest of K centroids.
+    """K-means: every vector belongs to the class of the nearest of K centroids.
 
     Attributes
     ----------
     restarts : int
-        Starts, of which the best is kept.
+        Number of random starts; the best one is kept.
     """
 
     method: Literal["kmeans"] = "kmeans"

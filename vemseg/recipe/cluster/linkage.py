@@ -1,4 +1,4 @@
-"""The table of small clusters that are joined."""
+"""The table of the method that joins many small clusters."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class LinkageTable(CentroidTable):
     Attributes
     ----------
     parts : int
-        Small clusters.
+        Number of small clusters.
     linkage : {"ward", "overlap"}
-        What is joined first: what adds least to the variance within the classes, or the clusters with the
-        most vectors between them.
+        Which clusters are joined first: those whose join adds least to the variance within the classes, or
+        those with the most vectors between them.
     """
 
     method: Literal["linkage"] = "linkage"

@@ -11,17 +11,17 @@ from vemseg.recipe.cluster.base import CentroidTable
 
 
 class MixtureTable(CentroidTable):
-    """The class of the likeliest of K normal distributions, each with a covariance of its own.
+    """A mixture of normal distributions, each with its own covariance; a vector gets the likeliest class.
 
     Attributes
     ----------
     restarts : int
-        Starts of the k-means that the mixture begins with.
+        Number of random starts of the k-means from which the mixture begins; the best one is kept.
     components : int
-        Normal distributions; where they are more than K, those that leave most doubt between them are joined
-        into K classes. 0 takes K.
+        Number of normal distributions, 0 for K. If there are more than K, they are joined into K classes,
+        those first that are hardest to tell apart.
     mixture_sample : int
-        Vectors of the sample that the mixture is fitted on, after k-means on all of them.
+        Number of vectors of the sample that the mixture is fitted on, after k-means on the whole sample.
     """
 
     method: Literal["gmm"] = "gmm"

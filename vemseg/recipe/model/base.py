@@ -14,9 +14,10 @@ class ModelTable(Table):
     Attributes
     ----------
     kind : str
-        The name of the kind in ``recipe.KINDS``.
+        Name of the kind in ``recipe.KINDS``.
     encoder_settings : tuple of str
-        The settings that the weights of a trained encoder are bound to; the others are the objective's.
+        Names of the settings that the weights of a trained encoder depend on; the others belong to the
+        objective.
     """
 
     encoder_settings: ClassVar[tuple[str, ...]] = ()
@@ -24,10 +25,10 @@ class ModelTable(Table):
     kind: str
 
     def check_placement(self, embed: EmbedTable) -> None:
-        """Refuse a placement of fields of view that this model cannot follow; by default none is refused.
+        """Refuse a placement of fields of view that does not suit the model; by default all are allowed.
 
         Raises
         ------
         ValueError
-            Naming the setting that has to change.
+            Names the setting that has to change.
         """

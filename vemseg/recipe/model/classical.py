@@ -13,14 +13,15 @@ from vemseg.recipe.model.base import ModelTable
 class ClassicalTable(ModelTable):
     """Filters in scale space instead of a trained encoder.
 
-    At every scale: Gaussian, gradient magnitude, Laplacian of Gaussian and local standard deviation, in 3-D.
+    The filters at every scale are the Gaussian, its gradient magnitude, its Laplacian and the local standard
+    deviation, in 3-D.
 
     Attributes
     ----------
     sigmas : tuple of float
         Scales in working voxels (``volume.voxel_size``).
     truncate : float
-        Where the filters end, in sigmas.
+        Distance at which the filters are cut off, in sigmas.
     """
 
     kind: Literal["classical"] = "classical"

@@ -11,22 +11,23 @@ from vemseg.recipe.model.self_distilled import SelfDistilledTable
 
 
 class His4maeTable(SelfDistilledTable):
-    """HiS4MAE: a codebook between teacher and student.
+    """HiS4MAE: a masked autoencoder with a codebook between teacher and student.
 
     Attributes
     ----------
     codes : int
-        Vectors of the codebook.
+        Number of vectors in the codebook.
     codebook, student : float
-        Weights of what draws the codes to the teacher's tokens (alpha) and the student's to the codes (beta).
+        Weights of the terms that draw the codes to the teacher's tokens (alpha) and the student's tokens to
+        the codes (beta).
     pull : float
-        Share of a code in use that an isolated one takes on at the end of an epoch (gamma).
+        How far an isolated code moves towards a code in use at the end of an epoch (gamma), 0 to 1.
     isolated : float
-        Codes count as isolated up to this share of the mean usage; 0: those that no token was nearest to.
+        A code is isolated if it is used at most this share of the mean; 0: if no token was nearest to it.
     teacher_sees : {"whole", "visible"}
-        The whole field of view, or only what the student sees of it.
+        Whether the teacher sees the whole field of view or only the patches that the student sees.
     loss_on : {"masked", "all"}
-        Patches whose pixels count.
+        The patches whose pixels count in the reconstruction error.
     """
 
     kind: Literal["his4mae"] = "his4mae"

@@ -11,16 +11,16 @@ from vemseg.recipe.model.self_distilled import SelfDistilledTable
 
 
 class SdaeTable(SelfDistilledTable):
-    """SdAE, and SdAE-recon: a decoder predicts what the teacher makes of the masked patches.
+    """SdAE and SdAE-recon: a decoder predicts the teacher's tokens of the masked patches.
 
     Attributes
     ----------
     folds : int
-        Parts that the masked patches are divided into; the teacher sees one part at a time.
+        Number of parts that the masked patches are divided into; the teacher sees one part at a time.
     pixels : float
-        Weight of a second decoder's loss, that of the masked pixels; 0 leaves it out (plain SdAE).
+        Weight of the loss of a second decoder, for the masked pixels; 0 leaves this decoder out (plain SdAE).
     drop_path : float
-        Share of the samples that skip the student's last block; it rises from 0 over the depth.
+        Share of the samples that skip the student's last block; it rises from 0 at the first block.
     """
 
     kind: Literal["sdae"] = "sdae"

@@ -9,17 +9,17 @@ from vemseg.recipe.model.vit import ViTTable
 
 
 class SelfDistilledTable(ViTTable):
-    """What masked autoencoders share whose encoder also learns from its own running mean, the teacher.
+    """What masked autoencoders share whose encoder also learns from a teacher, its own running mean.
 
     Attributes
     ----------
     ema : {"step", "epoch"}
-        When the mean is taken forward.
+        Whether the teacher follows the encoder after every step or after every epoch.
     momentum : (float, float)
-        Weight of its past, at the start and at the end of the training; half a cosine leads from one to the
-        other.
+        Weight of the teacher's past in the running mean, at the start and at the end of the training; half a
+        cosine leads from one to the other.
     epoch : int
-        Samples of an epoch.
+        Number of samples in an epoch.
     """
 
     ema: Literal["step", "epoch"] = "step"

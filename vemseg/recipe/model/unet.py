@@ -11,31 +11,31 @@ from vemseg.recipe.model.base import ModelTable
 
 
 class UNetTable(ModelTable):
-    """A small convolutional network over slabs of planes, and the objective it learns by.
+    """A small convolutional network over slabs of planes, and the objective it is trained with.
 
     Attributes
     ----------
     fov, view : int
-        Edge in pixels of the regions that training looks at, and of the two views that are cut out of each.
+        Edge in pixels of the regions that training draws, and of the two views that are cut out of each.
     slices : int
-        Planes of a slab, one short voxel edge apart; even.
+        Number of planes in a slab, one short voxel edge apart; even.
     widths : tuple of int
         Channels of each level, fine to coarse.
     layers : int
-        Convolutions of a level on the way down; one on the way up.
+        Number of convolutions of each level on the way down; there is one on the way up.
     dim : int
         Length of a vector.
     invariance, variance, covariance, reconstruction : float
         Weights of the terms of the objective.
     points : int
-        Vectors per region that the first three are taken over.
+        Number of vectors per region from which the first three terms are computed.
     mask_ratio, mask_block : float, int
-        Share of a region that is hidden in each view, and edge in pixels of the hidden squares.
+        Share of each view that is hidden, and edge in pixels of the hidden squares.
     contrast, brightness, noise, blur : float
-        How far views differ: largest relative change of contrast, change of grey, standard deviations of
-        noise (in grey) and of a Gaussian blur (in pixels).
+        How much views differ: the largest relative change of contrast, change of grey value, and standard
+        deviations of the noise (in grey values) and of a Gaussian blur (in pixels).
     drift : int
-        Largest distance in slices between what two views show of the same place.
+        Largest distance in slices between two views of the same place.
     """
 
     encoder_settings: ClassVar[tuple[str, ...]] = ("slices", "widths", "layers", "dim")

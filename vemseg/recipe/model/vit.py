@@ -25,7 +25,7 @@ class ViTTable(ModelTable):
     pos_weight : float
         Weight of the encoder's positional embedding.
     decoder_dim, decoder_depth, decoder_heads : int
-        The same of the decoder.
+        The same for the decoder.
     mask_ratio : float
         Share of the patches that is hidden in training.
     """
@@ -58,7 +58,7 @@ class ViTTable(ModelTable):
         return self.fov // self.patch
 
     def check_placement(self, embed: EmbedTable) -> None:
-        """Refuse central tokens, or a stride, that do not fit the patches of the field of view."""
+        """Refuse a number of central tokens, or a stride, that does not fit the field of view."""
         if embed.placement == "cover-and-stride":
             limit = f"embed.kept must be at most model.fov / model.patch ({self.grid}), not {embed.kept}"
             require(embed.kept <= self.grid, limit)
