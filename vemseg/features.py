@@ -9,6 +9,7 @@ FEATURES.zarr/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Features:
         positions: tuple[Floats, Floats, Floats],
         dim: int,
         box_shape: ZYX,
-        attributes: dict[str, Any],
+        attributes: Mapping[str, object],
         codes: NDArray[np.float32] | None = None,
     ) -> Features:
         """Make an empty store.

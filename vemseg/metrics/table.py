@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from vemseg.errors import InputError, UsageError
 Table = NDArray[np.int64]
 """Joint voxel counts, (P clusters, G classes); row and column numbers are the ids."""
 
-Labels = NDArray[np.integer[Any]]
+Labels = NDArray[np.integer]
 """Cluster or class ids of voxels, of any shape."""
 
 
@@ -99,7 +99,7 @@ def normalised(confusion: Table, by: Literal["row", "column"]) -> NDArray[np.flo
     return ratio(confusion, np.broadcast_to(confusion.sum(axis, keepdims=True), confusion.shape), 0.0)
 
 
-def ratio(above: NDArray[Any], below: NDArray[Any], empty: float) -> NDArray[np.float64]:
+def ratio(above: NDArray[np.number], below: NDArray[np.number], empty: float) -> NDArray[np.float64]:
     """Divide two broadcastable arrays; ``empty`` where the divisor is 0."""
     result = np.full(np.broadcast_shapes(above.shape, below.shape), empty)
     np.divide(above, below, out=result, where=below > 0)

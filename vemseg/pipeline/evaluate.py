@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -272,8 +271,8 @@ def count(
     return tables, clusters, classes
 
 
-def _ints(volume: Volume, box: Box) -> NDArray[np.integer[Any]]:
-    values: NDArray[np.integer[Any]] = volume.read(box)  # type: ignore[assignment]
+def _ints(volume: Volume, box: Box) -> NDArray[np.integer]:
+    values: NDArray[np.integer] = volume.read(box)  # type: ignore[assignment]
     return values
 
 
