@@ -11,7 +11,7 @@ Labels do not depend on the choice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,10 +124,6 @@ class Blocks:
     count: int
     encoded: int
     bytes: int
-
-    def turned(self, axes: ZYX) -> Blocks:
-        """Return the same blocks with the axes in another order."""
-        return replace(self, shape=(self.shape[axes[0]], self.shape[axes[1]], self.shape[axes[2]]))
 
     def __str__(self) -> str:
         plural = "" if self.count == 1 else "s"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -93,27 +93,23 @@ def map_blocks(
     Interrupted
         Where it was stopped before the last block.
     """
-    if markers is None:
-        with TemporaryDirectory() as folder:
-            try:
-                return map_blocks(stages, blocks, Path(folder), report, stopped)
-            except Interrupted as stop:
-                raise Interrupted(f"{str(stop).partition(':')[0]}: the same command starts again") from None
-    markers.mkdir(parents=True, exist_ok=True)
-    paths = {number: markers / f"{number:06d}.json" for number in blocks}
-    todo = [(blocks[number], path) for number, path in paths.items() if not path.exists()]
-    total = sum(block.size for block in blocks.values())
-    done = total - sum(block.size for block, _ in todo)
-    report(done, total)
-    with closing(_finished(stages, todo, stopped)) as finished:
-        for size in finished:
-            done += size
-            report(done, total)
-    if left := sum(not path.exists() for path in paths.values()):
-        raise Interrupted(
-            f"stopped after {len(blocks) - left} of {len(blocks)} blocks: the same command goes on from there"
-        )
-    return [read_json(path) for path in paths.values()]
+    with TemporaryDirectory() if markers is None else nullcontext(markers) as folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        paths = {number: Path(folder) / f"{number:06d}.json" for number in blocks}
+        todo = [(blocks[number], path) for number, path in paths.items() if not path.exists()]
+        total = sum(block.size for block in blocks.values())
+        done = total - sum(block.size for block, _ in todo)
+        report(done, total)
+        with closing(_finished(stages, todo, stopped)) as finished:
+            for size in finished:
+                done += size
+                report(done, total)
+        if left := sum(not path.exists() for path in paths.values()):
+            then = "starts again" if markers is None else "goes on from there"
+            raise Interrupted(
+                f"stopped after {len(blocks) - left} of {len(blocks)} blocks: the same command {then}"
+            )
+        return [read_json(path) for path in paths.values()]
 
 
 def _finished(

@@ -16,8 +16,18 @@ WRITING = 3.0
 """Bytes needed for each byte of a block while it is turned, compressed and put together as a shard."""
 
 
-def label_blocks(source: VectorSource, k: int, limit: int) -> Blocks:
-    """Choose the blocks in which a volume is segmented into ``k`` classes within a number of bytes.
+def label_blocks(source: VectorSource, k: int, limit: int, written: float = 1.0 + WRITING) -> Blocks:
+    """Choose the blocks in which a volume is segmented into ``k`` classes.
+
+    Parameters
+    ----------
+    source : VectorSource
+    k : int
+        Number of classes.
+    limit : int
+        Bytes that this process may occupy.
+    written : float
+        Bytes for each voxel of a block that is written, while it is.
 
     Raises
     ------
@@ -29,7 +39,7 @@ def label_blocks(source: VectorSource, k: int, limit: int) -> Blocks:
         return lambda start, stop: source.reach(axis, start, stop)
 
     z, y, x = (Cuts.of(n, reach(axis)) for axis, n in enumerate(source.volume.shape))
-    return choose_blocks((z, y, x), source.budgets(k, 1.0 + WRITING, limit), source.sweeps)
+    return choose_blocks((z, y, x), source.budgets(k, written, limit), source.sweeps)
 
 
 def point_blocks(source: LatticeVectors, limit: int) -> Blocks:

@@ -7,6 +7,7 @@ vector per voxel is ever made, and the mean is exact.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,16 @@ from vemseg.dense.planning import WRITING, label_blocks
 from vemseg.dense.scores import Interpolations
 from vemseg.dense.sources import Given, LatticeVectors, VectorSource
 from vemseg.errors import InputError, Interrupted
-from vemseg.geometry import Box
+from vemseg.geometry import ZYX, Box
 from vemseg.labelling import Labeller, Sample
 from vemseg.tiling import Interpolation
 from vemseg.volume import Volume
 
 MOST_REGIONS = 2**24
 """Regions are numbered in 0 .. MOST_REGIONS - 1; their vectors must fit into memory."""
+
+WEIGHING = 96.0
+"""Bytes needed for each voxel of a block while its share in the vectors of regions is worked out."""
 
 
 class RegionVectors(VectorSource):
@@ -73,9 +77,8 @@ class RegionVectors(VectorSource):
             raise InputError(
                 f"{regions.name}: regions of {regions.shape} voxels, but the volume has {source.volume.shape}"
             )
-        blocks = list(
-            Box.whole(regions.shape).split(label_blocks(source, source.dim + 2, context.limit).shape)
-        )
+        shape = label_blocks(source, 2 * source.dim, context.limit, WEIGHING).shape
+        blocks = list(Box.whole(regions.shape).split(shape))
         total = np.zeros((0, source.dim + 2))
         for i, box in enumerate(blocks):
             if context.stopped():
@@ -138,15 +141,14 @@ def _sums(source: LatticeVectors, box: Box, numbers: NDArray[np.int64]) -> NDArr
     vectors = source.compute(points, given).numpy().reshape(-1, source.dim)
     grey = source.intensities(points, given).reshape(-1, 1)
     values = np.concatenate([vectors, grey, np.ones_like(grey)], axis=1).astype(np.float64)
-    weights = _weights(axes, numbers.transpose(source.order))
+    weights = _weights(axes, points.shape, numbers.transpose(source.order))
     summed: NDArray[np.float64] = weights @ values
     return summed
 
 
-def _weights(axes: Interpolations, numbers: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Return how much each lattice point weighs in each region: sparse (regions, points)."""
-    shape = [int(max(axis.left.max(), axis.right.max())) + 1 for axis in axes]
-    matrix = sparse.csr_matrix((int(numbers.max()) + 1, int(np.prod(shape))))
+def _weights(axes: Interpolations, shape: ZYX, numbers: NDArray[np.int64]) -> sparse.csr_matrix:
+    """Return how much each of ``shape`` lattice points weighs in each region: sparse (regions, points)."""
+    matrix = sparse.csr_matrix((int(numbers.max()) + 1, math.prod(shape)))
     for corner in np.ndindex(2, 2, 2):
         (z, wz), (y, wy), (x, wx) = (_side(axis, right) for axis, right in zip(axes, corner, strict=True))
         weight = (wz[:, None, None] * wy[:, None] * wx).ravel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,15 +87,6 @@ def drop_classes(table: Table, ids: Iterable[int]) -> Table:
 def dice_matrix(table: Table) -> NDArray[np.float64]:
     """Return ``2 C[p, g] / (C[p, :].sum() + C[:, g].sum())``, (P, G), 0 where cluster and class are empty."""
     return ratio(2 * table, table.sum(1)[:, None] + table.sum(0)[None, :], 0.0)
-
-
-def normalised(confusion: Table, by: Literal["row", "column"]) -> NDArray[np.float64]:
-    """Divide a table by its row sums (what a predicted class is made of) or column sums (where a class went).
-
-    Empty rows or columns stay 0.
-    """
-    axis = {"row": 1, "column": 0}[by]
-    return ratio(confusion, np.broadcast_to(confusion.sum(axis, keepdims=True), confusion.shape), 0.0)
 
 
 def ratio(above: NDArray[np.number], below: NDArray[np.number], empty: float) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.drawing import palette, save, three_planes
+from vemseg.drawing.pictures import Planes
 from vemseg.errors import InputError
 from vemseg.files import write_text
 from vemseg.geometry import ZYX, Box, VoxelSize
@@ -18,9 +20,6 @@ from vemseg.labelling import Labeller
 from vemseg.names import split_name
 from vemseg.run import State, read_json, sidecar, write_json
 from vemseg.volume import Volume, open_volume, rename_labels
-
-Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
-"""Slices across z, y and x: (y, x), (z, x), (z, y)."""
 
 Row = dict[str, object]
 """What is said of one class."""
@@ -39,9 +38,12 @@ def files_beside(out: Path) -> list[Path]:
     return [sidecar(out), *(beside(out, ending) for ending in ENDINGS)]
 
 
-def state_of(out: Path) -> State | None:
-    """Return the state that the description beside labels gives; None where there is none of theirs."""
-    state = read_json(sidecar(out)).get("state") if sidecar(out).exists() else None
+def state_in(description: Path) -> State | None:
+    """Return the state that a result's description (JSON) gives; None where there is none, or it has none."""
+    found: object = None
+    with contextlib.suppress(InputError):
+        found = read_json(description)
+    state = found.get("state") if isinstance(found, dict) else None
     return state if isinstance(state, dict) else None
 
 

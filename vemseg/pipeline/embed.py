@@ -18,8 +18,8 @@ from vemseg.volume import describe
 
 _log = logging.getLogger("vemseg")
 
-STORE = "store"
-"""In the partial directory: the vectors that are there."""
+STORE, DONE = "store", "done"
+"""In the partial directory: the vectors, and the markers of the blocks that are written."""
 
 
 def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Context = Context()) -> Path:
@@ -76,7 +76,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         features = Features(store, mode="r+")
         boxes = tuple(Box.whole(source.shape).split(features.box_shape))
         job = EmbedJob(
-            boxes, output.partial / "done", "embedding", "{:.2f}/{:.2f} million vectors", wanted, store
+            boxes, output.partial / DONE, "embedding", "{:.2f}/{:.2f} million vectors", wanted, store
         )
         run(job, context, point_stages(source, features))
         output.publish(store)
@@ -95,7 +95,7 @@ def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:
     size = source.count * (source.dim + 1) * 2
     _log.info("%s vectors of %d numbers: %.3g GB at most", "x".join(map(str, shape)), source.dim, size / 1e9)
     if not store.exists():
-        remove(output.partial / "done")
+        remove(output.partial / DONE)
         about = _about(source, output)
         Features.create(store, source.positions, source.dim, block_shape, about, source.maker.codes)
     return store

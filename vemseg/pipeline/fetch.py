@@ -19,7 +19,8 @@ from vemseg.run import Run, sha256
 
 CLUSTERS = "clusters.safetensors"
 """In a run of imported weights: the classes of the cluster centres that came with them."""
-MOST = 255
+
+MOST_CLASSES = 255
 """Largest number of classes: labels are bytes."""
 
 
@@ -198,6 +199,6 @@ def _read_centres(path: Path, dim: int) -> NDArray[np.float64]:
         raise InputError(f"{path}: {found}, but the model's vectors have {dim}")
     if not np.isfinite(centres).all():
         raise InputError(f"{path}: {found}, some of them NaN or infinite")
-    if len(centres) > MOST:
-        raise InputError(f"{path}: {len(centres)} centres, but labels go up to {MOST}")
+    if len(centres) > MOST_CLASSES:
+        raise InputError(f"{path}: {len(centres)} centres, but labels go up to {MOST_CLASSES}")
     return centres

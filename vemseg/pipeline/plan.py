@@ -13,9 +13,9 @@ from vemseg.budget import Blocks
 from vemseg.context import Context
 from vemseg.dense import VectorSource, Wanted
 from vemseg.geometry import ZYX, Box
-from vemseg.labelling import AffineLabeller, Labeller, load
+from vemseg.labelling import AffineLabeller, Labeller
 from vemseg.names import check_output
-from vemseg.pipeline.segment import plan_blocks
+from vemseg.pipeline.segment import load_classes, plan_blocks, refuse_misfits
 
 PROBE_SECONDS = 2.0
 """A measurement that takes so long is believed."""
@@ -82,11 +82,14 @@ def plan(wanted: Wanted, out: Path, *, clusters: Path | None = None, context: Co
     ------
     ResourceError
         Where the memory is not enough.
+    MissingError, InputError, UsageError
+        Where ``segment`` would refuse the model, the classes or the output.
     """
     check_output(out)
+    fitted = None if clusters is None else load_classes(clusters)
     source = wanted.open(context)
+    refuse_misfits(out, source, fitted, clusters)
     table, shape = source.maker.recipe.cluster, source.volume.shape
-    fitted = None if clusters is None else load(clusters)
     blocks = plan_blocks(source, fitted, context)
     labeller = fitted or _some_labeller(source.dim, table.k)
     each, voxels = _seconds_per_voxel(source, labeller, blocks), math.prod(shape)

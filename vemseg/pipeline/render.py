@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from vemseg.context import Context
 from vemseg.drawing import comparison, montage, save, three_planes
+from vemseg.drawing.pictures import Planes
 from vemseg.drawing.pixels import Style
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import ZYX, Box
 from vemseg.metrics import merge_greedy
 from vemseg.names import split_name
-from vemseg.pipeline.beside import Planes, planes
+from vemseg.pipeline.beside import planes, state_in
 from vemseg.pipeline.evaluate import blank_zero, count
-from vemseg.run import Output, State, provenance, read_json, write_json
+from vemseg.run import Output, State, provenance, write_json
 from vemseg.volume import Volume, crop_of, describe, open_grey, open_labels
 
 _log = logging.getLogger("vemseg")
@@ -168,7 +169,7 @@ def render(
         state={"output": note.name} | _state(scene, look, position, grey),
         inputs=[path for path in parts if path is not None],
         beside=pictures,
-        record=lambda: _made(note),
+        record=lambda: state_in(note),
         overwrite=overwrite,
         resumable=False,
     )
@@ -192,12 +193,6 @@ def _state(scene: Scene, look: Look, position: ZYX, grey: Volume) -> State:
         "voxel_size": facts["voxel_size_nm"],
         **{key: {str(k): v for k, v in (legend or {}).items()} for key, legend in legends.items()},
     }
-
-
-def _made(note: Path) -> State | None:
-    """Return the state that pictures were made with; None where nothing says so."""
-    made: State | None = read_json(note).get("state") if note.exists() else None
-    return made
 
 
 def _draw(
