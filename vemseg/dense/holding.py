@@ -37,7 +37,7 @@ def hold(source: LatticeVectors, context: Context, keep: Path | None = None) -> 
     Raises
     ------
     Interrupted
-        Where it was stopped.
+        Where the work was stopped.
     """
     held = HeldFeatures(source.positions, source.dim, source.inside, source.cell)
     limit = context.limit

@@ -27,12 +27,12 @@ def label_blocks(source: VectorSource, k: int, limit: int, written: float = 1.0 
     limit : int
         Bytes that this process may occupy.
     written : float
-        Bytes for each voxel of a block that is written, while it is.
+        Bytes that each voxel of a block takes while it is written.
 
     Raises
     ------
     ResourceError
-        Where nothing fits.
+        Where no block fits.
     """
 
     def reach(axis: int) -> Reach:
@@ -57,7 +57,7 @@ def point_blocks(source: LatticeVectors, limit: int) -> Blocks:
 
 
 def check_sample(table: ClusterTable, sources: Sequence[VectorSource], limit: int) -> int:
-    """Return how many vectors of some sources classes are to be fitted on; refuse a budget that is too small.
+    """Return how many vectors to fit classes on; refuse a limit of memory that is too small for that.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def check_sample(table: ClusterTable, sources: Sequence[VectorSource], limit: in
     Raises
     ------
     ResourceError
-        Naming what works.
+        Where the memory is not enough; the message names what is.
     UsageError
         Where the method of clustering does not go with the model.
     """

@@ -27,7 +27,7 @@ from vemseg.tiling import Interpolation
 from vemseg.volume import Volume
 
 MOST_REGIONS = 2**24
-"""Regions are numbered in 0 .. MOST_REGIONS - 1; their vectors must fit into memory."""
+"""Most regions of a volume, numbered from 0; their vectors must fit into memory."""
 
 WEIGHING = 96.0
 """Bytes needed for each voxel of a block while its share in the vectors of regions is worked out."""
@@ -39,15 +39,15 @@ class RegionVectors(VectorSource):
     Parameters
     ----------
     source : LatticeVectors
-        Whose vectors are averaged.
+        The source whose vectors are averaged.
     regions : Volume of integers
-        The number of each voxel's region, of the shape of the source's volume.
+        For each voxel of the source's volume, the number of its region.
     vectors : float32 (r, d)
         Mean vector of each region.
     intensities : float32 (r,)
         Mean intensity of each region, in [0, 1].
     sizes : int64 (r,)
-        Voxels of each region; numbers without a voxel are no regions.
+        Number of voxels of each region; 0 for numbers that no region has.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class RegionVectors(VectorSource):
         Raises
         ------
         InputError
-            Where the regions have another shape than the volume, or are not numbered as they must be.
+            Where the regions have another shape than the volume, or a number outside 0 .. MOST_REGIONS - 1.
         Interrupted
-            Where it was stopped.
+            Where the work was stopped.
         """
         if regions.shape != source.volume.shape:
             raise InputError(
@@ -95,7 +95,7 @@ class RegionVectors(VectorSource):
         return int((self.sizes > 0).sum())
 
     def sample(self, n: int, seed: int, context: Context, keep: Path | None = None) -> Sample:
-        """Return the vectors of random regions; all where there are no more than ``n``."""
+        """Return the vectors of ``n`` random regions; of all regions where there are fewer."""
         there = np.flatnonzero(self.sizes)
         if n < len(there):
             there = np.sort(np.random.default_rng([seed, 0x5E6]).choice(there, n, replace=False))

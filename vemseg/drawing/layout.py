@@ -28,8 +28,9 @@ TEXT = 8.0
 LINE = 0.17
 """Height of a line of text in inches."""
 GAP, WIDE_GAP = 0.06, 0.14
+"""Gaps between panels, and between groups of panels, in inches."""
 MOST_ENTRIES = 40
-"""The most entries of a legend; below them it says how many more there are."""
+"""Most entries of a legend; one more line says how many were left out."""
 
 _METADATA: dict[str, dict[str, str | None]] = {
     ".png": {"Software": "vemseg"},
@@ -115,7 +116,7 @@ def grid(
     legends : sequence of mappings of str to str
         Name -> colour.
     group : int
-        After so many columns the gap is wider; 0 for never.
+        Number of columns after which the gap is wider; 0 for none.
     most_width : float
         Widest panel in inches.
     """

@@ -87,9 +87,10 @@ def overlay(
 
 
 def error_map(labels: NDArray[np.generic], reference: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Colour where two label images differ, (h, w, 3); ``ERROR_COLOURS`` says what each colour means.
+    """Return an RGB image, (h, w, 3), of where two label images differ.
 
-    A false positive is a class where the reference has background (0), a false negative the reverse.
+    ``ERROR_COLOURS`` says what each colour means. A false positive is a class where the
+    reference has background (0), a false negative the reverse.
     """
     same_shape(labels=labels, reference=reference)
     agree = labels == reference

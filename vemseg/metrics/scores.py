@@ -19,7 +19,7 @@ MEASURES = ("dice", "iou", "sensitivity", "specificity", "precision", "accuracy"
 
 @dataclass(frozen=True)
 class Scores:
-    """What ``score`` found; float arrays are (G,) in 0..1, NaN where a class is absent from both sides.
+    """The result of ``score``; float arrays are (G,) in 0..1, NaN where a class is absent from both sides.
 
     Parameters
     ----------

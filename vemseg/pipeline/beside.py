@@ -22,7 +22,7 @@ from vemseg.run import State, read_json, sidecar, write_json
 from vemseg.volume import Volume, open_volume, rename_labels
 
 Row = dict[str, object]
-"""What is said of one class."""
+"""What the table of classes says of one class, by column."""
 
 ENDINGS = (".csv", "_qc.png", "_clusters.safetensors")
 """Endings of the files beside labels, apart from their description."""
@@ -39,7 +39,7 @@ def files_beside(out: Path) -> list[Path]:
 
 
 def state_in(description: Path) -> State | None:
-    """Return the state that a result's description (JSON) gives; None where there is none, or it has none."""
+    """Return the state in the description (JSON) of a result; None without such a file or such an entry."""
     found: object = None
     with contextlib.suppress(InputError):
         found = read_json(description)
@@ -48,7 +48,7 @@ def state_in(description: Path) -> State | None:
 
 
 def class_table(labeller: Labeller, counts: NDArray[np.int64], voxel_size: VoxelSize | None) -> list[Row]:
-    """Return what is to be said of each class: voxels, fraction, volume, mean intensity.
+    """Return the table of classes, a row each: voxels, fraction, volume, mean intensity.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def class_table(labeller: Labeller, counts: NDArray[np.int64], voxel_size: Voxel
 
 
 def write_table(path: Path, classes: Sequence[Row]) -> None:
-    """Write what is said of each class as CSV."""
+    """Write the table of classes as CSV."""
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(classes[0]), lineterminator="\n")
     writer.writeheader()
@@ -80,7 +80,7 @@ def write_table(path: Path, classes: Sequence[Row]) -> None:
 
 
 def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, str]) -> None:
-    """Draw three planes through the middle of a volume, with their labels, to check these."""
+    """Draw three planes through the middle of a volume and their labels, for a quick check of the labels."""
     z, y, x = (n // 2 for n in volume.shape)
     raw, seen = planes(volume, (z, y, x)), planes(labels, (z, y, x))
     save(three_planes(raw, seen, volume.voxel_size, dict(legend), position=(z, y, x)), path)
@@ -96,7 +96,7 @@ def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
     volume : Volume
         The grey volume, for the picture.
     names : mapping of int to str
-        The others are called by their numbers.
+        Classes that it leaves out are called by their numbers.
 
     Returns
     -------

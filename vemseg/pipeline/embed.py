@@ -47,7 +47,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
     ResourceError
         Where the memory is not enough.
     Interrupted
-        Where it was stopped; the same call goes on.
+        Where the work was stopped; the same call goes on with it.
     """
     if out.suffix != ".zarr":
         raise UsageError(f"{out} has no suffix of stored features: name it .zarr")

@@ -18,13 +18,13 @@ from vemseg.names import check_output
 from vemseg.pipeline.segment import load_classes, plan_blocks, refuse_misfits
 
 PROBE_SECONDS = 2.0
-"""A measurement that takes so long is believed."""
+"""Least time of a measurement that the time of the whole volume is extrapolated from."""
 
 FIRST_PROBE: ZYX = (8, 32, 32)
 """Voxels of the first measurement; each further one is twice as long along every axis."""
 
 COMPRESSED = 0.1
-"""Bytes per voxel of labels as OME-Zarr, as in a phantom; those of a TIFF are not compressed."""
+"""Bytes per voxel of labels in an OME-Zarr, as in one of a phantom; a TIFF is not compressed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Plan:
     memory : int
         Bytes occupied at most.
     disk : int
-        Bytes of labels, about: blocks, and the TIFF that they become where that is wanted.
+        About how many bytes the labels take: their blocks and, where the output is a TIFF, that file too.
     sampling, labelling : float
         Seconds for the vectors that classes are fitted on, where they are computed apart; for the labels.
     machine : str
@@ -136,5 +136,5 @@ def _middle(shape: ZYX, edges: ZYX) -> Box:
 
 
 def _some_labeller(dim: int, k: int) -> Labeller:
-    """Return classes of random centres: all cost alike."""
+    """Return a labeller of random centres: any labeller takes about the same time."""
     return AffineLabeller.of_centres(np.random.default_rng(0).normal(size=(k, dim)), {})

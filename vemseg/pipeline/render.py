@@ -43,8 +43,8 @@ class Scene:
     names, reference_names : mapping of int to str, optional
         Names of labels, and of the reference's classes.
     voxel_size, crop : str, optional
-        As in ``segment``; the crop holds for labels and reference too where they have the whole shape. Where
-        it is left out, it is what the labels say of themselves.
+        As in ``segment``; labels and reference of the whole shape are cropped likewise. Where the crop is
+        left out, the one that the labels recorded is used.
     """
 
     volume: str
@@ -61,7 +61,7 @@ class Scene:
         Raises
         ------
         InputError
-            Where shapes differ, or something that should be labels is none.
+            Where shapes differ, or a file that should hold labels does not.
         """
         crop = self.crop or (None if self.labels is None else crop_of(self.labels))
         grey = open_grey(self.volume, self.voxel_size, crop)
@@ -106,7 +106,7 @@ class Look:
         Raises
         ------
         UsageError
-            Where that is outside, or cannot be read.
+            Where the position lies outside the volume, or cannot be parsed.
         """
         if self.at is None:
             return shape[0] // 2, shape[1] // 2, shape[2] // 2
@@ -150,10 +150,10 @@ def render(
     Raises
     ------
     UsageError
-        Where the planes cross outside.
+        Where the planes cross outside the volume.
     OutputExistsError
-        Where ``out`` is a file, or a picture exists, drawn otherwise, and ``overwrite`` is not set. The
-        same pictures are left as they are.
+        Where ``out`` is a file, or a picture exists that was drawn with other settings and ``overwrite`` is
+        not set. The same pictures are left as they are.
     """
     if out.is_file():
         raise OutputExistsError(f"{out} is a file: give a directory for the pictures with -o")

@@ -86,7 +86,7 @@ def segment(
         Where labels, or the beginnings of them, made with other settings are there and ``overwrite`` is not
         set. Labels made with the same settings are left alone.
     Interrupted
-        Where it was stopped; the same call goes on.
+        Where the work was stopped; the same call goes on with it.
     """
     check_output(out)
     fitted = None if clusters is None else load_classes(clusters)

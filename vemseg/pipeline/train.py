@@ -28,18 +28,18 @@ class Training:
     Attributes
     ----------
     volumes : sequence of str
-        Paths; each is drawn from alike.
+        Paths; all are drawn from equally often.
     out : Path
         The run directory.
     recipe : Recipe
         All settings.
     start : Model, optional
-        Whose encoder to begin with, of the same sizes; what the objective has besides starts new.
+        A model of the same sizes with whose encoder to begin; the rest of the objective starts anew.
     teacher : Model, optional
         The encoder whose vectors a dense one is taught to give, instead of the recipe's own objective. How
         well it does in the end is said, and kept in ``run.json``; see ``vemseg.distillation``.
     voxel_size, crop : str, optional
-        Of every volume; the voxel size is read from the file where left out.
+        Voxel size and crop of every volume; a voxel size that is left out is read from the file.
     max_seconds : float, optional
         Time for the whole training, earlier parts of a resumed run included; the schedule ends with it.
     overwrite : bool
@@ -58,17 +58,17 @@ class Training:
 
     @property
     def origin(self) -> Model | None:
-        """The other model that it begins with or learns from."""
+        """The model that the training begins with or learns from; None where there is none."""
         return self.teacher or self.start
 
     @property
     def role(self) -> str:
-        """What that model is to this training: "start" or "teacher"."""
+        """What ``origin`` is to this training: "start" or "teacher"."""
         return "start" if self.teacher is None else "teacher"
 
     @property
     def parents(self) -> list[Path]:
-        """The files of that model."""
+        """The files of the model that the training begins with or learns from."""
         return self.origin.parents if self.origin is not None else []
 
 
@@ -82,7 +82,7 @@ def train(training: Training, context: Context) -> Path:
     OutputExistsError
         Where another run is there, or one that began from another model or learns from another teacher.
     Interrupted
-        Where it was stopped with its state saved.
+        Where the training was stopped and its state saved.
     """
     if training.start is not None and training.teacher is not None:
         raise UsageError("--from and --teacher do not go together: a student begins from nothing")
