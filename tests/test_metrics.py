@@ -314,12 +314,6 @@ def test_unknown_measure():
         metrics.score(four_voxels(), metrics.match_identity(four_voxels())).mean("f1")
 
 
-def test_normalised_confusion():
-    confusion = np.array([[3, 1], [0, 4], [0, 0]])
-    np.testing.assert_allclose(metrics.normalised(confusion, "row"), [[0.75, 0.25], [0, 1], [0, 0]])
-    np.testing.assert_allclose(metrics.normalised(confusion, "column"), [[1, 0.2], [0, 0.8], [0, 0]])
-
-
 def test_slice_dice_equals_slice_by_slice():
     rng = np.random.default_rng(8)
     prediction, reference = rng.integers(0, 5, (6, 12, 12)), rng.integers(0, 3, (6, 12, 12))

@@ -324,6 +324,10 @@ def test_an_output_is_never_an_input_nor_somebody_elses_file(phantom, model, tmp
     with pytest.raises(OutputExistsError, match=r"seg\.csv exists and does not belong"):
         segment(cell, tmp_path / "seg.tif", model=model)
     assert (tmp_path / "seg.csv").read_text() == "mine"
+    for text in ("[1, 2]", "mine"):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(OutputExistsError, match=r"other\.json exists and does not belong"):
+            segment(cell, tmp_path / "other.tif", model=model)
     (tmp_path / "f.zarr").mkdir()
     (tmp_path / "f.zarr" / "keep").write_text("mine")
     with pytest.raises(InputError, match="no features"):

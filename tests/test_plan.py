@@ -12,8 +12,9 @@ from vemseg.budget import BLOCK_OVERHEAD, FILL, Budget, Cuts, Need, choose_block
 from vemseg.cli import app
 from vemseg.context import Context
 from vemseg.dense import ComputedVectors, StoredVectors, Wanted, holding
-from vemseg.errors import Interrupted, ResourceError, UsageError
+from vemseg.errors import InputError, Interrupted, MissingError, ResourceError, UsageError
 from vemseg.geometry import Box
+from vemseg.labelling import AffineLabeller
 from vemseg.labelling.scaling import scaling
 from vemseg.models import build_encoder
 from vemseg.models.classical import ClassicalEncoder
@@ -213,6 +214,17 @@ def test_the_command_prints_it(volume, tmp_path, capfd):
     for row in ("volume", "blocks", "memory", "disk", "training", "labelling", "time"):
         assert re.search(rf"^\s*{row}\s+\S", shown, re.MULTILINE), row
     assert "40 x 72 x 80" in shown and "10 min" in shown
+
+
+def test_a_plan_refuses_what_segment_would_refuse(volume, tmp_path):
+    wanted, clusters = Wanted(str(volume)), tmp_path / "clusters.safetensors"
+    AffineLabeller.of_centres(np.eye(4), {}).save(clusters)
+    with pytest.raises(InputError, match="clusters of 4 features, but the model has 36"):
+        plan(wanted, tmp_path / "labels.tif", clusters=clusters)
+    with pytest.raises(MissingError, match="no clusters at"):
+        plan(wanted, tmp_path / "labels.tif", clusters=tmp_path / "none.safetensors")
+    with pytest.raises(UsageError, match="is an input"):
+        plan(wanted, volume)
 
 
 # Filters beside what was learned

@@ -2,8 +2,8 @@
 
 An axis can be cut into pieces of many lengths. A cut costs the context (halo, or overlap of fields of view)
 that both its sides read, so long pieces are cheap and short ones small. All cuts of the three axes are tried:
-the memory of a block grows with the voxels of its window, its lattice points and the voxels it writes, and of
-the blocks that fit those are taken that make the least work.
+the memory of a block grows with the voxels of its window, its lattice points and the voxels it writes. Among
+the blocks that fit, those that make the least work are taken.
 
 Labels do not depend on the choice.
 """
@@ -11,7 +11,7 @@ Labels do not depend on the choice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,27 +21,28 @@ from vemseg.geometry import ZYX
 from vemseg.resources import byte_text, resident_memory
 
 GRAIN = 32
-"""Pieces of an axis are multiples of it, or thinner powers of two, or the whole axis."""
+"""Pieces of an axis are as long as a multiple of this, a smaller power of two, or the whole axis."""
 
 MOST_VOXELS = 2**28
-"""Of a block, which is one shard on disk."""
+"""Most voxels of a block, which is one shard on disk."""
 
 BLOCK_OVERHEAD = 2**16
-"""Voxels that could be computed in the time a block takes by being one: files, markers, calls."""
+"""Cost of a block whatever its size (files, markers, calls), as voxels encoded in the same time."""
 
 FILL = 0.1
-"""Work on one block that nothing overlaps with, at the start and the end, as a part of computing it."""
+"""Time at the start and the end when stages do not overlap, as a fraction of computing one block."""
 
 RESERVE = 96 * 2**20
-"""Bytes beyond what is occupied at the start: strips, chunks, pictures, libraries loaded later."""
+"""Bytes set aside for what is not counted: strips, chunks, pictures, libraries loaded later."""
 
 PIECES_LOOKED_AT = 48
-"""Of an axis cut into more, evenly spread ones stand for all."""
+"""Most pieces of an axis that are measured; where there are more, evenly spread ones stand for all."""
 
 Sizes = NDArray[np.float64]
+"""Numbers of voxels, pixels, points or bytes, one for each way to cut a volume."""
 
 Reach = Callable[[int, int], tuple[int, int]]
-"""From a range of an axis to the length of the window read for it, and the lattice points computed."""
+"""Returns, for a range of an axis, the length of the window that is read and the number of lattice points."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +73,18 @@ class Need:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes that may be occupied.
+    """What the work on a block takes of one memory, and how much it may take.
 
     Attributes
     ----------
     limit : int
+        Bytes that may be occupied.
     base : int
         Bytes that are occupied whatever the block.
     phases : tuple of Need
-        Of which the greediest counts.
+        What each phase of the work needs; the phase that needs most counts.
     name : str
-        Of the memory, for messages.
+        What messages call the memory.
     """
 
     limit: int
@@ -125,10 +127,6 @@ class Blocks:
     encoded: int
     bytes: int
 
-    def turned(self, axes: ZYX) -> Blocks:
-        """Return the same blocks with the axes in another order."""
-        return replace(self, shape=(self.shape[axes[0]], self.shape[axes[1]], self.shape[axes[2]]))
-
     def __str__(self) -> str:
         plural = "" if self.count == 1 else "s"
         edges = " x ".join(map(str, self.shape))
@@ -142,7 +140,7 @@ class Cuts:
     Attributes
     ----------
     length : int
-        Of the axis.
+        Voxels of the axis.
     edge, count : int64
         Length of a piece, and how many there are.
     read : float64
@@ -183,7 +181,7 @@ def choose_blocks(
     axes : three Cuts
         z, y, x.
     budgets : sequence of Budget
-        All must be kept.
+        The limits that a block must keep, all of them.
     sweeps : sequence of int
         The axes across which an encoder of planes looks at a window: along these, context is read but not
         encoded. Empty where all of a window is encoded.

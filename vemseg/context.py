@@ -14,14 +14,14 @@ from vemseg.resources import memory_budget
 
 
 class Report(Protocol):
-    """Told how far a stage is: its name, the part that is done (0..1), and a word on it."""
+    """A callable that is told how far a stage is: its name, the fraction done (0..1), and a word on it."""
 
     def __call__(self, stage: str, fraction: float, detail: str = "") -> None:
         """Show it."""
 
 
 Stopped = Callable[[], bool]
-"""Asked now and then whether to stop."""
+"""A callable that is asked now and then whether to stop."""
 
 
 def silent(stage: str, fraction: float, detail: str = "") -> None:
@@ -42,9 +42,9 @@ class Context:
     device : str
         "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" takes the first GPU that can be used.
     threads : int or None
-        Threads to compute with; as many as there are cores to use where None.
+        Threads to compute with; None takes as many as there are usable cores.
     memory : int or None
-        Bytes this process may occupy; a share of what is free where None.
+        Bytes this process may occupy; None takes a share of what is free.
     report : Report
         Told how far the work is.
     stopped : callable

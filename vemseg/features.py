@@ -9,6 +9,7 @@ FEATURES.zarr/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,11 @@ class Features:
     positions : three float64 arrays
         Where the lattice points lie, in source voxels.
     source_shape, voxel_size
-        Of the volume the vectors were computed from (nm; None where unknown).
+        Shape, and voxel size in nm (None where unknown), of the volume the vectors were computed from.
     box_shape : (int, int, int)
-        Boxes written start at multiples of it: each is one shard.
+        Shape of a shard, in lattice points; boxes to be written start at multiples of it.
     attributes : dict
-        All that was stored with them.
+        Everything else that was stored with the vectors.
     """
 
     def __init__(self, path: Path, mode: str = "r") -> None:
@@ -75,7 +76,7 @@ class Features:
         positions: tuple[Floats, Floats, Floats],
         dim: int,
         box_shape: ZYX,
-        attributes: dict[str, Any],
+        attributes: Mapping[str, object],
         codes: NDArray[np.float32] | None = None,
     ) -> Features:
         """Make an empty store.
@@ -89,7 +90,7 @@ class Features:
         dim : int
             Length of a vector.
         box_shape : (int, int, int)
-            Lattice points to be written at a time; see the attribute for what becomes of it.
+            Lattice points to be written at a time; the attribute ``box_shape`` is this in whole chunks.
         attributes : dict
             Plain JSON types: ``source`` (path), ``source_shape``, ``voxel_size_nm``, ``inside``, ``cell`` and
             anything else worth keeping.
@@ -120,7 +121,7 @@ class Features:
 
     @property
     def codes(self) -> NDArray[np.float32] | None:
-        """The codebook (n, d) of the model they come from, None where it has none."""
+        """The codebook (n, d) of the model that made the vectors; None where it has none."""
         return None if self._codes is None else np.asarray(self._codes[:], np.float32)
 
     @property
@@ -131,13 +132,13 @@ class Features:
 
     @property
     def source_shape(self) -> ZYX:
-        """Shape of the volume they come from."""
+        """Shape of the volume that the vectors come from."""
         z, y, x = self.attributes["source_shape"]
         return z, y, x
 
     @property
     def voxel_size(self) -> VoxelSize | None:
-        """Voxel size of the volume they come from, nm."""
+        """Voxel size, in nm, of the volume that the vectors come from."""
         size = self.attributes["voxel_size_nm"]
         return None if size is None else (size[0], size[1], size[2])
 
@@ -149,7 +150,7 @@ class Features:
 
     @property
     def cell(self) -> ZYX:
-        """Lattice points that came out of neighbouring fields of view together."""
+        """Shape of the boxes of lattice points that are cheapest to compute together."""
         z, y, x = self.attributes["cell"]
         return z, y, x
 
@@ -181,7 +182,7 @@ class HeldFeatures:
     inside : Box
         The lattice points within the volume.
     cell : (int, int, int)
-        Lattice points that come out of neighbouring fields of view together.
+        Shape of the boxes of lattice points that are cheapest to compute together.
     """
 
     def __init__(self, positions: tuple[Floats, Floats, Floats], dim: int, inside: Box, cell: ZYX) -> None:
@@ -204,7 +205,7 @@ class HeldFeatures:
         return self._intensities[box.slices]
 
     def save(self, path: Path, block_shape: ZYX, done: int) -> None:
-        """Keep in a file (.npz) what is there: the first ``done`` boxes of ``block_shape``."""
+        """Save to a file (.npz) the vectors that are there: the first ``done`` boxes of ``block_shape``."""
         with atomic_path(path) as growing:
             np.savez(
                 growing,
@@ -215,7 +216,7 @@ class HeldFeatures:
             )
 
     def load(self, path: Path) -> tuple[ZYX, int] | None:
-        """Take up what :meth:`save` kept; return its block shape and number of boxes, or None."""
+        """Read what :meth:`save` wrote; return ``block_shape`` and ``done``, or None without such a file."""
         if not path.exists():
             return None
         with np.load(path, allow_pickle=False) as kept:

@@ -17,14 +17,16 @@ from vemseg.errors import UsageError
 GIB = 2**30
 
 SHARE = 0.5
-"""Of the memory that is left, what is used where nobody says."""
+"""Fraction of the free memory that is used where the user names no limit."""
 
 MOST_BYTES = 4 * GIB
-"""Used at most where nobody says: more makes nothing faster."""
+"""Most bytes that are used where the user names no limit: more makes nothing faster."""
 
 BYTES_IF_UNKNOWN = 2 * GIB
+"""Bytes that are used where the user names no limit and the free memory is unknown."""
+
 UNLIMITED = 2**60
-"""Control groups of version 1 write some number above it for "no limit"."""
+"""Control groups of version 1 write a number above this one for "no limit"."""
 
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -35,7 +37,7 @@ def parse_bytes(text: str) -> int:
     Raises
     ------
     UsageError
-        Where the text is no such size.
+        Where the text cannot be parsed as such a size.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])(i?b)?\s*", text.lower())
     size = 0
@@ -55,13 +57,13 @@ def byte_text(size: float) -> str:
 
 
 def memory_budget(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
-    """Return the bytes to use where nobody says: ``SHARE`` of what is left, at most ``MOST_BYTES``."""
+    """Return the bytes to use by default: ``SHARE`` of what is free, at most ``MOST_BYTES``."""
     left = available_memory(root, environment)
     return BYTES_IF_UNKNOWN if left is None else min(int(SHARE * left), MOST_BYTES)
 
 
 def available_memory(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int | None:
-    """Return the bytes this process can still take, None where nothing tells.
+    """Return the bytes this process can still take; None where the system does not tell.
 
     The least of what the machine has left, what is left in each control group around the process (version 1
     and 2), what Slurm gave the job, and the limit of its address space.
@@ -75,8 +77,8 @@ def available_memory(root: Path = Path("/"), environment: Mapping[str, str] = os
 def usable_cores(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
     """Return how many threads to compute with: what the user or Slurm says, else the cores at hand.
 
-    ``OMP_NUM_THREADS`` is taken as it is; without it the least counts of ``SLURM_CPUS_PER_TASK``, the cores
-    the process may run on, and those its control groups pay for.
+    ``OMP_NUM_THREADS`` is taken as it is. Without it, the smallest of these numbers counts:
+    ``SLURM_CPUS_PER_TASK``, the cores the process may run on, and the cores its control groups pay for.
     """
     wanted = _number(environment.get("OMP_NUM_THREADS", "").split(",")[0])
     if wanted:
@@ -140,7 +142,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _slurm_memory(environment: Mapping[str, str]) -> Iterator[int]:
-    """Yield what Slurm gave the job on this node; it counts in MiB, and 0 is all there is."""
+    """Yield what Slurm gave the job on this node; it counts in MiB, and 0 means all of the node."""
     if node := _number(environment.get("SLURM_MEM_PER_NODE")):
         yield node * 2**20
     each, cores = (_number(environment.get(f"SLURM_{name}")) for name in ("MEM_PER_CPU", "CPUS_ON_NODE"))

@@ -127,7 +127,7 @@ class Lattice:
 
     @property
     def per_stride(self) -> int:
-        """Lattice points per stride of the placement: those of one FOV, at all its shifts."""
+        """Lattice points per stride of the placement: those that one FOV gives at all its shifts."""
         return int(self.index.shape[1]) * (self.placement.patch // self.placement.shift)
 
     def reaching(self, start: int, stop: int) -> Ints:
@@ -207,7 +207,7 @@ def reflect(index: Ints, n: Ints | int) -> Ints:
     Parameters
     ----------
     index : int64 (...)
-        Any whole numbers.
+        Whole numbers, negative ones too.
     n : int, or int64 that broadcasts with ``index``
         Lengths, at least 1; an axis of one voxel repeats it.
     """

@@ -1,16 +1,16 @@
-"""A job done in this process: read, compute, write, each while its neighbours' other stages go on.
+"""Do a job in this process: read, compute and write its blocks, the three stages at the same time.
 
 While one block is computed in the calling thread, the next one is read in a second thread and the one
 before is written in a third; each stage has one block at most. A written block leaves a marker: a small JSON
-file with what writing it returned. Blocks that have one are not computed again, so that a killed run goes on
-where it was. Markers appear by renaming, so one that is there is whole.
+file with what writing it returned. A block with a marker is not computed again, so a killed run goes on
+where it was. Markers appear by renaming, so none is ever incomplete.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,9 +34,9 @@ def run(
     job : Job
     context : Context
     stages : Stages, optional
-        Of the job, where the caller has opened it already.
+        The stages of the job, if the caller has opened it already.
     numbers : sequence of int, optional
-        The blocks to do here, by number; all where left out.
+        Numbers of the blocks to do here; all by default.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def run(
     Raises
     ------
     Interrupted
-        Where it was stopped before the last block.
+        Where the work was stopped before the last block.
     """
     stages = stages or job.open(context)
 
@@ -75,13 +75,14 @@ def map_blocks(
     stages : Stages
         What is done to a block.
     blocks : mapping of int to Box
-        In the order to take them; their numbers name the markers.
+        The blocks by number, in the order in which to do them; the numbers name the markers.
     markers : Path or None
-        Directory of the markers; made if it is not there. None keeps none: all blocks are computed.
+        Directory of the markers; made if it is not there. With None, all blocks are computed and no marker
+        stays.
     report : callable
-        Told how many of how many voxels are done, in the thread of the caller.
+        Called in the caller's thread with the number of voxels that are done, and of all voxels.
     stopped : callable
-        Asked before each block whether to stop.
+        Called before each block; returns whether to stop.
 
     Returns
     -------
@@ -91,35 +92,31 @@ def map_blocks(
     Raises
     ------
     Interrupted
-        Where it was stopped before the last block.
+        Where the work was stopped before the last block.
     """
-    if markers is None:
-        with TemporaryDirectory() as folder:
-            try:
-                return map_blocks(stages, blocks, Path(folder), report, stopped)
-            except Interrupted as stop:
-                raise Interrupted(f"{str(stop).partition(':')[0]}: the same command starts again") from None
-    markers.mkdir(parents=True, exist_ok=True)
-    paths = {number: markers / f"{number:06d}.json" for number in blocks}
-    todo = [(blocks[number], path) for number, path in paths.items() if not path.exists()]
-    total = sum(block.size for block in blocks.values())
-    done = total - sum(block.size for block, _ in todo)
-    report(done, total)
-    with closing(_finished(stages, todo, stopped)) as finished:
-        for size in finished:
-            done += size
-            report(done, total)
-    if left := sum(not path.exists() for path in paths.values()):
-        raise Interrupted(
-            f"stopped after {len(blocks) - left} of {len(blocks)} blocks: the same command goes on from there"
-        )
-    return [read_json(path) for path in paths.values()]
+    with TemporaryDirectory() if markers is None else nullcontext(markers) as folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        paths = {number: Path(folder) / f"{number:06d}.json" for number in blocks}
+        todo = [(blocks[number], path) for number, path in paths.items() if not path.exists()]
+        total = sum(block.size for block in blocks.values())
+        done = total - sum(block.size for block, _ in todo)
+        report(done, total)
+        with closing(_finished(stages, todo, stopped)) as finished:
+            for size in finished:
+                done += size
+                report(done, total)
+        if left := sum(not path.exists() for path in paths.values()):
+            then = "starts again" if markers is None else "goes on from there"
+            raise Interrupted(
+                f"stopped after {len(blocks) - left} of {len(blocks)} blocks: the same command {then}"
+            )
+        return [read_json(path) for path in paths.values()]
 
 
 def _finished(
     stages: Stages[Given, Made], todo: Sequence[tuple[Box, Path]], stopped: Callable[[], bool]
 ) -> Generator[int]:
-    """Yield the sizes of blocks as they are written and marked; end early where it is to stop."""
+    """Yield the sizes of blocks as they are written and marked; end early when the work is to stop."""
 
     def store(block: Box, made: Made, marker: Path) -> int:
         write_json(marker, stages.write(block, made))

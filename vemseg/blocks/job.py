@@ -53,7 +53,8 @@ class Job(ABC, Generic[Given, Made]):
     stage : str
         What reports call the work, such as "segmenting".
     counted : str
-        How far it is, from millions done and in all: "{:.1f}/{:.1f} Mvoxel".
+        Format of the progress text, for the millions done and the millions in all, such as
+        "{:.1f}/{:.1f} Mvoxel".
     """
 
     boxes: tuple[Box, ...]

@@ -89,7 +89,7 @@ class Covering:
         return head(vectors[points.relative_to(grown).slices].half())
 
     def grown(self, points: Box) -> Box:
-        """Return the lattice points that are smoothed over."""
+        """Return a box of lattice points with the neighbours that smoothing looks at."""
         if not self.smooth:
             return points
         z, y, x = (len(kernel) // 2 for kernel in self._kernels)
@@ -191,7 +191,7 @@ class ComputedVectors(LatticeVectors):
     volume : Volume
         As it lies on disk.
     order : (int, int, int)
-        Its axes in the order of the covering.
+        Axis ``i`` of the covering is axis ``order[i]`` of the volume.
     covering : Covering
     maker : Maker
     machine : Machine
@@ -229,7 +229,7 @@ class ComputedVectors(LatticeVectors):
         return self.covering.window(points).shape[axis], points.shape[axis]
 
     def budgets(self, k: int, written: float, limit: int) -> list[Budget]:
-        """Return what labelling takes of the memory of the machine and, where one computes, of a GPU."""
+        """Return what labelling takes of the memory of the machine and, where a GPU computes, of the GPU."""
         return self._memory(4.0 * k, written, limit)
 
     def point_budgets(self, writing: float, limit: int) -> list[Budget]:
@@ -243,9 +243,9 @@ class ComputedVectors(LatticeVectors):
         Parameters
         ----------
         kept : float
-            Bytes for each lattice point that are kept of its vector.
+            Bytes that are kept of the vector of each lattice point.
         written : float
-            Bytes for each voxel (or lattice point) that is written, while it is.
+            Bytes that each voxel (or lattice point) of a block takes while it is written.
         limit : int
             Bytes that this process may occupy.
         """
@@ -271,7 +271,7 @@ class ComputedVectors(LatticeVectors):
         return 2 * item + 1.0 + resampling, item
 
     def _computing(self, kept: float) -> tuple[int, tuple[Need, Need]]:
-        """Return what does not depend on the block, and what encoding and the head take on their device.
+        """Return the bytes that every block takes, and what encoding and the head take on their device.
 
         Vectors come out of an encoder as its own type, are rounded to float16 and given to the head.
         """
@@ -303,7 +303,7 @@ class ComputedVectors(LatticeVectors):
         return sum(self.points_work(cell.cells) for cell in sample_cells(self.inside, self.cell, n, seed))
 
     def holding_bytes(self, limit: int) -> int:
-        """Return the bytes of all vectors, where they are few and cheap to compute again."""
+        """Return the bytes of all vectors, where they are few and come from whole windows; else 0."""
         return 0 if self.covering.encoder.fixed_fov else holding_bytes(self, limit)
 
     def held(self, context: Context, keep: Path | None = None) -> LatticeVectors:

@@ -87,7 +87,7 @@ class Layout:
 
     @property
     def cell(self) -> ZYX:
-        """Lattice points that come out of neighbouring fields of view together."""
+        """Shape of the boxes of lattice points that are cheapest to compute together."""
         if all(lattice.per_stride == 1 for lattice in self.lattices):
             return DENSE_CELL
         z, y, x = (lattice.per_stride for lattice in self.lattices)

@@ -37,10 +37,11 @@ def hold(source: LatticeVectors, context: Context, keep: Path | None = None) -> 
     Raises
     ------
     Interrupted
-        Where it was stopped.
+        Where the work was stopped.
     """
     held = HeldFeatures(source.positions, source.dim, source.inside, source.cell)
-    limit = context.limit - holding_bytes(source, context.limit)
+    limit = context.limit
+    limit -= holding_bytes(source, limit)
     shape, done = (held.load(keep) if keep is not None else None) or (point_blocks(source, limit).shape, 0)
     boxes = list(Box.whole(source.shape).split(shape))
     before, total = sum(box.size for box in boxes[:done]), source.count

@@ -1,4 +1,4 @@
-"""From what a user names, a volume and a model or stored features, to a source of vectors."""
+"""Open what a user names, a volume and a model or stored features, as a source of vectors."""
 
 from __future__ import annotations
 
@@ -27,19 +27,24 @@ from vemseg.volume import Intensity, Volume, intensity_of, open_grey, sharp_plan
 _log = logging.getLogger("vemseg")
 
 BATCH = {"cpu": 8, "cuda": 1024}
-"""Fields of view per pass where the recipe leaves it open: what stays in a CPU's cache, what fills a GPU."""
+"""Fields of view per pass where the recipe names no number: few for a CPU's cache, enough to fill a GPU."""
 
 NORMALISING_EDGE = 128
+"""Longest edge, in pixels, of the windows on which an encoder is adjusted to a volume."""
+
 NORMALISING_PIXELS = 2**20
+"""Most pixels, in all windows together, on which an encoder is adjusted to a volume."""
+
 NORMALISING_SLABS = 512
+"""Most windows on which an encoder is adjusted to a volume."""
+
 NORMALISING_BYTES = 2**27
-"""What an encoder is adjusted to a volume on: the edge of a window, the pixels of all windows, the most
-windows, and the memory of the boxes they are cut from."""
+"""Bytes of the boxes that the windows for adjusting an encoder are cut from."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What vectors are wanted of: it can be opened in any process.
+    """A volume and a model, or stored features, whose vectors are wanted; any process can open it.
 
     Attributes
     ----------
@@ -98,7 +103,7 @@ def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:
     ----------
     model : Model
     wanted : Wanted
-        Names the volume; its model and settings are not looked at.
+        Names the volume; the model and settings that it names are not used.
     context : Context
     """
     recipe = model.recipe
@@ -135,7 +140,7 @@ def _ready_encoder(model: Model, grid: Grid, intensity: Intensity, machine: Mach
 def _normalise(encoder: Encoder, source: Source, three: bool) -> None:
     """Adjust an encoder to the grey values of a volume, from windows at random places of it.
 
-    Of a volume that is too small for windows, what was met in training is kept.
+    Where the volume is too small for such windows, the encoder stays as training left it.
     """
     shape = source.volume.shape
     widest = max(min(shape[:axis] + shape[axis + 1 :]) for axis in (range(3) if three else [0]))
@@ -156,20 +161,20 @@ def _is_isotropic(volume: Volume) -> bool:
 
 
 def open_features(path: Path, settings: Sequence[str], machine: Machine) -> StoredVectors:
-    """Open stored features; the volume they are of is opened, and compared, where it is asked for.
+    """Open stored features; their volume is opened, and checked for changes, once it is asked for.
 
     Parameters
     ----------
     path : Path
     settings : sequence of str
-        ``table.key=value`` laid over the recipe they were made with.
+        ``table.key=value`` laid over the recipe that the features were made with.
     machine : Machine
-        What to compute with.
+        Device and type of numbers to compute with.
 
     Raises
     ------
     InputError
-        Where the path holds no features; later, where the volume has changed since.
+        Where the path holds no features; later, where the volume has changed since they were made.
     """
     features = Features(path)
     facts = features.attributes

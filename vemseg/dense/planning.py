@@ -16,20 +16,30 @@ WRITING = 3.0
 """Bytes needed for each byte of a block while it is turned, compressed and put together as a shard."""
 
 
-def label_blocks(source: VectorSource, k: int, limit: int) -> Blocks:
-    """Choose the blocks in which a volume is segmented into ``k`` classes within a number of bytes.
+def label_blocks(source: VectorSource, k: int, limit: int, written: float = 1.0 + WRITING) -> Blocks:
+    """Choose the blocks in which a volume is segmented into ``k`` classes.
+
+    Parameters
+    ----------
+    source : VectorSource
+    k : int
+        Number of classes.
+    limit : int
+        Bytes that this process may occupy.
+    written : float
+        Bytes that each voxel of a block takes while it is written.
 
     Raises
     ------
     ResourceError
-        Where nothing fits.
+        Where no block fits.
     """
 
     def reach(axis: int) -> Reach:
         return lambda start, stop: source.reach(axis, start, stop)
 
     z, y, x = (Cuts.of(n, reach(axis)) for axis, n in enumerate(source.volume.shape))
-    return choose_blocks((z, y, x), source.budgets(k, 1.0 + WRITING, limit), source.sweeps)
+    return choose_blocks((z, y, x), source.budgets(k, written, limit), source.sweeps)
 
 
 def point_blocks(source: LatticeVectors, limit: int) -> Blocks:
@@ -47,7 +57,7 @@ def point_blocks(source: LatticeVectors, limit: int) -> Blocks:
 
 
 def check_sample(table: ClusterTable, sources: Sequence[VectorSource], limit: int) -> int:
-    """Return how many vectors of some sources classes are to be fitted on; refuse a budget that is too small.
+    """Return how many vectors to fit classes on; refuse a limit of memory that is too small for that.
 
     Parameters
     ----------
@@ -60,7 +70,7 @@ def check_sample(table: ClusterTable, sources: Sequence[VectorSource], limit: in
     Raises
     ------
     ResourceError
-        Naming what works.
+        Where the memory is not enough; the message names what is.
     UsageError
         Where the method of clustering does not go with the model.
     """

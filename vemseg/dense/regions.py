@@ -7,6 +7,7 @@ vector per voxel is ever made, and the mean is exact.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,13 +22,16 @@ from vemseg.dense.planning import WRITING, label_blocks
 from vemseg.dense.scores import Interpolations
 from vemseg.dense.sources import Given, LatticeVectors, VectorSource
 from vemseg.errors import InputError, Interrupted
-from vemseg.geometry import Box
+from vemseg.geometry import ZYX, Box
 from vemseg.labelling import Graph, Labeller, Sample
 from vemseg.tiling import Interpolation
 from vemseg.volume import Volume
 
 MOST_REGIONS = 2**24
-"""Regions are numbered in 0 .. MOST_REGIONS - 1; their vectors must fit into memory."""
+"""Most regions of a volume, numbered from 0; their vectors must fit into memory."""
+
+WEIGHING = 96.0
+"""Bytes needed for each voxel of a block while its share in the vectors of regions is worked out."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class RegionVectors(VectorSource):
     Parameters
     ----------
     source : LatticeVectors
-        Whose vectors are averaged.
+        The source whose vectors are averaged.
     regions : Regions
     vectors : float16 (n, d)
         Mean vector of each region.
@@ -86,15 +90,15 @@ class RegionVectors(VectorSource):
         Raises
         ------
         InputError
-            Where the regions have another shape than the volume, or are not numbered as they must be.
+            Where the regions have another shape than the volume, or a number outside 0 .. MOST_REGIONS - 1.
         Interrupted
-            Where it was stopped.
+            Where the work was stopped.
         """
         if regions.shape != source.volume.shape:
             raise InputError(
                 f"{regions.name}: regions of {regions.shape} voxels, but the volume has {source.volume.shape}"
             )
-        shape = label_blocks(source, source.dim + 2, context.limit).shape
+        shape = label_blocks(source, 2 * source.dim, context.limit, WEIGHING).shape
         blocks = list(Box.whole(regions.shape).split(shape))
         total, touching = np.zeros((0, source.dim + 2)), np.zeros((0, 2), np.int64)
         for i, box in enumerate(blocks):
@@ -120,7 +124,7 @@ class RegionVectors(VectorSource):
         return self._graph
 
     def sample(self, n: int, seed: int, context: Context, keep: Path | None = None) -> Sample:
-        """Return the vectors of random regions; all where there are no more than ``n``."""
+        """Return the vectors of ``n`` random regions; of all regions where there are fewer."""
         chosen = np.arange(self.count)
         if n < self.count:
             chosen = np.sort(np.random.default_rng([seed, 0x5E6]).choice(self.count, n, replace=False))
@@ -183,15 +187,14 @@ def _sums(source: LatticeVectors, box: Box, numbers: NDArray[np.int64]) -> NDArr
     vectors = source.compute(points, given).numpy().reshape(-1, source.dim)
     grey = source.intensities(points, given).reshape(-1, 1)
     values = np.concatenate([vectors, grey, np.ones_like(grey)], axis=1).astype(np.float64)
-    weights = _weights(axes, numbers.transpose(source.order))
+    weights = _weights(axes, points.shape, numbers.transpose(source.order))
     summed: NDArray[np.float64] = weights @ values
     return summed
 
 
-def _weights(axes: Interpolations, numbers: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Return how much each lattice point weighs in each region: sparse (regions, points)."""
-    shape = [int(max(axis.left.max(), axis.right.max())) + 1 for axis in axes]
-    matrix = sparse.csr_matrix((int(numbers.max()) + 1, int(np.prod(shape))))
+def _weights(axes: Interpolations, shape: ZYX, numbers: NDArray[np.int64]) -> sparse.csr_matrix:
+    """Return how much each of ``shape`` lattice points weighs in each region: sparse (regions, points)."""
+    matrix = sparse.csr_matrix((int(numbers.max()) + 1, math.prod(shape)))
     for corner in np.ndindex(2, 2, 2):
         (z, wz), (y, wy), (x, wx) = (_side(axis, right) for axis, right in zip(axes, corner, strict=True))
         weight = (wz[:, None, None] * wy[:, None] * wx).ravel()

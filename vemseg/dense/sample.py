@@ -16,10 +16,10 @@ from vemseg.geometry import ZYX, Box, add
 from vemseg.run import load_tensors, save_tensors
 
 CELLS_AT_LEAST = 64
-"""A sample comes from at least so many cells, where there are as many."""
+"""Least number of cells that a sample is drawn from, unless the volume has fewer."""
 
 TOGETHER = 4
-"""Where all points are wanted, so many cells along a side are computed in one go."""
+"""Edge, in cells, of the boxes that are computed in one go where a sample takes every point."""
 
 Drawn = tuple[NDArray[np.float16], NDArray[np.float16]]
 """Vectors (n, d), and the mean intensities of their patches (n,)."""
@@ -37,8 +37,8 @@ def sample_cells(inside: Box, cell: ZYX, n: int, seed: int) -> list[SampleCell]:
     """Choose lattice points for fitting classes; the choice depends on the arguments alone.
 
     Points that come out of one field of view are cheap to sample together, so the lattice is cut into cells,
-    random cells are taken, at least ``CELLS_AT_LEAST`` where there are as many, and from all their points
-    ``n`` are drawn.
+    random cells are taken (at least ``CELLS_AT_LEAST``, unless there are fewer), and ``n`` points are drawn
+    from all points of these cells.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def sample_cells(inside: Box, cell: ZYX, n: int, seed: int) -> list[SampleCell]:
     cell : (int, int, int)
         Lattice points per cell.
     n : int
-        Vectors wanted; all where there are no more.
+        Number of vectors wanted; where there are fewer, all are taken.
     seed : int
         Seed of the choice.
 
@@ -85,7 +85,7 @@ def _nth_cell(inside: Box, cell: ZYX, grid: list[int], n: int) -> Box:
 def collect(
     cells: Sequence[SampleCell], draw: Callable[[SampleCell], Drawn], context: Context, keep: Path | None
 ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    """Draw the vectors of a sample cell by cell; where it is stopped, keep what there is.
+    """Draw the vectors of a sample cell by cell; where the work is stopped, save what was drawn.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def collect(
         Returns the vectors of the points of a cell, and the mean intensities of their patches.
     context : Context
     keep : Path or None
-        A safetensors file for what was drawn before a stop, with which the next call goes on.
+        A safetensors file for what was drawn before a stop; the next call goes on from it.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def collect(
     Raises
     ------
     Interrupted
-        Where it was stopped.
+        Where the work was stopped.
     """
     drawn, done = _taken_up(keep)
     for i, cell in enumerate(cells[done:], start=done):
@@ -118,7 +118,7 @@ def collect(
 
 
 def _taken_up(keep: Path | None) -> tuple[list[Drawn], int]:
-    """Return what was drawn before a stop, and of how many cells it is."""
+    """Return what was drawn before a stop, and the number of cells it was drawn from."""
     if keep is None or not keep.exists():
         return [], 0
     arrays, facts = load_tensors(keep)
@@ -126,7 +126,7 @@ def _taken_up(keep: Path | None) -> tuple[list[Drawn], int]:
 
 
 def _stopped(drawn: Sequence[Drawn], done: int, total: int, keep: Path | None) -> Interrupted:
-    """Keep what was drawn of the first cells, and say so."""
+    """Save what was drawn from the first cells, and return the error that says so."""
     if keep is None:
         return Interrupted("stopped while a sample was drawn: the same command starts again")
     if drawn:

@@ -16,16 +16,17 @@ Interpolations = tuple[Interpolation, Interpolation, Interpolation]
 """Interpolation along z, y and x."""
 
 STRIP_BYTES = 2**24
+"""Bytes of values that are interpolated at a time."""
 
 TILE_VOXELS = 2**15
-"""Labelled together: a few arrays of them stay in a core's cache."""
+"""Voxels that are labelled together: a few arrays of that size stay in a core's cache."""
 
 PART_ROWS = 2**16
-"""Vectors that are given to a head together."""
+"""Most vectors that a head gets in one call."""
 
 
 def in_parts(head: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return a head that gets ``PART_ROWS`` vectors at a time, so that what it makes between stays small."""
+    """Return a head that gets ``PART_ROWS`` vectors at a time, so that its own arrays stay small."""
 
     def apply(vectors: Tensor) -> Tensor:
         rows = torch.split(vectors.reshape(-1, vectors.shape[-1]), PART_ROWS)

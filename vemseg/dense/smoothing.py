@@ -1,6 +1,6 @@
 """Gaussian smoothing of vectors on their lattice.
 
-Scores that are affine in the vectors may as well be smoothed as the vectors are: the labels are the same.
+Where scores are affine in the vectors, smoothing the scores instead would give the same labels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 TRUNCATE = 2.5
+"""Distance from its centre, in standard deviations, at which the Gaussian is cut off."""
+
 LEAST_SIGMA = 0.4
-"""Below it, in lattice points, an axis is left alone."""
+"""Least standard deviation, in lattice points, with which an axis is smoothed at all."""
 
 
 def gaussian(sigma: float) -> NDArray[np.float32]:

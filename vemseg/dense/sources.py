@@ -1,6 +1,6 @@
 """Vectors of a volume, wherever they come from: the contract, and what all vectors on a lattice share.
 
-A source is asked in boxes of the volume as it lies on disk. What it does about the orientation of sharp
+A source is asked about boxes of the volume as it lies on disk. How it deals with the orientation of sharp
 planes, resampling, context and lattices is its own affair.
 """
 
@@ -67,11 +67,11 @@ class VectorSource(ABC):
         The grey volume as it lies on disk; all boxes are boxes of it.
     maker : Maker
     machine : Machine
-        What it computes with.
+        What the source computes with.
     dim : int
         Length of a vector.
     intensity : Intensity or None
-        What maps grey values to [0, 1], where vectors are computed.
+        Maps grey values to [0, 1]; None where the vectors are not computed here.
     sweeps : tuple of int
         Axes along which context is read but not encoded (see ``models.Encoder.sweeps``).
     """
@@ -85,7 +85,7 @@ class VectorSource(ABC):
 
     @property
     def volume_shape(self) -> ZYX:
-        """Shape of the volume, which need not be opened for it where it is stored."""
+        """Shape of the volume; sources of stored vectors know it without opening the volume."""
         return self.volume.shape
 
     @property
@@ -100,17 +100,17 @@ class VectorSource(ABC):
         Parameters
         ----------
         n : int
-            Vectors wanted; all where there are no more.
+            Number of vectors wanted; where there are fewer, all are taken.
         seed : int
             The same seed draws the same vectors.
         context : Context
         keep : Path, optional
-            A file in which vectors that were drawn are kept where this is stopped, and from which it goes on.
+            A file for the vectors drawn before a stop; the next call goes on from it.
 
         Raises
         ------
         Interrupted
-            Where it was stopped.
+            Where the work was stopped.
         """
 
     def graph(self) -> Graph | None:
@@ -127,13 +127,20 @@ class VectorSource(ABC):
 
     @abstractmethod
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Return how long a window is read for voxels ``start .. stop`` of an axis, and the vectors there."""
+        """Return how many voxels of an axis are read for ``start .. stop``, and the number of vectors."""
 
     @abstractmethod
     def budgets(self, k: int, written: float, limit: int) -> list[Budget]:
-        """Return what labelling blocks into ``k`` classes takes of each memory, within ``limit`` bytes.
+        """Return what labelling blocks takes of each memory: the machine's and, where one is used, a GPU's.
 
-        ``written`` are the bytes for each voxel that is written, while it is.
+        Parameters
+        ----------
+        k : int
+            Number of classes.
+        written : float
+            Bytes that each voxel of a block takes while it is written.
+        limit : int
+            Bytes of the machine's memory that this process may occupy.
         """
 
     @abstractmethod
@@ -149,7 +156,9 @@ class VectorSource(ABC):
         return 0
 
     def held(self, context: Context, keep: Path | None = None) -> VectorSource:
-        """Return the source with its vectors in memory, where they are needed twice and are few; else itself.
+        """Return a source that has all vectors in memory where they are few, else this one.
+
+        No vector is then computed twice: for fitting classes and for labelling.
 
         Parameters
         ----------
@@ -171,7 +180,7 @@ class LatticeVectors(VectorSource):
     inside : Box
         The lattice points within the volume.
     cell : (int, int, int)
-        Lattice points that are computed together anyway.
+        Shape of the boxes of lattice points that are cheapest to compute together.
     """
 
     order: ZYX
@@ -208,13 +217,18 @@ class LatticeVectors(VectorSource):
 
     @abstractmethod
     def point_reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Return what :meth:`reach` does for a range of lattice points."""
+        """Return what :meth:`reach` does, for lattice points ``start .. stop`` of an axis of the lattice."""
 
     @abstractmethod
     def point_budgets(self, writing: float, limit: int) -> list[Budget]:
-        """Return what computing and storing boxes of lattice points takes, within ``limit`` bytes.
+        """Return what computing and storing boxes of lattice points takes of each memory.
 
-        ``writing`` are the bytes needed for each byte of vectors while they are written.
+        Parameters
+        ----------
+        writing : float
+            Bytes that each byte of vectors takes while it is written.
+        limit : int
+            Bytes of the machine's memory that this process may occupy.
         """
 
     @property

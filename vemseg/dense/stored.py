@@ -1,4 +1,4 @@
-"""Vectors that were computed before: on disk or in memory. Labels from them are those of the encoder."""
+"""Vectors that were computed before: on disk or in memory. They give the same labels as the encoder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class VectorStore(Protocol):
 
     @property
     def cell(self) -> ZYX:
-        """Lattice points that were computed together."""
+        """Shape of the boxes of lattice points that are cheapest to compute together."""
 
     def vectors(self, box: Box) -> NDArray[np.float16]:
         """Return the vectors of a box of lattice points, (z, y, x, d)."""
@@ -50,9 +50,9 @@ class StoredVectors(LatticeVectors):
     Parameters
     ----------
     open_volume : callable
-        Opens the volume they are of, where it is asked for.
+        Opens the volume that the vectors were computed from; called once that is asked for.
     volume_shape : (int, int, int)
-        Of that volume.
+        Shape of that volume.
     order : (int, int, int)
         Axis ``i`` of the lattice is axis ``order[i]`` of the volume.
     store : VectorStore

@@ -69,7 +69,7 @@ def css(colour: Sequence[int] | NDArray[np.uint8]) -> str:
 
 
 def entries(ids: Sequence[int], names: Mapping[int, str] | None) -> dict[str, str]:
-    """Return the legend of label ids above 0, name -> ``#rrggbb``; an id without a name is ``class 3``."""
+    """Return the legend of label ids above 0, name -> ``#rrggbb``; without a name, id 3 is ``class 3``."""
     lut = table()
     return {(names or {}).get(i, f"class {i}"): css(lut[i]) for i in ids if i > 0}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -28,19 +28,20 @@ TEXT = 8.0
 LINE = 0.17
 """Height of a line of text in inches."""
 GAP, WIDE_GAP = 0.06, 0.14
+"""Gaps between panels, and between groups of panels, in inches."""
 MOST_ENTRIES = 40
-"""The most entries of a legend; below them it says how many more there are."""
+"""Most entries of a legend; one more line says how many were left out."""
 
-_METADATA: dict[str, dict[str, Any]] = {
+_METADATA: dict[str, dict[str, str | None]] = {
     ".png": {"Software": "vemseg"},
     ".pdf": {"Creator": "vemseg", "CreationDate": None},
     ".svg": {"Creator": "vemseg", "Date": None},
 }
 
 
-def new_figure(width: float, height: float, **options: Any) -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
     """Return a white figure of that size in inches, drawn by Agg."""
-    figure = Figure(figsize=(width, height), facecolor="white", **options)
+    figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -84,10 +85,13 @@ def panel(figure: Figure, box: tuple[float, float, float, float], image: NDArray
     return axes
 
 
-def write(figure: Figure, left: float, top: float, text: str, **options: Any) -> None:
-    """Write text at a place in inches from the top left corner."""
+def write(
+    figure: Figure, left: float, top: float, text: str, *, ha: str, va: str, style: str = "normal"
+) -> None:
+    """Write text at a place in inches from the top left corner; alignment and style as in matplotlib."""
     width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, text, **{"fontsize": TEXT, "color": "black", **options})
+    place = left / width, 1 - top / height
+    figure.text(*place, text, fontsize=TEXT, color="black", ha=ha, va=va, style=style)
 
 
 def grid(
@@ -112,7 +116,7 @@ def grid(
     legends : sequence of mappings of str to str
         Name -> colour.
     group : int
-        After so many columns the gap is wider; 0 for never.
+        Number of columns after which the gap is wider; 0 for none.
     most_width : float
         Widest panel in inches.
     """

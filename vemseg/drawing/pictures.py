@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,7 +27,7 @@ from vemseg.drawing.pixels import ERROR_COLOURS, Style, error_map, grey, limits,
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, VoxelSize
 
-Planes = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
 """Slices across z, y and x of one volume: (y, x), (z, x), (z, y)."""
 
 MASKED: RGB = (158, 188, 218)
@@ -90,8 +89,8 @@ def three_planes(
 
 
 def montage(
-    raw: NDArray[Any],
-    labels: NDArray[Any] | None,
+    raw: NDArray[np.generic],
+    labels: NDArray[np.generic] | None,
     positions: Sequence[int],
     pixel_size: tuple[float, float] | None = None,
     names: Mapping[int, str] | None = None,
@@ -128,9 +127,9 @@ def montage(
 
 
 def comparison(
-    raw: NDArray[Any],
-    labels: NDArray[Any],
-    reference: NDArray[Any],
+    raw: NDArray[np.generic],
+    labels: NDArray[np.generic],
+    reference: NDArray[np.generic],
     names: Mapping[int, str] | None = None,
     pixel_size: tuple[float, float] | None = None,
     *,
@@ -163,7 +162,9 @@ def comparison(
     return figure
 
 
-def reconstructions(images: NDArray[Any], masked: NDArray[Any], predictions: NDArray[Any]) -> Figure:
+def reconstructions(
+    images: NDArray[np.generic], masked: NDArray[np.generic], predictions: NDArray[np.generic]
+) -> Figure:
     """Draw fields of view as a masked autoencoder gets and returns them: input, masked, reconstruction.
 
     Triplets stand below each other up to 3, in two columns up to 8, and in three beyond that.
@@ -182,12 +183,12 @@ def reconstructions(images: NDArray[Any], masked: NDArray[Any], predictions: NDA
     return figure
 
 
-def _seen(*labels: NDArray[Any]) -> list[int]:
+def _seen(*labels: NDArray[np.generic]) -> list[int]:
     """Return the ids of several label images, in order."""
     return sorted({int(i) for ids in labels for i in np.unique(ids)})
 
 
-def _with_gaps(image: NDArray[Any]) -> NDArray[np.uint8]:
+def _with_gaps(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Return an image of 0..1 as RGB, with NaN in the colour of masked pixels."""
     rgb = np.repeat(grey(image, (0.0, 1.0))[..., None], 3, axis=-1)
     rgb[np.isnan(image)] = MASKED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ ERROR_COLOURS: dict[str, RGB] = {
 """The colours of ``error_map``, by what each of them means."""
 
 
-def limits(raw: NDArray[Any]) -> tuple[float, float]:
+def limits(raw: NDArray[np.generic]) -> tuple[float, float]:
     """Return the values to show as black and white: 0 and 255 for uint8, else the ``STRETCH`` percentiles."""
     if raw.dtype == np.uint8:
         return 0.0, 255.0
@@ -35,20 +35,20 @@ def limits(raw: NDArray[Any]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def grey(raw: NDArray[Any], between: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+def grey(raw: NDArray[np.generic], between: tuple[float, float] | None = None) -> NDArray[np.uint8]:
     """Return an image as uint8 of the same shape, stretched so that ``between`` becomes 0..255.
 
     ``between`` is found by ``limits`` where it is not given; NaN becomes black.
     """
     low, high = between or limits(raw)
     if raw.dtype == np.uint8 and (low, high) == (0, 255):
-        return raw
+        return raw.astype(np.uint8, copy=False)
     share = (raw.astype(np.float32) - low) / ((high - low) or 1.0)
     return np.asarray(np.nan_to_num(255 * share.clip(0, 1)).round().astype(np.uint8))
 
 
 def overlay(
-    raw: NDArray[Any], labels: NDArray[Any], style: Style = "fill", alpha: float = 0.5
+    raw: NDArray[np.generic], labels: NDArray[np.generic], style: Style = "fill", alpha: float = 0.5
 ) -> NDArray[np.uint8]:
     """Lay label colours over a slice.
 
@@ -77,7 +77,7 @@ def overlay(
     lut = table()
     if labels.size and (labels.min() < 0 or labels.max() >= len(lut)):
         raise InputError(f"labels {labels.min()}..{labels.max()} do not fit {len(lut) - 1} colours and 0")
-    shown = labels > 0
+    shown: NDArray[np.bool_] = np.greater(labels, 0)
     if style == "contour":
         shown &= _rim(labels, max(1, round(max(labels.shape) / 300)))
     image = np.repeat(grey(raw)[..., None], 3, axis=-1)
@@ -86,10 +86,11 @@ def overlay(
     return image
 
 
-def error_map(labels: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.uint8]:
-    """Colour where two label images differ, (h, w, 3); ``ERROR_COLOURS`` says what each colour means.
+def error_map(labels: NDArray[np.generic], reference: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Return an RGB image, (h, w, 3), of where two label images differ.
 
-    A false positive is a class where the reference has background (0), a false negative the reverse.
+    ``ERROR_COLOURS`` says what each colour means. A false positive is a class where the
+    reference has background (0), a false negative the reverse.
     """
     same_shape(labels=labels, reference=reference)
     agree = labels == reference
@@ -98,13 +99,13 @@ def error_map(labels: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.uint8
     return np.asarray(np.array(list(ERROR_COLOURS.values()), dtype=np.uint8)[kind])
 
 
-def same_shape(**arrays: NDArray[Any]) -> None:
+def same_shape(**arrays: NDArray[np.generic]) -> None:
     """Raise an InputError that names the arrays unless they have one shape."""
     if len({a.shape for a in arrays.values()}) > 1:
         raise InputError(f"{', '.join(f'{name} {a.shape}' for name, a in arrays.items())}: shapes differ")
 
 
-def _rim(labels: NDArray[Any], width: int) -> NDArray[np.bool_]:
+def _rim(labels: NDArray[np.generic], width: int) -> NDArray[np.bool_]:
     """Mark pixels with another label within ``width`` pixels; the image's edge is no border."""
     size = 2 * width + 1
     low = ndimage.minimum_filter(labels, size, mode="nearest")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ LIGHT = 170
 
 
 def confusion(
-    counts: NDArray[Any],
+    counts: NDArray[np.generic],
     rows: Sequence[str],
     columns: Sequence[str],
     normalise: Literal["row", "column"] | None = None,
@@ -77,10 +77,10 @@ def confusion(
 
 
 def curve(
-    steps: NDArray[Any],
-    losses: NDArray[Any] | Mapping[str, NDArray[Any]],
+    steps: NDArray[np.generic],
+    losses: NDArray[np.generic] | Mapping[str, NDArray[np.generic]],
     smoothing: float = 0.95,
-    lr: NDArray[Any] | None = None,
+    lr: NDArray[np.generic] | None = None,
     label: str = "loss",
 ) -> Figure:
     """Draw losses, or other numbers, over training steps, each as it was and smoothed; the learning rate.
@@ -138,7 +138,9 @@ def slice_dice(dice: NDArray[np.float64], names: Mapping[int, str] | None = None
     return figure
 
 
-def _log_scale_where_it_pays(axes: Axes, losses: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
+def _log_scale_where_it_pays(
+    axes: Axes, losses: NDArray[np.generic] | Mapping[str, NDArray[np.generic]]
+) -> None:
     """Take a logarithmic axis for positive losses that fall by more than ``LOG_RATIO``."""
     parts = losses.values() if isinstance(losses, Mapping) else [losses]
     values = np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in parts])
@@ -203,8 +205,10 @@ def _matrix_axes(rows: Sequence[str], columns: Sequence[str]) -> tuple[Figure, A
     every = max(1, round(0.14 / cell))
     axes.set_yticks(range(0, len(rows), every), rows[::every], fontsize=TEXT)
     slanted = max(len(name) for name in columns) * 0.6 * TEXT / 72 > CELL
-    turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
-    axes.set_xticks(range(len(columns)), columns, fontsize=TEXT, **turn)
+    axes.set_xticks(range(len(columns)), columns, fontsize=TEXT)
+    if slanted:
+        for name in axes.get_xticklabels():
+            name.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.tick_params(length=0)
     axes.spines[:].set(linewidth=0.6)
     axes.set_xlabel("reference", fontsize=TEXT)

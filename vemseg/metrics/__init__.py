@@ -37,7 +37,6 @@ from vemseg.metrics.table import (
     contingency,
     dice_matrix,
     drop_classes,
-    normalised,
     to_index,
 )
 
@@ -59,7 +58,6 @@ __all__ = [
     "merge_manual",
     "merge_oracle",
     "merged",
-    "normalised",
     "score",
     "slice_dice",
     "to_index",

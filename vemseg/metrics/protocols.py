@@ -71,7 +71,7 @@ def match_hungarian(table: Table) -> Assignment:
 
 
 def merge_majority(table: Table) -> Assignment:
-    """Give each cluster the class it overlaps most; of equals the lowest id, empty clusters none."""
+    """Give each cluster the class it overlaps most: the lowest of equals; empty clusters get none."""
     best = np.where(table.any(1), table.argmax(1), -1).tolist()
     return Assignment("majority", {p: g if g >= 0 else None for p, g in enumerate(best)})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ MEASURES = ("dice", "iou", "sensitivity", "specificity", "precision", "accuracy"
 
 @dataclass(frozen=True)
 class Scores:
-    """What ``score`` found; float arrays are (G,) in 0..1, NaN where a class is absent from both sides.
+    """The result of ``score``; float arrays are (G,) in 0..1, NaN where a class is absent from both sides.
 
     Parameters
     ----------
@@ -77,13 +76,13 @@ class Scores:
         """Return the mean of a measure over present classes, weighted by their reference voxels."""
         return self._mean(measure, self.reference_voxels[self.present])
 
-    def _mean(self, measure: str, weights: NDArray[Any]) -> float:
+    def _mean(self, measure: str, weights: NDArray[np.number]) -> float:
         if measure not in MEASURES:
             raise UsageError(f"'{measure}' is no measure; choose one of {', '.join(MEASURES)}")
         values = getattr(self, measure)[self.present]
         return float(np.average(values, weights=weights)) if len(values) else math.nan
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return everything as plain numbers, strings, lists and dictionaries; NaN becomes None."""
         shown = np.flatnonzero(self.reference_voxels + self.predicted_voxels)
         return {
@@ -98,7 +97,7 @@ class Scores:
             "confusion": self.confusion.tolist(),
         }
 
-    def _class_dict(self, g: int) -> dict[str, Any]:
+    def _class_dict(self, g: int) -> dict[str, object]:
         measures = {m: _plain(float(getattr(self, m)[g])) for m in MEASURES}
         voxels = {
             "reference_voxels": int(self.reference_voxels[g]),

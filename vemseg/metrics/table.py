@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from vemseg.errors import InputError, UsageError
 Table = NDArray[np.int64]
 """Joint voxel counts, (P clusters, G classes); row and column numbers are the ids."""
 
-Labels = NDArray[np.integer[Any]]
+Labels = NDArray[np.integer]
 """Cluster or class ids of voxels, of any shape."""
 
 
@@ -90,16 +89,7 @@ def dice_matrix(table: Table) -> NDArray[np.float64]:
     return ratio(2 * table, table.sum(1)[:, None] + table.sum(0)[None, :], 0.0)
 
 
-def normalised(confusion: Table, by: Literal["row", "column"]) -> NDArray[np.float64]:
-    """Divide a table by its row sums (what a predicted class is made of) or column sums (where a class went).
-
-    Empty rows or columns stay 0.
-    """
-    axis = {"row": 1, "column": 0}[by]
-    return ratio(confusion, np.broadcast_to(confusion.sum(axis, keepdims=True), confusion.shape), 0.0)
-
-
-def ratio(above: NDArray[Any], below: NDArray[Any], empty: float) -> NDArray[np.float64]:
+def ratio(above: NDArray[np.number], below: NDArray[np.number], empty: float) -> NDArray[np.float64]:
     """Divide two broadcastable arrays; ``empty`` where the divisor is 0."""
     result = np.full(np.broadcast_shapes(above.shape, below.shape), empty)
     np.divide(above, below, out=result, where=below > 0)

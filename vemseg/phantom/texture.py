@@ -9,7 +9,7 @@ whatever the block around it.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from vemseg.geometry import Box, VoxelSize
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 C64 = NDArray[np.complex64]
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating]
 T = TypeVar("T", bound=np.generic)
 
 

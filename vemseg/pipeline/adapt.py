@@ -1,4 +1,4 @@
-"""A model trained on, on the very volume it is to segment: self-supervised, so no labels are needed.
+"""Train a model further on the very volume that it is to segment; no labels are needed for that.
 
 The run lies beside the labels and is used again the next time.
 """
@@ -21,17 +21,17 @@ from vemseg.run import Run
 _log = logging.getLogger("vemseg")
 
 ENDING = ".run"
-"""What the name of the run ends in, after the stem of the labels."""
+"""Ending of the name of the run, which begins with the stem of the labels."""
 
 LEARNING = ("volume", "fov", "model", "train")
 """Tables of settings that training depends on; the others may change from one segmentation to the next."""
 
 ENOUGH = "train.steps=800"
-"""How long is trained, unless the time ends before or the settings name another number: features that learn
-for longer tell regions apart instead of organelles (``benchmarks/RESULTS.md``)."""
+"""Setting for the length of the training, unless the user's settings name another: features that learn for
+longer tell regions apart instead of organelles (``benchmarks/RESULTS.md``)."""
 
 GENTLY = 0.25
-"""The part of the recipe's learning rate that is taken where the settings name none: the weights are good
+"""Factor on the recipe's learning rate, unless the user's settings name a rate: the weights are good
 already."""
 
 
@@ -47,7 +47,7 @@ def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
     out : Path
         The labels it is for; the run is ``<stem>.run`` beside them.
     seconds : float
-        Time for the training, at most.
+        Longest time for the training.
     context : Context
 
     Raises
@@ -57,7 +57,7 @@ def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
     OutputExistsError
         Where a run of another volume, other settings or other weights is there.
     Interrupted
-        Where it was stopped; the same call goes on.
+        Where the work was stopped; the same call goes on with it.
     """
     learning = [text for text in wanted.settings if text.partition(".")[0].strip() in LEARNING]
     start = open_model(wanted.model, [ENOUGH])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.drawing import palette, save, three_planes
+from vemseg.drawing.pictures import Planes
 from vemseg.errors import InputError
 from vemseg.files import write_text
 from vemseg.geometry import ZYX, Box, VoxelSize
@@ -19,11 +21,8 @@ from vemseg.names import split_name
 from vemseg.run import State, read_json, sidecar, write_json
 from vemseg.volume import Volume, open_volume, rename_labels
 
-Planes = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
-"""Slices across z, y and x: (y, x), (z, x), (z, y)."""
-
 Row = dict[str, object]
-"""What is said of one class."""
+"""What the table of classes says of one class, by column."""
 
 ENDINGS = (".csv", "_qc.png", "_clusters.safetensors")
 """Endings of the files beside labels, apart from their description."""
@@ -39,14 +38,17 @@ def files_beside(out: Path) -> list[Path]:
     return [sidecar(out), *(beside(out, ending) for ending in ENDINGS)]
 
 
-def state_of(out: Path) -> State | None:
-    """Return the state that the description beside labels gives; None where there is none of theirs."""
-    state = read_json(sidecar(out)).get("state") if sidecar(out).exists() else None
+def state_in(description: Path) -> State | None:
+    """Return the state in the description (JSON) of a result; None without such a file or such an entry."""
+    found: object = None
+    with contextlib.suppress(InputError):
+        found = read_json(description)
+    state = found.get("state") if isinstance(found, dict) else None
     return state if isinstance(state, dict) else None
 
 
 def class_table(labeller: Labeller, counts: NDArray[np.int64], voxel_size: VoxelSize | None) -> list[Row]:
-    """Return what is to be said of each class: voxels, fraction, volume, mean intensity.
+    """Return the table of classes, a row each: voxels, fraction, volume, mean intensity.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ def class_table(labeller: Labeller, counts: NDArray[np.int64], voxel_size: Voxel
 
 
 def write_table(path: Path, classes: Sequence[Row]) -> None:
-    """Write what is said of each class as CSV."""
+    """Write the table of classes as CSV."""
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(classes[0]), lineterminator="\n")
     writer.writeheader()
@@ -78,7 +80,7 @@ def write_table(path: Path, classes: Sequence[Row]) -> None:
 
 
 def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, str]) -> None:
-    """Draw three planes through the middle of a volume, with their labels, to check these."""
+    """Draw three planes through the middle of a volume and their labels, for a quick check of the labels."""
     z, y, x = (n // 2 for n in volume.shape)
     raw, seen = planes(volume, (z, y, x)), planes(labels, (z, y, x))
     save(three_planes(raw, seen, volume.voxel_size, dict(legend), position=(z, y, x)), path)
@@ -94,7 +96,7 @@ def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
     volume : Volume
         The grey volume, for the picture.
     names : mapping of int to str
-        The others are called by their numbers.
+        Classes that it leaves out are called by their numbers.
 
     Returns
     -------

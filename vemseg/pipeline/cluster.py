@@ -26,7 +26,7 @@ def cluster(
     overwrite: bool = False,
     context: Context = Context(),
 ) -> Path:
-    """Fit classes to stored features, of one volume or of several alike.
+    """Fit classes to stored features of one volume, or of several that count equally.
 
     Parameters
     ----------

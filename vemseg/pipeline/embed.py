@@ -18,8 +18,8 @@ from vemseg.volume import describe
 
 _log = logging.getLogger("vemseg")
 
-STORE = "store"
-"""In the partial directory: the vectors that are there."""
+STORE, DONE = "store", "done"
+"""In the partial directory: the vectors, and the markers of the blocks that are written."""
 
 
 def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Context = Context()) -> Path:
@@ -47,7 +47,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
     ResourceError
         Where the memory is not enough.
     Interrupted
-        Where it was stopped; the same call goes on.
+        Where the work was stopped; the same call goes on with it.
     """
     if out.suffix != ".zarr":
         raise UsageError(f"{out} has no suffix of stored features: name it .zarr")
@@ -75,7 +75,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         store = _store(source, output, blocks.shape)
         features = Features(store, mode="r+")
         boxes = tuple(Box.whole(source.shape).split(features.box_shape))
-        markers = (output.partial / "done").absolute()
+        markers = (output.partial / DONE).absolute()
         counted = "{:.2f}/{:.2f} million vectors"
         pinned = wanted.pinned(source.machine)
         job = EmbedJob(boxes, markers, "embedding", counted, pinned, store.absolute())
@@ -96,7 +96,7 @@ def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:
     size = source.count * (source.dim + 1) * 2
     _log.info("%s vectors of %d numbers: %.3g GB at most", "x".join(map(str, shape)), source.dim, size / 1e9)
     if not store.exists():
-        remove(output.partial / "done")
+        remove(output.partial / DONE)
         about = _about(source, output)
         Features.create(store, source.positions, source.dim, block_shape, about, source.maker.codes)
     return store

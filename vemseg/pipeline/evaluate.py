@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +38,10 @@ class Comparison:
     prediction, reference : str
         Label volumes; label 0 of the prediction is "nothing" and never stands for a class.
     mask : str, optional
-        Voxels that count: those above 0 in this volume.
+        A volume; voxels count where it is above 0.
     crop : str, optional
-        The part of reference and mask that the prediction shows. Where left out, and they are larger than the
-        prediction, it is what the prediction says of itself.
+        The part of reference and mask that the prediction shows. Where it is left out and they are larger
+        than the prediction, the crop that the prediction recorded is used.
     ignore : sequence of int
         Reference labels that do not count.
     mapping : mapping of int to int
@@ -163,8 +162,8 @@ def evaluate(
     InputError
         Where shapes differ, labels are no integers or too many, or no voxel is left to count.
     OutputExistsError
-        Where ``out`` exists, made otherwise, or a picture beside it, and ``overwrite`` is not set. The same
-        scores are left as they are.
+        Where ``out`` exists and was made with other settings, or a picture beside it is not its own, and
+        ``overwrite`` is not set. The same scores are left as they are.
     ResourceError
         Where the directory of ``out`` cannot be made.
     """
@@ -272,8 +271,8 @@ def count(
     return tables, clusters, classes
 
 
-def _ints(volume: Volume, box: Box) -> NDArray[np.integer[Any]]:
-    values: NDArray[np.integer[Any]] = volume.read(box)  # type: ignore[assignment]
+def _ints(volume: Volume, box: Box) -> NDArray[np.integer]:
+    values: NDArray[np.integer] = volume.read(box)  # type: ignore[assignment]
     return values
 
 

@@ -18,8 +18,9 @@ from vemseg.phantom import Phantom
 from vemseg.run import Run, sha256
 
 CLUSTERS = "clusters.safetensors"
-"""In a run of imported weights: the classes of the cluster centres that came with them."""
-MOST = 255
+"""File, in a run of imported weights, with the classes of the cluster centres that came with them."""
+
+MOST_CLASSES = 255
 """Largest number of classes: labels are bytes."""
 
 
@@ -36,7 +37,7 @@ def fetch_phantom(
     Parameters
     ----------
     out : Path
-        Of the grey volume, .tif or .ome.zarr; the labels lie beside it, ``<stem>_labels``, and the names of
+        The grey volume, .tif or .ome.zarr; the labels lie beside it, ``<stem>_labels``, and the names of
         their classes, ``<stem>_classes.toml``.
     shape : (int, int, int)
         Voxels, z y x.
@@ -46,6 +47,7 @@ def fetch_phantom(
         nm, z y x.
     overwrite : bool
         Replace what is there.
+    context : Context
 
     Raises
     ------
@@ -83,13 +85,13 @@ def fetch_betaseg(
         classes), ``<cell>_labels4.tif`` (the four of the papers), ``<cell>_cell.tif`` (1 in the annotated
         cell), and the names of their classes in ``.toml`` files.
     cells : sequence of str
-        Of ``vemseg.datasets.betaseg.CELLS``.
+        Names from ``vemseg.datasets.betaseg.CELLS``.
     parts : sequence of str
-        Of ``vemseg.datasets.betaseg.PARTS``; "masks" keeps the masks as published, too.
+        Names from ``vemseg.datasets.betaseg.PARTS``; "masks" keeps the masks as published, too.
     source : str, optional
         Another URL of the archive, or a local copy of it.
     sha256 : str, optional
-        Of that archive, where it is another one than the published.
+        Hash of that archive, where it is not the published one.
     overwrite : bool
         Make again what is there.
     context : Context
@@ -98,18 +100,18 @@ def fetch_betaseg(
     Returns
     -------
     list of Path
-        Of every cell the grey volume, then the labels, as asked for.
+        For every cell the grey volume, then the labels that were asked for.
 
     Raises
     ------
     UsageError
         For a cell or part that does not exist.
     MissingError, ResourceError, Interrupted
-        As ``vemseg.catalog.download`` and ``unpack``.
+        As ``vemseg.catalog.download`` and ``unpack`` raise them.
     InputError
         Where the archive has another layout, or a mask another shape than its volume.
     OutputExistsError
-        Where a cell's folder holds files of another archive, or of nobody knows where, and ``overwrite`` is
+        Where a cell's folder holds files of another archive, or of unknown origin, and ``overwrite`` is
         not set.
     """
     expected = check(cells, parts, sha256)
@@ -144,7 +146,7 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
     Raises
     ------
     MissingError, InputError
-        Where a file is not there, or is none of the kind.
+        Where a file is missing, or does not hold what it should.
     OutputExistsError
         Where ``out`` holds another run, or other clusters, and ``overwrite`` is not set.
     """
@@ -198,6 +200,6 @@ def _read_centres(path: Path, dim: int) -> NDArray[np.float64]:
         raise InputError(f"{path}: {found}, but the model's vectors have {dim}")
     if not np.isfinite(centres).all():
         raise InputError(f"{path}: {found}, some of them NaN or infinite")
-    if len(centres) > MOST:
-        raise InputError(f"{path}: {len(centres)} centres, but labels go up to {MOST}")
+    if len(centres) > MOST_CLASSES:
+        raise InputError(f"{path}: {len(centres)} centres, but labels go up to {MOST_CLASSES}")
     return centres

@@ -13,18 +13,18 @@ from vemseg.budget import Blocks
 from vemseg.context import Context
 from vemseg.dense import VectorSource, Wanted
 from vemseg.geometry import ZYX, Box
-from vemseg.labelling import AffineLabeller, Labeller, load
+from vemseg.labelling import AffineLabeller, Labeller
 from vemseg.names import check_output
-from vemseg.pipeline.segment import plan_blocks
+from vemseg.pipeline.segment import load_classes, plan_blocks, refuse_misfits
 
 PROBE_SECONDS = 2.0
-"""A measurement that takes so long is believed."""
+"""Least time of a measurement that the time of the whole volume is extrapolated from."""
 
 FIRST_PROBE: ZYX = (8, 32, 32)
 """Voxels of the first measurement; each further one is twice as long along every axis."""
 
 COMPRESSED = 0.1
-"""Bytes per voxel of labels as OME-Zarr, as in a phantom; those of a TIFF are not compressed."""
+"""Bytes per voxel of labels in an OME-Zarr, as in one of a phantom; a TIFF is not compressed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Plan:
     memory : int
         Bytes occupied at most.
     disk : int
-        Bytes of labels, about: blocks, and the TIFF that they become where that is wanted.
+        About how many bytes the labels take: their blocks and, where the output is a TIFF, that file too.
     sampling, labelling : float
         Seconds for the vectors that classes are fitted on, where they are computed apart; for the labels.
     machine : str
@@ -82,11 +82,14 @@ def plan(wanted: Wanted, out: Path, *, clusters: Path | None = None, context: Co
     ------
     ResourceError
         Where the memory is not enough.
+    MissingError, InputError, UsageError
+        Where ``segment`` would refuse the model, the classes or the output.
     """
     check_output(out)
+    fitted = None if clusters is None else load_classes(clusters)
     source = wanted.open(context)
+    refuse_misfits(out, source, fitted, clusters)
     table, shape = source.maker.recipe.cluster, source.volume.shape
-    fitted = None if clusters is None else load(clusters)
     blocks = plan_blocks(source, fitted, context)
     labeller = fitted or _some_labeller(source.dim, table.k)
     each, voxels = _seconds_per_voxel(source, labeller, blocks), math.prod(shape)
@@ -133,5 +136,5 @@ def _middle(shape: ZYX, edges: ZYX) -> Box:
 
 
 def _some_labeller(dim: int, k: int) -> Labeller:
-    """Return classes of random centres: all cost alike."""
+    """Return a labeller of random centres: any labeller takes about the same time."""
     return AffineLabeller.of_centres(np.random.default_rng(0).normal(size=(k, dim)), {})

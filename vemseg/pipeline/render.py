@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from vemseg.context import Context
 from vemseg.drawing import comparison, montage, save, three_planes
+from vemseg.drawing.pictures import Planes
 from vemseg.drawing.pixels import Style
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import ZYX, Box
 from vemseg.metrics import merge_greedy
 from vemseg.names import split_name
-from vemseg.pipeline.beside import Planes, planes
+from vemseg.pipeline.beside import planes, state_in
 from vemseg.pipeline.evaluate import blank_zero, count
-from vemseg.run import Output, State, provenance, read_json, write_json
+from vemseg.run import Output, State, provenance, write_json
 from vemseg.volume import Volume, crop_of, describe, open_grey, open_labels
 
 _log = logging.getLogger("vemseg")
@@ -42,8 +43,8 @@ class Scene:
     names, reference_names : mapping of int to str, optional
         Names of labels, and of the reference's classes.
     voxel_size, crop : str, optional
-        As in ``segment``; the crop holds for labels and reference too where they have the whole shape. Where
-        it is left out, it is what the labels say of themselves.
+        As in ``segment``; labels and reference of the whole shape are cropped likewise. Where the crop is
+        left out, the one that the labels recorded is used.
     """
 
     volume: str
@@ -60,7 +61,7 @@ class Scene:
         Raises
         ------
         InputError
-            Where shapes differ, or something that should be labels is none.
+            Where shapes differ, or a file that should hold labels does not.
         """
         crop = self.crop or (None if self.labels is None else crop_of(self.labels))
         grey = open_grey(self.volume, self.voxel_size, crop)
@@ -105,7 +106,7 @@ class Look:
         Raises
         ------
         UsageError
-            Where that is outside, or cannot be read.
+            Where the position lies outside the volume, or cannot be parsed.
         """
         if self.at is None:
             return shape[0] // 2, shape[1] // 2, shape[2] // 2
@@ -149,10 +150,10 @@ def render(
     Raises
     ------
     UsageError
-        Where the planes cross outside.
+        Where the planes cross outside the volume.
     OutputExistsError
-        Where ``out`` is a file, or a picture exists, drawn otherwise, and ``overwrite`` is not set. The
-        same pictures are left as they are.
+        Where ``out`` is a file, or a picture exists that was drawn with other settings and ``overwrite`` is
+        not set. The same pictures are left as they are.
     """
     if out.is_file():
         raise OutputExistsError(f"{out} is a file: give a directory for the pictures with -o")
@@ -168,7 +169,7 @@ def render(
         state={"output": note.name} | _state(scene, look, position, grey),
         inputs=[path for path in parts if path is not None],
         beside=pictures,
-        record=lambda: _made(note),
+        record=lambda: state_in(note),
         overwrite=overwrite,
         resumable=False,
     )
@@ -192,12 +193,6 @@ def _state(scene: Scene, look: Look, position: ZYX, grey: Volume) -> State:
         "voxel_size": facts["voxel_size_nm"],
         **{key: {str(k): v for k, v in (legend or {}).items()} for key, legend in legends.items()},
     }
-
-
-def _made(note: Path) -> State | None:
-    """Return the state that pictures were made with; None where nothing says so."""
-    made: State | None = read_json(note).get("state") if note.exists() else None
-    return made
 
 
 def _draw(

@@ -34,7 +34,7 @@ from vemseg.pipeline.beside import (
     draw_check,
     files_beside,
     rename,
-    state_of,
+    state_in,
     write_table,
 )
 from vemseg.run import Output, State, provenance, sha256, sidecar, write_json
@@ -86,21 +86,23 @@ def segment(
         Where labels, or the beginnings of them, made with other settings are there and ``overwrite`` is not
         set. Labels made with the same settings are left alone.
     Interrupted
-        Where it was stopped; the same call goes on.
+        Where the work was stopped; the same call goes on with it.
     """
     check_output(out)
-    fitted = None if clusters is None else _load(clusters)
+    fitted = None if clusters is None else load_classes(clusters)
     if adapt_seconds is not None:
         wanted = replace(wanted, model=str(adapt(wanted, out, adapt_seconds, context)))
     source = wanted.open(context)
-    _refuse_what_does_not_fit(out, source, fitted, clusters)
+    refuse_misfits(out, source, fitted, clusters)
+    if fitted is not None and fitted.metadata.get("model") not in (None, source.maker.model):
+        raise InputError(f"{clusters}: these clusters were fitted to another model's vectors")
     blocks = plan_blocks(source, fitted, context)
     output = Output(
         out,
         state=_state(source, out, clusters),
         inputs=source.maker.inputs,
         beside=files_beside(out),
-        record=lambda: state_of(out),
+        record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
     with output:
@@ -130,20 +132,29 @@ def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
     _log.info("%s: %s", source.volume.name, blocks)
 
 
-def _load(clusters: Path) -> Labeller:
+def load_classes(clusters: Path) -> Labeller:
+    """Read classes that were saved.
+
+    Raises
+    ------
+    MissingError, InputError
+        Where there is no such file, or it holds something else.
+    """
     if not clusters.is_file():
         raise MissingError(f"no clusters at {clusters}: 'cluster' or an earlier 'segment' makes them")
     return load(clusters)
 
 
-def _refuse_what_does_not_fit(
-    out: Path, source: VectorSource, labeller: Labeller | None, clusters: Path | None
-) -> None:
-    """Refuse classes of other vectors than the source's, and an output that is one of the inputs."""
+def refuse_misfits(out: Path, source: VectorSource, labeller: Labeller | None, clusters: Path | None) -> None:
+    """Refuse classes of longer or shorter vectors than the source's, and an output that is an input.
+
+    Raises
+    ------
+    InputError, UsageError
+        For the classes, and for the output.
+    """
     if labeller is not None and labeller.dim != source.dim:
         raise InputError(f"{clusters}: clusters of {labeller.dim} features, but the model has {source.dim}")
-    if labeller is not None and labeller.metadata.get("model") not in (None, source.maker.model):
-        raise InputError(f"{clusters}: these clusters were fitted to another model's vectors")
     read = [*source.maker.inputs, *source.maker.parents, source.volume.path, clusters]
     if out.resolve() in {path.resolve() for path in read if path is not None}:
         raise UsageError(f"{out} is an input: name another output with -o")

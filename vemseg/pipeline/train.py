@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vemseg.context import Context
 from vemseg.dense import working_grid
@@ -29,18 +28,18 @@ class Training:
     Attributes
     ----------
     volumes : sequence of str
-        Paths; each is drawn from alike.
+        Paths; all are drawn from equally often.
     out : Path
         The run directory.
     recipe : Recipe
         All settings.
     start : Model, optional
-        Whose encoder to begin with, of the same sizes; what the objective has besides starts new.
+        A model of the same sizes with whose encoder to begin; the rest of the objective starts anew.
     teacher : Model, optional
         The encoder whose vectors a dense one is taught to give, instead of the recipe's own objective. How
         well it does in the end is said, and kept in ``run.json``; see ``vemseg.distillation``.
     voxel_size, crop : str, optional
-        Of every volume; the voxel size is read from the file where left out.
+        Voxel size and crop of every volume; a voxel size that is left out is read from the file.
     max_seconds : float, optional
         Time for the whole training, earlier parts of a resumed run included; the schedule ends with it.
     overwrite : bool
@@ -59,12 +58,17 @@ class Training:
 
     @property
     def origin(self) -> Model | None:
-        """The other model that it begins with or learns from."""
+        """The model that the training begins with or learns from; None where there is none."""
         return self.teacher or self.start
 
     @property
+    def role(self) -> str:
+        """What ``origin`` is to this training: "start" or "teacher"."""
+        return "start" if self.teacher is None else "teacher"
+
+    @property
     def parents(self) -> list[Path]:
-        """The files of that model."""
+        """The files of the model that the training begins with or learns from."""
         return self.origin.parents if self.origin is not None else []
 
 
@@ -78,7 +82,7 @@ def train(training: Training, context: Context) -> Path:
     OutputExistsError
         Where another run is there, or one that began from another model or learns from another teacher.
     Interrupted
-        Where it was stopped with its state saved.
+        Where the training was stopped and its state saved.
     """
     if training.start is not None and training.teacher is not None:
         raise UsageError("--from and --teacher do not go together: a student begins from nothing")
@@ -105,7 +109,7 @@ def train(training: Training, context: Context) -> Path:
         overwrite=training.overwrite,
     )
     with run:
-        _refuse_other_origin(run, training.parents, details)
+        _refuse_other_origin(run, training)
         if run.finished:
             _log.info("%s is trained already", training.out)
             return training.out
@@ -131,17 +135,16 @@ def _fit(trainer: Trainer, context: Context) -> None:
 
 def _details(
     training: Training, volumes: Sequence[Volume], intensities: Sequence[Intensity], machine: Machine
-) -> dict[str, Any]:
-    """Return what ``run.json`` says of the volumes and of another model that the training needs."""
+) -> dict[str, object]:
+    """Return what ``run.json`` says of the volumes, the machine, and the model to begin or learn from."""
     facts = [describe(volume, intensity) for volume, intensity in zip(volumes, intensities, strict=True)]
-    details: dict[str, Any] = {
+    details: dict[str, object] = {
         "volumes": facts,
         "machine": machine.facts,
         "max_seconds": training.max_seconds,
     }
     if training.origin is not None:
-        role = "start" if training.teacher is None else "teacher"
-        details[role] = {"model": training.origin.title, "hash": training.origin.hash}
+        details[training.role] = {"model": training.origin.title, "hash": training.origin.hash}
     return details
 
 
@@ -164,20 +167,19 @@ def _objective(recipe: Recipe, start: Model | None) -> Objective:
     return objective
 
 
-def _refuse_other_origin(run: Run, parents: Sequence[Path], details: Mapping[str, Any]) -> None:
+def _refuse_other_origin(run: Run, training: Training) -> None:
     """Refuse to go on with a run that began with other weights, or learns from another teacher."""
-    there = run.info
-    weights = [sha256(path) for path in parents]
-    teachers = [info.get("teacher", {}).get("hash") for info in (there, details)]
-    if weights == [entry["sha256"] for entry in there["parents"]] and teachers[0] == teachers[1]:
+    there, origin = run.info, training.origin
+    weights = [entry["sha256"] for entry in there["parents"]]
+    teacher = None if training.teacher is None else training.teacher.hash
+    if (
+        weights == [sha256(path) for path in training.parents]
+        and there.get("teacher", {}).get("hash") == teacher
+    ):
         return
+    named = [f"{role} {there[role]['model']}" for role in ("start", "teacher") if role in there]
+    before = ", ".join(named or [entry["path"] for entry in there["parents"]]) or "no other model"
+    now = "no other model" if origin is None else f"{training.role} {origin.title}"
     raise OutputExistsError(
-        f"{run.path} began otherwise ({_origin(there)} there, {_origin(details)} now): "
-        f"give another -o, or -f to start again"
+        f"{run.path} began otherwise ({before} there, {now} now): give another -o, or -f to start again"
     )
-
-
-def _origin(info: Mapping[str, Any]) -> str:
-    """Say what other model a training begins with or learns from."""
-    named = [f"{role} {info[role]['model']}" for role in ("start", "teacher") if role in info]
-    return ", ".join(named or [entry["path"] for entry in info.get("parents", [])]) or "no other model"
