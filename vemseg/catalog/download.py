@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pooch
 
@@ -26,7 +26,10 @@ from vemseg.context import Stopped
 from vemseg.errors import Interrupted, MissingError
 from vemseg.files import writing
 from vemseg.resources import byte_text
-from vemseg.run import alone, read_json, write_json
+from vemseg.run import Json, alone, read_json, write_json
+
+if TYPE_CHECKING:
+    from requests import Response
 
 log = logging.getLogger("vemseg")
 
@@ -140,8 +143,7 @@ def _checked(path: Path, sha256: str) -> bool:
     """Tell whether a file was checked before and is as it was then: hashing 30 GB takes minutes."""
     if not path.is_file() or not _note(path).is_file():
         return False
-    known: Any = read_json(_note(path))
-    return bool(known == {"sha256": sha256, **_identity(path)})
+    return bool(read_json(_note(path)) == {"sha256": sha256, **_identity(path)})
 
 
 @dataclass
@@ -162,7 +164,7 @@ class Transfer:
     tell: Tell
     stopped: Stopped
 
-    def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
+    def __call__(self, url: str, output_file: str, pooch: object, check_only: bool = False) -> None:
         """Bring the file to ``output_file``, going on with what is there.
 
         Raises
@@ -307,7 +309,7 @@ class Transfer:
         """Return the bytes that are there of this very file, and what to ask the server for."""
         headers = {"Accept-Encoding": "identity"}
         have = self._size()
-        about: Any = read_json(self._about) if self._about.exists() else {}
+        about: Json = read_json(self._about) if self._about.exists() else {}
         if not have or about.get("url") != url:
             return 0, headers
         headers["Range"] = f"bytes={have}-"
@@ -315,7 +317,7 @@ class Transfer:
             headers["If-Range"] = validator
         return have, headers
 
-    def _begin(self, url: str, answer: Any, have: int) -> tuple[int, int | None]:
+    def _begin(self, url: str, answer: Response, have: int) -> tuple[int, int | None]:
         """Look at the head of an answer; return from where it goes on, and the bytes of the whole file."""
         if answer.status_code == 416:
             self.part.unlink(missing_ok=True)
@@ -338,7 +340,7 @@ class Transfer:
 
 
 @contextmanager
-def _closing(answer: Any) -> Iterator[Any]:
+def _closing(answer: Response) -> Iterator[Response]:
     """Close an answer, unless a thread may still wait for it: that would be waited for."""
     try:
         yield answer

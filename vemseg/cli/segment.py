@@ -40,7 +40,11 @@ def segment(
     legend = parsing.names(names)
     out = out or parsing.default_labels(volume)
     seconds = parsing.duration(adapt) if adapt else None
-    surroundings = {"device": device, "threads": threads, "memory": parsing.memory(max_memory)}
+    surroundings: shell.Surroundings = {
+        "device": device,
+        "threads": threads,
+        "memory": parsing.memory(max_memory),
+    }
     with (shell.working if plan else shell.stoppable)(**surroundings) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.plan import plan as foresee

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vemseg.cli import options
 from vemseg.cli.failures import exit_codes
@@ -40,6 +40,15 @@ class Shell:
 _shell = Shell()
 
 
+class Surroundings(TypedDict, total=False):
+    """What options decide of a command's ``Context``."""
+
+    device: str
+    threads: int | None
+    memory: int | None
+    offline: bool
+
+
 def set_up(
     *,
     verbose: options.Verbose = False,
@@ -63,7 +72,7 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
     shared = [parameter.name for parameter in common]
 
     @functools.wraps(function)
-    def command(*args: Any, **given: Any) -> None:
+    def command(*args: object, **given: Any) -> None:
         set_up(**{name: given.pop(name) for name in shared if name in given})
         with exit_codes(_shell.verbose):
             function(*args, **given)
@@ -73,7 +82,7 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def working(**surroundings: Any) -> Iterator[Context]:
+def working(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
     """Yield the context of a command that does not save its state when it is stopped.
 
     Parameters
@@ -87,7 +96,7 @@ def working(**surroundings: Any) -> Iterator[Context]:
 
 
 @contextmanager
-def stoppable(**surroundings: Any) -> Iterator[Context]:
+def stoppable(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
     """Yield the context of a command that heeds SIGTERM and SIGUSR1: it saves its state and ends.
 
     Import the pipeline inside: a signal that comes while its libraries load is heeded too.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from vemseg.cli.progress import words
 from vemseg.resources import byte_text
@@ -80,13 +80,26 @@ def _rows(scores: Scores, found: Evaluation) -> Iterator[tuple[str, str, str, li
         yield name, ", ".join(labels) or "none", share, measures
 
 
-def catalogue() -> list[dict[str, Any]]:
+class Entry(TypedDict, total=False):
+    """Something that comes with the package or can be had; ``path`` is None where it is not here yet."""
+
+    kind: str
+    name: str
+    about: str
+    megabytes: float
+    licence: str
+    path: str | None
+    url: str
+    sha256: str
+
+
+def catalogue() -> list[Entry]:
     """Return what comes with the package and what can be had: weights, recipes, volumes."""
     from vemseg.catalog import DATASETS, HOW_RELEASED, RELEASED, bundled_weights
     from vemseg.recipe import load_recipe, shipped
     from vemseg.run import Run
 
-    found = [
+    found: list[Entry] = [
         {
             "kind": "weights",
             "name": name,
@@ -118,7 +131,7 @@ def catalogue() -> list[dict[str, Any]]:
     return found
 
 
-def catalogue_table(entries: list[dict[str, Any]]) -> Table:
+def catalogue_table(entries: list[Entry]) -> Table:
     """Return what ``catalogue`` found as a table."""
     table = _table(None, "what", "name", "about")
     for entry in entries:
@@ -154,7 +167,7 @@ def plan_table(plan: Plan, training: float | None) -> Table:
     return table
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     """Return JSON for a program to read."""
     return json.dumps(value, indent=2, allow_nan=False)
 

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from vemseg.catalog import BETASEG, download, file_sha256, members, unpack
 from vemseg.context import Context, Stopped
@@ -20,7 +19,7 @@ from vemseg.datasets.reference import KINDS, MASK_ENDINGS, OPTIONAL, Reference, 
 from vemseg.errors import InputError, MissingError, OutputExistsError, UsageError
 from vemseg.files import remove, writing
 from vemseg.resources import byte_text
-from vemseg.run import alone, provenance, read_json, write_json
+from vemseg.run import Json, alone, provenance, read_json, write_json
 
 CELLS = ("high_c1", "high_c2", "high_c3", "high_c4", "low_c1", "low_c2", "low_c3")
 PAPERS = CELLS[:4]
@@ -106,7 +105,7 @@ class Cell:
         OutputExistsError
             Where something is there of another archive, or without a note of which.
         """
-        known: Any = read_json(self.note) if self.note.exists() else {}
+        known: Json = read_json(self.note) if self.note.exists() else {}
         if known.get("archive") != sha256:
             if known or any(path.exists() for path in self._files()):
                 raise OutputExistsError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from vemseg.files import write_text
 from vemseg.geometry import Box
 from vemseg.names import split_name
 from vemseg.phantom import CLASSES, Phantom
-from vemseg.run import Output, provenance, read_json, sidecar, write_json
+from vemseg.run import Json, Output, provenance, read_json, sidecar, write_json
 from vemseg.volume import Volume, write_volume
 
 
@@ -112,10 +111,10 @@ def write_phantom(phantom: Phantom, out: Path, *, overwrite: bool, context: Cont
     return out, labels
 
 
-def _state_beside(out: Path, known: Iterable[str]) -> dict[str, Any] | None:
+def _state_beside(out: Path, known: Iterable[str]) -> Json | None:
     """Return what the description beside a phantom says of it, None where it is not a phantom's."""
     try:
-        made: dict[str, Any] = read_json(sidecar(out))
+        made: Json = read_json(sidecar(out))
         return {key: made["phantom"][key] for key in known} | {"vemseg": made["vemseg"]}
     except (InputError, KeyError, TypeError):
         return None

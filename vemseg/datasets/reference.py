@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from vemseg.drawing import palette
 from vemseg.errors import InputError, Interrupted
 from vemseg.files import DISK_FULL, remove, write_text, writing
 from vemseg.geometry import Box
+from vemseg.run import Json
 from vemseg.volume import LabelInfo, LabelStore, Volume, finish_labels, open_volume
 
 VOXEL_SIZE = (16.0, 16.0, 16.0)
@@ -129,7 +129,7 @@ def four_of(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return four
 
 
-def write_reference(reference: Reference, out: Path, origin: dict[str, Any], context: Context) -> None:
+def write_reference(reference: Reference, out: Path, origin: Json, context: Context) -> None:
     """Write labels, block by block, and the names of their classes, ``<out>.toml``.
 
     Parameters
@@ -150,7 +150,7 @@ def write_reference(reference: Reference, out: Path, origin: dict[str, Any], con
         _write(reference, out, origin, context)
 
 
-def _write(reference: Reference, out: Path, origin: dict[str, Any], context: Context) -> None:
+def _write(reference: Reference, out: Path, origin: Json, context: Context) -> None:
     partial = out.with_name(f"{out.name}.partial")
     remove(partial)
     store = LabelStore.create(partial / "store", reference.shape, BLOCK, voxel_size=VOXEL_SIZE)

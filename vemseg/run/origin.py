@@ -13,12 +13,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import vemseg
 from vemseg.names import split_name
 from vemseg.recipe import Recipe
 from vemseg.resources import usable_cores
+from vemseg.run.files import Json
 from vemseg.run.fingerprint import Record, checksum
 
 FORMAT_VERSION = 1
@@ -45,8 +45,8 @@ def provenance(
     seed: int | None = None,
     parents: Iterable[Path] = (),
     inputs: Iterable[Record] = (),
-    extra: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    extra: Mapping[str, object] | None = None,
+) -> Json:
     """Describe an output that has just been finished.
 
     Parameters

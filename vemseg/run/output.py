@@ -17,17 +17,17 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from vemseg.errors import OutputExistsError
 from vemseg.files import DISK_FULL, TEMPORARY, flush, remove, writing
-from vemseg.run.files import plain, read_json, write_json
+from vemseg.run.files import Json, plain, read_json, write_json
 from vemseg.run.fingerprint import Record, fingerprint, same
 from vemseg.run.locks import Lock
 
 _log = logging.getLogger(__name__)
 
-State = dict[str, Any]
+State = Json
 """What a result depends on, as plain JSON types: the same state gives the same result."""
 
 LOCK, BEGUN, ASIDE = ".lock", "state.json", "replaced"
@@ -90,10 +90,10 @@ class Output:
         self,
         path: Path,
         *,
-        state: Mapping[str, Any],
+        state: Mapping[str, object],
         inputs: Sequence[Path] = (),
         beside: Sequence[Path] = (),
-        record: Callable[[], Mapping[str, Any] | None],
+        record: Callable[[], State | None],
         overwrite: bool = False,
         resumable: bool = True,
     ) -> None:
@@ -190,7 +190,7 @@ class Output:
         if there and (settled or not self._overwrite):
             made = self._record()
             if made is not None and self._is(made):
-                self.done, self.state = True, dict(made)
+                self.done, self.state = True, made
                 self._empty()
                 return
             if not self._overwrite:
@@ -233,7 +233,7 @@ class Output:
         self.state = self._settings | {INPUTS: [fingerprint(path) for path in self._inputs]}
         self._note({"state": self.state, "replaces": self.path.exists()})
 
-    def _is(self, made: Mapping[str, Any]) -> bool:
+    def _is(self, made: State) -> bool:
         """Tell whether a state is the one that is asked for."""
         known = made.get(INPUTS, [])
         return (
@@ -298,7 +298,7 @@ class Output:
                 remove(entry)
 
 
-def difference(before: Mapping[str, Any] | None, now: Mapping[str, Any], inputs: Sequence[Path]) -> str:
+def difference(before: State | None, now: State, inputs: Sequence[Path]) -> str:
     """Say in what two states differ: the first few settings by name, or the inputs that have changed.
 
     Parameters
@@ -323,6 +323,6 @@ def difference(before: Mapping[str, Any] | None, now: Mapping[str, Any], inputs:
     return f"was made otherwise ({'; '.join(shown)})"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 24 else text[:12] + "…"

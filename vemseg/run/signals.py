@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Self
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""What ``signal.signal`` takes and gives back; None for a handler that Python did not install."""
 
 
 class StopSignal:
@@ -22,7 +26,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, Handler] = {}
 
     @property
     def requested(self) -> bool:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 from xml.sax.saxutils import escape
 
 import tifffile
@@ -81,7 +80,7 @@ def _rename_in_tiff(path: Path, record: Record, colours: Mapping[int, RGB]) -> N
     replace_tags(path, values, in_place)
 
 
-def _in_imagej(file: Any, record: Record, colours: Mapping[int, RGB]) -> dict[int, Value]:
+def _in_imagej(file: tifffile.TiffFile, record: Record, colours: Mapping[int, RGB]) -> dict[int, Value]:
     """Return the tags in which ImageJ keeps the record, and the colours of labels of two bytes."""
     metadata = dict(file.pages[0].tags[_IMAGEJ].value) | {"Info": json.dumps(record)}
     if "LUTs" in metadata:
@@ -91,7 +90,7 @@ def _in_imagej(file: Any, record: Record, colours: Mapping[int, RGB]) -> dict[in
     return {_BYTE_COUNTS: Value(LONG, data[_BYTE_COUNTS]), _IMAGEJ: Value(BYTE, data[_IMAGEJ])}
 
 
-def _in_ome(file: Any, record: Record) -> dict[int, Value]:
+def _in_ome(file: tifffile.TiffFile, record: Record) -> dict[int, Value]:
     """Return the tag of the OME-XML, with the record as its first description."""
     text = f"<Description>{escape(json.dumps(record))}</Description>"
     first = re.compile("<Description>.*?</Description>", re.DOTALL)
@@ -99,7 +98,7 @@ def _in_ome(file: Any, record: Record) -> dict[int, Value]:
     return {_DESCRIPTION: Value(ASCII, xml.encode() + b"\0")}
 
 
-def _colour_tables(file: Any) -> Iterator[int]:
+def _colour_tables(file: tifffile.TiffFile) -> Iterator[int]:
     """Yield where colour tables lie; tifffile writes one for the first page and one for all others."""
     for index in (0, 1, len(file.pages) - 1):
         tag = file.pages[min(index, len(file.pages) - 1)].tags.get("ColorMap")

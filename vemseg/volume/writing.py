@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import zarr
 
@@ -62,7 +61,7 @@ def finish_zarr(store: LabelStore, file_name: str, info: LabelInfo) -> None:
     _describe_zarr(store, file_name, info, majority, label_metadata(info.names, info.colours))
 
 
-def write_volume(source: Volume, target: Path, *, description: Mapping[str, Any] | None = None) -> None:
+def write_volume(source: Volume, target: Path, *, description: Mapping[str, object] | None = None) -> None:
     """Write a grey volume, block by block, as TIFF or OME-Zarr, by the suffix as in ``finish_labels``.
 
     Parameters
@@ -108,7 +107,7 @@ def _whole_or_absent(target: Path) -> Iterator[None]:
 
 
 def _describe_zarr(
-    store: LabelStore, file_name: str, about: About, reduce: Reduce, labels: Mapping[str, Any]
+    store: LabelStore, file_name: str, about: About, reduce: Reduce, labels: Mapping[str, object]
 ) -> None:
     """Add coarser levels and metadata to a store, which make it an OME-Zarr."""
     group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
