@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Shell:
-    """How this process speaks to its user; set from the options all commands have."""
+    """How this process speaks to its user; set from the options that all commands have."""
 
     verbose: bool = False
     quiet: bool = False
@@ -31,7 +31,7 @@ class Shell:
 
     @functools.cached_property
     def errors(self) -> Console:
-        """Standard error: all that is no result."""
+        """The console of standard error, where everything goes that is not a result."""
         from rich.console import Console
 
         return Console(stderr=True)
@@ -41,7 +41,7 @@ _shell = Shell()
 
 
 class Surroundings(TypedDict, total=False):
-    """What options decide of a command's ``Context``."""
+    """The attributes of a command's ``Context`` that its options decide."""
 
     device: str
     threads: int | None
@@ -55,7 +55,7 @@ def set_up(
     quiet: options.Quiet = False,
     progress: options.Progress = options.ProgressStyle.auto,
 ) -> None:
-    """Apply the options that stand before a command and after it alike."""
+    """Apply the options that may stand before a command as well as after it."""
     _shell.verbose |= verbose
     _shell.quiet |= quiet
     if progress is not options.ProgressStyle.auto:
@@ -88,7 +88,7 @@ def working(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
     Parameters
     ----------
     **surroundings
-        Of ``Context``: device, threads, memory, offline.
+        Attributes of the ``Context``.
     """
     style = options.ProgressStyle.none if _shell.quiet else _shell.progress
     with showing(style, _shell.errors) as report:
@@ -104,7 +104,7 @@ def stoppable(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
     Parameters
     ----------
     **surroundings
-        Of ``Context``: device, threads, memory, offline.
+        Attributes of the ``Context``.
     """
     from vemseg.run import StopSignal
 

@@ -25,7 +25,7 @@ PROTOCOLS = {
     "greedy": "labels merged for the best mean Dice",
     "manual": "labels merged as --map says",
 }
-"""What a protocol does."""
+"""What each protocol of matching does, by its name."""
 
 COLUMNS = {
     "Dice": "dice",
@@ -34,7 +34,7 @@ COLUMNS = {
     "prec.": "precision",
     "acc.": "accuracy",
 }
-"""Head of a column -> measure."""
+"""The measure that a column shows, by the head of the column."""
 
 
 def score_tables(found: Evaluation) -> Group:
@@ -141,7 +141,7 @@ def catalogue_table(entries: list[Entry]) -> Table:
 
 
 def plan_table(plan: Plan, training: float | None) -> Table:
-    """Return what a segmentation takes; ``training`` seconds are spent on the volume before."""
+    """Return what a segmentation takes; before it, ``training`` seconds are spent on the volume."""
     z, y, x = plan.shape
     table = _table(None)
     table.show_header = False

@@ -26,10 +26,10 @@ class Painted(Volume):
     ----------
     phantom : Phantom
     paint : callable
-        Its method ``read`` or ``labels``.
+        The method ``read`` or ``labels`` of the phantom.
     name : str
     tell : callable
-        Told how many voxels were painted, each time.
+        Told after each box how many voxels were painted.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ def write_phantom(phantom: Phantom, out: Path, *, overwrite: bool, context: Cont
     ----------
     phantom : Phantom
     out : Path
-        Of the grey volume, .tif or .ome.zarr. Beside it lie the labels, ``<stem>_labels``, the names of their
-        classes, ``<stem>_classes.toml``, and how all was made, ``<stem>.json``.
+        The grey volume, .tif or .ome.zarr. Beside it lie the labels, ``<stem>_labels``, the names of their
+        classes, ``<stem>_classes.toml``, and ``<stem>.json``, which says how they were made.
     overwrite : bool
         Replace what is there.
 
@@ -112,7 +112,7 @@ def write_phantom(phantom: Phantom, out: Path, *, overwrite: bool, context: Cont
 
 
 def _state_beside(out: Path, known: Iterable[str]) -> Json | None:
-    """Return what the description beside a phantom says of it, None where it is not a phantom's."""
+    """Return the state in the description beside a phantom, None where it describes something else."""
     try:
         made: Json = read_json(sidecar(out))
         return {key: made["phantom"][key] for key in known} | {"vemseg": made["vemseg"]}
@@ -121,7 +121,7 @@ def _state_beside(out: Path, known: Iterable[str]) -> Json | None:
 
 
 def _counter(total: int, context: Context) -> Callable[[int], None]:
-    """Return what is told of voxels as they are painted, and reports how many of all they are."""
+    """Return a function that takes the number of voxels just painted, and reports progress."""
     done = 0
 
     def tell(voxels: int) -> None:

@@ -1,4 +1,4 @@
-"""What runs and results are described with: JSON and named arrays, written whole or not at all."""
+"""JSON and named arrays, which describe runs and results: written whole or not at all."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def save_tensors(
     path : Path
         Usually ``*.safetensors``.
     tensors : mapping of str to array
-        Numbers and booleans of any shape. numpy has no bfloat16: convert before.
+        Numbers and booleans of any shape. numpy has no bfloat16: convert it first.
     metadata : mapping
         Anything JSON has; it goes into the header of the file.
     """
     header = {_METADATA_KEY: json.dumps(metadata, allow_nan=False, default=plain)}
-    # order="C" and not ascontiguousarray: that would give an array without axes one
+    # order="C", because ascontiguousarray would give an axis to an array that has none
     data = save({name: np.asarray(array, order="C") for name, array in tensors.items()}, header)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)  # safetensors' own writer makes files that only their owner may read
@@ -85,7 +85,7 @@ def load_tensors(path: Path) -> tuple[Tensors, Json]:
     MissingError
         Where there is no such file.
     InputError
-        Where it is not safetensors, is cut off, or holds a type that numpy does not have.
+        Where the file is not safetensors, is cut off, or holds a type that numpy does not have.
     """
     if not path.is_file():
         raise MissingError(f"no file {path}")

@@ -1,4 +1,4 @@
-"""A run: one directory with the settings, the origin, the course and the result of a training."""
+"""A run: one directory with the settings, the origin, the progress and the result of a training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 _RECIPE, _INFO, _LOCK = "recipe.toml", "run.json", ".lock"
 _BEFORE_RECIPE = (_INFO, _LOCK, TEMPORARY)
-"""All that an interrupted creation leaves in a directory that was new."""
+"""Patterns of the files that an interrupted creation leaves in a new directory."""
 _COURSE = (
     "metrics.jsonl",
     "model.safetensors",
@@ -38,17 +38,17 @@ _COURSE = (
     "chart-*.png",
     "reconstruction-*.png",
 )
-"""What starting again removes; anything else in the directory is somebody's own."""
+"""Patterns of the files that starting again removes; all others belong to the user."""
 _BEGINNING = "beginning"
-"""Key in ``run.json`` while a run begins: whatever is left of an earlier one is given up."""
+"""A key that ``run.json`` has while a run begins; whatever an earlier run left is given up then."""
 _COMPARED = ("shape", "voxel_size_nm", "crop", "intensity")
-"""Facts on a volume that decide what is learnt from its file."""
+"""The facts on a volume, beside its content, that change what a model learns from it."""
 
 
 class Run:
     """A directory that can explain itself. Make one with ``create``, read one with ``open``.
 
-    ``recipe.toml`` holds the settings, ``run.json`` where the run comes from, ``metrics.jsonl`` its course,
+    ``recipe.toml`` holds the settings, ``run.json`` where the run comes from, ``metrics.jsonl`` its progress,
     ``model.safetensors`` the encoder as it is now (``model-<step>.safetensors`` as it was),
     ``checkpoint.safetensors`` what an exact resume needs.
     A created run is locked until it is closed: use it as a context manager.
@@ -170,13 +170,13 @@ class Run:
         write_json(self.path / _INFO, self.info | changes)
 
     def append_metrics(self, metrics: Mapping[str, object]) -> None:
-        """Add one line; ``metrics`` has a ``step``. What is not finite becomes null."""
+        """Add one line; ``metrics`` has a ``step``. Numbers that are not finite become null."""
         line = json.dumps({key: _finite(value) for key, value in metrics.items()}, default=plain)
         with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def read_metrics(self) -> list[Json]:
-        """Return all lines; a last one that a crash cut off is left out."""
+        """Return all lines; a last line that a crash cut off is left out."""
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -210,7 +210,7 @@ class Run:
     def _begin(self, inputs: Sequence[Path], parents: Iterable[Path], details: Json) -> None:
         """Remove what an earlier run left, write the settings, then where the run comes from.
 
-        ``run.json`` says so meanwhile: where this is interrupted, it is done again.
+        Meanwhile ``run.json`` says that the run begins, so that all this is repeated if it is interrupted.
         """
         info = provenance(
             "run",
@@ -239,7 +239,7 @@ class Run:
             names = ", ".join(Path(entry["path"]).name for entry in known)
             raise OutputExistsError(f"{self.path} was made from other volumes ({names}): {way_out}")
         if changed := _changed(info.get("volumes"), details.get("volumes")):
-            raise OutputExistsError(f"{self.path} saw its volumes otherwise ({changed}): {way_out}")
+            raise OutputExistsError(f"{self.path} read its volumes in another way ({changed}): {way_out}")
         self._remove([TEMPORARY])
         if info["finished"]:
             return
@@ -265,7 +265,7 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _changed(there: Sequence[Json] | None, wanted: Sequence[Json] | None) -> str | None:
-    """Say in which facts volumes differ, or return None; facts that are not known differ in nothing."""
+    """Say in which of the facts volumes differ, or return None; where no facts are known, nothing differs."""
     found = [
         f"{key} of {Path(new.get('path') or 'a volume').name} "
         f"{_show(old.get(key))} there, {_show(new.get(key))} now"

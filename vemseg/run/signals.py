@@ -45,7 +45,7 @@ class StopSignal:
     ) -> None:
         while self._before:
             number, handler = self._before.popitem()
-            # None: the handler was installed by other than Python code and cannot be named
+            # None: the handler was not installed by Python code, which therefore cannot put it back
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ from vemseg.volume.about import RGB, About, Record, legend
 from vemseg.volume.units import nanometres, voxel_size_or_none
 
 Attributes = Mapping[str, Any]
+"""The attributes of a Zarr group."""
 
 VERSION = "0.5"
 """The version of NGFF that is written."""
@@ -125,7 +126,7 @@ def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str)
         Downsampling factors of each level relative to level 0. All levels start at the same edge, so their
         first centres lie half the difference of the voxel edges further in.
     method : str
-        How levels were made from the finer one.
+        How each level was made from the finer one before it.
     """
     unit = {} if about.voxel_size is None else {"unit": "nanometer"}
     edges = about.voxel_size or (1.0, 1.0, 1.0)

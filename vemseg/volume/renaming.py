@@ -27,7 +27,7 @@ def rename_labels(path: Path, names: Mapping[int, str], colours: Mapping[int, RG
     """Give finished labels other names and colours; the old ones are forgotten.
 
     What else the file says about itself stays as it is. In an OME-Zarr the metadata are replaced in one
-    piece. In a TIFF the new record holds from one short write on (see ``tiff_tags``); its colour table is
+    piece. In a TIFF one short write makes the new record valid (see ``tiff_tags``); its colour table is
     overwritten just before that, so that a kill between the two leaves the new colours with the old names,
     and the same call completes the change. A TIFF that was written without any colours has no such table;
     only its record has the new ones.

@@ -1,7 +1,7 @@
 """Finished outputs: a store of labels, or any grey volume, as TIFF or OME-Zarr.
 
-Both are written where the caller says, over whatever lies there: a path at which the output grows until the
-caller gives it its name.
+Both are written over whatever lies at the path that the caller names. The output grows there until the caller
+gives it its final name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def finish_labels(store: LabelStore, target: Path, info: LabelInfo) -> None:
     target : Path
         Where the labels grow. An OME-Zarr may grow where the store lies, or elsewhere on its disk.
     info : LabelInfo
-        What is said of the labels.
+        What the file says about the labels: voxel size, names, colours and more.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def _write_tiff(volume: Volume, target: Path, about: About) -> None:
 
 @contextmanager
 def _whole_or_absent(target: Path) -> Iterator[None]:
-    """Remove what was begun where the block fails, so that it takes no room on a disk that may be full."""
+    """Remove the beginnings of an output if the block fails: the disk may be full."""
     try:
         yield
     except BaseException:

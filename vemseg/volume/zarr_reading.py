@@ -42,6 +42,8 @@ class ZarrVolume(Volume):
     array : zarr.Array
     axes : tuple of int
         Which axes of the array are z, y, x; -1 where the array has none (a single plane).
+    dtype : numpy.dtype
+        What ``read`` returns.
     cache : Cache, optional
         Keeps the chunks from which much smaller boxes are read; only for arrays that do not change.
     """
