@@ -172,7 +172,7 @@ class Transfer:
         Raises
         ------
         MissingError, ResourceError, Interrupted
-            As ``download``.
+            As for ``download``.
         """
         if self.offline:
             raise MissingError(

@@ -6,7 +6,6 @@ written before all other files of the cell and removed after them, so files of t
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from vemseg.context import Context, Stopped
 from vemseg.datasets.reference import KINDS, MASK_ENDINGS, OPTIONAL, Reference, write_reference
 from vemseg.errors import InputError, MissingError, OutputExistsError, UsageError
 from vemseg.files import remove, writing
+from vemseg.recipe.spelling import nearest
 from vemseg.resources import byte_text
 from vemseg.run import Json, alone, provenance, read_json, write_json
 
@@ -53,9 +53,7 @@ def check(cells: Sequence[str], parts: Sequence[str], sha256: str | None) -> str
 
 def _known(what: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise UsageError(f"no {what} '{name}' in BetaSeg{hint}: there are {', '.join(known)}")
+        raise UsageError(f"no {what} '{name}' in BetaSeg{nearest(name, known)}: there are {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def find_archive(source: str | None, sha256: str, context: Context) -> Path:
     MissingError
         Where there is no such file, or it has another hash.
     MissingError, ResourceError, Interrupted
-        As ``vemseg.catalog.download``.
+        As for ``vemseg.catalog.download``.
     """
     source = source or BETASEG.url
 
@@ -177,7 +175,7 @@ def find_archive(source: str | None, sha256: str, context: Context) -> Path:
         name = f"{BETASEG.name}.zip"
         return download(source, sha256, name, offline=context.offline, tell=tell, stopped=context.stopped)
     if scheme:
-        raise UsageError(f"{source} is no address that can be fetched from: http, https, or a file")
+        raise UsageError(f"{source} cannot be fetched: give an http or https address, or a file")
     path = Path(source).expanduser()
     if not path.is_file():
         raise MissingError(f"no archive {path}")
@@ -216,9 +214,9 @@ def fill(
     InputError
         Where the archive has another layout, or a mask another shape than its volume.
     OutputExistsError
-        As :meth:`Cell.holds`.
+        As for :meth:`Cell.holds`.
     ResourceError, Interrupted
-        As ``vemseg.catalog.unpack``.
+        As for ``vemseg.catalog.unpack``.
     """
     there = _by_name(archive)
     ordered = sorted(cells, key=lambda cell: cell.name)  # so that all processes lock them in the same order

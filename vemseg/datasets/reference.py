@@ -146,26 +146,22 @@ def write_reference(reference: Reference, out: Path, origin: Json, context: Cont
     Interrupted
         Where it was stopped; nothing is kept.
     """
-    with writing(out, DISK_FULL):
-        _write(reference, out, origin, context)
-
-
-def _write(reference: Reference, out: Path, origin: Json, context: Context) -> None:
     partial = out.with_name(f"{out.name}.partial")
-    remove(partial)
-    store = LabelStore.create(partial / "store", reference.shape, BLOCK, voxel_size=VOXEL_SIZE)
-    boxes = list(store.box.split(store.block_shape))
-    for i, box in enumerate(boxes):
-        if context.stopped():
-            raise Interrupted(f"stopped before {out} was whole: the same command goes on")
-        store.write(box, reference.read(box))
-        context.report("labelling", (i + 1) / len(boxes), out.name)
-    names = reference.kind.names
-    lines = "".join(f'{number} = "{name}"\n' for number, name in names.items())
-    write_text(out.with_suffix(".toml"), lines)
-    named = {number: name for number, name in names.items() if number}
-    colours = dict(zip(named, palette(len(named)), strict=True))
-    growing = partial / out.name
-    finish_labels(store, growing, LabelInfo(VOXEL_SIZE, description=origin, names=named, colours=colours))
-    growing.replace(out)
-    remove(partial)
+    with writing(out, DISK_FULL):
+        remove(partial)
+        store = LabelStore.create(partial / "store", reference.shape, BLOCK, voxel_size=VOXEL_SIZE)
+        boxes = list(store.box.split(store.block_shape))
+        for i, box in enumerate(boxes):
+            if context.stopped():
+                raise Interrupted(f"stopped before {out} was whole: the same command goes on")
+            store.write(box, reference.read(box))
+            context.report("labelling", (i + 1) / len(boxes), out.name)
+        names = reference.kind.names
+        lines = "".join(f'{number} = "{name}"\n' for number, name in names.items())
+        write_text(out.with_suffix(".toml"), lines)
+        named = {number: name for number, name in names.items() if number}
+        colours = dict(zip(named, palette(len(named)), strict=True))
+        growing = partial / out.name
+        finish_labels(store, growing, LabelInfo(VOXEL_SIZE, description=origin, names=named, colours=colours))
+        growing.replace(out)
+        remove(partial)

@@ -60,7 +60,8 @@ def record_in(file: tifffile.TiffFile) -> Record | None:
     """
     if file.is_imagej:
         return parse_record((file.imagej_metadata or {}).get("Info"))
-    return parse_record(_ome_text(file.ome_metadata, "Description")) if file.is_ome else None
+    described = _ome_element(file.ome_metadata, "Description") if file.is_ome else None
+    return None if described is None else parse_record(described.text)
 
 
 def _plane(
@@ -99,11 +100,6 @@ def _ome(xml: str | None, single: bool) -> VoxelSize | None:
         edges.append(None if number is None or unit is None else number * unit)
     z, y, x = edges
     return voxel_size_or_none(y if single and z is None else z, y, x)
-
-
-def _ome_text(xml: str | None, name: str) -> str | None:
-    element = _ome_element(xml, name)
-    return None if element is None else element.text
 
 
 def _ome_element(xml: str | None, name: str) -> ET.Element | None:

@@ -50,15 +50,10 @@ def finish_labels(store: LabelStore, target: Path, info: LabelInfo) -> None:
     if is_tiff_output(target):
         _write_tiff(store, target, info)
         return
-    finish_zarr(store, target.name, info)
+    _describe_zarr(store, target.name, info, majority, label_metadata(info.names, info.colours))
     if store.directory != target:
         remove(target)
         store.directory.replace(target)
-
-
-def finish_zarr(store: LabelStore, file_name: str, info: LabelInfo) -> None:
-    """Turn a store whose blocks are all there into an OME-Zarr of that name, where it lies."""
-    _describe_zarr(store, file_name, info, majority, label_metadata(info.names, info.colours))
 
 
 def write_volume(source: Volume, target: Path, *, description: Mapping[str, object] | None = None) -> None:
