@@ -36,10 +36,10 @@ LONG = ["train", "embed", "segment"]
 """Commands that save their state."""
 
 CHATTY = {"vemseg.cli.progress.SHORTEST_SECONDS": 0.0, "vemseg.cli.progress.RUSH_SECONDS": 0.0}
-"""A line for every report, however quickly they follow each other."""
+"""Settings by which every report gives a line, however quickly they follow each other."""
 
 SMALL_BLOCKS = {"vemseg.budget.MOST_VOXELS": 2**11}
-"""Dozens of blocks in a volume that would be one."""
+"""A setting that divides the small volume of these tests into dozens of blocks."""
 
 
 def command(verb, made, out=None, steps=3, volume=None, k=3):
@@ -292,7 +292,7 @@ def essence(verb, folder):
 
 @pytest.fixture(scope="module")
 def uninterrupted(programs, made, tmp_path_factory):
-    """Return a function: the essence of what a long command makes in one go."""
+    """Return a function: what a long command makes without a stop, as ``essence`` shows it."""
     found = {}
 
     def of(verb):

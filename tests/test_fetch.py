@@ -524,7 +524,7 @@ def test_a_bomb_that_does_not_fit_the_disk_is_not_lit(tmp_path, monkeypatch):
 
 
 def test_a_member_that_lies_about_its_size_is_refused(tmp_path, monkeypatch):
-    """Of a header that says 10 bytes for 4 MiB, nothing appears."""
+    """The header says 10 bytes, and there are 4 MiB: no file appears."""
     archive = zipped(tmp_path / "a.zip", {"zeros": bytes(2**22)})
     data = archive.read_bytes()
     lie = data.replace((2**22).to_bytes(4, "little"), (10).to_bytes(4, "little"))
@@ -698,7 +698,8 @@ def test_an_archive_of_another_layout_is_told(tmp_path):
 
     sha256 = hashlib.sha256(other.read_bytes()).hexdigest()
     with pytest.raises(
-        InputError, match=r"not the layout of BetaSeg: no high_c1_source\.tif in it \(it begins with readme"
+        InputError,
+        match=r"not have the layout of BetaSeg: no high_c1_source\.tif in it \(it begins with readme",
     ):
         fetch_betaseg(tmp_path / "b", source=str(other), sha256=sha256)
     assert not (tmp_path / "b").exists()
@@ -840,7 +841,7 @@ def test_what_a_killed_unpacking_left_is_removed(archive, tmp_path):
 
 @pytest.mark.parametrize("sha256", ["abc", "../../x", "g" * 64, "sha256:" + "0" * 64])
 def test_what_is_no_hash_is_refused_first(tmp_path, sha256):
-    with pytest.raises(UsageError, match="is no SHA-256: it has 64 hexadecimal digits"):
+    with pytest.raises(UsageError, match="is no SHA-256: give 64 hexadecimal digits"):
         fetch_betaseg(tmp_path / "b", source="http://127.0.0.1:9/", sha256=sha256)
     assert not cache_directory().joinpath("..", "b").exists()
 
@@ -855,7 +856,9 @@ def test_blanks_and_capitals_of_a_hash_and_an_address_do_not_matter(served, tmp_
 
 def test_a_file_that_comes_twice_is_told(tmp_path):
     sha256 = make_archive(tmp_path / "a.zip", CELLS[:1], extra={"old/high_c1/high_c1_granules.tif": b"x"})
-    with pytest.raises(InputError, match=r"not the layout of BetaSeg: high_c1_granules\.tif comes twice"):
+    with pytest.raises(
+        InputError, match=r"not have the layout of BetaSeg: high_c1_granules\.tif comes twice"
+    ):
         fetch_of((tmp_path / "a.zip", sha256), tmp_path / "b")
 
 

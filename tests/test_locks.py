@@ -146,7 +146,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
     monkeypatch.setattr(fcntl, "flock", refuse)
     with alone(tmp_path / ".lock", "somebody is in", lambda: False):
         assert caplog.messages == [
-            f"cannot lock {tmp_path} (No locks available): do not use it twice at a time"
+            f"cannot lock {tmp_path} (No locks available): let only one process use it"
         ]
     assert not list(tmp_path.iterdir())
 

@@ -266,12 +266,15 @@ def test_the_same_volumes_seen_otherwise_are_refused_by_name(tmp_path, volume):
     create()
     create(path="/moved/cell.tif", voxel_size_from="file")
     for key, value in [("shape", [4, 5, 7]), ("voxel_size_nm", None), ("intensity", {"low": 0, "high": 1})]:
-        with pytest.raises(OutputExistsError, match=rf"saw its volumes otherwise \({key} of cell\.tif "):
+        with pytest.raises(
+            OutputExistsError, match=rf"read its volumes in another way \({key} of cell\.tif "
+        ):
             create(**{key: value})
     with pytest.raises(OutputExistsError) as caught:
         create(crop=None)
     assert str(caught.value) == (
-        f'{tmp_path / "a"} saw its volumes otherwise (crop of cell.tif "0:4,0:5,0:6" there, absent now): '
+        f"{tmp_path / 'a'} read its volumes in another way "
+        '(crop of cell.tif "0:4,0:5,0:6" there, absent now): '
         "give another -o, or -f to start again"
     )
 

@@ -23,7 +23,6 @@ from vemseg.volume import (
     Volume,
     check_grey,
     check_labels,
-    looks_like_labels,
     measure_intensity,
     open_volume,
     record,
@@ -445,12 +444,12 @@ def test_label_images_are_known_by_their_metadata(tmp_path):
     levels = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1]}]}]
     image = {"axes": [{"name": axis, "type": "space"} for axis in "zyx"], "datasets": levels}
     group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
-    assert looks_like_labels(open_volume(tmp_path / "v.zarr")) is None
+    assert open_volume(tmp_path / "v.zarr").labelled is None
     check_grey(open_volume(tmp_path / "v.zarr"))
     group.attrs["ome"] = group.attrs["ome"] | {"image-label": {"version": "0.5", "colors": [{}, 5]}}
     for path in (tmp_path / "v.zarr", tmp_path / "v.zarr" / "0"):
         volume = open_volume(path, crop="1:2,:,:")
-        assert "image-label" in looks_like_labels(Permuted(volume, (2, 0, 1)))
+        assert "image-label" in Permuted(volume, (2, 0, 1)).labelled
         with pytest.raises(InputError, match=r"holds labels \(its metadata .*\): give the grey volume"):
             check_grey(volume)
 

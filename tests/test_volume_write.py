@@ -23,7 +23,6 @@ from vemseg.volume import (
     Volume,
     check_grey,
     finish_labels,
-    looks_like_labels,
     open_volume,
     pyramid,
     record,
@@ -518,7 +517,7 @@ def test_other_peoples_files_have_no_record(tmp_path):
     zarr.create_array(str(tmp_path / "d.zarr"), shape=(3, 4, 5), dtype="uint8")
     for name in ("a.tif", "b.tif", "c.tif", "d.zarr"):
         assert record(tmp_path / name) is None
-        assert looks_like_labels(open_volume(tmp_path / name)) is None
+        assert open_volume(tmp_path / name).labelled is None
         with pytest.raises(InputError, match=r"holds no labels|no readable"):
             rename_labels(tmp_path / name, NAMES, COLOURS)
     with pytest.raises(InputError, match="no labels at"):

@@ -1,7 +1,7 @@
 """Files that appear whole or not at all, and what the system says against writing them.
 
-A file is written under a temporary name beside its own and takes that by one rename. All temporary names
-match ``TEMPORARY``, so whatever a killed process leaves can be told from finished files.
+A file is written under a temporary name beside its final one, which it gets by one rename. All temporary
+names match ``TEMPORARY``, so whatever a killed process leaves can be told from finished files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TEMPORARY = ".partial-*"
 """Glob pattern of the names that files have while they are written."""
 
 _SHORT = re.compile(r"\d+ requested and \d+ written")
-"""What numpy says where the disk is full in the midst of an array."""
+"""Matches what numpy says when the disk becomes full while an array is written."""
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
     path : Path
         The file or directory to name in the message.
     errors : collection of int
-        Error numbers that are about ``path``; give ``DISK_FULL`` where other files are read meanwhile.
+        Error numbers that concern ``path``; give ``DISK_FULL`` where the block also reads other files.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a file's name says of a volume: its format, and what outputs made from it are called."""
+"""What the name of a volume's file says: its format, and what outputs made from it are called."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def is_tiff_output(out: Path) -> bool:
 
 
 def check_output(out: Path) -> None:
-    """Refuse an output whose name says of no format that can be written, before work is put into it.
+    """Refuse an output whose suffix names no format that can be written, before any work is done.
 
     Raises
     ------
     UsageError
-        Saying which suffixes there are.
+        Where the suffix is neither that of a TIFF nor ``.zarr``.
     """
     is_tiff_output(out)

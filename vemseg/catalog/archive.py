@@ -26,13 +26,13 @@ from vemseg.resources import byte_text
 CHUNK = 2**20
 """Bytes that are copied at once."""
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
-"""The errors that archives raise which are broken, encrypted, or compressed in ways Python does not know."""
+"""The errors of archives that are broken, encrypted, or compressed in a way that Python does not know."""
 
 Archive = zipfile.ZipFile | tarfile.TarFile
 Entry = zipfile.ZipInfo | tarfile.TarInfo
 
 Unpacked = Callable[[int, int], None]
-"""Called with the number of bytes that are written, and the number of all that are to be written."""
+"""Called with the number of bytes written so far, and the number of all that are to be written."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Member:
     Attributes
     ----------
     path : PurePosixPath
-        As the archive names it.
+        Its name in the archive.
     size : int
-        Bytes it declares.
+        Its bytes, as the archive declares them.
     """
 
     path: PurePosixPath
@@ -88,7 +88,7 @@ def unpack(
     Raises
     ------
     InputError
-        As ``members``; where a member is absent, or larger than it declares.
+        As for ``members``, and where a member is missing or larger than it declares.
     ResourceError
         Where the disk is too small.
     Interrupted
@@ -152,7 +152,7 @@ def _opened(archive: Path) -> Iterator[Archive]:
 
 @contextmanager
 def _undamaged(what: str) -> Iterator[None]:
-    """Turn what reading raises of damaged archives into one line; a system's own errors name a number."""
+    """Turn the errors of a damaged archive into one line; errors of the system, which have a number, pass."""
     try:
         yield
     except (*DAMAGED, OSError) as error:
@@ -162,7 +162,7 @@ def _undamaged(what: str) -> Iterator[None]:
 
 
 def _entries(opened: Archive, archive: Path) -> Iterator[tuple[Member, Entry]]:
-    """Yield the files of an archive, after a look at every entry.
+    """Yield the files of an archive, and check every entry of it.
 
     Raises
     ------

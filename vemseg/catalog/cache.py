@@ -20,7 +20,7 @@ RESERVE = 2**26
 
 
 def in_cache(name: str) -> Path | None:
-    """Return the path of a file in the cache, None where it is not there; nothing is written."""
+    """Return the path of a file if the cache holds it, else None; nothing is written."""
     given = os.environ.get(VARIABLE)
     for folder in [Path(given).expanduser()] if given else [Path(pooch.os_cache("vemseg")), _temporary()]:
         if (folder / name).is_file():
@@ -29,7 +29,7 @@ def in_cache(name: str) -> Path | None:
 
 
 def cache_directory() -> Path:
-    """Return the directory of fetched files, which is made if need be and can be written.
+    """Return the directory of fetched files; it is made if need be, and can be written.
 
     This is ``$VEMSEG_CACHE_DIR`` where it is set, and else the platform's place for caches. Where that cannot
     be written, because there is no home directory or it is read-only, this user gets one under the temporary

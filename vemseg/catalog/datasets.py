@@ -14,7 +14,7 @@ class Dataset:
     name : str
     url : str
     sha256 : str
-        Of the whole archive.
+        The SHA-256 of the whole archive, in hexadecimal.
     about, licence, reference : str
         What it holds, on which terms it may be used, and what to cite; shown to users.
     """

@@ -1,8 +1,9 @@
 """A file from its host into the cache: whole and with the right SHA-256, or not at all.
 
-pooch keeps the registry, checks the hash and gives the file its name. It begins again where a connection
-breaks, so what transfers the bytes is ours: they are kept in ``<file>.part`` and asked for from there on
-(HTTP Range), within a call and from one call to the next. They stay there until pooch has checked the file.
+pooch keeps the registry, checks the hash and gives the file its name. It would start over where a connection
+breaks, so the bytes are transferred here: they are kept in ``<file>.part``, and after a break only the rest
+is asked for (HTTP Range), within a call and from one call to the next. They stay there until pooch has
+checked the file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pooch
 
@@ -26,7 +27,10 @@ from vemseg.context import Stopped
 from vemseg.errors import Interrupted, MissingError
 from vemseg.files import writing
 from vemseg.resources import byte_text
-from vemseg.run import alone, read_json, write_json
+from vemseg.run import Json, alone, read_json, write_json
+
+if TYPE_CHECKING:
+    from requests import Response
 
 log = logging.getLogger("vemseg")
 
@@ -42,7 +46,7 @@ TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """Status codes of HTTP after which another attempt may succeed."""
 
 Tell = Callable[[str, int, int | None], None]
-"""Called with what happens ("downloading", "checking"), the bytes that are done, and all of them if known."""
+"""Called with what happens ("downloading", "checking"), the bytes done so far, and all of them if known."""
 Value = TypeVar("Value")
 
 
@@ -54,11 +58,11 @@ def download(url: str, sha256: str, name: str, *, offline: bool, tell: Tell, sto
     url : str
         http or https; redirects are followed.
     sha256 : str
-        Of the whole file, in hexadecimal.
+        The SHA-256 of the whole file, in hexadecimal.
     name : str
-        Of the file in the cache; the beginning of the hash is added to it.
+        The name of the file in the cache, to which the beginning of the hash is added.
     offline : bool
-        Whether no host may be asked, so that a file outside the cache is missing.
+        Download nothing; a file that is not in the cache is then missing.
     tell : callable
         Told how far the download is.
     stopped : callable
@@ -123,7 +127,7 @@ def file_sha256(path: Path, tell: Tell, stopped: Stopped) -> str:
 
 
 def _note(path: Path) -> Path:
-    """Return where it is kept that a file was checked."""
+    """Return the path of the note that a file was checked."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -140,8 +144,7 @@ def _checked(path: Path, sha256: str) -> bool:
     """Tell whether a file was checked before and is as it was then: hashing 30 GB takes minutes."""
     if not path.is_file() or not _note(path).is_file():
         return False
-    known: Any = read_json(_note(path))
-    return bool(known == {"sha256": sha256, **_identity(path)})
+    return bool(read_json(_note(path)) == {"sha256": sha256, **_identity(path)})
 
 
 @dataclass
@@ -151,9 +154,10 @@ class Transfer:
     Attributes
     ----------
     path : Path
-        What the file becomes. ``<path>.part`` grows; beside it ``<path>.part.json`` says of which file it is.
+        Where the whole file goes. Until then ``<path>.part`` grows, and ``<path>.part.json`` says of which
+        file it is a part.
     sha256 : str
-        Of the whole file.
+        The SHA-256 of the whole file.
     """
 
     path: Path
@@ -162,13 +166,13 @@ class Transfer:
     tell: Tell
     stopped: Stopped
 
-    def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
+    def __call__(self, url: str, output_file: str, pooch: object, check_only: bool = False) -> None:
         """Bring the file to ``output_file``, going on with what is there.
 
         Raises
         ------
         MissingError, ResourceError, Interrupted
-            As ``download``.
+            As for ``download``.
         """
         if self.offline:
             raise MissingError(
@@ -181,28 +185,28 @@ class Transfer:
         self._hand_over(Path(output_file))
 
     def forget(self) -> None:
-        """Remove what served the transfer alone."""
+        """Remove the files that only the transfer needed."""
         self.part.unlink(missing_ok=True)
         self._about.unlink(missing_ok=True)
 
     @property
     def part(self) -> Path:
-        """What is there so far."""
+        """The file that holds what is there so far."""
         return self.path.with_name(f"{self.path.name}.part")
 
     def _hand_over(self, to: Path) -> None:
-        """Give the file a second name, so that it is kept should pooch's check be interrupted."""
+        """Give the file a second name, so that it is still there if pooch's check is interrupted."""
         for left in self.path.parent.glob("tmp*"):  # of a check that was killed
             if left != to and left.samefile(self.part):
                 left.unlink()
         to.unlink()
         try:
             os.link(self.part, to)
-        except OSError:  # a file system without such names
+        except OSError:  # a file system without hard links
             self.part.replace(to)
 
     def _set_aside(self, url: str, found: str) -> str:
-        """Keep another file than was expected, and say what to do."""
+        """Keep a file that is not the expected one under another name; return what to tell the user."""
         name = self.path.name.replace(self.sha256[:12], found[:12])
         kept = self.part.replace(self.path.with_name(name))
         _write_note(kept, found)
@@ -214,7 +218,7 @@ class Transfer:
         )
 
     def _bring(self, url: str) -> None:
-        """Transfer what is missing, in as many attempts as bring something."""
+        """Transfer the missing bytes; give up after ``ATTEMPTS`` attempts in a row that bring nothing."""
         idle, last = 0, self._size()
         while True:
             try:
@@ -251,7 +255,7 @@ class Transfer:
             )
 
     def _patiently(self, call: Callable[[], Value]) -> Value:
-        """Return what a call returns, but heed a stop while the server is silent."""
+        """Return what a call to the server returns; a request to stop is heeded while it waits."""
         answers: list[Value] = []
         errors: list[Exception] = []
 
@@ -304,10 +308,10 @@ class Transfer:
             raise _Broken(f"the connection broke after {byte_text(have)} of {byte_text(total)}")
 
     def _known(self, url: str) -> tuple[int, dict[str, str]]:
-        """Return the bytes that are there of this very file, and what to ask the server for."""
+        """Return how many bytes of this very file are there, and the headers that ask for the rest."""
         headers = {"Accept-Encoding": "identity"}
         have = self._size()
-        about: Any = read_json(self._about) if self._about.exists() else {}
+        about: Json = read_json(self._about) if self._about.exists() else {}
         if not have or about.get("url") != url:
             return 0, headers
         headers["Range"] = f"bytes={have}-"
@@ -315,7 +319,7 @@ class Transfer:
             headers["If-Range"] = validator
         return have, headers
 
-    def _begin(self, url: str, answer: Any, have: int) -> tuple[int, int | None]:
+    def _begin(self, url: str, answer: Response, have: int) -> tuple[int, int | None]:
         """Look at the head of an answer; return from where it goes on, and the bytes of the whole file."""
         if answer.status_code == 416:
             self.part.unlink(missing_ok=True)
@@ -338,8 +342,8 @@ class Transfer:
 
 
 @contextmanager
-def _closing(answer: Any) -> Iterator[Any]:
-    """Close an answer, unless a thread may still wait for it: that would be waited for."""
+def _closing(answer: Response) -> Iterator[Response]:
+    """Close an answer, unless a thread may still be reading it: closing would wait for that thread."""
     try:
         yield answer
     except (Interrupted, KeyboardInterrupt):
@@ -359,7 +363,7 @@ class _Broken(Exception):
 
 
 def _is_transient(error: Exception) -> bool:
-    """Tell whether another attempt may help: not where the URL itself is no good."""
+    """Tell whether another attempt may help, which it cannot where the URL itself is wrong."""
     import requests
 
     wrong = (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from vemseg.errors import MissingError
+from vemseg.recipe.spelling import nearest
 
 DEFAULT_WEIGHTS = "vemseg"
 """The name of the weights that are used where a user names none."""
@@ -40,9 +40,8 @@ def find_weights(name: str) -> Path:
         return known[name]
     if name == RELEASED:
         raise MissingError(HOW_RELEASED)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" (did you mean '{near[0]}'?)" if near else ""
     listed = ", ".join(known) or "none"
     raise MissingError(
-        f"no weights '{name}'{hint}: name bundled ones ({listed}), a run directory, or a .pt checkpoint"
+        f"no weights '{name}'{nearest(name, known)}: name bundled ones ({listed}), a run directory, "
+        "or a .pt checkpoint"
     )

@@ -1,4 +1,4 @@
-"""``vemseg --diagnose``: what a report of a problem should hold."""
+"""``vemseg --diagnose``: what the report of a problem should say."""
 
 from __future__ import annotations
 

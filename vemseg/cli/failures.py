@@ -23,7 +23,7 @@ def exit_codes(verbose: bool) -> Iterator[None]:
     Parameters
     ----------
     verbose : bool
-        Print the traceback of what was not foreseen.
+        Print the traceback as well.
     """
     try:
         yield
@@ -32,9 +32,8 @@ def exit_codes(verbose: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         _end(KEYBOARD, "interrupted")
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # so that flushing it later says nothing
+        # what is left in the buffer goes nowhere, so that flushing it later raises nothing
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(CLOSED_PIPE) from None
     except Exception as error:
         if verbose:

@@ -83,7 +83,7 @@ def weights(
     if json:
         raise UsageError("--json lists weights: an import prints its paths")
     if name or out is None:
-        raise UsageError("an import takes no name, and -o RUN: where the weights go")
+        raise UsageError("an import takes no NAME, but needs -o RUN, the folder for its weights")
     from vemseg.pipeline.fetch import import_weights
 
     shell.result(*import_weights(checkpoint, centroids, out, overwrite=overwrite))

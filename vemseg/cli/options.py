@@ -1,6 +1,6 @@
-"""Every option, once: its names, its help, its panel. Commands pick from here, so none forks.
+"""Every option, defined once: its names, help and panel. An option is the same in all commands that have it.
 
-An option that a recipe decides too has no default here: where it is left out, the recipe's value holds.
+An option that a recipe also decides has no default here: where it is left out, the recipe's value holds.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ Prediction = Annotated[str, _argument(metavar="PREDICTION", help="Labels to scor
 
 _reference = partial(_input, "--reference", "--gt", metavar="LABELS")
 Reference = Annotated[str, _reference(help="Labels to compare with.")]
-ReferenceToDraw = Annotated[str | None, _reference(help="Labels to draw beside them for comparison.")]
+ReferenceToDraw = Annotated[str | None, _reference(help="Reference labels to draw for comparison.")]
 Labels = Annotated[str | None, _input("--labels", metavar="LABELS", help="Labels to draw on the volume.")]
 Mask = Annotated[
     str | None, _input("--mask", metavar="VOLUME", help="Count only voxels where this is above 0.")
@@ -126,11 +126,13 @@ Config = Annotated[
 ]
 Start = Annotated[
     str | None,
-    _model("--from", metavar="MODEL", help="Begin with the weights of a run, or of bundled ones by name."),
+    _model("--from", metavar="MODEL", help="Begin with the weights of a run, or with bundled ones by name."),
 ]
 Teacher = Annotated[
     str | None,
-    _model("--teacher", metavar="MODEL", help="Teach the dense encoder to give another model's vectors."),
+    _model(
+        "--teacher", metavar="MODEL", help="Train the dense encoder to give the vectors of another model."
+    ),
 ]
 Steps = Annotated[int | None, _model("--steps", metavar="N", help="Training steps.")]
 BatchSize = Annotated[int | None, _model("--batch-size", metavar="N", help="Fields of view in one step.")]
@@ -162,7 +164,7 @@ Adapt = Annotated[
     _model(
         "--adapt",
         metavar="TIME",
-        help="First train on this volume, at most that long, as 10min; kept beside the labels.",
+        help="First train on this volume for at most TIME, such as 10min; the run is kept beside the labels.",
     ),
 ]
 MaxTime = Annotated[
@@ -197,31 +199,35 @@ PicturesOut = Annotated[Path, _out(metavar="FOLDER", help="Where to put the pict
 BetasegOut = Annotated[Path, _output("-o", "--out", metavar="FOLDER", help="Each cell gets a folder in it.")]
 Cells = Annotated[
     str,
-    _input(
-        "--cells", metavar="NAMES", help="high_c1 to high_c4 (left out: these), low_c1 to low_c3; or 'all'."
-    ),
+    _input("--cells", metavar="NAMES", help="high_c1 to high_c4 (the default), low_c1 to low_c3; or 'all'."),
 ]
 Only = Annotated[
     str,
-    _input("--only", metavar="PARTS", help="source, labels (left out: these two), masks as published."),
+    _input("--only", metavar="PARTS", help="source,labels (the default); masks for the masks as published."),
 ]
 From = Annotated[
     str | None,
     _input("--from", metavar="URL|FILE", help="A mirror of the archive, or a local copy of it."),
 ]
-Sha256 = Annotated[str | None, _advanced("--sha256", metavar="HEX", help="Of the archive given by --from.")]
+Sha256 = Annotated[
+    str | None, _advanced("--sha256", metavar="HEX", help="SHA-256 of the archive given by --from.")
+]
 Offline = Annotated[
     bool,
     _input("--offline", envvar="VEMSEG_OFFLINE", **_flag, help="Download nothing: use what is in the cache."),
 ]
-WeightsName = Annotated[str | None, _argument(metavar="[NAME]", help="Of bundled weights; left out: a list.")]
+WeightsName = Annotated[
+    str | None, _argument(metavar="[NAME]", help="Bundled weights; without a name, all are listed.")
+]
 Checkpoint = Annotated[
     Path | None,
     _input("--from", metavar="FILE", help="A checkpoint of the reference code of MAESTER (.pt) to import."),
 ]
 Centroids = Annotated[
     Path | None,
-    _input("--centroids", metavar="FILE", help="Its cluster centres: a text file, one per line."),
+    _input(
+        "--centroids", metavar="FILE", help="Cluster centres of the checkpoint: a text file, one per line."
+    ),
 ]
 ImportOut = Annotated[
     Path | None, _out(metavar="RUN", help="Where the imported weights go, as a run directory.")
@@ -232,12 +238,15 @@ Json = Annotated[bool, _output("--json", **_flag, help="Print the result as JSON
 FailUnder = Annotated[
     str | None,
     _output(
-        "--fail-under", metavar="dice=0.6", show_default=False, help="Exit with code 7 if the mean is below."
+        "--fail-under",
+        metavar="dice=0.6",
+        show_default=False,
+        help="Exit with code 7 if the mean is below this.",
     ),
 ]
 DumpConfig = Annotated[bool, _output("--dump-config", **_flag, help="Print the complete recipe and stop.")]
 
-PhantomShape = Annotated[str, _output("--shape", **_zyx, help="Voxels; one number for a cube.")]
+PhantomShape = Annotated[str, _output("--shape", **_zyx, help="Shape in voxels; one number makes a cube.")]
 PhantomVoxelSize = Annotated[str, _output("--voxel-size", **_zyx, help="Voxel size in nm.")]
 PhantomSeed = Annotated[int, _output("--seed", metavar="N", help="Another seed, another cell.")]
 
@@ -255,7 +264,7 @@ Placement = Annotated[
     _advanced(
         "--placement",
         metavar="NAME",
-        help="How fields of view cover it: cover-and-stride, expand-stride, whole-slice.",
+        help="How fields of view cover the volume: cover-and-stride, expand-stride, whole-slice.",
     ),
 ]
 Kept = Annotated[
@@ -266,7 +275,9 @@ Stride = Annotated[
     int | None,
     _advanced("--stride", metavar="S", help="expand-stride: central pixels kept along a side."),
 ]
-Sample = Annotated[int | None, _advanced("--sample", metavar="N", help="Vectors to find the classes on.")]
+Sample = Annotated[
+    int | None, _advanced("--sample", metavar="N", help="How many vectors the classes are found from.")
+]
 Restarts = Annotated[
     int | None, _advanced("--restarts", metavar="N", help="Attempts, of which the best is kept.")
 ]

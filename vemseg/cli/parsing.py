@@ -1,4 +1,4 @@
-"""Turning the texts of options into values.
+"""The texts of options, turned into values.
 
 A text that cannot be parsed raises ``UsageError``, whose message shows how to write one.
 """
@@ -17,12 +17,12 @@ from vemseg.resources import parse_bytes
 
 
 def settings(given: Sequence[str] | None, shortcuts: Mapping[str, object]) -> list[str]:
-    """Lay the options that have a name of their own over ``--set``, as ``table.key=value``."""
+    """Return settings as ``table.key=value``: those of ``--set``, then those of options of their own."""
     return [*(given or ()), *(f"{key}={value}" for key, value in shortcuts.items() if value is not None)]
 
 
 def memory(text: str | None) -> int | None:
-    """Read ``2GiB`` as bytes (see ``parse_bytes``); None where nothing is said."""
+    """Read ``2GiB`` as bytes (see ``parse_bytes``); None where the option is left out."""
     return None if text is None else parse_bytes(text)
 
 
@@ -101,7 +101,7 @@ def threshold(text: str, measures: Sequence[str]) -> tuple[str, float]:
 
 
 def default_labels(path: str) -> Path:
-    """Return where the labels of an input go where nobody says: this folder, named after the input.
+    """Return where labels go if ``-o`` is left out: the current folder, under a name that the input gives.
 
     TIFF stays TIFF; all else becomes OME-Zarr. The place inside a Zarr hierarchy is part of the name:
     ``cell.zarr/em/s2`` becomes ``cell-em-s2_seg.ome.zarr``.

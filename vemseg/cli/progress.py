@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_SECONDS = 30.0
-"""Longest silence of plain lines in the first ten minutes; later a twentieth of the time so far."""
+"""The longest time without a plain line in the first ten minutes; later, a twentieth of the time so far."""
 
 LINE_FRACTION = 0.05
-"""Progress that is worth a plain line."""
+"""The share of a stage that is worth another plain line."""
 
 SHORTEST_SECONDS = 2.0
-"""Between two plain lines of one stage."""
+"""The shortest time between two plain lines of one stage."""
 
 RUSH_SECONDS = 0.05
-"""Reports that follow each other faster at the start of a stage are of work done in an earlier run."""
+"""Reports that follow each other faster than this, at the start of a stage, are of an earlier run's work."""
 
 
 class Pace:
@@ -102,7 +102,7 @@ def showing(style: ProgressStyle, console: Console) -> Iterator[Report]:
     style : ProgressStyle
         ``auto`` is a bar where ``console`` is a terminal.
     console : Console
-        Of standard error.
+        The console of standard error.
     """
     if style is ProgressStyle.auto:
         style = (

@@ -31,7 +31,7 @@ def segment(
     """Divide a volume into K classes; no labels are needed.
 
     Classes are numbered from the darkest, 1, to the brightest, K. Beside the labels go a picture to check
-    them, a table of volumes, and how they were made. What was begun goes on with the same command.
+    them, a table of volumes, and how they were made. After a stop, the same command goes on.
     """
     if clusters is not None and k is not None:
         raise UsageError("-k and --clusters do not go together: the file holds its number of classes")
@@ -40,7 +40,11 @@ def segment(
     legend = parsing.names(names)
     out = out or parsing.default_labels(volume)
     seconds = parsing.duration(adapt) if adapt else None
-    surroundings = {"device": device, "threads": threads, "memory": parsing.memory(max_memory)}
+    surroundings: shell.Surroundings = {
+        "device": device,
+        "threads": threads,
+        "memory": parsing.memory(max_memory),
+    }
     with (shell.working if plan else shell.stoppable)(**surroundings) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.plan import plan as foresee
@@ -65,7 +69,7 @@ def segment(
 def placement_settings(
     placement: options.PlacementName | None, kept: int | None, stride: int | None
 ) -> dict[str, object]:
-    """Return what the options on placement set in a recipe; a number names its placement by itself.
+    """Return the settings of a recipe that options on placement change; a number alone implies its placement.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vemseg.cli import options
 from vemseg.cli.failures import exit_codes
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Shell:
-    """How this process speaks to its user; set from the options all commands have."""
+    """How this process speaks to its user; set from the options that all commands have."""
 
     verbose: bool = False
     quiet: bool = False
@@ -31,7 +31,7 @@ class Shell:
 
     @functools.cached_property
     def errors(self) -> Console:
-        """Standard error: all that is no result."""
+        """The console of standard error, where everything goes that is not a result."""
         from rich.console import Console
 
         return Console(stderr=True)
@@ -40,13 +40,22 @@ class Shell:
 _shell = Shell()
 
 
+class Surroundings(TypedDict, total=False):
+    """The attributes of a command's ``Context`` that its options decide."""
+
+    device: str
+    threads: int | None
+    memory: int | None
+    offline: bool
+
+
 def set_up(
     *,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
     progress: options.Progress = options.ProgressStyle.auto,
 ) -> None:
-    """Apply the options that stand before a command and after it alike."""
+    """Apply the options that may stand before a command as well as after it."""
     _shell.verbose |= verbose
     _shell.quiet |= quiet
     if progress is not options.ProgressStyle.auto:
@@ -63,7 +72,7 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
     shared = [parameter.name for parameter in common]
 
     @functools.wraps(function)
-    def command(*args: Any, **given: Any) -> None:
+    def command(*args: object, **given: Any) -> None:
         set_up(**{name: given.pop(name) for name in shared if name in given})
         with exit_codes(_shell.verbose):
             function(*args, **given)
@@ -73,13 +82,13 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def working(**surroundings: Any) -> Iterator[Context]:
+def working(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
     """Yield the context of a command that does not save its state when it is stopped.
 
     Parameters
     ----------
     **surroundings
-        Of ``Context``: device, threads, memory, offline.
+        Attributes of the ``Context``.
     """
     style = options.ProgressStyle.none if _shell.quiet else _shell.progress
     with showing(style, _shell.errors) as report:
@@ -87,7 +96,7 @@ def working(**surroundings: Any) -> Iterator[Context]:
 
 
 @contextmanager
-def stoppable(**surroundings: Any) -> Iterator[Context]:
+def stoppable(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
     """Yield the context of a command that heeds SIGTERM and SIGUSR1: it saves its state and ends.
 
     Import the pipeline inside: a signal that comes while its libraries load is heeded too.
@@ -95,7 +104,7 @@ def stoppable(**surroundings: Any) -> Iterator[Context]:
     Parameters
     ----------
     **surroundings
-        Of ``Context``: device, threads, memory, offline.
+        Attributes of the ``Context``.
     """
     from vemseg.run import StopSignal
 

@@ -16,7 +16,7 @@ def settle() -> None:
 
 
 def _heed_signals() -> None:
-    """Let SIGTERM and SIGUSR1 end the first process of a container too: it gets no signal it does not handle.
+    """Let SIGTERM and SIGUSR1 end the first process of a container, which gets only signals that it handles.
 
     Commands that can save their state handle them otherwise, see ``vemseg.cli.shell.stoppable``.
     """

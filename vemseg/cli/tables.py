@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from vemseg.cli.progress import words
 from vemseg.resources import byte_text
@@ -25,7 +25,7 @@ PROTOCOLS = {
     "greedy": "labels merged for the best mean Dice",
     "manual": "labels merged as --map says",
 }
-"""What a protocol does."""
+"""What each protocol of matching does, by its name."""
 
 COLUMNS = {
     "Dice": "dice",
@@ -34,7 +34,7 @@ COLUMNS = {
     "prec.": "precision",
     "acc.": "accuracy",
 }
-"""Head of a column -> measure."""
+"""The measure that a column shows, by the head of the column."""
 
 
 def score_tables(found: Evaluation) -> Group:
@@ -80,13 +80,26 @@ def _rows(scores: Scores, found: Evaluation) -> Iterator[tuple[str, str, str, li
         yield name, ", ".join(labels) or "none", share, measures
 
 
-def catalogue() -> list[dict[str, Any]]:
+class Entry(TypedDict, total=False):
+    """Something that comes with the package or can be had; ``path`` is None where it is not here yet."""
+
+    kind: str
+    name: str
+    about: str
+    megabytes: float
+    licence: str
+    path: str | None
+    url: str
+    sha256: str
+
+
+def catalogue() -> list[Entry]:
     """Return what comes with the package and what can be had: weights, recipes, volumes."""
     from vemseg.catalog import DATASETS, HOW_RELEASED, RELEASED, bundled_weights
     from vemseg.recipe import load_recipe, shipped
     from vemseg.run import Run
 
-    found = [
+    found: list[Entry] = [
         {
             "kind": "weights",
             "name": name,
@@ -118,7 +131,7 @@ def catalogue() -> list[dict[str, Any]]:
     return found
 
 
-def catalogue_table(entries: list[dict[str, Any]]) -> Table:
+def catalogue_table(entries: list[Entry]) -> Table:
     """Return what ``catalogue`` found as a table."""
     table = _table(None, "what", "name", "about")
     for entry in entries:
@@ -128,7 +141,7 @@ def catalogue_table(entries: list[dict[str, Any]]) -> Table:
 
 
 def plan_table(plan: Plan, training: float | None) -> Table:
-    """Return what a segmentation takes; ``training`` seconds are spent on the volume before."""
+    """Return what a segmentation takes; before it, ``training`` seconds are spent on the volume."""
     z, y, x = plan.shape
     table = _table(None)
     table.show_header = False
@@ -154,7 +167,7 @@ def plan_table(plan: Plan, training: float | None) -> Table:
     return table
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     """Return JSON for a program to read."""
     return json.dumps(value, indent=2, allow_nan=False)
 

@@ -1,30 +1,29 @@
 """The archive of BetaSeg -> grey volumes, reference labels and cell masks of its cells.
 
-Every cell has a folder of its own, with a note of the archive that its files are of. The note is written
-before anything else of the cell, and removed after everything else: files of two archives are never mixed.
+Every cell has a folder of its own, with a note that says which archive its files come from. The note is
+written before all other files of the cell and removed after them, so files of two archives are never mixed.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from vemseg.catalog import BETASEG, download, file_sha256, members, unpack
 from vemseg.context import Context, Stopped
 from vemseg.datasets.reference import KINDS, MASK_ENDINGS, OPTIONAL, Reference, write_reference
 from vemseg.errors import InputError, MissingError, OutputExistsError, UsageError
 from vemseg.files import remove, writing
+from vemseg.recipe.spelling import nearest
 from vemseg.resources import byte_text
-from vemseg.run import alone, provenance, read_json, write_json
+from vemseg.run import Json, alone, provenance, read_json, write_json
 
 CELLS = ("high_c1", "high_c2", "high_c3", "high_c4", "low_c1", "low_c2", "low_c3")
 PAPERS = CELLS[:4]
-"""The cells of the papers: high glucose."""
+"""The cells that the papers evaluate: those in high glucose."""
 SOURCE = "source"
 PARTS = (SOURCE, "labels", "masks")
 
@@ -35,12 +34,12 @@ def check(cells: Sequence[str], parts: Sequence[str], sha256: str | None) -> str
     Parameters
     ----------
     sha256 : str or None
-        Of the archive, where it is another one than the published.
+        The SHA-256 of the archive, where it is not the published one.
 
     Raises
     ------
     UsageError
-        For a cell, a part or a SHA-256 that cannot be one.
+        Where a cell or part does not exist, or the SHA-256 is not one.
     """
     for name in cells:
         _known("cell", name, CELLS)
@@ -48,15 +47,13 @@ def check(cells: Sequence[str], parts: Sequence[str], sha256: str | None) -> str
         _known("part", name, PARTS)
     sha256 = (sha256 or BETASEG.sha256).strip().lower()
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise UsageError(f"'{sha256}' is no SHA-256: it has 64 hexadecimal digits")
+        raise UsageError(f"'{sha256}' is no SHA-256: give 64 hexadecimal digits")
     return sha256
 
 
 def _known(what: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise UsageError(f"no {what} '{name}' in BetaSeg{hint}: there are {', '.join(known)}")
+        raise UsageError(f"no {what} '{name}' in BetaSeg{nearest(name, known)}: there are {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Cell:
     ----------
     folder : Path
     name : str
-        Of ``CELLS``; all files begin with it.
+        One of ``CELLS``; the names of all files begin with it.
     """
 
     folder: Path
@@ -79,34 +76,34 @@ class Cell:
 
     @property
     def note(self) -> Path:
-        """Where it is kept, from the beginning, of which archive all files are."""
+        """The file that says, from the beginning, which archive all other files come from."""
         return self.folder / f"{self.name}_archive.json"
 
     @property
     def origin(self) -> Path:
-        """Where it is kept how the labels were made."""
+        """The file that says how the labels were made."""
         return self.folder / f"{self.name}_labels.json"
 
     def masks(self, parts: Sequence[str]) -> Path:
-        """Return the folder of the masks: this one, where they are to stay."""
+        """Return where masks are unpacked: the cell's folder if they are wanted, else a temporary one."""
         return self.folder / ("" if "masks" in parts else "masks.partial")
 
     def results(self, parts: Sequence[str]) -> list[Path]:
-        """Return what is to be there, and the masks that are."""
+        """Return the files of the parts: grey volume and labels, and such masks as are there."""
         endings = [SOURCE] if SOURCE in parts else []
         endings += [kind.ending for kind in KINDS] if "labels" in parts else []
         masks = [self.file(ending) for ending in MASK_ENDINGS] if "masks" in parts else []
         return [*map(self.file, endings), *(path for path in masks if path.exists())]
 
     def holds(self, parts: Sequence[str], sha256: str) -> bool:
-        """Tell whether all that is asked for is there, of this archive.
+        """Tell whether all files of the parts are there and come from this archive.
 
         Raises
         ------
         OutputExistsError
-            Where something is there of another archive, or without a note of which.
+            Where there are files from another archive, or files without a note that says from which.
         """
-        known: Any = read_json(self.note) if self.note.exists() else {}
+        known: Json = read_json(self.note) if self.note.exists() else {}
         if known.get("archive") != sha256:
             if known or any(path.exists() for path in self._files()):
                 raise OutputExistsError(
@@ -125,7 +122,7 @@ class Cell:
             yield
 
     def begin(self, sha256: str, there: Collection[str], overwrite: bool) -> None:
-        """Note of which archive the files are, before there are any; replace what is there."""
+        """Note which archive the files will come from; remove older ones to overwrite, or without a note."""
         if overwrite or not self.note.exists():
             self._clear()
         masks = [ending for ending in MASK_ENDINGS if self.file(ending).name in there]
@@ -136,13 +133,13 @@ class Cell:
         remove(self.masks(()))
 
     def _files(self) -> list[Path]:
-        """Return all that there can be, but for the note."""
+        """Return all files that there can be, except the note."""
         labels = [self.file(kind.ending) for kind in KINDS]
         names = [path.with_suffix(".toml") for path in labels]
         return [self.file(SOURCE), *map(self.file, MASK_ENDINGS), *labels, *names, self.origin]
 
     def _clear(self) -> None:
-        """Remove all, the note last: what is left is of the archive it names as long as it is there."""
+        """Remove all files, the note last: as long as any are left, it says which archive they come from."""
         self.remove_masks()
         for path in [*self._files(), self.note]:
             path.unlink(missing_ok=True)
@@ -154,9 +151,9 @@ def find_archive(source: str | None, sha256: str, context: Context) -> Path:
     Parameters
     ----------
     source : str or None
-        Another URL than the published, or a local copy.
+        A URL or a local copy to use instead of the published URL.
     sha256 : str
-        Of the archive.
+        The SHA-256 of the archive.
 
     Raises
     ------
@@ -165,7 +162,7 @@ def find_archive(source: str | None, sha256: str, context: Context) -> Path:
     MissingError
         Where there is no such file, or it has another hash.
     MissingError, ResourceError, Interrupted
-        As ``vemseg.catalog.download``.
+        As for ``vemseg.catalog.download``.
     """
     source = source or BETASEG.url
 
@@ -178,7 +175,7 @@ def find_archive(source: str | None, sha256: str, context: Context) -> Path:
         name = f"{BETASEG.name}.zip"
         return download(source, sha256, name, offline=context.offline, tell=tell, stopped=context.stopped)
     if scheme:
-        raise UsageError(f"{source} is no address that can be fetched from: http, https, or a file")
+        raise UsageError(f"{source} cannot be fetched: give an http or https address, or a file")
     path = Path(source).expanduser()
     if not path.is_file():
         raise MissingError(f"no archive {path}")
@@ -205,10 +202,10 @@ def fill(
     ----------
     cells : sequence of Cell
     parts : sequence of str
-        Of ``PARTS``.
+        Some of ``PARTS``.
     archive : Path
     sha256 : str
-        Of the archive.
+        The SHA-256 of the archive.
     overwrite : bool
         Make again what is there.
 
@@ -217,12 +214,12 @@ def fill(
     InputError
         Where the archive has another layout, or a mask another shape than its volume.
     OutputExistsError
-        As :meth:`Cell.holds`.
+        As for :meth:`Cell.holds`.
     ResourceError, Interrupted
-        As ``vemseg.catalog.unpack``.
+        As for ``vemseg.catalog.unpack``.
     """
     there = _by_name(archive)
-    ordered = sorted(cells, key=lambda cell: cell.name)  # several processes lock them in one order
+    ordered = sorted(cells, key=lambda cell: cell.name)  # so that all processes lock them in the same order
     files = {cell: _members_of(cell, parts, archive, there) for cell in ordered}
     with ExitStack() as stack:
         for cell in ordered:
@@ -247,7 +244,7 @@ def _by_name(archive: Path) -> dict[str, list[PurePosixPath]]:
 def _members_of(
     cell: Cell, parts: Sequence[str], archive: Path, there: Mapping[str, Sequence[PurePosixPath]]
 ) -> dict[PurePosixPath, Path]:
-    """Return the members that are needed of a cell, and the files they become.
+    """Return the members of an archive that a cell needs, and the file that each becomes.
 
     Raises
     ------
@@ -266,7 +263,7 @@ def _members_of(
             first = ", ".join(list(there)[:3]) or "nothing"
             missing = f"no {target.name} in it (it begins with {first})"
             what = f"{target.name} comes twice" if found else missing
-            raise InputError(f"{archive} has not the layout of BetaSeg: {what}")
+            raise InputError(f"{archive} does not have the layout of BetaSeg: {what}")
         wanted[found[0]] = target
     return wanted
 
@@ -279,7 +276,7 @@ def _unpack(archive: Path, files: Mapping[PurePosixPath, Path], context: Context
 
 
 def _make_labels(cell: Cell, parts: Sequence[str], sha256: str, context: Context) -> None:
-    """Write how a cell's labels are made, then all kinds of them that are not there."""
+    """Write how a cell's labels are made, then each kind of labels that is missing."""
     origin = provenance("reference", extra={"betaseg": {"cell": cell.name, "sha256": sha256}})
     try:
         masks, grey = cell.masks(parts), cell.file(SOURCE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from vemseg.files import write_text
 from vemseg.geometry import Box
 from vemseg.names import split_name
 from vemseg.phantom import CLASSES, Phantom
-from vemseg.run import Output, provenance, read_json, sidecar, write_json
+from vemseg.run import Json, Output, provenance, read_json, sidecar, write_json
 from vemseg.volume import Volume, write_volume
 
 
@@ -27,10 +26,10 @@ class Painted(Volume):
     ----------
     phantom : Phantom
     paint : callable
-        Its method ``read`` or ``labels``.
+        The method ``read`` or ``labels`` of the phantom.
     name : str
     tell : callable
-        Told how many voxels were painted, each time.
+        Told after each box how many voxels were painted.
     """
 
     def __init__(
@@ -63,8 +62,8 @@ def write_phantom(phantom: Phantom, out: Path, *, overwrite: bool, context: Cont
     ----------
     phantom : Phantom
     out : Path
-        Of the grey volume, .tif or .ome.zarr. Beside it lie the labels, ``<stem>_labels``, the names of their
-        classes, ``<stem>_classes.toml``, and how all was made, ``<stem>.json``.
+        The grey volume, .tif or .ome.zarr. Beside it lie the labels, ``<stem>_labels``, the names of their
+        classes, ``<stem>_classes.toml``, and ``<stem>.json``, which says how they were made.
     overwrite : bool
         Replace what is there.
 
@@ -112,17 +111,17 @@ def write_phantom(phantom: Phantom, out: Path, *, overwrite: bool, context: Cont
     return out, labels
 
 
-def _state_beside(out: Path, known: Iterable[str]) -> dict[str, Any] | None:
-    """Return what the description beside a phantom says of it, None where it is not a phantom's."""
+def _state_beside(out: Path, known: Iterable[str]) -> Json | None:
+    """Return the state in the description beside a phantom, None where it describes something else."""
     try:
-        made: dict[str, Any] = read_json(sidecar(out))
+        made: Json = read_json(sidecar(out))
         return {key: made["phantom"][key] for key in known} | {"vemseg": made["vemseg"]}
     except (InputError, KeyError, TypeError):
         return None
 
 
 def _counter(total: int, context: Context) -> Callable[[int], None]:
-    """Return what is told of voxels as they are painted, and reports how many of all they are."""
+    """Return a function that takes the number of voxels just painted, and reports progress."""
     done = 0
 
     def tell(voxels: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +19,11 @@ from vemseg.drawing import palette
 from vemseg.errors import InputError, Interrupted
 from vemseg.files import DISK_FULL, remove, write_text, writing
 from vemseg.geometry import Box
+from vemseg.run import Json
 from vemseg.volume import LabelInfo, LabelStore, Volume, finish_labels, open_volume
 
 VOXEL_SIZE = (16.0, 16.0, 16.0)
-"""nm; the files do not say it."""
+"""The voxel size of BetaSeg in nm, z y x; its files do not state it."""
 
 CELL_MASK = "membrane_full_mask"
 MASKS = {
@@ -35,13 +35,13 @@ MASKS = {
     6: ("granules", "granules"),
     7: ("mitochondria", "mitochondria_mask"),
 }
-"""Class -> its name and the ending of its mask, from the most trusted to the least."""
+"""The name of each class and the ending of its mask's file, from the most trusted mask to the least."""
 MASK_ENDINGS = (*(ending for _, ending in MASKS.values()), CELL_MASK)
 OPTIONAL = (MASKS[3][1],)
 """Masks that the public archive does not hold; without one, no voxel is of its class."""
 UNRECOGNISED = "unrecognised"
 FOUR = {1: "nucleus", 2: "granules", 3: "mitochondria"}
-"""The classes of the papers; 0 is all the rest."""
+"""The classes that the papers evaluate; 0 is all the rest."""
 BLOCK = (64, 256, 256)
 
 
@@ -52,9 +52,9 @@ class Kind:
     Attributes
     ----------
     ending : str
-        Of its file, after the cell's name.
+        What follows the cell's name in the name of its file.
     names : dict of int to str
-        Of its classes, 0 included.
+        The names of its classes, 0 included.
     """
 
     ending: str
@@ -68,7 +68,7 @@ KINDS = (EIGHT_CLASSES, FOUR_CLASSES, CELL)
 
 
 class Reference(Volume):
-    """Labels that are made of a cell's masks, as they are read.
+    """Labels that are made from a cell's masks while they are read.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Reference(Volume):
         first: Volume | None = open_volume(grey) if grey.exists() else None
         for ending in (CELL_MASK,) if kind is CELL else MASK_ENDINGS[:-1]:
             path = masks / f"{cell}_{ending}.tif"
-            if not path.exists():  # optional ones: others were missed when they were unpacked
+            if not path.exists():  # an optional mask: unpacking refuses an archive without one of the others
                 continue
             mask = self._open[ending] = open_volume(path)
             first = first or mask
@@ -120,7 +120,7 @@ class Reference(Volume):
 
 
 def four_of(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the four classes of the papers, of the eight."""
+    """Turn labels of the eight classes into those of the papers' four."""
     numbers = {name: number for number, name in FOUR.items()}
     table = np.zeros(256, np.uint8)
     for number, (name, _) in MASKS.items():
@@ -129,7 +129,7 @@ def four_of(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return four
 
 
-def write_reference(reference: Reference, out: Path, origin: dict[str, Any], context: Context) -> None:
+def write_reference(reference: Reference, out: Path, origin: Json, context: Context) -> None:
     """Write labels, block by block, and the names of their classes, ``<out>.toml``.
 
     Parameters
@@ -146,26 +146,22 @@ def write_reference(reference: Reference, out: Path, origin: dict[str, Any], con
     Interrupted
         Where it was stopped; nothing is kept.
     """
-    with writing(out, DISK_FULL):
-        _write(reference, out, origin, context)
-
-
-def _write(reference: Reference, out: Path, origin: dict[str, Any], context: Context) -> None:
     partial = out.with_name(f"{out.name}.partial")
-    remove(partial)
-    store = LabelStore.create(partial / "store", reference.shape, BLOCK, voxel_size=VOXEL_SIZE)
-    boxes = list(store.box.split(store.block_shape))
-    for i, box in enumerate(boxes):
-        if context.stopped():
-            raise Interrupted(f"stopped before {out} was whole: the same command goes on")
-        store.write(box, reference.read(box))
-        context.report("labelling", (i + 1) / len(boxes), out.name)
-    names = reference.kind.names
-    lines = "".join(f'{number} = "{name}"\n' for number, name in names.items())
-    write_text(out.with_suffix(".toml"), lines)
-    named = {number: name for number, name in names.items() if number}
-    colours = dict(zip(named, palette(len(named)), strict=True))
-    growing = partial / out.name
-    finish_labels(store, growing, LabelInfo(VOXEL_SIZE, description=origin, names=named, colours=colours))
-    growing.replace(out)
-    remove(partial)
+    with writing(out, DISK_FULL):
+        remove(partial)
+        store = LabelStore.create(partial / "store", reference.shape, BLOCK, voxel_size=VOXEL_SIZE)
+        boxes = list(store.box.split(store.block_shape))
+        for i, box in enumerate(boxes):
+            if context.stopped():
+                raise Interrupted(f"stopped before {out} was whole: the same command goes on")
+            store.write(box, reference.read(box))
+            context.report("labelling", (i + 1) / len(boxes), out.name)
+        names = reference.kind.names
+        lines = "".join(f'{number} = "{name}"\n' for number, name in names.items())
+        write_text(out.with_suffix(".toml"), lines)
+        named = {number: name for number, name in names.items() if number}
+        colours = dict(zip(named, palette(len(named)), strict=True))
+        growing = partial / out.name
+        finish_labels(store, growing, LabelInfo(VOXEL_SIZE, description=origin, names=named, colours=colours))
+        growing.replace(out)
+        remove(partial)

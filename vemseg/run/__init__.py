@@ -1,6 +1,6 @@
 """Directories that explain themselves, outputs that appear whole, and stopping in good order."""
 
-from vemseg.run.files import load_tensors, read_json, save_tensors, write_json
+from vemseg.run.files import Json, load_tensors, read_json, save_tensors, write_json
 from vemseg.run.fingerprint import fingerprint, same, sha256
 from vemseg.run.folder import Run
 from vemseg.run.locks import Lock, alone
@@ -9,6 +9,7 @@ from vemseg.run.output import Output, State
 from vemseg.run.signals import StopSignal
 
 __all__ = [
+    "Json",
     "Lock",
     "Output",
     "Run",

@@ -1,4 +1,4 @@
-"""What runs and results are described with: JSON and named arrays, written whole or not at all."""
+"""JSON and named arrays, which describe runs and results: written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ from safetensors.numpy import save
 from vemseg.errors import InputError, MissingError
 from vemseg.files import atomic_path, write_text
 
+Json = dict[str, Any]
+"""An object of JSON: plain values by name."""
+
+Tensors = dict[str, NDArray[Any]]
+"""Arrays of numbers or booleans, of any shape, by name."""
+
 _METADATA_KEY = "vemseg"
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: object) -> None:
     """Write JSON that every reader understands, whole or not at all.
 
     Paths become strings, numpy's numbers and arrays become numbers and lists.
@@ -37,7 +43,7 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     InputError
-        Where it cannot be read or is no JSON.
+        Where the file cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -45,7 +51,9 @@ def read_json(path: Path) -> Any:
         raise InputError(f"cannot read {path}: {error}") from error
 
 
-def save_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, NDArray[np.generic]], metadata: Mapping[str, object]
+) -> None:
     """Write named arrays as safetensors, whole or not at all.
 
     Parameters
@@ -53,18 +61,18 @@ def save_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapp
     path : Path
         Usually ``*.safetensors``.
     tensors : mapping of str to array
-        Numbers and booleans of any shape. numpy has no bfloat16: convert before.
+        Numbers and booleans of any shape. numpy has no bfloat16: convert it first.
     metadata : mapping
         Anything JSON has; it goes into the header of the file.
     """
     header = {_METADATA_KEY: json.dumps(metadata, allow_nan=False, default=plain)}
-    # order="C" and not ascontiguousarray: that would give an array without axes one
+    # order="C", because ascontiguousarray would give an axis to an array that has none
     data = save({name: np.asarray(array, order="C") for name, array in tensors.items()}, header)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)  # safetensors' own writer makes files that only their owner may read
 
 
-def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def load_tensors(path: Path) -> tuple[Tensors, Json]:
     """Read what ``save_tensors`` wrote.
 
     Returns
@@ -77,7 +85,7 @@ def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     MissingError
         Where there is no such file.
     InputError
-        Where it is not safetensors, is cut off, or holds a type that numpy does not have.
+        Where the file is not safetensors, is cut off, or holds a type that numpy does not have.
     """
     if not path.is_file():
         raise MissingError(f"no file {path}")
@@ -89,8 +97,8 @@ def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         raise InputError(f"cannot read {path} as safetensors: {error}") from error
 
 
-def plain(value: Any) -> Any:
-    """Turn what JSON does not know into what it does."""
+def plain(value: object) -> object:
+    """Turn an array, a number of numpy or a path into what JSON can hold: a list, a number or a text."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Path):

@@ -1,9 +1,9 @@
 """Fingerprints tell one content of a file or store from another, whatever its name and place.
 
 A fingerprint holds what the file system knows at once (sizes, names, times, inode numbers) and a hash of the
-whole content. To compare, the cheap facts are asked first: other sizes or names are another content, the same
-times the same one. Only where the times differ is the content hashed again, so a ``touch``, a copy or a
-rename is seen to change nothing, and a change of content is always seen.
+whole content. A comparison looks at the cheap facts first: where sizes or names differ, the content differs;
+where these and all times agree, it is the same. Only where nothing but times differ is the content hashed
+again, so a ``touch``, a copy or a rename is seen to change nothing, and a change of content is always seen.
 
 The hash of a file of up to ``SEGMENT`` bytes is its SHA-256. Longer ones are hashed by several threads: the
 hash is the SHA-256 of the digests of their segments, in order.
@@ -26,21 +26,21 @@ from pathlib import Path
 from vemseg.errors import InputError
 
 Record = dict[str, str | int | None]
-"""A fingerprint, as JSON holds it."""
+"""A fingerprint, in types that JSON can hold."""
 
 SEGMENT = 2**26
 """Bytes that one thread hashes at a time."""
 
 MOST_HASHED = 2**36
-"""Bytes of a file or store up to which its content is hashed, which takes about a minute. Anything larger is
-known by names, sizes and times alone, if these can be trusted: a ``touch`` or a copy makes it another one."""
+"""The most bytes of a file or store whose content is hashed, which takes about a minute. Anything larger is
+known by names, sizes and times alone, if these can be trusted: a ``touch`` or a copy counts as a change."""
 
 SETTLED = 2 * 10**9
-"""Nanoseconds after which a time can be trusted. File systems count in steps of up to two seconds, so a file
-that was written just now can change once more without getting another time."""
+"""Nanoseconds after which the time of a file can be trusted. File systems count in steps of up to two
+seconds, so a file that was written just now can change once more without getting another time."""
 
 THREADS = 8
-"""Threads that hash: they keep several cores, or the queue of a disk, busy."""
+"""How many threads hash: enough to keep several cores, or the queue of a disk, busy."""
 
 _FILES = 256
 """Most files that one thread hashes at a time."""
@@ -52,21 +52,21 @@ _Segment = tuple[str, int, int]
 
 
 def fingerprint(path: Path) -> Record:
-    """Return what tells this content of a file or directory from another.
+    """Return the fingerprint of a file, or of a directory with all files below it.
 
     Parameters
     ----------
     path : Path
-        A file, or a directory with all files below it. To an array inside a Zarr hierarchy
-        (``cell.zarr/em/s2``) belongs the metadata of the groups above, which may hold its voxel size.
+        A file or directory. For an array inside a Zarr hierarchy (``cell.zarr/em/s2``), the metadata of the
+        groups above it count too, since they may hold its voxel size.
 
     Returns
     -------
     dict
         ``path``, ``modified`` (UTC, ISO 8601), ``bytes`` and ``content``, the hash (mostly None above
-        ``MOST_HASHED`` bytes). Of a file also ``mtime_ns``, ``ctime_ns`` and ``inode``, of a directory
+        ``MOST_HASHED`` bytes). A file also has ``mtime_ns``, ``ctime_ns`` and ``inode``; a directory has
         ``files``, ``names`` (a hash of names and sizes) and ``listing`` (a hash of times and inode numbers as
-        well); times of files that were written less than ``SETTLED`` nanoseconds ago are None.
+        well). Where a file was written less than ``SETTLED`` nanoseconds ago, all that holds times is None.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def fingerprint(path: Path) -> Record:
 
 
 def same(recorded: Mapping[str, object], path: Path) -> bool:
-    """Tell whether a path has the content whose fingerprint was recorded.
+    """Tell whether a file or directory has the content of a recorded fingerprint.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class _File:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what the system says against reading a path into an ``InputError``."""
+    """Turn the system's refusal to read a path into an ``InputError``."""
     if not path.exists():
         raise InputError(f"no such file or directory: {path}")
     try:
@@ -207,7 +207,7 @@ def _below(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Itera
 
 
 def _content(path: Path, size: int) -> str:
-    """Return the hash of the content of a file of some bytes, or of all files of a directory."""
+    """Return the hash of the content of a file, whose bytes are ``size``, or of all files of a directory."""
     if path.is_file():
         return _hashes([(str(path), size)])[0].hex()
     files = list(_files(path))
@@ -220,7 +220,7 @@ def _content(path: Path, size: int) -> str:
 
 
 def _hashes(files: Sequence[tuple[str, int]]) -> list[bytes]:
-    """Return the hash of each file, given with its bytes."""
+    """Return the hash of each file; a file is given by its path and its size in bytes."""
     starts = [range(0, max(size, 1), SEGMENT) for _, size in files]
     segments = [
         (path, at, min(SEGMENT, size - at))

@@ -1,4 +1,4 @@
-"""A run: one directory with the settings, the origin, the course and the result of a training."""
+"""A run: one directory with the settings, the origin, the progress and the result of a training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.files import TEMPORARY, write_text, writing
 from vemseg.recipe import Recipe, diff, parse_recipe
-from vemseg.run.files import plain, read_json, write_json
+from vemseg.run.files import Json, plain, read_json, write_json
 from vemseg.run.fingerprint import fingerprint, same
 from vemseg.run.locks import Lock
 from vemseg.run.origin import now, peak_memory, provenance
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 _RECIPE, _INFO, _LOCK = "recipe.toml", "run.json", ".lock"
 _BEFORE_RECIPE = (_INFO, _LOCK, TEMPORARY)
-"""All that an interrupted creation leaves in a directory that was new."""
+"""Patterns of the files that an interrupted creation leaves in a new directory."""
 _COURSE = (
     "metrics.jsonl",
     "model.safetensors",
@@ -38,17 +38,17 @@ _COURSE = (
     "chart-*.png",
     "reconstruction-*.png",
 )
-"""What starting again removes; anything else in the directory is somebody's own."""
+"""Patterns of the files that starting again removes; all others belong to the user."""
 _BEGINNING = "beginning"
-"""Key in ``run.json`` while a run begins: whatever is left of an earlier one is given up."""
+"""A key that ``run.json`` has while a run begins; whatever an earlier run left is given up then."""
 _COMPARED = ("shape", "voxel_size_nm", "crop", "intensity")
-"""Facts on a volume that decide what is learnt from its file."""
+"""The facts on a volume, beside its content, that change what a model learns from it."""
 
 
 class Run:
     """A directory that can explain itself. Make one with ``create``, read one with ``open``.
 
-    ``recipe.toml`` holds the settings, ``run.json`` where the run comes from, ``metrics.jsonl`` its course,
+    ``recipe.toml`` holds the settings, ``run.json`` where the run comes from, ``metrics.jsonl`` its progress,
     ``model.safetensors`` the encoder as it is now (``model-<step>.safetensors`` as it was),
     ``checkpoint.safetensors`` what an exact resume needs.
     A created run is locked until it is closed: use it as a context manager.
@@ -73,7 +73,7 @@ class Run:
         *,
         inputs: Sequence[Path] = (),
         parents: Iterable[Path] = (),
-        details: Mapping[str, Any] | None = None,
+        details: Json | None = None,
         overwrite: bool = False,
     ) -> Self:
         """Make a run to train in, or take up the one that is there if its settings and inputs are the same.
@@ -154,9 +154,9 @@ class Run:
         return self.path / "metrics.jsonl"
 
     @property
-    def info(self) -> dict[str, Any]:
+    def info(self) -> Json:
         """Where the run comes from: the content of ``run.json``."""
-        data: dict[str, Any] = read_json(self.path / _INFO)
+        data: Json = read_json(self.path / _INFO)
         return data
 
     @property
@@ -164,19 +164,19 @@ class Run:
         """Whether the training reached its end."""
         return self.info.get("finished") is not None
 
-    def finish(self, **details: Any) -> None:
+    def finish(self, **details: object) -> None:
         """Note that the training reached its end, with anything else worth knowing (plain JSON types)."""
         changes = {"finished": now(), "peak_memory_bytes": peak_memory(), **details}
         write_json(self.path / _INFO, self.info | changes)
 
-    def append_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Add one line; ``metrics`` has a ``step``. What is not finite becomes null."""
+    def append_metrics(self, metrics: Mapping[str, object]) -> None:
+        """Add one line; ``metrics`` has a ``step``. Numbers that are not finite become null."""
         line = json.dumps({key: _finite(value) for key, value in metrics.items()}, default=plain)
         with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Return all lines; a last one that a crash cut off is left out."""
+    def read_metrics(self) -> list[Json]:
+        """Return all lines; a last line that a crash cut off is left out."""
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -207,10 +207,10 @@ class Run:
             for file in [file for pattern in patterns for file in self.path.glob(pattern)]:
                 file.unlink()
 
-    def _begin(self, inputs: Sequence[Path], parents: Iterable[Path], details: Mapping[str, Any]) -> None:
+    def _begin(self, inputs: Sequence[Path], parents: Iterable[Path], details: Json) -> None:
         """Remove what an earlier run left, write the settings, then where the run comes from.
 
-        ``run.json`` says so meanwhile: where this is interrupted, it is done again.
+        Meanwhile ``run.json`` says that the run begins, so that all this is repeated if it is interrupted.
         """
         info = provenance(
             "run",
@@ -225,7 +225,7 @@ class Run:
         write_text(self.path / _RECIPE, self.recipe.to_toml())
         write_json(self.path / _INFO, info)
 
-    def _take_up(self, inputs: Sequence[Path], details: Mapping[str, Any]) -> None:
+    def _take_up(self, inputs: Sequence[Path], details: Json) -> None:
         """Check that the run that is there is the one asked for, and note that it goes on."""
         there, info = Run.open(self.path).recipe, self.info
         way_out = "give another -o, or -f to start again"
@@ -239,7 +239,7 @@ class Run:
             names = ", ".join(Path(entry["path"]).name for entry in known)
             raise OutputExistsError(f"{self.path} was made from other volumes ({names}): {way_out}")
         if changed := _changed(info.get("volumes"), details.get("volumes")):
-            raise OutputExistsError(f"{self.path} saw its volumes otherwise ({changed}): {way_out}")
+            raise OutputExistsError(f"{self.path} read its volumes in another way ({changed}): {way_out}")
         self._remove([TEMPORARY])
         if info["finished"]:
             return
@@ -264,10 +264,8 @@ def _refuse_foreign(path: Path) -> None:
         raise OutputExistsError(f"{path} is no vemseg run, and not empty ({others[0]}): give another -o")
 
 
-def _changed(
-    there: Sequence[Mapping[str, Any]] | None, wanted: Sequence[Mapping[str, Any]] | None
-) -> str | None:
-    """Say in which facts volumes differ, or return None; facts that are not known differ in nothing."""
+def _changed(there: Sequence[Json] | None, wanted: Sequence[Json] | None) -> str | None:
+    """Say in which of the facts volumes differ, or return None; where no facts are known, nothing differs."""
     found = [
         f"{key} of {Path(new.get('path') or 'a volume').name} "
         f"{_show(old.get(key))} there, {_show(new.get(key))} now"
@@ -278,9 +276,9 @@ def _changed(
     return "; ".join(found) or None
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     return None if isinstance(value, float | np.floating) and not math.isfinite(value) else value
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     return "absent" if value is None else json.dumps(value, default=plain)

@@ -1,4 +1,4 @@
-"""Locks on files, by ``filelock``: they hold who has locked them, and end when that process ends."""
+"""Locks on files, by ``filelock``: the file says who holds the lock, which ends when that process ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Lock:
     Parameters
     ----------
     path : Path
-        The file. It is made, with its directories, where it is not there; it holds who has locked it.
+        The file, which says who holds the lock. It is made, with its directories, where it is missing.
     busy : str
         What another process does while it holds the lock, such as "another process trains in runs/a".
     """
@@ -61,7 +61,7 @@ class Lock:
         Raises
         ------
         Interrupted
-            Where ``stopped`` says so meanwhile.
+            Where ``stopped`` returns True before the lock is free.
         """
         waiting = False
         while (holder := self._try()) is not None:
@@ -78,8 +78,8 @@ class Lock:
         Parameters
         ----------
         remove : bool
-            Remove the file first. Whoever has opened it meanwhile finds that it has no name any more, and
-            makes another.
+            Remove the file first. A process that has opened it meanwhile notices that it is gone, and makes
+            another.
         """
         try:
             if remove:
@@ -103,7 +103,7 @@ class Lock:
                 if error.errno not in _NO_LOCKS:
                     raise
                 reason = os.strerror(error.errno)
-                _log.warning("cannot lock %s (%s): do not use it twice at a time", self.path.parent, reason)
+                _log.warning("cannot lock %s (%s): let only one process use it", self.path.parent, reason)
                 return None
 
 
@@ -121,7 +121,7 @@ def alone(path: Path, busy: str, stopped: Callable[[], bool]) -> Iterator[None]:
     Raises
     ------
     Interrupted
-        Where it was stopped.
+        Where ``stopped`` returns True while this waits.
     """
     lock = Lock(path, busy)
     lock.wait(stopped)
@@ -133,6 +133,6 @@ def alone(path: Path, busy: str, stopped: Callable[[], bool]) -> Iterator[None]:
 
 def _sign(descriptor: int) -> None:
     """Write into a lock's file who holds it."""
-    with contextlib.suppress(OSError):  # a full disk: what is written next says so, with its name
+    with contextlib.suppress(OSError):  # on a full disk, whatever is written next fails and names its file
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {platform.node()}\n".encode(), 0)

@@ -1,4 +1,4 @@
-"""Where an output comes from: what is written beside it, so that it can be made again or doubted."""
+"""Where an output comes from: the record beside it, by which it can be made again or doubted."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import vemseg
 from vemseg.names import split_name
 from vemseg.recipe import Recipe
 from vemseg.resources import usable_cores
+from vemseg.run.files import Json
 from vemseg.run.fingerprint import Record, checksum
 
 FORMAT_VERSION = 1
-"""Of everything that ``provenance`` describes; a change that old readers misread raises it."""
+"""The version of the formats of all outputs; it rises with a change that older readers would misread."""
 
 _LIBRARIES = (
     "torch",
@@ -45,8 +45,8 @@ def provenance(
     seed: int | None = None,
     parents: Iterable[Path] = (),
     inputs: Iterable[Record] = (),
-    extra: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    extra: Mapping[str, object] | None = None,
+) -> Json:
     """Describe an output that has just been finished.
 
     Parameters
@@ -56,18 +56,18 @@ def provenance(
     recipe : Recipe, optional
         The settings behind it.
     seed : int, optional
-        Root of its random numbers.
+        The seed of its random numbers.
     parents : iterable of Path
         Artifacts of this package it was made from (weights, cluster centres), with their SHA-256.
     inputs : iterable of dict
         Fingerprints of the volumes it was made from (see ``vemseg.run.fingerprint``).
     extra : mapping, optional
-        What only the caller knows (device, voxel size, warnings); its keys are laid over the others.
+        What only the caller knows (device, voxel size, warnings); its keys replace others of the same name.
 
     Returns
     -------
     dict
-        Of plain JSON types if ``extra`` is.
+        The description; it has plain JSON types alone if ``extra`` has.
     """
     return {
         "kind": kind,
@@ -107,7 +107,7 @@ def peak_memory() -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    # also counts what the process was before exec, hence the second choice; kB on Linux, bytes on macOS
+    # getrusage also counts the process before exec, so it comes second; it gives kB on Linux, bytes on macOS
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -130,7 +130,7 @@ def _versions() -> dict[str, str]:
 
 @functools.cache
 def _revision() -> str | None:
-    """Return the commit of the checkout this package runs from, if it does, with ``-dirty`` where changed."""
+    """Return the commit of the checkout this package lies in, with ``-dirty`` where changed; else None."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -6,7 +6,7 @@ the inputs. When all files have grown, ``publish`` first writes into ``state.jso
 then on the result is settled: whoever opens the output next, with whatever settings, finishes the renaming
 before anything else. Until then nothing outside the partial directory has changed.
 
-One process at a time is at work there, which holds the lock of ``<path>.partial/.lock``.
+Only one process at a time works there: the one that holds the lock of ``<path>.partial/.lock``.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from vemseg.errors import OutputExistsError
 from vemseg.files import DISK_FULL, TEMPORARY, flush, remove, writing
-from vemseg.run.files import plain, read_json, write_json
+from vemseg.run.files import Json, plain, read_json, write_json
 from vemseg.run.fingerprint import Record, fingerprint, same
 from vemseg.run.locks import Lock
 
 _log = logging.getLogger(__name__)
 
-State = dict[str, Any]
+State = Json
 """What a result depends on, as plain JSON types: the same state gives the same result."""
 
 LOCK, BEGUN, ASIDE = ".lock", "state.json", "replaced"
-"""In the partial directory: the lock, how the result was begun, and an older result until it is replaced."""
+"""Names in the partial directory: of the lock, of the file that says how the result was begun, and of an
+older result while it is replaced."""
 
 INPUTS = "inputs"
 """Key of a state: the fingerprints of the inputs, in order."""
@@ -49,8 +50,8 @@ class Output:
     path : Path
         The main file or directory of the result. The result counts as there when this is there.
     state : mapping
-        What the result depends on, beside the content of its inputs. An entry ``output`` that names the file
-        lets files beside an output that was removed be known as its own.
+        What the result depends on, beside the content of its inputs. Where an entry ``output`` names the
+        main file, files beside it are recognised as its own even after the main file was removed.
     inputs : sequence of Path
         Files and directories whose content the result depends on, in an order that has a meaning.
     beside : sequence of Path
@@ -90,10 +91,10 @@ class Output:
         self,
         path: Path,
         *,
-        state: Mapping[str, Any],
+        state: Mapping[str, object],
         inputs: Sequence[Path] = (),
         beside: Sequence[Path] = (),
-        record: Callable[[], Mapping[str, Any] | None],
+        record: Callable[[], State | None],
         overwrite: bool = False,
         resumable: bool = True,
     ) -> None:
@@ -117,7 +118,7 @@ class Output:
         return self.partial / path.name
 
     def publish(self, main: Path | None = None) -> None:
-        """Give all files that have grown their names, the main one last; only now an older result goes.
+        """Give the finished files their names, the main one last; an older result is removed only now.
 
         Where a result is replaced, a file of ``beside`` that has not grown goes with it.
 
@@ -154,7 +155,7 @@ class Output:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other processes out; in the end leave no directory behind that has nothing to go on with."""
+        """Keep other processes out; on leaving, empty the directory if it holds nothing to go on with."""
         with writing(self.path):
             self._lock.acquire()
         try:
@@ -168,7 +169,7 @@ class Output:
                 self._leave()
 
     def _leave(self) -> None:
-        """Release the lock; its file and the directory go away where nothing else is in it."""
+        """Release the lock, and remove the directory if nothing but the lock's file is left in it."""
         bare = False
         try:
             bare = [entry.name for entry in self.partial.iterdir()] == [LOCK]
@@ -181,8 +182,8 @@ class Output:
     def _look(self, settled: bool) -> None:
         """Tell whether the result is there, was begun, or is another one; begin it if need be.
 
-        Where a killed process had settled the result that is asked for, it is not made again, even where it
-        is to be overwritten: that process had overwritten it.
+        Where a killed process had settled the result that is asked for, ``overwrite`` does not make it again:
+        that process had already overwritten the older one.
         """
         there = self.path.exists()
         if there and not self._overwrite:
@@ -190,7 +191,7 @@ class Output:
         if there and (settled or not self._overwrite):
             made = self._record()
             if made is not None and self._is(made):
-                self.done, self.state = True, dict(made)
+                self.done, self.state = True, made
                 self._empty()
                 return
             if not self._overwrite:
@@ -233,7 +234,7 @@ class Output:
         self.state = self._settings | {INPUTS: [fingerprint(path) for path in self._inputs]}
         self._note({"state": self.state, "replaces": self.path.exists()})
 
-    def _is(self, made: Mapping[str, Any]) -> bool:
+    def _is(self, made: State) -> bool:
         """Tell whether a state is the one that is asked for."""
         known = made.get(INPUTS, [])
         return (
@@ -251,12 +252,13 @@ class Output:
         write_json(self.partial / BEGUN, begun)
 
     def _finish(self) -> bool:
-        """Finish the renaming of a result that is settled, by this process or by one that was killed.
+        """Rename the files of a result that was settled, by this process or by one that was killed.
 
         Returns
         -------
         bool
-            Whether there was one. ``state.json`` goes last: until then all this can be done again.
+            Whether there was such a result. ``state.json`` is removed last, so that all this can be repeated
+            until it is done.
         """
         begun = self._begun()
         if begun is None or "moves" not in begun:
@@ -270,7 +272,7 @@ class Output:
         return True
 
     def _move(self, source: Path, target: Path) -> None:
-        """Rename a file or directory, which is gone from its place if that was done before."""
+        """Rename a file or directory; where it is missing, it was renamed before."""
         if not source.exists():
             return
         if target.exists() and (target.is_dir() or source.is_dir()):
@@ -288,7 +290,7 @@ class Output:
         return self._resumable and grown
 
     def _empty(self) -> None:
-        """Remove all but the lock from the partial directory, ``state.json`` first: nothing goes on then."""
+        """Remove all but the lock from the partial directory; ``state.json`` first, so nothing resumes."""
         remove(self.partial / BEGUN)
         self._clear({LOCK})
 
@@ -298,7 +300,7 @@ class Output:
                 remove(entry)
 
 
-def difference(before: Mapping[str, Any] | None, now: Mapping[str, Any], inputs: Sequence[Path]) -> str:
+def difference(before: State | None, now: State, inputs: Sequence[Path]) -> str:
     """Say in what two states differ: the first few settings by name, or the inputs that have changed.
 
     Parameters
@@ -323,6 +325,6 @@ def difference(before: Mapping[str, Any] | None, now: Mapping[str, Any], inputs:
     return f"was made otherwise ({'; '.join(shown)})"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 24 else text[:12] + "…"

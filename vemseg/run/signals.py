@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Self
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""What ``signal.signal`` takes and gives back; None for a handler that Python did not install."""
 
 
 class StopSignal:
@@ -22,7 +26,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, Handler] = {}
 
     @property
     def requested(self) -> bool:
@@ -41,7 +45,7 @@ class StopSignal:
     ) -> None:
         while self._before:
             number, handler = self._before.popitem()
-            # None: the handler was installed by other than Python code and cannot be named
+            # None: the handler was not installed by Python code, which therefore cannot put it back
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ from vemseg.volume.about import About, LabelInfo, Record
 from vemseg.volume.base import ArrayVolume, Volume
 from vemseg.volume.inputs import crop_of, describe, intensity_of, open_grey, open_labels, sharp_plane_first
 from vemseg.volume.intensity import Intensity, measure_intensity
-from vemseg.volume.meaning import check_grey, check_labels, looks_like_labels
+from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import FORMATS, Format, open_volume, record
 from vemseg.volume.renaming import rename_labels
 from vemseg.volume.resample import Resampled
@@ -46,7 +46,6 @@ __all__ = [
     "describe",
     "finish_labels",
     "intensity_of",
-    "looks_like_labels",
     "measure_intensity",
     "open_grey",
     "open_labels",

@@ -40,7 +40,7 @@ class About:
 
     voxel_size: VoxelSize | None = None
     origin: ZYX = (0, 0, 0)
-    description: Mapping[str, Any] = field(default_factory=dict)
+    description: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def palette(self) -> Mapping[int, RGB]:

@@ -6,6 +6,7 @@ Subclasses read boxes that lie inside; reading across the border, by reflection,
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,15 @@ from numpy.typing import NDArray
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.tiling import reflect
+
+
+class Described(TypedDict, total=False):
+    """What is known of a volume beside its shape and dtype; see the attributes of ``Volume``."""
+
+    voxel_size: VoxelSize | None
+    voxel_size_from: str
+    name: str
+    path: Path | None
 
 
 class Volume:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,5 +47,5 @@ class Cache:
             while self._held > self.limit and len(self._arrays) > 1:
                 self._held -= self._arrays.popitem(last=False)[1].nbytes
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[Cache], tuple[int]]:
         return Cache, (self.limit,)

@@ -10,7 +10,7 @@ from vemseg.errors import InputError
 
 
 def readable_dtype(dtype: object, path: Path) -> np.dtype[np.generic]:
-    """Return the type voxels of a file are handed out in, in the machine's byte order.
+    """Return the type in which the voxels of a file are handed out, in the machine's byte order.
 
     Integers of any width (labels may need them) and float32 stay as they are, bool becomes uint8, float16 and
     float64 become float32 (grey values need no more than its 24 bits).

@@ -1,4 +1,4 @@
-"""Volumes as the verbs begin with them: grey ones and labels, checked, turned, described."""
+"""The volumes that commands begin with, grey ones and labels: opened, checked, turned and described."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_grey(path: str | Path, voxel_size: str | None = None, crop: str | None 
     InputError
         Where it cannot be read, or holds labels.
     UsageError
-        Where voxel size or crop cannot be.
+        Where the voxel size or crop cannot be parsed, or the crop reaches beyond the volume.
     """
     size = None if voxel_size is None else parse_voxel_size(voxel_size)
     volume = open_volume(path, voxel_size=size, crop=crop)
@@ -54,7 +54,7 @@ def open_labels(path: str | Path, crop: str | None = None) -> Volume:
     InputError
         Where it cannot be read, or holds no labels.
     UsageError
-        Where it has no such crop.
+        Where the crop cannot be parsed, or reaches beyond the volume.
     """
     volume = open_volume(path, crop=crop)
     check_labels(volume)
@@ -75,7 +75,7 @@ def sharp_plane_first(volume: Volume) -> tuple[Volume, ZYX]:
 
 
 def intensity_of(volume: Volume, table: VolumeTable) -> Intensity:
-    """Return what maps a volume's voxels to [0, 1], as a recipe says."""
+    """Return the mapping of a volume's grey values to [0, 1] that a recipe asks for."""
     if table.intensity == "range":
         return Intensity(*table.range)
     return measure_intensity(volume, table.percentiles)

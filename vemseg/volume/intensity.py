@@ -16,7 +16,7 @@ from vemseg.volume.base import Volume
 log = logging.getLogger("vemseg")
 
 SAMPLE_SHAPE: ZYX = (8, 64, 64)
-"""The largest box that is read at once for a sample of a volume's voxels, z y x."""
+"""The shape of the largest box that is read at once for a sample of a volume's voxels, z y x."""
 
 FEW_VALUES = 16
 """A sample of integers with no more different values than this may hold labels."""
@@ -55,8 +55,8 @@ def measure_intensity(
     ----------
     volume : Volume
     percentiles : (float, float)
-        Of the sample, in [0, 100]. Where both fall on the same value, the smallest and the largest value of
-        the sample are taken instead.
+        Percentiles of the sample, in [0, 100]. Where both fall on the same value, the smallest and the
+        largest value of the sample are taken instead.
     seed : int
         The same seed samples the same boxes.
     n_boxes : int

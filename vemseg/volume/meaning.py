@@ -16,12 +16,7 @@ MOST_LABELS = 4096
 """A sample with more different values than this does not hold the labels of classes."""
 
 GREY_VALUES = 64
-"""A sample with more different values than this may hold grey values, which the voxels beside each show."""
-
-
-def looks_like_labels(volume: Volume) -> str | None:
-    """Return what in a volume's file says that its voxels are labels, None where nothing does."""
-    return volume.labelled
+"""A sample with more different values than this may hold grey values; it does if most neighbours differ."""
 
 
 def check_grey(volume: Volume) -> None:
@@ -34,13 +29,13 @@ def check_grey(volume: Volume) -> None:
     InputError
         Where the file says that its voxels are labels.
     """
-    if evidence := looks_like_labels(volume):
+    if volume.labelled:
         where = volume.path or volume.name
-        raise InputError(f"{where} holds labels ({evidence}): give the grey volume they belong to")
+        raise InputError(f"{where} holds labels ({volume.labelled}): give the grey volume they belong to")
 
 
 def check_labels(volume: Volume) -> None:
-    """Refuse grey values where the labels of classes are wanted, and warn where that is no more than likely.
+    """Refuse grey values where the labels of classes are wanted; warn where voxels only look like them.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from vemseg.volume.about import RGB, About, Record, legend
 from vemseg.volume.units import nanometres, voxel_size_or_none
 
 Attributes = Mapping[str, Any]
+"""The attributes of a Zarr group."""
 
 VERSION = "0.5"
 """The version of NGFF that is written."""
@@ -92,7 +93,7 @@ def legend_in(attributes: Attributes) -> Record | None:
     )
 
 
-def _by_label(described: Attributes, table: str, key: str) -> dict[int, Any]:
+def _by_label(described: Attributes, table: str, key: str) -> dict[int, object]:
     """Return what a table of ``image-label`` says of each label; entries that say nothing are left out."""
     entries = described.get(table)
     known = [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
@@ -113,7 +114,7 @@ def _scale(described: Attributes) -> tuple[float, ...] | None:
     return None
 
 
-def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str) -> dict[str, Any]:
+def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str) -> Record:
     """Return the ``ome`` attribute (NGFF 0.5) of a multiscale image whose levels are ``0``, ``1``, ...
 
     Parameters
@@ -125,7 +126,7 @@ def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str)
         Downsampling factors of each level relative to level 0. All levels start at the same edge, so their
         first centres lie half the difference of the voxel edges further in.
     method : str
-        How levels were made from the finer one.
+        How each level was made from the finer one before it.
     """
     unit = {} if about.voxel_size is None else {"unit": "nanometer"}
     edges = about.voxel_size or (1.0, 1.0, 1.0)
@@ -144,7 +145,7 @@ def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str)
     return {"version": VERSION, "multiscales": [image]}
 
 
-def label_metadata(names: Mapping[int, str], colours: Mapping[int, RGB]) -> dict[str, dict[str, Any]]:
+def label_metadata(names: Mapping[int, str], colours: Mapping[int, RGB]) -> dict[str, Record]:
     """Return the ``image-label`` part of the ``ome`` attribute: opaque colours, 0 transparent, and names."""
     colors = [
         {"label-value": label, "rgba": [*map(int, colours[label]), 255 if label else 0]}

@@ -20,7 +20,7 @@ from vemseg.volume.zarr_reading import is_zarr, open_zarr, zarr_record
 
 
 def no_record(path: Path) -> Record | None:
-    """Return None: what vemseg never writes has no record."""
+    """Return None: files of a format that vemseg does not write have no record."""
     return None
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from vemseg.geometry import ZYX, Box, VoxelSize
@@ -91,7 +91,9 @@ def coarser_shape(shape: ZYX, factors: ZYX) -> ZYX:
     return z, y, x
 
 
-def write_levels(group: Any, volume: Volume, voxel_size: VoxelSize | None, reduce: Reduce) -> list[ZYX]:
+def write_levels(
+    group: zarr.Group, volume: Volume, voxel_size: VoxelSize | None, reduce: Reduce
+) -> list[ZYX]:
     """Write levels 1, 2 ... of a volume as arrays ``1``, ``2`` ... of a Zarr group, each from the one before.
 
     Returns

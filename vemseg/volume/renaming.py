@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 from xml.sax.saxutils import escape
 
 import tifffile
@@ -28,7 +27,7 @@ def rename_labels(path: Path, names: Mapping[int, str], colours: Mapping[int, RG
     """Give finished labels other names and colours; the old ones are forgotten.
 
     What else the file says about itself stays as it is. In an OME-Zarr the metadata are replaced in one
-    piece. In a TIFF the new record holds from one short write on (see ``tiff_tags``); its colour table is
+    piece. In a TIFF one short write makes the new record valid (see ``tiff_tags``); its colour table is
     overwritten just before that, so that a kill between the two leaves the new colours with the old names,
     and the same call completes the change. A TIFF that was written without any colours has no such table;
     only its record has the new ones.
@@ -81,7 +80,7 @@ def _rename_in_tiff(path: Path, record: Record, colours: Mapping[int, RGB]) -> N
     replace_tags(path, values, in_place)
 
 
-def _in_imagej(file: Any, record: Record, colours: Mapping[int, RGB]) -> dict[int, Value]:
+def _in_imagej(file: tifffile.TiffFile, record: Record, colours: Mapping[int, RGB]) -> dict[int, Value]:
     """Return the tags in which ImageJ keeps the record, and the colours of labels of two bytes."""
     metadata = dict(file.pages[0].tags[_IMAGEJ].value) | {"Info": json.dumps(record)}
     if "LUTs" in metadata:
@@ -91,7 +90,7 @@ def _in_imagej(file: Any, record: Record, colours: Mapping[int, RGB]) -> dict[in
     return {_BYTE_COUNTS: Value(LONG, data[_BYTE_COUNTS]), _IMAGEJ: Value(BYTE, data[_IMAGEJ])}
 
 
-def _in_ome(file: Any, record: Record) -> dict[int, Value]:
+def _in_ome(file: tifffile.TiffFile, record: Record) -> dict[int, Value]:
     """Return the tag of the OME-XML, with the record as its first description."""
     text = f"<Description>{escape(json.dumps(record))}</Description>"
     first = re.compile("<Description>.*?</Description>", re.DOTALL)
@@ -99,7 +98,7 @@ def _in_ome(file: Any, record: Record) -> dict[int, Value]:
     return {_DESCRIPTION: Value(ASCII, xml.encode() + b"\0")}
 
 
-def _colour_tables(file: Any) -> Iterator[int]:
+def _colour_tables(file: tifffile.TiffFile) -> Iterator[int]:
     """Yield where colour tables lie; tifffile writes one for the first page and one for all others."""
     for index in (0, 1, len(file.pages) - 1):
         tag = file.pages[min(index, len(file.pages) - 1)].tags.get("ColorMap")

@@ -45,8 +45,8 @@ class Resampled(Volume):
     Parameters
     ----------
     volume : Volume
-        Grey values. Labels must not be averaged. Where it begins in its file is forgotten, since that is no
-        whole number of the new voxels.
+        Grey values. Labels must not be averaged. Its origin is not kept, since that is no whole number
+        of the new voxels.
     factors : (float, float, float)
         z, y, x; above 1 coarser, below 1 finer, 1 leaves the axis alone.
     """

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
@@ -37,7 +36,7 @@ class LabelStore(ZarrVolume):
         volume's end. Along an axis that one block covers it may differ from what was asked for.
     """
 
-    def __init__(self, directory: Path, array: Any) -> None:
+    def __init__(self, directory: Path, array: zarr.Array) -> None:
         nm = array.attrs.get("voxel_size_nm")
         super().__init__(
             array,
@@ -122,8 +121,8 @@ class LabelStore(ZarrVolume):
 
 
 def create_array(
-    group: Any, name: str, shape: ZYX, block_shape: ZYX, dtype: str | np.dtype[np.generic]
-) -> Any:
+    group: zarr.Group, name: str, shape: ZYX, block_shape: ZYX, dtype: str | np.dtype[np.generic]
+) -> zarr.Array:
     """Create a sharded, compressed array (z, y, x) in a group, replacing one of that name.
 
     Every block of ``block_shape`` is one shard; every shard a whole number of chunks of about 64 voxels an

@@ -9,10 +9,10 @@ used.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Unpack
 
 import numpy as np
 import tifffile
@@ -22,12 +22,12 @@ from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of
-from vemseg.volume.base import Volume
-from vemseg.volume.cache import CACHE_BYTES, Cache
+from vemseg.volume.base import Described, Volume
+from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
 from vemseg.volume.foreign import as_input_error
 from vemseg.volume.tiff_description import record_in, tiff_voxel_size
-from vemseg.volume.tiff_pages import only_stack, truncated
+from vemseg.volume.tiff_pages import Page, only_stack, truncated
 
 _MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
@@ -44,15 +44,21 @@ class Strips:
 class _Tiff(Volume):
     """A volume that is sent to another process as its path, and opened there again."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[[Path, VoxelSize | None], Volume], tuple[object, ...]]:
         return open_tiff, (self.path, self.voxel_size if self.voxel_size_from == "option" else None)
 
 
 class MappedTiff(_Tiff):
     """An uncompressed, contiguous stack, memory-mapped."""
 
-    def __init__(self, mapped: NDArray[np.generic], **about: Any) -> None:
-        super().__init__(**about)
+    def __init__(
+        self,
+        mapped: NDArray[np.generic],
+        shape: ZYX,
+        dtype: np.dtype[np.generic],
+        **about: Unpack[Described],
+    ) -> None:
+        super().__init__(shape, dtype, **about)
         self._mapped = mapped
 
     def _read(self, box: Box) -> NDArray[np.generic]:
@@ -68,17 +74,20 @@ class DecodedTiff(_Tiff):
         The page that describes all others.
     pages : list of Strips or None
         One for each page, in z order; None is a missing page, read as zeros. Takes 16 bytes for each strip.
-    cache_bytes : int
-        Most bytes of decoded strips that are kept.
     """
 
     def __init__(
-        self, keyframe: Any, pages: list[Strips | None], *, cache_bytes: int = CACHE_BYTES, **about: Any
+        self,
+        keyframe: tifffile.TiffPage,
+        pages: list[Strips | None],
+        shape: ZYX,
+        dtype: np.dtype[np.generic],
+        **about: Unpack[Described],
     ) -> None:
-        super().__init__(**about)
+        super().__init__(shape, dtype, **about)
         self._keyframe = keyframe
         self._pages = pages
-        self._cache = Cache(cache_bytes)
+        self._cache = Cache()
         depth = max(1, keyframe.imagedepth)
         if keyframe.is_tiled:
             tile = (max(1, keyframe.tiledepth), keyframe.tilelength, keyframe.tilewidth)
@@ -178,13 +187,11 @@ def tiff_record(path: Path) -> Record | None:
         return record_in(file)
 
 
-def _open(path: Path, file: Any, voxel_size: VoxelSize | None) -> Volume:
+def _open(path: Path, file: tifffile.TiffFile, voxel_size: VoxelSize | None) -> Volume:
     stack = only_stack(path, file)
     found = tiff_voxel_size(file, stack)
-    shape = stack.shape_zyx(path)
-    about: dict[str, Any] = {
-        "shape": shape,
-        "dtype": readable_dtype(stack.dtype, path),
+    shape, dtype = stack.shape_zyx(path), readable_dtype(stack.dtype, path)
+    about: Described = {
         "voxel_size": voxel_size or found,
         "voxel_size_from": "option" if voxel_size else "file",
         "name": volume_name(path),
@@ -194,15 +201,15 @@ def _open(path: Path, file: Any, voxel_size: VoxelSize | None) -> Volume:
     if stack.offset is not None and stored.kind != "b":
         if stack.offset + math.prod(shape) * stored.itemsize > size:
             raise truncated(path)
-        return MappedTiff(np.memmap(path, stored, "r", stack.offset, shape), **about)
+        return MappedTiff(np.memmap(path, stored, "r", stack.offset, shape), shape, dtype, **about)
     pages = [_strips(path, file, page, size) for page in stack.pages]
     expected = -(-shape[0] // max(1, stack.keyframe.imagedepth))
     if len(pages) != expected:
         raise InputError(f"{path} is truncated or damaged: {len(pages)} pages instead of {expected}")
-    return DecodedTiff(stack.keyframe, pages, **about)
+    return DecodedTiff(stack.keyframe, pages, shape, dtype, **about)
 
 
-def _strips(path: Path, file: Any, page: Any, size: int) -> Strips | None:
+def _strips(path: Path, file: tifffile.TiffFile, page: Page | None, size: int) -> Strips | None:
     if page is None:
         return None
     if page.parent is not file:

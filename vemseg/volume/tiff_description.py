@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from typing import Any
+from collections.abc import Mapping
+
+import tifffile
 
 from vemseg.geometry import VoxelSize
 from vemseg.volume.about import Record, parse_record
@@ -23,7 +25,7 @@ Larger ones are settings for a printer: 300 dpi is 84667 nm.
 _RESOLUTION_UNIT_NM = {2: 2.54e7, 3: 1e7, 4: 1e6, 5: 1e3}  # inch, cm; not in the standard: mm, µm
 
 
-def tiff_voxel_size(file: Any, stack: Stack) -> VoxelSize | None:
+def tiff_voxel_size(file: tifffile.TiffFile, stack: Stack) -> VoxelSize | None:
     """Return the voxel size of a stack in nm, z y x.
 
     A stack whose step between slices is not stated has an unknown voxel size; a single plane has no step, so
@@ -38,7 +40,7 @@ def tiff_voxel_size(file: Any, stack: Stack) -> VoxelSize | None:
     single = "Z" not in stack.axes and len(stack.shape) <= 2
     if stack.kind == "ome":
         return _ome(file.ome_metadata, single)
-    described: dict[str, Any] = {}
+    described: Mapping[str, object] = {}
     if stack.kind == "imagej":
         described = file.imagej_metadata or {}
     elif stack.kind == "shaped" and file.shaped_metadata:
@@ -49,7 +51,7 @@ def tiff_voxel_size(file: Any, stack: Stack) -> VoxelSize | None:
     return voxel_size_or_none(y if single and z is None else z, y, x)
 
 
-def record_in(file: Any) -> Record | None:
+def record_in(file: tifffile.TiffFile) -> Record | None:
     """Return what vemseg wrote into an open TIFF about it, None where it wrote nothing.
 
     Parameters
@@ -58,10 +60,13 @@ def record_in(file: Any) -> Record | None:
     """
     if file.is_imagej:
         return parse_record((file.imagej_metadata or {}).get("Info"))
-    return parse_record(_ome_text(file.ome_metadata, "Description")) if file.is_ome else None
+    described = _ome_element(file.ome_metadata, "Description") if file.is_ome else None
+    return None if described is None else parse_record(described.text)
 
 
-def _plane(page: Any, unit: float | None, *, trust_tag: bool) -> tuple[float | None, float | None]:
+def _plane(
+    page: tifffile.TiffPage, unit: float | None, *, trust_tag: bool
+) -> tuple[float | None, float | None]:
     """Return the edges y, x of a pixel in nm, from the tags that count pixels per unit.
 
     The unit is the one of the tag, where that yields the size of a pixel and not of a print; ImageJ keeps its
@@ -76,7 +81,7 @@ def _plane(page: Any, unit: float | None, *, trust_tag: bool) -> tuple[float | N
     return y, x
 
 
-def _edge(tag: Any) -> float | None:
+def _edge(tag: tifffile.TiffTag | None) -> float | None:
     if tag is None:
         return None
     pixels, units = tag.value
@@ -95,11 +100,6 @@ def _ome(xml: str | None, single: bool) -> VoxelSize | None:
         edges.append(None if number is None or unit is None else number * unit)
     z, y, x = edges
     return voxel_size_or_none(y if single and z is None else z, y, x)
-
-
-def _ome_text(xml: str | None, name: str) -> str | None:
-    element = _ome_element(xml, name)
-    return None if element is None else element.text
 
 
 def _ome_element(xml: str | None, name: str) -> ET.Element | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+import tifffile
 
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX
@@ -15,6 +16,9 @@ from vemseg.geometry import ZYX
 logger = logging.getLogger(__name__)
 
 _DEPTH_AXES = "ZIQR"  # depth; pages in a row without a name; unknown; "other"
+
+Page: TypeAlias = tifffile.TiffPage | tifffile.TiffFrame
+"""A page with all its tags, or with only those in which it differs from its keyframe."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,12 @@ class Stack:
     axes: str
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
-    keyframe: Any
-    pages: list[Any]
+    keyframe: tifffile.TiffPage
+    pages: list[Page | None]
     offset: int | None
 
     @classmethod
-    def of(cls, series: Any) -> Stack:
+    def of(cls, series: tifffile.TiffPageSeries) -> Stack:
         """Return what a series of tifffile says."""
         pages, offset = list(series.pages), series.dataoffset
         return cls(
@@ -53,7 +57,7 @@ class Stack:
         )
 
     @classmethod
-    def of_planes(cls, planes: list[Any]) -> Stack | None:
+    def of_planes(cls, planes: list[tifffile.TiffPageSeries]) -> Stack | None:
         """Return the stack of planes that were written as one image each, or None if they differ."""
         first, *others = planes
         if len(first.shape) != 2 or any(other.keyframe.hash != first.keyframe.hash for other in others):
@@ -77,7 +81,7 @@ class Stack:
         return (deep[0] if deep else 1), sizes.get("Y", 1), sizes.get("X", 1)
 
 
-def only_stack(path: Path, file: Any) -> Stack:
+def only_stack(path: Path, file: tifffile.TiffFile) -> Stack:
     """Return the stack of a file that is meant to hold one."""
     count = len(file.series)
     if not count:
@@ -97,7 +101,7 @@ def only_stack(path: Path, file: Any) -> Stack:
     return Stack.of(series)
 
 
-def _check_chain(path: Path, file: Any) -> None:
+def _check_chain(path: Path, file: tifffile.TiffFile) -> None:
     """Refuse a file whose list of pages breaks off: tifffile would hand out the pages that are left."""
     at = file.pages.next_page_offset
     handle = file.filehandle

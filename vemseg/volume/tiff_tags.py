@@ -1,4 +1,4 @@
-"""Other values for tags of a TIFF's first page, without touching its voxels.
+"""New values for tags of a TIFF's first page, without touching its voxels.
 
 A TIFF begins with the place of its first directory, the list of tags of its first page. The new values and a
 new directory with them are appended to the file, which changes nothing yet; then that place is overwritten,
@@ -23,7 +23,7 @@ ASCII, LONG, BYTE = 2, 4, 1
 """Types of values, by the numbers that TIFF gives them."""
 
 LARGEST_TIFF = 2**32
-"""Bytes at which a TIFF ends whose offsets are of 4 bytes."""
+"""The bytes of a file at which offsets of 4 bytes end; longer TIFFs need offsets of 8 bytes."""
 
 _SIZES = {ASCII: 1, LONG: 4, BYTE: 1}
 
@@ -58,17 +58,17 @@ class Layout:
 
     @property
     def number(self) -> struct.Struct:
-        """An offset in the file, or the count of a tag."""
+        """The format of an offset in the file, or of the count of a tag."""
         return struct.Struct(self.order + ("Q" if self.big else "I"))
 
     @property
     def length(self) -> struct.Struct:
-        """The number of tags in a directory."""
+        """The format of the number of tags in a directory."""
         return struct.Struct(self.order + ("Q" if self.big else "H"))
 
     @property
     def first_directory(self) -> int:
-        """Where the file says where its first directory is."""
+        """The offset at which the file says where its first directory begins."""
         return 8 if self.big else 4
 
     def entry(self, code: int, value: Value, offset: int) -> bytes:
@@ -79,16 +79,16 @@ class Layout:
 
 
 def replace_tags(path: Path, values: Mapping[int, Value], in_place: Sequence[tuple[int, bytes]] = ()) -> None:
-    """Give tags of the first page other values, all at once.
+    """Give tags of the first page new values, all at once.
 
     Parameters
     ----------
     path : Path
-        A TIFF, which is only appended to until it is complete.
+        A TIFF. Until all that is new has been written, bytes are only appended to it.
     values : mapping of int to Value
-        By the code of the tag.
+        The new value of each tag, by the code of the tag.
     in_place : sequence of (int, bytes)
-        Bytes that are overwritten where they lie, by their offset, just before the new values hold.
+        Offsets in the file, and the bytes to write there just before the new values become valid.
 
     Raises
     ------

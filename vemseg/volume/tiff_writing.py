@@ -74,8 +74,8 @@ def _planes(volume: Volume) -> Iterator[NDArray[np.generic]]:
         yield from volume.read(slab)
 
 
-def _imagej_metadata(about: About) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"axes": "ZYX"}
+def _imagej_metadata(about: About) -> dict[str, object]:
+    metadata: dict[str, object] = {"axes": "ZYX"}
     if about.voxel_size is not None:
         metadata |= {"spacing": about.voxel_size[0], "unit": "nm"}
     if record := about.record():
@@ -83,8 +83,8 @@ def _imagej_metadata(about: About) -> dict[str, Any]:
     return metadata
 
 
-def _ome_metadata(about: About, planes: int) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"axes": "ZYX"}
+def _ome_metadata(about: About, planes: int) -> dict[str, object]:
+    metadata: dict[str, object] = {"axes": "ZYX"}
     if about.voxel_size is not None:
         for axis, edge in zip("ZYX", about.voxel_size, strict=True):
             metadata |= {f"PhysicalSize{axis}": edge, f"PhysicalSize{axis}Unit": "nm"}

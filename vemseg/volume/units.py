@@ -1,7 +1,7 @@
 """Lengths as file formats spell them, in nm.
 
-ImageJ, OME and NGFF each have their own words for a micrometre. A unit that is no length ("pixel", none
-at all) makes the voxel size unknown: an edge of 1.0 of nothing is never passed on as nanometres.
+ImageJ, OME and NGFF each have their own words for a micrometre. Where the unit is missing or
+is no length ("pixel"), the voxel size is unknown: a number without a unit is never taken as nanometres.
 """
 
 from __future__ import annotations

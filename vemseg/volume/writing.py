@@ -1,7 +1,7 @@
 """Finished outputs: a store of labels, or any grey volume, as TIFF or OME-Zarr.
 
-Both are written where the caller says, over whatever lies there: a path at which the output grows until the
-caller gives it its name.
+Both are written over whatever lies at the path that the caller names. The output grows there until the caller
+gives it its final name.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import zarr
 
@@ -41,7 +40,7 @@ def finish_labels(store: LabelStore, target: Path, info: LabelInfo) -> None:
     target : Path
         Where the labels grow. An OME-Zarr may grow where the store lies, or elsewhere on its disk.
     info : LabelInfo
-        What is said of the labels.
+        What the file says about the labels: voxel size, names, colours and more.
 
     Raises
     ------
@@ -51,18 +50,13 @@ def finish_labels(store: LabelStore, target: Path, info: LabelInfo) -> None:
     if is_tiff_output(target):
         _write_tiff(store, target, info)
         return
-    finish_zarr(store, target.name, info)
+    _describe_zarr(store, target.name, info, majority, label_metadata(info.names, info.colours))
     if store.directory != target:
         remove(target)
         store.directory.replace(target)
 
 
-def finish_zarr(store: LabelStore, file_name: str, info: LabelInfo) -> None:
-    """Turn a store whose blocks are all there into an OME-Zarr of that name, where it lies."""
-    _describe_zarr(store, file_name, info, majority, label_metadata(info.names, info.colours))
-
-
-def write_volume(source: Volume, target: Path, *, description: Mapping[str, Any] | None = None) -> None:
+def write_volume(source: Volume, target: Path, *, description: Mapping[str, object] | None = None) -> None:
     """Write a grey volume, block by block, as TIFF or OME-Zarr, by the suffix as in ``finish_labels``.
 
     Parameters
@@ -99,7 +93,7 @@ def _write_tiff(volume: Volume, target: Path, about: About) -> None:
 
 @contextmanager
 def _whole_or_absent(target: Path) -> Iterator[None]:
-    """Remove what was begun where the block fails, so that it takes no room on a disk that may be full."""
+    """Remove the beginnings of an output if the block fails: the disk may be full."""
     try:
         yield
     except BaseException:
@@ -108,7 +102,7 @@ def _whole_or_absent(target: Path) -> Iterator[None]:
 
 
 def _describe_zarr(
-    store: LabelStore, file_name: str, about: About, reduce: Reduce, labels: Mapping[str, Any]
+    store: LabelStore, file_name: str, about: About, reduce: Reduce, labels: Mapping[str, object]
 ) -> None:
     """Add coarser levels and metadata to a store, which make it an OME-Zarr."""
     group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)

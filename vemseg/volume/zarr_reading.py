@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import zarr
@@ -15,7 +15,7 @@ from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of
-from vemseg.volume.base import Volume
+from vemseg.volume.base import Described, Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
 from vemseg.volume.foreign import as_input_error
@@ -42,13 +42,23 @@ class ZarrVolume(Volume):
     array : zarr.Array
     axes : tuple of int
         Which axes of the array are z, y, x; -1 where the array has none (a single plane).
+    dtype : numpy.dtype
+        What ``read`` returns.
     cache : Cache, optional
         Keeps the chunks from which much smaller boxes are read; only for arrays that do not change.
     """
 
-    def __init__(self, array: Any, axes: ZYX, *, cache: Cache | None = None, **about: Any) -> None:
+    def __init__(
+        self,
+        array: zarr.Array,
+        axes: ZYX,
+        dtype: np.dtype[np.generic],
+        *,
+        cache: Cache | None = None,
+        **about: Unpack[Described],
+    ) -> None:
         z, y, x = (1 if axis < 0 else array.shape[axis] for axis in axes)
-        super().__init__((z, y, x), **about)
+        super().__init__((z, y, x), dtype, **about)
         self._array = array
         self._axes = axes
         present = [axis for axis in axes if axis >= 0]
@@ -121,7 +131,7 @@ class Located:
     """
 
     path: Path
-    array: Any
+    array: zarr.Array
     image: Multiscale | None = None
     level: str = ""
     attributes: Attributes = field(default_factory=dict)
@@ -188,14 +198,14 @@ def _locate(path: Path) -> Located:
     return Located(path, array, image, level, dict(node.attrs))
 
 
-def _open_node(path: Path) -> Any:
+def _open_node(path: Path) -> zarr.Array | zarr.Group:
     if not is_zarr(path):
         raise InputError(f"{path} is no Zarr array or group")
     with as_input_error(f"{path} is no readable Zarr"):
         return zarr.open(str(path), mode="r")
 
 
-def _in_its_image(path: Path, array: Any) -> Located:
+def _in_its_image(path: Path, array: zarr.Array) -> Located:
     """Return an array with the image that it is a level of, looking for that in the groups around it."""
     inner = path.absolute()
     for group in inner.parents:
@@ -209,7 +219,7 @@ def _in_its_image(path: Path, array: Any) -> Located:
     return Located(path, array)
 
 
-def _spatial_axes(array: Any, image: Multiscale | None, path: Path) -> ZYX:
+def _spatial_axes(array: zarr.Array, image: Multiscale | None, path: Path) -> ZYX:
     """Return which axes of an array are z, y, x (-1: none); all others must have length 1."""
     n = array.ndim
     named = image.axes if image is not None and len(image.axes) == n else ()
@@ -226,6 +236,6 @@ def _spatial_axes(array: Any, image: Multiscale | None, path: Path) -> ZYX:
     return z, y, x
 
 
-def _inner_arrays(group: Any, path: Path) -> str:
+def _inner_arrays(group: zarr.Group, path: Path) -> str:
     names = sorted(name for name, _ in group.members(max_depth=3) if is_zarr(path / name))
     return f"name one inside it, such as {path / names[0]}" if names else "it is empty"
