@@ -26,8 +26,7 @@ FLOORS = {
     "pipeline": 6,
     **dict.fromkeys(["cli", "__main__"], 7),
 }
-# Who sees a neighbour: blocks keeps its markers and catalog its files as run does, a context knows what a
-# budget may be, __main__ starts cli.
+# Who sees a neighbour: blocks keeps its markers and catalog its files as run does, __main__ starts cli.
 NEIGHBOURS = {("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
 # Between parts and building lie the methods, one module each; they see what is below, and each other.
 PARTS_OF_MODELS = ["devices", "layers", "encoder", "objective"]

@@ -71,7 +71,8 @@ class Encoder(nn.Module):
         Whether a vector depends on where in the field of view it lies. If so, every window is one field of
         view; otherwise windows may have any size, as long as they include ``halo`` voxels of context.
     halo : (int, int, int)
-        Voxels on each side of a patch that its vector depends on, if the field of view is not fixed.
+        Voxels on each side of a patch that its vector depends on, if the field of view is not fixed: ``fov``
+        is ``patch + 2 * halo`` then. A multiple of ``patch``.
     align : (int, int, int)
         Windows start at multiples of this many voxels, counted from the first patch of the volume.
     pads : bool
@@ -136,7 +137,19 @@ class Encoder(nn.Module):
         """Adjust to the grey values of a volume, given a sample of its windows (n, 1, z, y, x)."""
 
     def placements(self, table: EmbedTable) -> tuple[Placement, Placement, Placement]:
-        """Return how the fields of view are laid along z, y and x, by the settings of a recipe."""
+        """Return how the fields of view are laid along z, y and x.
+
+        The settings of a recipe count where the field of view is fixed and holds several patches; otherwise
+        windows are laid side by side. An encoder that gives one vector for each of overlapping windows
+        overrides this: ``Placement(fov, fov, fov, shift)`` puts a vector every ``shift`` voxels.
+
+        Raises
+        ------
+        ValueError
+            Where the halo of an encoder is not a multiple of its patch.
+        """
+        if any(halo % patch for halo, patch in zip(self.halo, self.patch, strict=True)):
+            raise ValueError(f"a halo of {self.halo} voxels is not a multiple of the patch, {self.patch}")
         z, y, x = (
             self._placement(fov, patch, table) for fov, patch in zip(self.fov, self.patch, strict=True)
         )

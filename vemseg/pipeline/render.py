@@ -127,7 +127,7 @@ def render(
     overwrite: bool = False,
     context: Context = Context(),
 ) -> list[Path]:
-    """Draw three planes, a montage through the stack, and a comparison where there is a reference.
+    """Draw three planes, a montage through the stack, and a comparison of labels and reference.
 
     For the comparison, labels are merged into the reference's classes greedily: the merge looks at the
     reference, and the picture says so.
