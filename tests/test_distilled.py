@@ -1,4 +1,4 @@
-"""A dense encoder taught by another: the same places are compared, it learns, and it says how well."""
+"""A dense encoder taught by another: the same places are compared, it learns, and agreement is reported."""
 
 import json
 from pathlib import Path
@@ -256,7 +256,7 @@ def test_the_last_sections_of_thick_volumes_are_held_out():
 
 
 class Vectors:
-    """An objective whose student gives the teacher's vectors, but for some noise."""
+    """An objective whose student gives the teacher's vectors plus some noise."""
 
     window = (2, 32, 32)
 

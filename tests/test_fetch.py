@@ -850,7 +850,7 @@ def test_blanks_and_capitals_of_a_hash_and_an_address_do_not_matter(served, tmp_
     server, sha256 = served
     address = server.url.replace("http", "HTTP")
     assert fetch_of((address, f" {sha256.upper()}\n"), tmp_path, parts=["source"])[0].exists()
-    with pytest.raises(UsageError, match="http, https, or a file"):
+    with pytest.raises(UsageError, match="give an http or https address, or a file"):
         fetch_of(("ftp://127.0.0.1/x", sha256), tmp_path, parts=["labels"])
 
 

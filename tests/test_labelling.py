@@ -1,4 +1,4 @@
-"""Classes as scores: found clusters, their order, what scores mean, and how they are kept."""
+"""Labellers: the classes they find, the order of these, their scores, and how they are saved."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -349,7 +349,7 @@ class ToyTable(ClusterTable):
 
 @dataclass(frozen=True, eq=False)
 class Toy(Labeller):
-    """The nearest of some levels, which are quantiles of one feature."""
+    """Classes by the nearest of some levels, which are quantiles of one feature."""
 
     levels: np.ndarray
     feature: np.ndarray

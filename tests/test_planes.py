@@ -1,4 +1,4 @@
-"""Three planes: each axis by itself and averaged, on one lattice, in its place."""
+"""Encoding across three axes: each axis on its own and their average, on one lattice, in the right place."""
 
 import numpy as np
 import pytest
@@ -101,7 +101,7 @@ def test_patches_that_do_not_fit_together_are_refused():
 
 
 class Coordinates(Volume):
-    """Voxels hold their own coordinate along one axis, outside too."""
+    """Voxels hold their own coordinate along one axis, even outside the volume."""
 
     def __init__(self, shape, axis):
         super().__init__(shape, np.dtype(np.float64))
@@ -157,7 +157,7 @@ def test_three_planes_are_registered(encoder, shape, block):
 
 @pytest.mark.parametrize("axis", range(3))
 def test_every_axis_puts_its_vectors_where_the_others_do(axis):
-    """Each of the three sees the coordinate of the same place, not only their mean."""
+    """Each of the three axes sees the coordinate of the same place, and not just their mean does."""
     halo, align = (2, 8, 8), (2, 4, 4)
     for oracle in (Oracle((1, 20, 20), (1, 5, 5), None, None), Oracle((6, 18, 18), (2, 2, 2), halo, align)):
         three = ThreePlanes(oracle)

@@ -1,4 +1,4 @@
-"""Recipes: what is shipped, what is refused and how, and that nothing is lost on the way."""
+"""Recipes: which are shipped, what is refused and how, and that no setting is lost."""
 
 import os
 import shutil
@@ -56,7 +56,7 @@ def test_shipped_recipes_load_and_say_what_they_are():
 
 
 def test_an_installed_package_finds_the_recipes_it_carries(tmp_path):
-    """The wheel has them inside the package, where nothing lies beside it."""
+    """The wheel has the recipes inside the package, because nothing lies beside an installed package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     inside = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]["recipes"]
     shutil.copytree(ROOT / "vemseg", tmp_path / "vemseg", ignore=shutil.ignore_patterns("__pycache__"))

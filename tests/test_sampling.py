@@ -36,24 +36,24 @@ def source(shape, seed=0, voxel_size=ISOTROPIC, name="array", labelled=False):
 
 
 class Noise(Synthetic):
-    """Noise that is made up, of any range of grey values, and labelled by them."""
+    """Synthetic noise with any range of grey values, which are its labels too."""
 
     def make(self, rng, window):
         labels = rng.integers(0, 256, window, dtype=np.uint8)
         return (labels / 255).astype(np.float32), labels
 
 
-def stream_of(*sources, seed=0, window=(1, F, F), **settings):
+def sampler_of(*sources, seed=0, window=(1, F, F), **settings):
     return Sampler(sources, window, FovTable(**settings), seed, CPU)
 
 
 @pytest.fixture
 def rotating(monkeypatch):
-    """Return a maker of streams whose pool holds 4 boxes of a large volume and replaces one every 3 steps."""
+    """Return a maker of samplers that hold 4 boxes of a large volume and replace one every 3 steps."""
     monkeypatch.setattr(sources, "POOL_BOX", (32, 64, 64))
     monkeypatch.setattr(sampler, "REFRESH", 3)
     big = source((40, 120, 120))
-    return lambda: stream_of(big, pool_bytes=LEAST_POOL)
+    return lambda: sampler_of(big, pool_bytes=LEAST_POOL)
 
 
 def slowly(made, step, size):
@@ -97,7 +97,7 @@ def slow_box(made, draw, i, step):
 
 
 def slow_planes(made, draw, i):
-    """Return a sample's planes: a short voxel edge apart, each the section that holds its place."""
+    """Return a sample's planes, a short voxel edge apart: each is the section that it lies in."""
     stock, d = made.stocks[draw.source[i]], made.window[0]
     across, short = stock.voxel_size[draw.axis[i]], min(stock.voxel_size)
     n = stock.boxes[draw.box[i]].shape[draw.axis[i]]
@@ -124,7 +124,7 @@ def slow_zoom(image, start, size):
 
 
 def slow_nearest(labels, start, size):
-    """Look for the nearest voxel of each place, of two as near the later."""
+    """Take the nearest voxel of each place; in a tie, the later one."""
     rows, columns = (
         [min(range(n), key=lambda v, p=p: (abs(v - p), -v)) for p in places]
         for n, places in zip(labels.shape, places_in(labels, start, size), strict=True)
@@ -133,7 +133,7 @@ def slow_nearest(labels, start, size):
 
 
 def places_in(image, start, size):
-    """Return where the pixels of an enlarged part of an image look: rows, columns."""
+    """Return the rows and columns at which the pixels of an enlarged part of an image are sampled."""
     return [
         np.clip(a + (np.arange(n) + 0.5) * m / n - 0.5, a, a + m - 1)
         for n, a, m in zip(image.shape, start, size, strict=True)
@@ -141,7 +141,7 @@ def places_in(image, start, size):
 
 
 def agree(batch, restated):
-    """Compare a batch with its restatement; voxels in memory are float16, of 11 bits."""
+    """Compare a batch with what ``slowly`` makes; voxels in memory are float16, which has 11 bits."""
     images, labels = restated
     same = batch.labels is None or np.array_equal(batch.labels.numpy(), labels)
     return (
@@ -156,7 +156,7 @@ def agree(batch, restated):
 @pytest.mark.parametrize("flips", ["independent", "joint", "off"])
 def test_a_batch_is_what_a_slow_restatement_makes(crop, flips, monkeypatch):
     monkeypatch.setattr(sources, "POOL_BOX", (7, 30, 16))  # whole volumes are read in such parts
-    made = stream_of(source((16, 45, 38)), source((31, 24, 60), 1), crop=crop, flips=flips)
+    made = sampler_of(source((16, 45, 38)), source((31, 24, 60), 1), crop=crop, flips=flips)
     batch = made.batch(5, 48)
     assert batch.images.dtype == torch.float32
     assert batch.labels is None
@@ -177,7 +177,7 @@ def test_windows_of_any_shape_and_their_labels_are_what_a_slow_restatement_makes
         source((31, 24, 60), 2),
         Noise(),
     ]
-    made = stream_of(*given, window=window, crop=crop, rotate90=turned)
+    made = sampler_of(*given, window=window, crop=crop, rotate90=turned)
     batch = made.batch(5, 48)
     assert batch.images.shape == (48, 1, *window)
     assert batch.labels.dtype == torch.uint8
@@ -190,7 +190,7 @@ def test_windows_of_any_shape_and_their_labels_are_what_a_slow_restatement_makes
 
 def test_a_sample_of_the_whole_plane_is_the_plane():
     one = source((1, F, F))
-    batch = stream_of(one, crop="off", flips="off", rotate90=False).batch(0, 4).images
+    batch = sampler_of(one, crop="off", flips="off", rotate90=False).batch(0, 4).images
     plane = np.clip((one.volume.read(one.volume.box) - 20.0) / 210.0, 0, 1)
     assert np.abs(batch.numpy() - plane).max() < 2**-11
 
@@ -198,15 +198,15 @@ def test_a_sample_of_the_whole_plane_is_the_plane():
 @pytest.mark.parametrize("crop_min", [1e-3, 0.04, 0.37, 1.0])
 @pytest.mark.parametrize("crop", ["monai12", "fixed", "isotropic"])
 def test_intensities_lie_between_0_and_1(crop, crop_min):
-    batch = stream_of(source((30, 30, 30)), crop=crop, crop_min=crop_min).batch(0, 64).images
+    batch = sampler_of(source((30, 30, 30)), crop=crop, crop_min=crop_min).batch(0, 64).images
     assert batch.min() >= 0
     assert batch.max() <= 1 + 1e-6
 
 
 def test_planes_thinner_than_the_field_of_view_serve_only_where_there_are_no_others():
-    whole = stream_of(source((14, 40, 40)), crop="off", flips="off", rotate90=False)
+    whole = sampler_of(source((14, 40, 40)), crop="off", flips="off", rotate90=False)
     assert set(whole.draw(0, 64).axis) == {0}
-    made = stream_of(source((14, 16, 40)), crop="off", flips="off", rotate90=False)
+    made = sampler_of(source((14, 16, 40)), crop="off", flips="off", rotate90=False)
     draw = made.draw(0, 64)
     assert set(draw.axis) == {0, 1, 2}
     batch = made.batch(0, 64).images[:, 0, 0]
@@ -219,16 +219,16 @@ def test_planes_thinner_than_the_field_of_view_serve_only_where_there_are_no_oth
 
 def test_equal_seed_and_step_give_equal_batches():
     volumes = source((30, 40, 50)), source((25, 25, 25), 1)
-    first, second = stream_of(*volumes, seed=3), stream_of(*volumes, seed=3)
+    first, second = sampler_of(*volumes, seed=3), sampler_of(*volumes, seed=3)
     first.batch(0, 8)
     images = first.batch(7, 8).images
     assert torch.equal(images, second.batch(7, 8).images)
     assert not torch.equal(images, first.batch(8, 8).images)
-    assert not torch.equal(images, stream_of(*volumes, seed=4).batch(7, 8).images)
+    assert not torch.equal(images, sampler_of(*volumes, seed=4).batch(7, 8).images)
 
 
 def test_no_sample_ever_comes_twice():
-    made = stream_of(source((40, 60, 60)))
+    made = sampler_of(source((40, 60, 60)))
     steps = [*range(8), *range(10_000, 10_008)]  # "epochs" are nothing but later steps
     seen = {sample.numpy().tobytes() for step in steps for sample in made.batch(step, 32).images}
     assert len(seen) == 512
@@ -237,8 +237,8 @@ def test_no_sample_ever_comes_twice():
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_processes_share_one_batch(world):
     volumes = source((30, 40, 50)), source((25, 25, 25), 1)
-    whole = stream_of(*volumes).batch(11, 16).images
-    parts = [stream_of(*volumes).batch(11, 16, rank, world).images for rank in range(world)]
+    whole = sampler_of(*volumes).batch(11, 16).images
+    parts = [sampler_of(*volumes).batch(11, 16, rank, world).images for rank in range(world)]
     assert all(len(part) == 16 // world for part in parts)
     together = torch.stack(parts, dim=1).flatten(0, 1)
     assert torch.allclose(together, whole, atol=1e-6)  # kernels may round otherwise in smaller batches
@@ -275,7 +275,7 @@ def test_the_pool_keeps_to_its_memory(rotating):
 
 
 def test_labels_count_in_the_memory(rotating):
-    (stock,) = stream_of(source((40, 120, 120), labelled=True), pool_bytes=LEAST_POOL).stocks
+    (stock,) = sampler_of(source((40, 120, 120), labelled=True), pool_bytes=LEAST_POOL).stocks
     assert len(stock.boxes) == 2
     assert stock._voxels.nbytes + stock._labels.nbytes <= LEAST_POOL
 
@@ -293,12 +293,12 @@ def test_a_large_volume_is_seen_from_edge_to_edge(rotating):
 
 def test_boxes_hold_a_field_of_view_where_the_volume_does(monkeypatch):
     monkeypatch.setattr(sources, "POOL_BOX", (8, 8, 8))
-    made = stream_of(source((15, 200, 200)), pool_bytes=LEAST_POOL)
+    made = sampler_of(source((15, 200, 200)), pool_bytes=LEAST_POOL)
     assert {box.shape for box in made.stocks[0].boxes} == {(15, F, F)}
 
 
 def test_small_and_large_volumes_share_a_pool(rotating):
-    made = stream_of(source((25, 25, 25)), source((60, 120, 120), 1), pool_bytes=LEAST_POOL)
+    made = sampler_of(source((25, 25, 25)), source((60, 120, 120), 1), pool_bytes=LEAST_POOL)
     assert [stock.moving for stock in made.stocks for _ in stock.boxes] == [False, True, True]
     assert agree(made.batch(50, 32), slowly(made, 50, 32))
 
@@ -313,7 +313,7 @@ def near(count, expected, n):
 
 
 def test_volumes_and_axes_come_equally_often_whatever_their_size(rotating):
-    made = stream_of(source((21, 21, 21)), source((60, 120, 120), 1), pool_bytes=LEAST_POOL)
+    made = sampler_of(source((21, 21, 21)), source((60, 120, 120), 1), pool_bytes=LEAST_POOL)
     draw = made.draw(0, 6000)
     volumes = draw.source
     for i in range(2):
@@ -323,7 +323,7 @@ def test_volumes_and_axes_come_equally_often_whatever_their_size(rotating):
 
 
 def test_every_plane_and_corner_is_drawn_including_the_last():
-    draw = stream_of(source((F + 2, F + 3, F + 4))).draw(0, 20_000)
+    draw = sampler_of(source((F + 2, F + 3, F + 4))).draw(0, 20_000)
     extents = np.array([F + 2, F + 3, F + 4])
     for axis in range(3):
         mine = draw.axis == axis
@@ -349,15 +349,15 @@ def test_every_plane_and_corner_is_drawn_including_the_last():
     ],
 )
 def test_planes_are_taken_across_the_axes_asked_for(voxel_size, axes, expected):
-    made = stream_of(source((30, 30, 30), voxel_size=voxel_size), axes=axes)
+    made = sampler_of(source((30, 30, 30), voxel_size=voxel_size), axes=axes)
     assert set(made.draw(0, 200).axis) == expected
 
 
 def test_axes_whose_planes_are_too_narrow_are_left_out():
-    assert set(stream_of(source((F - 1, 40, 40))).draw(0, 200).axis) == {0}
-    assert set(stream_of(source((F, 40, 40))).draw(0, 200).axis) == {0, 1, 2}
-    assert set(stream_of(source((F // 2 - 1, 15, 40))).draw(0, 200).axis) == {0}
-    assert set(stream_of(source((F // 2, 15, 40))).draw(0, 200).axis) == {0, 1, 2}
+    assert set(sampler_of(source((F - 1, 40, 40))).draw(0, 200).axis) == {0}
+    assert set(sampler_of(source((F, 40, 40))).draw(0, 200).axis) == {0, 1, 2}
+    assert set(sampler_of(source((F // 2 - 1, 15, 40))).draw(0, 200).axis) == {0}
+    assert set(sampler_of(source((F // 2, 15, 40))).draw(0, 200).axis) == {0, 1, 2}
 
 
 # Augmentation
@@ -368,7 +368,7 @@ def test_axes_whose_planes_are_too_narrow_are_left_out():
     [("isotropic", 10, False, True), ("monai12", 10, True, False), ("fixed", 10, True, True)],
 )
 def test_crops_have_the_sizes_asked_for(crop, low, whole, square):
-    draw = stream_of(source((30, 30, 30)), crop=crop).draw(0, 4000)
+    draw = sampler_of(source((30, 30, 30)), crop=crop).draw(0, 4000)
     start, size = draw.zoom_start, draw.zoom_size
     assert size.min() >= low
     assert start.min() >= 0
@@ -386,20 +386,20 @@ def test_crops_have_the_sizes_asked_for(crop, low, whole, square):
 
 
 def test_no_crop_is_the_whole_field_of_view():
-    draw = stream_of(source((30, 30, 30)), crop="off").draw(0, 10)
+    draw = sampler_of(source((30, 30, 30)), crop="off").draw(0, 10)
     assert (draw.zoom_start == 0).all()
     assert (draw.zoom_size == F).all()
 
 
 def test_joint_flips_mirror_both_axes_or_none():
     made = source((30, 30, 30))
-    joint = stream_of(made, flips="joint", rotate90=False).draw(0, 2000)
+    joint = sampler_of(made, flips="joint", rotate90=False).draw(0, 2000)
     assert (joint.flip[:, 0] == joint.flip[:, 1]).all()
     assert near(joint.flip[:, 0].sum(), 1000, 2000)
-    independent = stream_of(made, flips="independent", rotate90=False).draw(0, 2000)
+    independent = sampler_of(made, flips="independent", rotate90=False).draw(0, 2000)
     both = independent.flip @ [1, 2]
     assert all(near(count, 500, 2000) for count in np.bincount(both, minlength=4))
-    off = stream_of(made, flips="off", rotate90=False).draw(0, 2000)
+    off = sampler_of(made, flips="off", rotate90=False).draw(0, 2000)
     assert not off.flip.any()
     assert not any(draw.transpose.any() for draw in (joint, independent, off))
 
@@ -421,12 +421,12 @@ MIRRORS = [(k, True) for k in range(4)]
 )
 def test_flips_and_turns_give_exactly_these_symmetries(flips, rotate90, expected):
     one = source((1, F, F))
-    plain = stream_of(one, crop="off", flips="off", rotate90=False).batch(0, 1).images[0, 0, 0]
+    plain = sampler_of(one, crop="off", flips="off", rotate90=False).batch(0, 1).images[0, 0, 0]
     looks = {}
     for turns, mirrored in TURNS + MIRRORS:
         turned = torch.rot90(plain.flip(0) if mirrored else plain, turns)
         looks[turned.contiguous().numpy().tobytes()] = turns, mirrored
-    batch = stream_of(one, crop="off", flips=flips, rotate90=rotate90).batch(0, 800).images
+    batch = sampler_of(one, crop="off", flips=flips, rotate90=rotate90).batch(0, 800).images
     found = [looks[sample.contiguous().numpy().tobytes()] for sample in batch]
     assert set(found) == set(expected)
     assert all(near(found.count(which), 800 / len(expected), 800) for which in expected if len(expected) > 1)
@@ -438,7 +438,7 @@ def test_flips_and_turns_give_exactly_these_symmetries(flips, rotate90, expected
 @pytest.mark.parametrize("shape", [(1, 9, 100), (9, 9, 9), (50, 1, 9)])
 def test_a_volume_too_small_is_refused_by_name(shape):
     with pytest.raises(InputError, match=r"tiny: too small.*20 voxels"):
-        stream_of(source((30, 30, 30)), source(shape, name="tiny"))
+        sampler_of(source((30, 30, 30)), source(shape, name="tiny"))
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
@@ -447,7 +447,7 @@ def test_voxels_that_are_no_numbers_are_refused(poison):
     grey[20, 3, 4] = poison
     bad = Source(ArrayVolume(grey, ISOTROPIC, "sick"), Intensity(0.0, 1.0))
     with pytest.raises(InputError, match="sick: not-a-number or infinite"):
-        stream_of(source((30, 30, 30)), bad).batch(0, 4)
+        sampler_of(source((30, 30, 30)), bad).batch(0, 4)
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_labels_that_are_no_classes_are_refused(value):
     labels[3, 4, 5] = value
     wrong = Source(ArrayVolume(grey((30, 30, 30))), Intensity(0.0, 1.0), ArrayVolume(labels, name="wrong"))
     with pytest.raises(InputError, match=r"wrong: labels from .* classes are numbered 0 \.\. 254, or 255"):
-        stream_of(wrong).batch(0, 2)
+        sampler_of(wrong).batch(0, 2)
 
 
 # Windows that are not square
@@ -479,11 +479,11 @@ def test_labels_that_are_no_classes_are_refused(value):
 
 def test_a_window_that_is_not_square_fits_also_where_it_is_turned():
     flat = source((40, 15, 40))
-    assert set(stream_of(flat, window=(1, 12, 30), rotate90=False).draw(0, 200).axis) == {0, 1}
-    assert set(stream_of(flat, window=(1, 12, 30)).draw(0, 200).axis) == {1}
-    assert set(stream_of(flat, window=(1, 12, 15)).draw(0, 200).axis) == {0, 1, 2}
+    assert set(sampler_of(flat, window=(1, 12, 30), rotate90=False).draw(0, 200).axis) == {0, 1}
+    assert set(sampler_of(flat, window=(1, 12, 30)).draw(0, 200).axis) == {1}
+    assert set(sampler_of(flat, window=(1, 12, 15)).draw(0, 200).axis) == {0, 1, 2}
     with pytest.raises(InputError, match="a field of view is 12 x 40 voxels wide"):
-        stream_of(source((30, 15, 15)), window=(1, 12, 40))
+        sampler_of(source((30, 15, 15)), window=(1, 12, 40))
 
 
 # Where samples lie
@@ -496,7 +496,7 @@ def test_positions_are_those_of_the_middle_of_what_is_shown():
         size = [(8.0, 8.0, 8.0), (40.0, 8.0, 8.0), (8.0, 8.0, 40.0)][axis]
         place = Source(ArrayVolume(ramp, size), Intensity(0.0, 64.0))
         for planes in (1, 4, 5):
-            made = stream_of(place, window=(planes, F, F))
+            made = sampler_of(place, window=(planes, F, F))
             batch, draw = made.batch(2, 40), made.draw(2, 40)
             inside = (draw.plane > 4) & (draw.plane < 55)
             means = batch.images.mean(dim=(1, 2, 3, 4)) * 64 * size[axis]
@@ -505,23 +505,25 @@ def test_positions_are_those_of_the_middle_of_what_is_shown():
 
 def test_positions_in_a_large_volume_are_its_own(rotating):
     ramp = np.indices((40, 120, 120))[2].astype(np.float32)
-    made = stream_of(Source(ArrayVolume(ramp), Intensity(0.0, 128.0)), pool_bytes=LEAST_POOL)
+    made = sampler_of(Source(ArrayVolume(ramp), Intensity(0.0, 128.0)), pool_bytes=LEAST_POOL)
     assert made.stocks[0].moving
     batch = made.batch(8, 64)
     np.testing.assert_allclose(batch.positions[:, 2], batch.images.mean(dim=(1, 2, 3, 4)) * 128, atol=0.1)
 
 
 def test_made_up_tissue_lies_nowhere():
-    batch = stream_of(Noise()).batch(0, 3)
+    batch = sampler_of(Noise()).batch(0, 3)
     assert batch.positions.isnan().all()
 
 
-# What lies around
+# Windows around samples
 
 
 @pytest.mark.parametrize("window", [(1, F, F), (4, 14, 21), (3, 13, 13)])
 def test_windows_around_a_sample_are_those_at_their_places(window):
-    made = stream_of(source((31, 44, 60)), source((9, 44, 60), 1, (40.0, 16.0, 16.0)), Noise(), window=window)
+    made = sampler_of(
+        source((31, 44, 60)), source((9, 44, 60), 1, (40.0, 16.0, 16.0)), Noise(), window=window
+    )
     batch, draw = made.batch(4, 12), made.draw(4, 12)
     offsets = torch.randint(-9, 10, (12, 5, 3), generator=torch.Generator().manual_seed(0))
     found = batch.around(offsets)
@@ -553,16 +555,16 @@ def test_around_says_what_it_wants():
     with pytest.raises(ValueError, match="not made by a sampler"):
         Batch(torch.zeros(2, 1, 1, 4, 4)).around(torch.zeros(2, 1, 3))
     with pytest.raises(ValueError, match=r"offsets must be \(4, p, 3\), not \(3, 1, 3\)"):
-        stream_of(source((30, 30, 30))).batch(0, 4).around(torch.zeros(3, 1, 3))
+        sampler_of(source((30, 30, 30))).batch(0, 4).around(torch.zeros(3, 1, 3))
 
 
 # Made-up tissue
 
 
 def test_made_up_windows_follow_from_seed_step_and_sample():
-    made = stream_of(Noise(), source((30, 30, 30)))
+    made = sampler_of(Noise(), source((30, 30, 30)))
     batch = made.batch(3, 16)
-    parts = [stream_of(Noise(), source((30, 30, 30))).batch(3, 16, rank, 2) for rank in range(2)]
+    parts = [sampler_of(Noise(), source((30, 30, 30))).batch(3, 16, rank, 2) for rank in range(2)]
     together = torch.stack([part.labels for part in parts], dim=1).flatten(0, 1)
     assert torch.equal(together, batch.labels)
     looks = {tuple(sample.flatten().tolist()) for sample in batch.labels[batch.volume == 0]}
@@ -575,7 +577,7 @@ def test_made_up_windows_follow_from_seed_step_and_sample():
 
 
 def test_the_first_samples_keep_all_that_is_known_of_them():
-    batch = stream_of(source((30, 30, 30), labelled=True)).batch(0, 6)
+    batch = sampler_of(source((30, 30, 30), labelled=True)).batch(0, 6)
     some = batch.first(4)
     assert len(some) == 4 and len(batch.first(9)) == 6
     for name in ("images", "labels", "positions", "volume"):
@@ -592,27 +594,27 @@ def test_the_first_samples_keep_all_that_is_known_of_them():
 @pytest.mark.parametrize("slices", [2, 5, 6])
 def test_slabs_are_what_a_slow_restatement_makes(slices, voxel_size):
     volumes = source((9, 30, 25), voxel_size=voxel_size), source((31, 24, 60), 1)
-    made = stream_of(*volumes, window=(slices, F, F), crop="isotropic")
+    made = sampler_of(*volumes, window=(slices, F, F), crop="isotropic")
     assert agree(made.batch(3, 24), slowly(made, 3, 24))
 
 
 def test_a_thick_section_is_repeated():
     thick = source((9, F, F), voxel_size=(200.0, 16.0, 16.0))
-    batch = stream_of(thick, window=(6, F, F)).batch(0, 8).images
+    batch = sampler_of(thick, window=(6, F, F)).batch(0, 8).images
     assert all(torch.equal(batch[:, :, 0], batch[:, :, k]) for k in range(6))
-    assert torch.equal(batch[:, :, :1], stream_of(thick).batch(0, 8).images)
+    assert torch.equal(batch[:, :, :1], sampler_of(thick).batch(0, 8).images)
 
 
 def test_slabs_change_nothing_in_the_draw():
-    one = stream_of(source((31, 24, 60))).draw(7, 50)
-    six = stream_of(source((31, 24, 60)), window=(6, F, F)).draw(7, 50)
+    one = sampler_of(source((31, 24, 60))).draw(7, 50)
+    six = sampler_of(source((31, 24, 60)), window=(6, F, F)).draw(7, 50)
     for field in dataclasses.fields(one):
         np.testing.assert_array_equal(getattr(one, field.name), getattr(six, field.name))
 
 
-# What it drew before
+# What earlier versions drew
 
-# Of version 0.1.0 (commit 52738a8): digests of the choices of one step and of the images of three, and a
+# From version 0.1.0 (commit 52738a8): digests of the choices of one step and of the images of three, and a
 # weighted sum of these. Images are compared by their digest where enlarging them is exact in float32.
 BEFORE = {
     "isotropic": ("85d0269279a33a1d", "571840dc01d69004", 76.1132),
@@ -652,7 +654,7 @@ def test_the_same_seed_gives_the_same_images_as_ever(name):
         source((44, 13, 41), 3, (16.0, 50.0, 16.0)),
         source((14, 16, 40), 4, None),
     ]
-    made = stream_of(*volumes, seed=3, window=(slices, F, F), **settings)
+    made = sampler_of(*volumes, seed=3, window=(slices, F, F), **settings)
     draw = made.draw(7, 32)
     choices = (draw.axis, draw.plane, draw.corner, draw.zoom_start, draw.zoom_size, draw.flip, draw.transpose)
     chosen, exactly, weighed = BEFORE[name]
@@ -669,5 +671,5 @@ def test_the_same_seed_gives_the_same_images_as_ever(name):
 )
 def test_boxes_are_replaced_as_ever(rotating, rank, world, expected):
     volumes = source((40, 120, 120)), source((25, 25, 25)), source((60, 120, 120), 1)
-    made = stream_of(*volumes, seed=2, crop="fixed", pool_bytes=2**22)
+    made = sampler_of(*volumes, seed=2, crop="fixed", pool_bytes=2**22)
     assert digest(*(made.batch(t, 16, rank, world).images.numpy() for t in (0, 4, 29, 400, 2))) == expected

@@ -39,7 +39,7 @@ def images(n=2, seed=0):
 
 
 def apart(objective):
-    """Move a teacher away from its student, so that the two cannot be taken for each other."""
+    """Move a teacher away from its student, so that a test would notice if they were mixed up."""
     with torch.no_grad():
         for parameter in objective.teacher.encoder.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator(parameter.numel())))
@@ -227,7 +227,7 @@ def test_an_isolated_code_is_no_partner_however_much_it_is_used():
 
 
 def test_revival_lowers_the_number_of_unused_codes():
-    """Tokens in two far blobs, codes but one far from both: with revival most of them come into use."""
+    """Tokens form two blobs, and all codes but one are far from both; with revival most come into use."""
     tokens = torch.randn(600, 4, generator=generator())
     tokens[300:] += 12
     unused = {}
@@ -288,7 +288,7 @@ def test_revival_comes_at_the_end_of_an_epoch():
 
 
 def test_the_teacher_begins_as_the_student_it_is_given():
-    """Also where the student was loaded after it was built, as ``train --from`` does."""
+    """This holds even if the student is loaded after it was built, as ``train --from`` does."""
     objective = build_objective(His4maeTable(**SIZES, codes=4), 3)
     torch.manual_seed(77)
     objective.encoder.load_state_dict(build_encoder(objective.settings).state_dict())

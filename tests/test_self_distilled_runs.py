@@ -63,7 +63,7 @@ def run_of(cell, name, out=None, settings=(), stopped=lambda: False, **options):
 
 
 def wanted(path, model=None, settings=()):
-    """Say what vectors are wanted of."""
+    """Return which volume is encoded, by which model, with which settings."""
     return Wanted(str(path), None if model is None else str(model), tuple(settings))
 
 
@@ -73,7 +73,7 @@ def trained(cell):
 
 
 class StopsAfter:
-    """Asks to stop when it was asked so many times."""
+    """Says that it is time to stop once it has been asked a number of times."""
 
     def __init__(self, steps):
         self.left = steps
@@ -93,7 +93,7 @@ def same(a, b):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_resumed_training_is_the_same_bit_for_bit(cell, name, precision, tmp_path):
-    """Teacher, codebook, counts of an epoch and stochastic depth included."""
+    """This includes the teacher, the codebook, the counts of an epoch and stochastic depth."""
     settings = [f"train.precision={precision}"]
     whole = run_of(cell, name, tmp_path / "whole", settings)
     with pytest.raises(Interrupted):
@@ -195,7 +195,7 @@ def test_only_a_model_with_codes_is_clustered_by_them(cell, tmp_path):
 
 
 def blobs():
-    """Return three far blobs of vectors, and codes: several near each, and some near none."""
+    """Return three distant blobs of vectors, and codes: several near each blob, and some near none."""
     rng = np.random.default_rng(0)
     centres = np.array([[0, 0, 0], [20, 0, 0], [0, 30, 0]], np.float32)
     which = rng.integers(3, size=900)
@@ -236,7 +236,9 @@ def test_more_classes_than_codes_in_use_is_said():
         fit(CodebookTable(k=10, sample=900), Sample(vectors, np.zeros(900, np.float32), codes))
 
 
-@pytest.mark.parametrize("k, message", [(3, "needs vectors as a model with a codebook"), (25, "24 codes")])
+@pytest.mark.parametrize(
+    "k, message", [(3, "needs the vectors of a model with a codebook"), (25, "24 codes")]
+)
 def test_codes_that_are_not_there_are_missed_before_anything_is_encoded(cell, trained, tmp_path, k, message):
     settings = ["cluster.method=codebook", f"cluster.k={k}"]
     told = []

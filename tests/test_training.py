@@ -147,7 +147,7 @@ def test_the_saved_encoder_is_the_trained_one(train):
     assert load_tensors(trainer.run.model)[1] == {"step": 24}
 
 
-# It is examined on what it does not learn from
+# It is examined on held-out data
 
 
 class Brightness(Objective):
@@ -291,7 +291,7 @@ def test_a_finished_run_is_left_as_it_is(train):
 
 
 class Clock:
-    """A clock by which each look takes a second."""
+    """A clock that goes on by a second each time it is read."""
 
     def __init__(self):
         self.now = 1000.0

@@ -33,7 +33,7 @@ def table_name(table):
 
 
 def encoder_of(table=SMALL, spacing=ISOTROPIC, seed=0):
-    """Return an encoder whose normalisation has seen something."""
+    """Return an encoder whose normalisation has seen some data."""
     torch.manual_seed(seed)
     encoder = UNetEncoder(table, spacing)
     for module in encoder.modules():

@@ -41,9 +41,8 @@ class ClassicalEncoder(Encoder):
     def __init__(self, settings: ClassicalTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
         self.truncate = settings.truncate
-        self.sigmas = [
-            tuple(s / edge if s / edge >= LEAST_SIGMA else 0.0 for edge in spacing) for s in settings.sigmas
-        ]
+        scales = [[s / edge for edge in spacing] for s in settings.sigmas]
+        self.sigmas = [tuple(s if s >= LEAST_SIGMA else 0.0 for s in scale) for scale in scales]
         self.patch = (1, 1, 1)
         self.dim = FEATURES_PER_SCALE * len(self.sigmas)
         reach = [max(self._radius(sigma[axis]) for sigma in self.sigmas) for axis in range(3)]
