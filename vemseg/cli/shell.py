@@ -92,7 +92,8 @@ def working(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
     """
     style = options.ProgressStyle.none if _shell.quiet else _shell.progress
     with showing(style, _shell.errors) as report:
-        yield Context(report=report, **surroundings)
+        context = Context(report=report, **surroundings)
+        yield replace(context, memory=context.limit)  # what is free changes while the command works
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vemseg import __version__
 from vemseg.context import Context
+from vemseg.drawing import palette
 from vemseg.errors import InputError
 from vemseg.files import write_text
 from vemseg.geometry import Box
@@ -17,6 +18,7 @@ from vemseg.names import split_name
 from vemseg.phantom import CLASSES, Phantom
 from vemseg.run import Json, Output, provenance, read_json, sidecar, write_json
 from vemseg.volume import Volume, write_volume
+from vemseg.volume.about import legend
 
 
 class Painted(Volume):
@@ -100,9 +102,10 @@ def write_phantom(phantom: Phantom, out: Path, *, overwrite: bool, context: Cont
         if output.done:
             return out, labels
         tell = _counter(2 * Box.whole(phantom.shape).size, context)
-        for path, paint in ((labels, phantom.labels), (out, phantom.read)):
+        marked = about | legend(CLASSES, dict(enumerate(palette(len(CLASSES)))))
+        for path, paint, said in ((labels, phantom.labels, marked), (out, phantom.read, about)):
             painted = Painted(phantom, paint, stem, tell)
-            write_volume(painted, output.growing(path), description=about)
+            write_volume(painted, output.growing(path), description=said)
         write_text(
             output.growing(names), "".join(f'{number} = "{name}"\n' for number, name in CLASSES.items())
         )

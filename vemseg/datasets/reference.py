@@ -153,6 +153,7 @@ def write_reference(reference: Reference, out: Path, origin: Json, context: Cont
         boxes = list(store.box.split(store.block_shape))
         for i, box in enumerate(boxes):
             if context.stopped():
+                remove(partial)
                 raise Interrupted(f"stopped before {out} was whole: the same command goes on")
             store.write(box, reference.read(box))
             context.report("labelling", (i + 1) / len(boxes), out.name)
