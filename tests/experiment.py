@@ -21,6 +21,9 @@ TINY = (
     "model.decoder_heads=2 model.codes=32 train.steps=30 train.batch=16 train.lr=2e-3 train.log_every=10 "
     "embed.stride=20 cluster.sample=0.01"
 )
+EVERY_K, SOME_K = "4 5 6 7 8 9 10", (4, 10)
+"""The page goes through all numbers of classes of the papers; the first and the last are enough here."""
+
 WRAPPER = """#!/bin/sh
 # The program, with what makes the experiment small: the host, the model.
 case "$1 $2" in
@@ -34,6 +37,8 @@ esac
 def run(folder, program):
     """Run the commands of the page in a folder; return what bash says, as subprocess.run does."""
     block = re.search(r"<!-- experiment -->\n```\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    assert EVERY_K in block
+    block = block.replace(EVERY_K, " ".join(map(str, SOME_K)))
     sha256 = make_archive(folder / "stand_in.zip", CELLS)
     (folder / "bin").mkdir()
     wrapper, tiny = folder / "bin" / "vemseg", " ".join(f"--set {text}" for text in TINY.split())
@@ -58,10 +63,10 @@ def run(folder, program):
 
 
 def check(folder):
-    """Assert that the scores are those of the cell alone, of the papers' classes and of every K."""
+    """Assert that the scores are those of the cell alone, of the papers' classes and of each K."""
     inside = json.loads((folder / "scores_k4.json").read_text())["voxels"]
     assert 0 < inside < SHAPE[0] * SHAPE[1] * SHAPE[2]
-    for k in range(4, 11):
+    for k in SOME_K:
         scores = json.loads((folder / f"scores_k{k}.json").read_text())
         names = [entry["name"] for entry in scores["protocols"][0]["classes"]]
         assert set(names) <= {"unrecognised", "nucleus", "granules", "mitochondria"}

@@ -257,7 +257,7 @@ def test_a_full_disk_is_4_and_with_room_it_goes_on(programs, made, disk, verb, k
     os.truncate(disk / "filler", (disk / "filler").stat().st_size - 1024 * kilobytes)
     args = command(verb, made, out=f"disk/{OUT[verb]}")
     ended = programs.run(disk.parent, *args, changes=SMALL_BLOCKS)
-    refused(ended, 4, f"cannot write disk/.*{OUT[verb].split('.')[0]}.*: No space left on device")
+    refused(ended, 4, f"cannot write .*disk/.*{OUT[verb].split('.')[0]}.*: No space left on device")
     assert not (disk / OUT[verb]).exists() or verb in ("train", "render")
     assert not list(disk.rglob("*.safetensors")) and not list(disk.rglob("*.png"))
 

@@ -257,7 +257,7 @@ def first_voxels(covering):
 
 
 def test_filters_need_windows(volume):
-    with pytest.raises(UsageError, match="whole windows only"):
+    with pytest.raises(UsageError, match="only with encoders of whole windows"):
         Wanted(str(volume), "maester", ("embed.filters=[1.0]",)).open(Context(device="cpu"))
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from vemseg.catalog import bundled_weights
-from vemseg.pipeline.evaluate import evaluate
+from vemseg.dense import Wanted
+from vemseg.pipeline.evaluate import Comparison, evaluate
 from vemseg.pipeline.segment import segment
 
 pytestmark = [pytest.mark.slow, pytest.mark.data]
@@ -12,15 +13,11 @@ BAND_BEST = 0.52
 """Dice of mitochondria by the best threshold band on smoothed grey values, chosen with the labels."""
 
 
-def quiet(stage, fraction, detail=""):
-    pass
-
-
 def mitochondria(real_volume, out, model, k):
     raw = real_volume("epfl_train_15nm", "raw.tif")
-    settings = [f"cluster.k={k}", "cluster.sample=100000", "cluster.restarts=3"]
-    segment(str(raw), out, model=model, settings=settings, report=quiet, stopped=lambda: False)
-    found = evaluate(str(out), str(real_volume("epfl_train_15nm", "labels.tif")), report=quiet)
+    settings = (f"cluster.k={k}", "cluster.sample=100000", "cluster.restarts=3")
+    segment(Wanted(str(raw), model, settings), out)
+    found = evaluate(Comparison(str(out), str(real_volume("epfl_train_15nm", "labels.tif"))))
     return found.tables[-1].dice[1]
 
 

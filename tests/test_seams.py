@@ -22,7 +22,7 @@ from vemseg.blocks import EXECUTORS, here
 from vemseg.budget import Need
 from vemseg.cli import app
 from vemseg.context import Context
-from vemseg.dense import LabelJob, Maker, RegionVectors, StoredVectors, Wanted, interpolated
+from vemseg.dense import Maker, RegionVectors, StoredVectors, Wanted, interpolated
 from vemseg.features import HeldFeatures
 from vemseg.geometry import Box
 from vemseg.labelling import Labeller, fit, load
@@ -32,7 +32,7 @@ from vemseg.phantom import Phantom
 from vemseg.pipeline.segment import segment
 from vemseg.recipe import KINDS, METHODS, ClusterTable, Kind, Method, ModelTable
 from vemseg.run import Run
-from vemseg.volume import FORMATS, ArrayVolume, Format, LabelStore, Volume, open_volume
+from vemseg.volume import FORMATS, ArrayVolume, Format, Volume, open_volume
 
 SHAPE = (12, 40, 48)
 HERE = Path(__file__).stem
@@ -325,8 +325,7 @@ def in_two_processes(job, context, stages=None):
     return here.run(job, context, stages)  # every block has its marker by now: nothing is computed
 
 
-@pytest.mark.parametrize("name", ["apart.tif", "apart.ome.zarr"])
-def test_another_executor_gives_the_same_labels(tmp_path, monkeypatch, name):
+def test_a_second_process_writes_its_blocks_of_the_same_labels(tmp_path, monkeypatch):
     import tifffile
 
     monkeypatch.chdir(tmp_path)
@@ -336,25 +335,7 @@ def test_another_executor_gives_the_same_labels(tmp_path, monkeypatch, name):
     tifffile.imwrite("cell.tif", grey, imagej=True, metadata={"axes": "ZYX", "spacing": 16, "unit": "nm"})
     wanted = Wanted("cell.tif", None, ("cluster.k=3", "cluster.sample=2000", "cluster.restarts=1"))
     whole = segment(wanted, Path("whole.tif"))
-    apart = segment(wanted, Path(name), context=Context(executor="two"))
+    apart = segment(wanted, Path("apart.ome.zarr"), context=Context(executor="two"))
     np.testing.assert_array_equal(labels_of(apart), labels_of(whole))
     classes = [json.loads(Path(f"{stem}.json").read_text())["classes"] for stem in ("whole", "apart")]
     assert classes[0] == classes[1]
-
-
-def test_a_job_is_done_in_part_by_each_process(tmp_path):
-    import tifffile
-
-    cell = tmp_path / "cell.tif"
-    tifffile.imwrite(cell, Phantom(SHAPE, 3).read(Box.whole(SHAPE)), imagej=True, metadata={"axes": "ZYX"})
-    settings = ("cluster.k=3", "cluster.sample=2000", "cluster.restarts=1")
-    wanted = Wanted(str(cell), "classical", settings)
-    whole = segment(wanted, tmp_path / "whole.tif")
-    classes = tmp_path / "whole_clusters.safetensors"
-    store = LabelStore.create(tmp_path / "store", SHAPE, (4, 40, 16))
-    boxes = tuple(store.box.split(store.block_shape))
-    assert len(boxes) == 9
-    job = LabelJob(boxes, tmp_path / "done", "segmenting", "{} of {}", wanted, classes, store.directory)
-    counts = np.sum(in_two_processes(job, Context()), axis=0)
-    np.testing.assert_array_equal(store.read(store.box), labels_of(whole))
-    assert counts.tolist() == np.bincount(labels_of(whole).ravel(), minlength=4).tolist()

@@ -27,7 +27,7 @@ def save_encoder(path: Path, objective: Objective, metadata: Mapping[str, object
     beside = objective.tensors()
     tensors: dict[str, Tensor] = {**objective.encoder.state_dict(), **beside}
     arrays = {name: value.detach().float().cpu().numpy() for name, value in tensors.items()}
-    save_tensors(path, arrays, {**metadata, BESIDE: list(beside)})
+    save_tensors(path, arrays, {**metadata, BESIDE: list(beside)} if beside else metadata)
 
 
 def load_codes(weights: Path | None) -> NDArray[np.float32] | None:
