@@ -409,7 +409,9 @@ def test_a_registered_labeller_is_fitted_saved_loaded_and_used(toy, tmp_path):
 def test_a_labeller_may_look_at_the_source(toy):
     vectors = np.arange(12, dtype=np.float16).reshape(6, 2)
     sample = Sample(vectors, np.zeros(6, np.float32))
-    source = SimpleNamespace(shape=(1, 2, 3), read=lambda box: vectors + 100 * (box.size == 6))
+    source = SimpleNamespace(
+        shape=(1, 2, 3), read=lambda box: vectors + 100 * (box.size == 6), graph=lambda: None
+    )
     alone, both = (fit_labeller(toy, sample, given) for given in (None, source))
     np.testing.assert_allclose(both.levels, alone.levels + 100)
 

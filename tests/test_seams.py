@@ -106,7 +106,7 @@ class ToyLabeller(Labeller):
         return int(self.length)
 
     def scores(self, vectors):
-        return -(vectors[..., :1].float() - torch.from_numpy(self.middles)).abs()
+        return -(vectors[..., :1].float() - torch.from_numpy(self.middles)).square()
 
     def reordered(self, order):
         return type(self)(self.middles[order], self.length, metadata=self.metadata)
@@ -304,6 +304,11 @@ def test_a_labeller_may_look_at_a_region_and_its_neighbours(registered, monkeypa
         assert np.unique(painted[regions == number]).tolist() == [expected]
         changed += expected != 1 + own[i].argmax()
     assert changed  # or neighbours had nothing to say
+    together = labeller.graph_scores(graph).argmax(dim=-1).numpy()
+    sizes = np.bincount(together, minlength=3)
+    assert labeller.metadata["sizes"] == sizes.tolist()
+    grey = [graph.intensities[together == c].mean() for c in range(3) if sizes[c]]
+    assert grey == sorted(grey)  # classes are numbered from dark to bright as they are painted
 
 
 # A second process

@@ -12,7 +12,7 @@ this at every *shift* within a patch:
 - shift = patch: *expand-stride* (HiS4MAE, section 3): one token per patch, interpolated afterwards; with
   stride = FOV it is the *whole-slice* pass.
 - shift = 1: *cover-and-stride* (MAESTER, section 3.3): every voxel is once the centre of a kept token.
-- a dense encoder is the case FOV = 1 + 2 halo, patch = stride = shift = 1; its FOVs are read as one window.
+- a dense encoder has FOV = patch + 2 halo and stride = shift = patch; its FOVs are read as one window.
 
 What comes out is a :class:`Lattice`: the sorted positions at which there are vectors, in voxels, not
 necessarily evenly spaced, and the place of each kept token of each FOV among them. Scores are interpolated

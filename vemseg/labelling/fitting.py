@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
-from vemseg.labelling.base import FORMAT, KIND, Demand, Labeller, Metadata, Sample, Single, Source
+from vemseg.labelling.base import FORMAT, KIND, Demand, Graph, Labeller, Metadata, Sample, Single, Source
 from vemseg.recipe import METHODS, ClusterTable
 from vemseg.run import load_tensors
 
@@ -52,7 +52,9 @@ def fit(
         raise InputError("the sample's vectors hold NaN or infinity: the model's weights are damaged")
     context.report("clustering", 0.0, f"{n} vectors into {table.k} classes")
     labeller = _of(table.method).fit(table, sample, source, context)
-    order, counted = _dark_to_bright(labeller, sample)
+    graph = source.graph() if source is not None else None
+    label, grey = _labels_of_graph(labeller, graph) if graph else _labels_of_sample(labeller, sample)
+    order, counted = _dark_to_bright(label, grey, labeller.k)
     context.report("clustering", 1.0, f"{n} vectors into {table.k} classes")
     return labeller.reordered(order).noting(table.model_dump(mode="json") | {"sample": n} | counted)
 
@@ -107,16 +109,26 @@ def _of(method: str) -> type[Labeller]:
     return found
 
 
-def _dark_to_bright(labeller: Labeller, sample: Sample) -> tuple[NDArray[np.int64], Metadata]:
+def _labels_of_graph(labeller: Labeller, graph: Graph) -> tuple[NDArray[np.int64], Single]:
+    """Return the class of every node of a graph, scored together, and its intensity."""
+    return labeller.graph_scores(graph).argmax(dim=-1).numpy(), graph.intensities
+
+
+def _labels_of_sample(labeller: Labeller, sample: Sample) -> tuple[NDArray[np.int64], Single]:
+    """Return the class of every vector of a sample, and its intensity."""
+    parts = [
+        labeller.scores(torch.from_numpy(part.astype(np.float32))).argmax(dim=-1).numpy()
+        for part in np.array_split(sample.vectors, STEPS)
+    ]
+    return np.concatenate(parts), sample.intensities
+
+
+def _dark_to_bright(
+    label: NDArray[np.int64], intensities: Single, k: int
+) -> tuple[NDArray[np.int64], Metadata]:
     """Return the order of the classes from dark to bright, and their sizes and mean intensities in it."""
-    label = np.concatenate(
-        [
-            labeller.scores(torch.from_numpy(part.astype(np.float32))).argmax(dim=-1).numpy()
-            for part in np.array_split(sample.vectors, STEPS)
-        ]
-    )
-    sizes = np.bincount(label, minlength=labeller.k)
-    weighed = np.bincount(label, weights=sample.intensities, minlength=labeller.k)
+    sizes = np.bincount(label, minlength=k)
+    weighed = np.bincount(label, weights=intensities, minlength=k)
     grey = weighed / np.maximum(sizes, 1)
     order = np.lexsort((-sizes, np.where(sizes > 0, grey, np.inf)))
     return order, {
