@@ -30,6 +30,7 @@ from vemseg.recipe import (
     load_recipe,
     override,
     parse_recipe,
+    sets,
     shipped,
 )
 
@@ -465,3 +466,9 @@ def test_a_mistake_in_the_base_names_the_base(write):
 def test_a_model_of_another_kind_replaces_that_of_the_base(write):
     recipe = load_recipe(write("extends = 'maester'\n[model]\nkind = 'classical'\n"))
     assert recipe.model == ClassicalTable()
+
+
+def test_a_setting_counts_as_given_however_it_is_spaced():
+    assert override(load_recipe(DEFAULT_RECIPE), ["cluster.k = 4"]).cluster.k == 4
+    assert sets(["cluster.k = 4"], "cluster.k") and sets(["train.lr=1", "cluster.k=4"], "cluster.k")
+    assert not sets(["cluster.kind=4", "train.k=4"], "cluster.k") and not sets([], "cluster.k")

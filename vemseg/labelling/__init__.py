@@ -19,7 +19,7 @@ A new method needs a module here, a table under ``recipe/cluster`` and a line in
 from __future__ import annotations
 
 from vemseg.labelling.affine import AffineLabeller
-from vemseg.labelling.base import Demand, Graph, Labeller, Sample, Source
+from vemseg.labelling.base import Demand, Graph, Labeller, Sample, Source, legend
 from vemseg.labelling.fitting import check, demands, fit, load
 
 __all__ = [
@@ -32,5 +32,6 @@ __all__ = [
     "check",
     "demands",
     "fit",
+    "legend",
     "load",
 ]

@@ -72,6 +72,19 @@ class Graph:
     edges: NDArray[np.int64]
 
 
+def legend(k: int, names: Mapping[int, str]) -> dict[int, str]:
+    """Return the name of each class, 1..K; a class without a name is called by its number.
+
+    Raises
+    ------
+    InputError
+        Where a number is not that of a class.
+    """
+    if extra := [number for number in names if not 1 <= number <= k]:
+        raise InputError(f"names for classes {extra}, but there are classes 1 to {k}")
+    return {number: names.get(number, f"class {number}") for number in range(1, k + 1)}
+
+
 class Source(Protocol):
     """The vectors of a volume, for methods that need more than a sample of them without their places."""
 
@@ -203,8 +216,7 @@ class Labeller(ABC):
         InputError
             Where a number is not that of a class.
         """
-        if extra := [number for number in names if not 1 <= number <= self.k]:
-            raise InputError(f"names for classes {extra}, but there are classes 1 to {self.k}")
+        legend(self.k, names)
         return self.noting({"names": {str(number): name for number, name in names.items()}})
 
     @property

@@ -6,6 +6,8 @@ cost of each possible join is computed anew from the groups, and the cheapest jo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
@@ -29,14 +31,14 @@ def join_by_distance(centres: Doubles, sizes: NDArray[np.int64], k: int) -> NDAr
     int64 (P,)
         Group of each cluster, 0..k-1.
     """
-    group = np.arange(len(sizes))
-    while (groups := group.max() + 1) > k:
-        member = np.equal.outer(np.arange(groups), group).astype(np.float64)
+
+    def cost(member: Doubles) -> Doubles:
         size = member @ np.maximum(sizes, 1e-9)
         centre = member @ (centres * np.maximum(sizes, 1e-9)[:, None]) / size[:, None]
         joint = np.outer(size, size) / np.add.outer(size, size)
-        group = _joined(group, square_distances(centre) * joint)
-    return group
+        return square_distances(centre) * joint
+
+    return _join(len(sizes), k, cost)
 
 
 def square_distances(points: Doubles) -> Doubles:
@@ -71,13 +73,14 @@ def join_by_overlap(overlap: Doubles, sizes: NDArray[np.int64], k: int) -> NDArr
     The groups A and B with the largest overlap(A, B) / (|A| |B|) are joined first; this is the mean overlap
     of a vector of A with one of B. Where no two groups have vectors between them, the smallest are joined.
     """
-    group = np.arange(len(sizes))
-    while (groups := group.max() + 1) > k:
-        member = np.equal.outer(np.arange(groups), group).astype(np.float64)
+
+    def cost(member: Doubles) -> Doubles:
         size = np.maximum(member @ sizes, 1)
         between = member @ overlap @ member.T
-        group = _joined(group, -(between + 1e-9) / np.outer(size, size))
-    return group
+        found: Doubles = -(between + 1e-9) / np.outer(size, size)
+        return found
+
+    return _join(len(sizes), k, cost)
 
 
 def join_by_entropy(posterior: Doubles, k: int) -> NDArray[np.int64]:
@@ -100,21 +103,33 @@ def join_by_entropy(posterior: Doubles, k: int) -> NDArray[np.int64]:
     The groups whose join lowers the entropy of the classification most are joined first. The density of the
     mixture stays as it was fitted; only what counts as one class changes.
     """
-    group = np.arange(posterior.shape[1])
-    while (groups := group.max() + 1) > k:
-        member = np.equal.outer(np.arange(groups), group).astype(np.float64)
+
+    def cost(member: Doubles) -> Doubles:
         own = posterior @ member.T
         doubt = -xlogy(own, own).sum(axis=0)
         together = np.stack(
             [-xlogy(both, both).sum(axis=0) for both in (own + one[:, None] for one in own.T)]
         )
-        group = _joined(group, together - np.add.outer(doubt, doubt))
+        found: Doubles = together - np.add.outer(doubt, doubt)
+        return found
+
+    return _join(posterior.shape[1], k, cost)
+
+
+def _join(n: int, k: int, cost_of: Callable[[Doubles], Doubles]) -> NDArray[np.int64]:
+    """Join the two groups that it costs least to join, until ``n`` clusters are ``k`` groups.
+
+    Parameters
+    ----------
+    cost_of : callable
+        Returns the cost of joining two groups, float64 (groups, groups), from the membership of the clusters,
+        float64 (groups, n), 1 where a cluster belongs to a group.
+    """
+    group = np.arange(n)
+    while (groups := group.max() + 1) > k:
+        cost = cost_of(np.equal.outer(np.arange(groups), group).astype(np.float64))
+        np.fill_diagonal(cost, np.inf)
+        low, high = sorted(np.unravel_index(cost.argmin(), cost.shape))
+        joined = np.where(group == high, low, group)
+        group = joined - (joined > high)  # without gaps
     return group
-
-
-def _joined(group: NDArray[np.int64], cost: Doubles) -> NDArray[np.int64]:
-    """Join the two groups of the least cost and number the groups without gaps."""
-    np.fill_diagonal(cost, np.inf)
-    low, high = sorted(np.unravel_index(cost.argmin(), cost.shape))
-    joined = np.where(group == high, low, group)
-    return joined - (joined > high)

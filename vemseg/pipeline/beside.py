@@ -16,7 +16,7 @@ from vemseg.drawing.pictures import Planes
 from vemseg.errors import InputError
 from vemseg.files import write_text
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.labelling import Labeller
+from vemseg.labelling import Labeller, legend
 from vemseg.names import split_name
 from vemseg.run import State, read_json, sidecar, write_json
 from vemseg.volume import Volume, open_volume, rename_labels
@@ -110,15 +110,13 @@ def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
     """
     about = read_json(sidecar(out))
     classes: list[Row] = about["classes"]
-    if extra := [label for label in names if not 1 <= label <= len(classes)]:
-        raise InputError(f"names for classes {extra}, but there are classes 1 to {len(classes)}")
-    legend = {k: names.get(k, f"class {k}") for k in range(1, len(classes) + 1)}
-    if legend == {k: row["name"] for k, row in enumerate(classes, start=1)}:
+    named = legend(len(classes), names)
+    if named == {k: row["name"] for k, row in enumerate(classes, start=1)}:
         return False
-    renamed: list[Row] = [row | {"name": name} for row, name in zip(classes, legend.values(), strict=True)]
-    rename_labels(out, legend, dict(enumerate(palette(len(classes)), start=1)))
+    renamed: list[Row] = [row | {"name": name} for row, name in zip(classes, named.values(), strict=True)]
+    rename_labels(out, named, dict(enumerate(palette(len(classes)), start=1)))
     write_table(beside(out, ".csv"), renamed)
-    draw_check(beside(out, "_qc.png"), volume, open_volume(out), legend)
+    draw_check(beside(out, "_qc.png"), volume, open_volume(out), named)
     write_json(sidecar(out), about | {"classes": renamed})  # last: until then the same call does it again
     return True
 

@@ -13,6 +13,7 @@ from vemseg.dense import check_sample, open_features
 from vemseg.errors import InputError, MissingError
 from vemseg.labelling import Sample, fit, load
 from vemseg.models import settle
+from vemseg.recipe import sets
 from vemseg.run import Output, State, provenance
 
 _log = logging.getLogger("vemseg")
@@ -67,7 +68,7 @@ def cluster(
         if output.done:
             _log.info("%s is there already, made with the same settings", out)
             return out
-        if not any(text.startswith("cluster.k=") for text in settings):
+        if not sets(settings, "cluster.k"):
             _log.info("no number of classes given (-k): taking %d", table.k)
         samples = [
             source.sample(each, table.seed, context, output.partial / f"sample-{i}.safetensors")

@@ -37,6 +37,7 @@ from vemseg.pipeline.beside import (
     state_in,
     write_table,
 )
+from vemseg.recipe import sets
 from vemseg.run import Output, State, provenance, sha256, sidecar, write_json
 from vemseg.volume import LabelInfo, LabelStore, Volume, describe, finish_labels
 
@@ -112,7 +113,7 @@ def segment(
                 "%s is there already, made with the same settings%s", out, ": renamed" if renamed else ""
             )
             return out
-        given = fitted is not None or any(text.startswith("cluster.k=") for text in wanted.settings)
+        given = fitted is not None or sets(wanted.settings, "cluster.k")
         _say(source, blocks, given)
         classes = clusters or output.partial / CLUSTERS
         held = source if classes.exists() else _classes(source, classes, context)

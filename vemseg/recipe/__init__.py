@@ -11,7 +11,7 @@ from vemseg.recipe.cluster.kmeans import KMeansTable
 from vemseg.recipe.cluster.linkage import LinkageTable
 from vemseg.recipe.cluster.mixture import MixtureTable
 from vemseg.recipe.kinds import KINDS, Kind
-from vemseg.recipe.loading import DEFAULT_RECIPE, load_recipe, override, parse_recipe, shipped
+from vemseg.recipe.loading import DEFAULT_RECIPE, load_recipe, override, parse_recipe, sets, shipped
 from vemseg.recipe.methods import METHODS, Method
 from vemseg.recipe.model.base import ModelTable
 from vemseg.recipe.model.classical import ClassicalTable
@@ -52,5 +52,6 @@ __all__ = [
     "load_recipe",
     "override",
     "parse_recipe",
+    "sets",
     "shipped",
 ]

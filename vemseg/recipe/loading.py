@@ -53,6 +53,11 @@ def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     return _override(recipe.model_dump(mode="json"), overrides) if overrides else recipe
 
 
+def sets(overrides: Sequence[str], name: str) -> bool:
+    """Tell whether one of these ``table.key=value`` texts sets the key ``name``, such as ``cluster.k``."""
+    return any(text.partition("=")[0].strip() == name for text in overrides)
+
+
 def parse_recipe(text: str, source: str) -> Recipe:
     """Read a recipe from a TOML text without ``extends``, such as ``Recipe.to_toml`` writes.
 
