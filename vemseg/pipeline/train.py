@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from vemseg.dense import working_grid
 from vemseg.distillation import agreement, distillation, student_recipe
 from vemseg.errors import Interrupted, OutputExistsError, UsageError
 from vemseg.models import Machine, Model, Objective, build_objective, differing_encoder, settle
-from vemseg.recipe import Recipe
+from vemseg.phantom.tissue import Tissue
+from vemseg.recipe import Recipe, TissueTable
+from vemseg.resources import usable_cores
 from vemseg.run import Run, sha256
-from vemseg.sampling import Sampler, Source, hold_out
+from vemseg.sampling import Sampler, Source, Synthetic, hold_out
 from vemseg.training import Trainer
 from vemseg.volume import Intensity, Volume, describe, intensity_of, open_grey, sharp_plane_first
 
@@ -28,7 +31,7 @@ class Training:
     Attributes
     ----------
     volumes : sequence of str
-        Paths; all are drawn from equally often.
+        Paths; all are drawn from equally often. There need be none if the recipe has synthetic tissue.
     out : Path
         The run directory.
     recipe : Recipe
@@ -99,7 +102,14 @@ def train(training: Training, context: Context) -> Path:
     held: list[Source] = []
     if student is not None:
         learnt, held = hold_out(learnt, student.encoder.slices, student.window[1])
-    sampler = Sampler(learnt, objective.window, recipe.fov, recipe.train.seed, device)
+    sampler = Sampler(
+        [*learnt, *_tissue(recipe.tissue)],
+        objective.window,
+        recipe.fov,
+        recipe.train.seed,
+        device,
+        workers=max(1, usable_cores() - 1),
+    )
     run = Run.create(
         training.out,
         recipe,
@@ -108,7 +118,7 @@ def train(training: Training, context: Context) -> Path:
         details=details,
         overwrite=training.overwrite,
     )
-    with run:
+    with run, closing(sampler):
         _refuse_other_origin(run, training)
         if run.finished:
             _log.info("%s is trained already", training.out)
@@ -153,6 +163,20 @@ def _source(volume: Volume, recipe: Recipe) -> Source:
     oriented, _ = sharp_plane_first(volume)
     grid = working_grid(oriented, recipe.volume.voxel_size)
     return Source(grid.volume, intensity_of(volume, recipe.volume))
+
+
+def _tissue(table: TissueTable) -> list[Synthetic]:
+    """Return the sources of synthetic tissue: one for each thickness of sections."""
+    if not table.kinds:
+        return []
+    pixels = [
+        table.pixel if ratio == 1 else (table.section[0] / ratio, table.section[1] / ratio)
+        for ratio in table.ratios
+    ]
+    return [
+        Synthetic(Tissue(ratio, pixel, table.kinds), table.held, table.pace)
+        for ratio, pixel in zip(table.ratios, pixels, strict=True)
+    ]
 
 
 def _objective(recipe: Recipe, start: Model | None) -> Objective:

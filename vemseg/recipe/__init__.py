@@ -21,7 +21,7 @@ from vemseg.recipe.model.self_distilled import SelfDistilledTable
 from vemseg.recipe.model.unet import UNetTable
 from vemseg.recipe.model.vit import MaesterTable, ViTTable
 from vemseg.recipe.recipe import Recipe, diff
-from vemseg.recipe.tables import EmbedTable, FovTable, TrainTable, VolumeTable
+from vemseg.recipe.tables import EmbedTable, FovTable, TissueTable, TrainTable, VolumeTable
 
 __all__ = [
     "DEFAULT_RECIPE",
@@ -44,6 +44,7 @@ __all__ = [
     "Recipe",
     "SdaeTable",
     "SelfDistilledTable",
+    "TissueTable",
     "TrainTable",
     "UNetTable",
     "ViTTable",

@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
     "unet": Kind(
         UNetTable,
         "vemseg.models.unet:UNetEncoder",
-        "vemseg.models.invariance:Invariance",
+        "vemseg.models.recognition:teaching",
         student="vemseg.models.distilled:taught_by",
         scale="whiten",
     ),

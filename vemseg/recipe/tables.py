@@ -121,6 +121,42 @@ class TrainTable(Table):
         return self
 
 
+class TissueTable(Table):
+    """Synthetic tissue to learn from, beside volumes or instead of them (``vemseg.phantom.tissue``).
+
+    Attributes
+    ----------
+    kinds : tuple of str
+        Kinds of tissue, each as likely as the others; none where this is empty.
+    ratios : tuple of float
+        Thickness of sections in pixels, 1 for isotropic voxels. Each is a source of its own, drawn from as
+        often as any volume.
+    pixel : (float, float)
+        Smallest and largest edge in nm of a pixel of isotropic tissue.
+    section : (float, float)
+        Smallest and largest thickness in nm of a section where ``ratios`` is not 1.
+    held, pace : int
+        Number of blocks that each source holds, and of steps after which the next of them is replaced.
+    """
+
+    kinds: tuple[str, ...] = ()
+    ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 1.0, 3.0, 7.0)
+    pixel: tuple[Positive, Positive] = (6.5, 20.0)
+    section: tuple[Positive, Positive] = (25.0, 65.0)
+    held: Count = 24
+    pace: Count = 6
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("pixel", "section"):
+            low, high = getattr(self, name)
+            require(low <= high, f"tissue.{name} must rise, not [{low}, {high}]")
+        require(
+            min(self.ratios) >= 1, "tissue.ratios must be at least 1: sections are no thinner than pixels"
+        )
+        return self
+
+
 class EmbedTable(Table):
     """How the vectors of a volume are computed.
 
