@@ -106,8 +106,12 @@ def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:
         Names the volume; the model and settings that it names are not used.
     context : Context
     """
+    return lay_over_volume(model, open_grey(wanted.path, wanted.voxel_size, wanted.crop), context)
+
+
+def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedVectors:
+    """Lay a model over a volume that is open already."""
     recipe = model.recipe
-    volume = open_grey(wanted.path, wanted.voxel_size, wanted.crop)
     machine = settle(context, recipe.train.precision)
     oriented, order = sharp_plane_first(volume)
     grid = working_grid(oriented, recipe.volume.voxel_size)

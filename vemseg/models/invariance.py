@@ -29,7 +29,7 @@ class Invariance(Objective):
     def __init__(self, settings: UNetTable) -> None:
         super().__init__()
         self.settings, self.views = settings, Viewer(settings)
-        self.window = (settings.slices + 2 * settings.drift, settings.fov, settings.fov)
+        self.window = self.views.window
         self.encoder = UNetEncoder(settings)
         self.decoder = nn.Conv2d(settings.widths[0], 2 * PATCH**2, 1)
 

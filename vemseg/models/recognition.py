@@ -15,7 +15,7 @@ from vemseg.batch import UNKNOWN, Batch
 from vemseg.models.invariance import Invariance
 from vemseg.models.objective import Objective, Preview
 from vemseg.models.unet import PATCH, UNetEncoder
-from vemseg.models.views import GREY, Turn, Viewer
+from vemseg.models.views import Viewer
 from vemseg.recipe import UNetTable
 
 RARE = 2e-3
@@ -54,15 +54,8 @@ class Recognition(Objective):
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
     def _recognise(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        corners, turn = self.views.corners(len(images), generator)[0], Turn.draw(generator)
-        seen, known = (turn.apply(self.views.cut(x, corners)) for x in (images, labels))
-        seen = self.views.disturb(self.views.recolour(seen, generator), generator)
-        hidden = self.views.hide(len(seen), generator).to(seen.device)
-        seen = torch.where(hidden[:, None], GREY, seen)
-        dtype = self.encoder.head.weight.dtype
-        vectors = self.encoder.head(
-            self.encoder.trunk(seen.to(dtype).contiguous(memory_format=torch.channels_last))
-        )
+        seen, known = self.views.seen(images, labels, generator)
+        vectors = self.encoder.maps(seen)
         shares = class_shares(self.views.middle(known), len(self.settings.classes))
         logits = vectors[:, : len(self.settings.classes)].float()
         right = (logits.argmax(dim=1) == shares.argmax(dim=1)).float().mean()

@@ -129,6 +129,21 @@ class UNetEncoder(Encoder):
             x = self.up[i](x)
         return x
 
+    def maps(self, slabs: Tensor) -> Tensor:
+        """Return the vectors of slabs, in float32 or shorter: (b, slices, y, x) -> (b, dim, y / 2, x / 2)."""
+        slabs = slabs.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        vectors: Tensor = self.head(self.trunk(slabs))
+        return vectors
+
+    @torch.no_grad()
+    def begin_with(self, other: UNetEncoder) -> None:
+        """Take over the weights of an encoder of the same sizes, but for numbers that its vectors lack."""
+        state, mine = other.state_dict(), self.state_dict()
+        for name in ("head.weight", "head.bias"):
+            mine[name][: other.dim] = state[name]
+            state[name] = mine[name]
+        self.load_state_dict(state)
+
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
         """Return the vectors of windows (b, 1, z, y, x), whose y and x are multiples of ``align``."""
         return torch.stack([torch.cat(list(self.layers(window[None], kept or WHOLE))) for window in windows])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vemseg.geometry import ZYX
 from vemseg.models.unet import PATCH
 from vemseg.recipe import UNetTable
 
@@ -21,6 +22,32 @@ class Viewer:
 
     def __init__(self, settings: UNetTable) -> None:
         self.settings = settings
+
+    @property
+    def window(self) -> ZYX:
+        """Planes, rows and columns of the regions that views are cut out of."""
+        s = self.settings
+        return (s.slices + 2 * s.drift, s.fov, s.fov)
+
+    def seen(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return one view of each region as an encoder sees it, and its labels.
+
+        Parameters
+        ----------
+        images : Tensor float32 (b, slices + 2 drift, F, F)
+        labels : Tensor (b, slices + 2 drift, F, F)
+        generator : torch.Generator
+
+        Returns
+        -------
+        seen : Tensor float32 (b, slices, V, V)
+        labels : Tensor (b, slices, V, V)
+        """
+        corners, turn = self.corners(len(images), generator)[0], Turn.draw(generator)
+        clean, labels = (turn.apply(self.cut(x, corners)) for x in (images, labels))
+        hidden = self.hide(len(clean), generator).to(clean.device)
+        shown = self.disturb(self.recolour(clean, generator), generator)
+        return torch.where(hidden[:, None], GREY, shown), labels
 
     def corners(self, size: int, generator: torch.Generator) -> Tensor:
         """Draw where two views of each region begin, in slices, rows and columns: int (2, size, 3).

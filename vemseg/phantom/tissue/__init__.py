@@ -28,6 +28,9 @@ from vemseg.phantom.tissue.kinds import KINDS, paint
 
 __all__ = ["CLASSES", "KINDS", "Tissue", "tissue"]
 
+DRAFTS, DULL = 3, 0.85
+"""A block with more than this share of one class is painted anew, at most so often in all."""
+
 PLANE = 16.0
 """Planes that are averaged to a section lie at most this many nm apart."""
 
@@ -59,8 +62,11 @@ def tissue(
     deep, pixel = voxel_size[0], voxel_size[2]
     thick = max(1, round(deep / max(PLANE, pixel)))
     sections = deep > 1.5 * pixel
-    canvas = Canvas(rng, (shape[0] * thick, shape[1], shape[2]), (deep / thick, pixel, pixel))
-    paint(canvas, KINDS[name])
+    for _ in range(DRAFTS):
+        canvas = Canvas(rng, (shape[0] * thick, shape[1], shape[2]), (deep / thick, pixel, pixel))
+        paint(canvas, KINDS[name])
+        if np.bincount(canvas.labels.ravel()).max() < DULL * canvas.labels.size:
+            break
     image, labels = sectioned(canvas.image, canvas.labels, thick)
     if sections and rng.random() < 0.3:
         shifted(rng, image, labels)

@@ -53,10 +53,12 @@ def seeds(canvas: Canvas, cells: Cells) -> list[Seed]:
     """Scatter seeds, small ones and large ones, in the block and around it."""
     rng = canvas.rng
     low, high = np.log(cells.sizes)
+    low += canvas.uniform(-0.4, 0.4)
+    high = max(low, high + canvas.uniform(-0.4, 0.4))
     middle = float(np.exp((low + high) / 2))
     margin = min(middle, 1500.0)
     room = np.prod(canvas.extent + 2 * margin)
-    count = int(np.clip(room / (0.55 * middle**3), 3, 110))
+    count = int(np.clip(room / (0.55 * middle**3), 3, 180))
     bundle = canvas.direction()
     found: list[Seed] = []
     for number in range(count):
@@ -89,10 +91,11 @@ def divide(canvas: Canvas, found: list[Seed], cells: Cells) -> F32:
     nearest, second = np.full(canvas.shape, FAR), np.full(canvas.shape, FAR)
     middle = float(np.sqrt(cells.sizes[0] * cells.sizes[1]))
     for seed in found:
-        part = canvas.whole() if len(found) <= FEW else _reach(canvas, seed, seed.radius + 1.5 * middle)
+        part = canvas.whole() if len(found) <= FEW else _reach(canvas, seed, seed.radius + 1.8 * middle)
         if part is not None:
             _compete(canvas, seed, part, coordinates, nearest, second)
-    difference = (np.minimum(second, 2e5) - np.minimum(nearest, 1e5)).astype(np.float32)
+    cap = np.float32(0.9 * middle) if len(found) > FEW else FAR  # beyond it, not all seeds have competed
+    difference = np.minimum(second - nearest, cap)
     slope = canvas.slopes(difference)
     border: F32 = (difference / np.maximum(slope, np.float32(0.6))).astype(np.float32)
     return border
@@ -109,7 +112,7 @@ def _warped(canvas: Canvas, cells: Cells) -> list[F32]:
     middle = float(np.sqrt(cells.sizes[0] * cells.sizes[1]))
     grains = (min(canvas.uniform(0.8, 2.0) * middle, 3000.0), canvas.uniform(0.15, 0.5) * middle)
     grains = (grains[0], max(grains[1], 5 * canvas.pixel))
-    heights = (canvas.uniform(0.0, 0.22) * grains[0], canvas.uniform(0.0, 0.12) * grains[1])
+    heights = (canvas.uniform(0.02, 0.25) * grains[0], canvas.uniform(0.0, 0.18) * grains[1])
     bent = []
     for axis in canvas.grid(canvas.whole()):
         moved = np.broadcast_to(axis, canvas.shape).copy()

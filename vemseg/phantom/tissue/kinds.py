@@ -34,6 +34,10 @@ class Kind:
         In nm.
     reticulum, golgi, myelin, fibres : float
         Probability of each in a block.
+    trunks : float
+        Probability that one cell is much thicker than the others, as the trunk of a dendrite is.
+    boutons : float
+        Share of the cells that are full of vesicles, at most.
     """
 
     cells: Cells
@@ -49,16 +53,20 @@ class Kind:
     golgi: float = 0.1
     myelin: float = 0.0
     fibres: float = 0.4
+    boutons: float = 0.0
+    trunks: float = 0.0
 
 
 KINDS: dict[str, Kind] = {
     "neuropil": Kind(
-        Cells((180, 1100), stretch=3.0, joined=0.35),
+        Cells((150, 1000), stretch=3.0, joined=0.35),
         nucleus=0.06,
         mitochondria=(10, 70),
         granules=(-30, 8),
-        vesicles=(0, 60),
+        vesicles=(-10, 30),
         synapses=(5, 60),
+        boutons=0.15,
+        trunks=0.4,
         myelin=0.12,
         fibres=0.7,
     ),
@@ -75,7 +83,7 @@ KINDS: dict[str, Kind] = {
         golgi=0.35,
     ),
     "culture": Kind(
-        Cells((5000, 9000), stretch=2.5, joined=0.1, gap=(0, 300), empty=0.2),
+        Cells((5000, 9000), stretch=2.5, joined=0.1, gap=(0, 300), empty=0.12),
         nucleus=0.3,
         mitochondria=(5, 60),
         vesicles=(0, 30),
@@ -96,7 +104,7 @@ KINDS: dict[str, Kind] = {
         golgi=0.15,
     ),
     "loose": Kind(
-        Cells((500, 3000), stretch=3.0, joined=0.3, gap=(20, 400), empty=0.15),
+        Cells((500, 3000), stretch=3.0, joined=0.3, gap=(20, 300), empty=0.07),
         nucleus=0.12,
         mitochondria=(5, 70),
         granules=(-20, 30),
@@ -111,7 +119,7 @@ KINDS: dict[str, Kind] = {
 def paint(canvas: Canvas, kind: Kind) -> None:
     """Paint a block of tissue."""
     style = Style.draw(canvas.rng)
-    found, core = _with_nucleus(canvas, kind, seeds(canvas, kind.cells))
+    found, core = _with_nucleus(canvas, kind, _with_trunk(canvas, kind, seeds(canvas, kind.cells)))
     border = divide(canvas, found, kind.cells)
     count = max(seed.cell for seed in found) + 1
     gap = max(canvas.uniform(*kind.cells.gap), 0)
@@ -125,10 +133,19 @@ def paint(canvas: Canvas, kind: Kind) -> None:
             membranes.myelin(canvas, style, border, int(cell))
     if core is not None:
         organelles.nucleus(canvas, style, *core)
-    _place(canvas, kind, style, border)
+    _place(canvas, kind, style, border, count)
     membranes.plasma_membranes(canvas, style, border, gap, empty)
     if core is None and empty.any():
         canvas.labels[empty > 0.5] = OUTSIDE
+
+
+def _with_trunk(canvas: Canvas, kind: Kind, found: list[Seed]) -> list[Seed]:
+    """Let one cell be much thicker than the others in some blocks."""
+    if not canvas.chance(kind.trunks):
+        return found
+    place, radius = canvas.extent * canvas.rng.uniform(0, 1, 3), canvas.uniform(350, 1300)
+    trunk = Seed(place, radius, canvas.direction(), canvas.uniform(1.5, 4), found[-1].cell + 1)
+    return [*(seed for seed in found if np.linalg.norm(seed.place - place) > radius), trunk]
 
 
 def _with_nucleus(
@@ -176,9 +193,9 @@ def _distract(canvas: Canvas, kind: Kind, style: Style, count: int) -> None:
         cytoplasm.fibres(canvas, style, count, thick=False)
 
 
-def _place(canvas: Canvas, kind: Kind, style: Style, border: F32) -> None:
+def _place(canvas: Canvas, kind: Kind, style: Style, border: F32, count: int) -> None:
     """Paint organelles, the large ones first."""
-    number = _counter(canvas)
+    number, boutons = _counter(canvas), kind.boutons * canvas.uniform(0, 1)
     for _ in range(number(kind.lipid)):
         organelles.spheres(canvas, style, LIPID, int(canvas.rng.integers(1, 4)), (80, 600))
     for _ in range(number(kind.mitochondria)):
@@ -189,6 +206,9 @@ def _place(canvas: Canvas, kind: Kind, style: Style, border: F32) -> None:
         membranes.synapse(canvas, style, border)
     if canvas.chance(kind.golgi):
         organelles.golgi(canvas, style)
+    for cell in range(count):
+        if canvas.chance(boutons):
+            organelles.bouton(canvas, style, cell)
     if granules := number(kind.granules):
         organelles.spheres(canvas, style, GRANULE, granules, kind.granule_radius)
     if canvas.chance(kind.reticulum):
@@ -197,7 +217,7 @@ def _place(canvas: Canvas, kind: Kind, style: Style, border: F32) -> None:
         found = canvas.place(30)
         if found is not None:
             size = canvas.uniform(16, 55)
-            clustered = found[0] if canvas.chance(0.7) else None
+            clustered = found[0] if canvas.chance(0.85) else None
             many = int(canvas.rng.integers(3, 30))
             organelles.spheres(
                 canvas, style, VESICLE, many, (size, 1.4 * size), clustered, canvas.uniform(80, 400)

@@ -70,7 +70,9 @@ def plasma_membranes(canvas: Canvas, style: Style, border: F32, gap: float, empt
     half = style.membrane_half
     middle = border - np.float32(gap / 2)
     uneven = np.clip(1 + 0.25 * canvas.noise(200), 0.3, 1.5)
-    canvas.paint(canvas.whole(), style.outside, canvas.fill(middle) if gap > 4 else np.zeros_like(border))
+    if gap > 4:
+        between = style.outside if gap > WIDE else style.cleft
+        canvas.paint(canvas.whole(), between, canvas.fill(middle))
     spots = canvas.noise(canvas.uniform(150, 500))
     thick = np.clip(spots - canvas.uniform(1.2, 2.5), 0, 1) * canvas.uniform(0, 25)
     cover = canvas.sheet(middle, half)

@@ -118,8 +118,7 @@ def mitochondrion(canvas: Canvas, style: Style) -> None:
     distance = tube.distance(canvas, part)
     wave = canvas.noise(canvas.uniform(0.6, 2.0) * radius + 2 * canvas.pixel, part)
     distance = distance + np.float32(canvas.uniform(0.02, 0.16) * radius) * wave
-    clear = canvas.uniform(5, 45)
-    distance = np.maximum(distance, np.float32(clear) - canvas.room[part])
+    distance = _kept_clear(distance, np.float32(canvas.uniform(5, 45)) - canvas.room[part], 0.3 * radius)
     distance = np.where(canvas.owner[part] == cell, distance, np.float32(50))
     if int((distance < 0).sum()) < 12:
         return
@@ -134,6 +133,13 @@ def mitochondrion(canvas: Canvas, style: Style) -> None:
         canvas.paint(part, style.mitochondria_rim, canvas.sheet(distance + np.float32(2 * half + 12), half))
     canvas.labels[part][distance < 0] = MITOCHONDRION
     np.minimum(canvas.room[part], distance, out=canvas.room[part])
+
+
+def _kept_clear(distance: F32, other: F32, soft: float) -> F32:
+    """Return the larger of two distances, with rounded corners (a polynomial smooth maximum)."""
+    blend = np.clip(np.float32(0.5) + (distance - other) / np.float32(2 * soft), 0, 1)
+    found: F32 = other + (distance - other) * blend + np.float32(soft) * blend * (1 - blend)
+    return found
 
 
 def _cristae(canvas: Canvas, style: Style, tube: Tube, part: Part, distance: F32, matrix: F32) -> F32:
@@ -281,6 +287,26 @@ def _sphere(
     edge = style.membrane_half if kind == VESICLE else 0.0
     canvas.labels[part][distance < edge] = kind
     np.minimum(canvas.room[part], distance, out=canvas.room[part])
+
+
+def bouton(canvas: Canvas, style: Style, cell: int) -> None:
+    """Fill a cell with vesicles, close to each other, where there is room."""
+    radius = canvas.uniform(16, 26)
+    spacing = max(radius * canvas.uniform(2.3, 4), 2.5 * canvas.pixel)
+    z, y, x = canvas.grid(canvas.whole())
+    square: F32 = np.zeros(canvas.shape, np.float32)
+    for axis in (z, y, x):
+        moved = axis + np.float32(0.45 * spacing) * canvas.noise(1.6 * spacing)
+        square += np.square(np.remainder(moved, np.float32(spacing)) - np.float32(spacing / 2))
+    gate = canvas.noise(canvas.uniform(200, 500)) > canvas.uniform(-1.5, 0.3)
+    free = (canvas.owner == cell) & (canvas.room > radius + 4) & gate
+    distance = np.where(free, np.sqrt(square) - np.float32(radius), np.float32(50)).astype(np.float32)
+    core, rim, _, _ = style.look(canvas.rng, VESICLE)
+    canvas.paint(canvas.whole(), core, canvas.fill(distance))
+    canvas.paint(canvas.whole(), rim, canvas.sheet(distance, style.membrane_half * 0.9))
+    taken = (distance < style.membrane_half) & (canvas.labels == CYTOSOL)
+    canvas.labels[taken] = VESICLE
+    canvas.room[taken] = 0
 
 
 def lysosome(canvas: Canvas, style: Style) -> None:

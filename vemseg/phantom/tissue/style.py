@@ -18,8 +18,8 @@ class Style:
 
     Attributes
     ----------
-    cytosol, membrane, nucleoplasm, lumen, outside : float
-        Grey values.
+    cytosol, membrane, nucleoplasm, lumen, outside, cleft : float
+        Grey values; the cleft is what lies between two cells.
     cells : float
         Standard deviation of the cytosol's grey value between cells.
     membrane_half : float
@@ -41,6 +41,7 @@ class Style:
     nucleoplasm: float
     lumen: float
     outside: float
+    cleft: float
     matrix: float
     matrix_grain: float
     cristae: float
@@ -54,10 +55,11 @@ class Style:
     def draw(cls, rng: np.random.Generator) -> Style:
         """Draw a style."""
         cytosol = rng.uniform(0.5, 0.8)
-        membrane = rng.uniform(0.05, min(0.42, cytosol - 0.22))
+        membrane = rng.uniform(0.03, min(0.4, cytosol - 0.22))
         matrix = rng.uniform(-0.32, -0.04) if rng.random() < 0.85 else rng.uniform(-0.04, 0.1)
         cristae = rng.uniform(-0.3, -0.03) if rng.random() < 0.6 else rng.uniform(0.04, 0.3)
         thin = rng.uniform(90, 220)
+        outside = cytosol + (rng.uniform(0.1, 0.35) if rng.random() < 0.85 else rng.uniform(-0.3, 0.1))
         return cls(
             cytosol=cytosol,
             cells=rng.choice([0.0, 0.02, 0.05, 0.09]) * rng.uniform(0.5, 1.5),
@@ -65,7 +67,8 @@ class Style:
             membrane_half=rng.uniform(3.5, 9.0),
             nucleoplasm=cytosol + rng.uniform(-0.12, 0.12),
             lumen=cytosol + rng.uniform(-0.08, 0.22),
-            outside=rng.uniform(0.7, 1.0) if rng.random() < 0.8 else rng.uniform(0.3, 0.7),
+            outside=outside,
+            cleft=membrane + rng.uniform(0, 0.1) if rng.random() < 0.6 else outside,
             matrix=matrix,
             matrix_grain=rng.uniform(0, 0.06),
             cristae=cristae,
@@ -89,7 +92,7 @@ class Style:
                 core = rng.uniform(0.6, 0.85)
             halo = rng.uniform(0.1, 0.5) if rng.random() < 0.45 else 0.0
             return core, (rim if halo or rng.random() < 0.6 else -1.0), halo, rng.uniform(0, 0.08)
-        core = self.cytosol + rng.uniform(-0.05, 0.25)
+        core = self.cytosol + rng.uniform(-0.1, 0.15)
         if rng.random() < 0.12:
             core = rng.uniform(0.2, 0.4)
         return core, rim, 0.0, 0.0

@@ -70,6 +70,11 @@ class UNetTable(ModelTable):
     blur: Annotated[float, Field(ge=0)] = 1.0
     drift: Natural = 0
 
+    @property
+    def known_classes(self) -> tuple[str, ...]:
+        """The classes that the encoder was taught."""
+        return self.classes
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         multiple("model.view", self.view, "the coarsest pixel", 2 ** len(self.widths))
