@@ -128,7 +128,9 @@ class RegionVectors(VectorSource):
         chosen = np.arange(self.count)
         if n < self.count:
             chosen = np.sort(np.random.default_rng([seed, 0x5E6]).choice(self.count, n, replace=False))
-        return Sample(self._graph.vectors[chosen], self._graph.intensities[chosen], self.maker.codes)
+        return Sample(
+            self._graph.vectors[chosen], self._graph.intensities[chosen], self.maker.codes, self.classes
+        )
 
     def read(self, box: Box) -> Given:
         """Read the numbers of the regions in a box."""

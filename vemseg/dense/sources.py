@@ -48,6 +48,8 @@ class Maker:
         The codebook of a model that learned one.
     inputs, parents : tuple of Path
         The volume or stored features, and the files that decide what the model computes.
+    classes : tuple of str
+        The classes that the encoder itself tells apart (see ``models.Encoder``).
     """
 
     recipe: Recipe
@@ -56,6 +58,7 @@ class Maker:
     codes: NDArray[np.float32] | None
     inputs: tuple[Path, ...]
     parents: tuple[Path, ...]
+    classes: tuple[str, ...] = ()
 
 
 class VectorSource(ABC):
@@ -89,6 +92,11 @@ class VectorSource(ABC):
         return self.volume.shape
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the encoder itself tells apart; a vector begins with their logits."""
+        return self.maker.classes
+
+    @property
     @abstractmethod
     def count(self) -> int:
         """Number of vectors of the whole volume."""
@@ -100,7 +108,7 @@ class VectorSource(ABC):
         Parameters
         ----------
         n : int
-            Number of vectors wanted; where there are fewer, all are taken.
+            Number of vectors wanted; where there are fewer, all are taken. 0 draws none.
         seed : int
             The same seed draws the same vectors.
         context : Context
@@ -248,9 +256,12 @@ class LatticeVectors(VectorSource):
 
     def sample(self, n: int, seed: int, context: Context, keep: Path | None = None) -> Sample:
         """Return the vectors of random lattice points, drawn cell by cell."""
+        if not n:
+            nothing = np.empty((0, self.dim), np.float16), np.empty(0, np.float32)
+            return Sample(*nothing, self.maker.codes, self.classes)
         cells = sample_cells(self.inside, self.cell, n, seed)
         vectors, grey = collect(cells, self._sampled, context, keep)
-        return Sample(vectors, grey, self.maker.codes)
+        return Sample(vectors, grey, self.maker.codes, self.classes)
 
     def _sampled(self, cell: SampleCell) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         given = self.read_points(cell.cells)

@@ -47,11 +47,14 @@ class Sample:
         Mean intensity of the patch of each vector; orders the classes.
     codes : float32 (m, d), optional
         The codebook that the model learned; None where it has none.
+    classes : tuple of str
+        The classes that the encoder itself tells apart (see ``models.Encoder``); empty where it knows none.
     """
 
     vectors: NDArray[np.float16]
     intensities: Single
     codes: Single | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,10 @@ class Source(Protocol):
 
     dim: int
     """Length of a vector."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the encoder itself tells apart; a vector begins with their logits."""
 
     @property
     def count(self) -> int:

@@ -77,7 +77,7 @@ def cluster(
         vectors = np.concatenate([sample.vectors for sample in samples])
         grey = np.concatenate([sample.intensities for sample in samples])
         alone = first if len(sources) == 1 else None
-        labeller = fit(table, Sample(vectors, grey, first.maker.codes), alone, context)
+        labeller = fit(table, Sample(vectors, grey, first.maker.codes, first.classes), alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         labeller.noting({"model": first.maker.model, "provenance": origin}).save(output.growing(out))
         output.publish()
