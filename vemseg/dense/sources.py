@@ -18,7 +18,13 @@ from torch import Tensor
 from vemseg.budget import Budget
 from vemseg.context import Context
 from vemseg.dense.sample import SampleCell, collect, sample_cells
-from vemseg.dense.scores import Interpolations, argmax_interpolated, in_parts, interpolations
+from vemseg.dense.scores import (
+    Interpolations,
+    argmax_interpolated,
+    in_parts,
+    interpolations,
+    rated_interpolated,
+)
 from vemseg.geometry import ZYX, Box
 from vemseg.labelling import Graph, Labeller, Sample
 from vemseg.models import Machine
@@ -132,6 +138,12 @@ class VectorSource(ABC):
     @abstractmethod
     def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
         """Return the labels of a box: uint8 ``box.shape``, 1 + the class of the highest score."""
+
+    @abstractmethod
+    def rated(
+        self, box: Box, given: Given, labeller: Labeller
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the labels of a box and how certain they are, 0..255 (see ``Labeller.confidence``)."""
 
     @abstractmethod
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
@@ -286,6 +298,15 @@ class LatticeVectors(VectorSource):
         scores = self.compute(self.points_of(box), given, in_parts(labeller.scores))
         turned = argmax_interpolated(scores, self.interpolations(box))
         return np.ascontiguousarray(turned.transpose(self._back))
+
+    def rated(
+        self, box: Box, given: Given, labeller: Labeller
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Interpolate the scores to voxels, take the best class and rate it."""
+        scores = self.compute(self.points_of(box), given, in_parts(labeller.scores))
+        turned = rated_interpolated(scores, self.interpolations(box), labeller.confidence)
+        labels, certain = (np.ascontiguousarray(part.transpose(self._back)) for part in turned)
+        return labels, certain
 
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
         """Return window and lattice points along an axis of the volume."""

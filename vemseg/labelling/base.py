@@ -26,6 +26,10 @@ KIND = "vemseg-clusters"
 FORMAT = 2
 """Version of the file format, which is in every saved labeller; it changes when the arrays do."""
 
+MARGIN, OWN = "margin", "classes"
+"""Keys of metadata: how far the best class of a vector is typically ahead of the second, in scores; and the
+names of classes that are the encoder's own."""
+
 SAMPLE_BYTES = 12
 """Bytes for each number of the sample while classes are fitted: two copies in float16, two in float32."""
 
@@ -143,9 +147,12 @@ class Labeller(ABC):
         How the labeller was made: settings, sizes of the classes in the sample, the encoder's hash.
     exact_under_interpolation : bool
         Whether scores interpolated between vectors are the scores of the interpolated vectors.
+    probabilistic : bool
+        Whether scores are logarithms of the probabilities of classes, up to a number that all classes share.
     """
 
     exact_under_interpolation: ClassVar[bool] = False
+    probabilistic: ClassVar[bool] = False
 
     metadata: Metadata = field(default_factory=dict, kw_only=True)
 
@@ -166,6 +173,26 @@ class Labeller(ABC):
     def graph_scores(self, graph: Graph) -> Tensor:
         """Return the scores of all vectors of a graph, float32 (n, K); by default, each is scored alone."""
         return self.scores(torch.from_numpy(graph.vectors).float())
+
+    @property
+    def rates(self) -> bool:
+        """Whether :meth:`confidence` can be told: from probabilities, or beside the scores of a sample."""
+        return self.probabilistic or MARGIN in self.metadata
+
+    def confidence(self, scores: Tensor) -> Tensor:
+        """Return how certain the best class is, from scores: float (..., K) -> float (...), 0 to 1.
+
+        Where scores are logarithms of probabilities, it is the probability of the best class. Otherwise it is
+        m / (m + t): m says how far the best class is ahead of the second, and t is the median of m in the
+        sample that the classes were fitted on. That is 0 on the border between two classes, 0.5 at the
+        typical distance from it, and nearly 1 deep inside a class. It is not a probability.
+        """
+        if self.probabilistic:
+            return scores.softmax(dim=-1).amax(dim=-1)
+        best, second = scores.topk(2, dim=-1).values.unbind(dim=-1)
+        ahead = best - second
+        typical = float(self.metadata[MARGIN])
+        return ahead / (ahead + typical).clamp_min(torch.finfo(ahead.dtype).tiny)
 
     @abstractmethod
     def reordered(self, order: NDArray[np.int64]) -> Self:
