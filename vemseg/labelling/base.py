@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -79,8 +80,17 @@ class Graph:
     edges: NDArray[np.int64]
 
 
-def legend(k: int, names: Mapping[int, str]) -> dict[int, str]:
-    """Return the name of each class, 1..K; a class without a name is called by its number.
+def legend(k: int, names: Mapping[int, str], own: Mapping[int, str] = MappingProxyType({})) -> dict[int, str]:
+    """Return the name of each class, 1..K.
+
+    Parameters
+    ----------
+    k : int
+        Number of classes.
+    names : mapping of int to str
+        The names that a user gives.
+    own : mapping of int to str
+        What classes are called that get no other name; a class that is not there is called by its number.
 
     Raises
     ------
@@ -89,7 +99,7 @@ def legend(k: int, names: Mapping[int, str]) -> dict[int, str]:
     """
     if extra := [number for number in names if not 1 <= number <= k]:
         raise InputError(f"names for classes {extra}, but there are classes 1 to {k}")
-    return {number: names.get(number, f"class {number}") for number in range(1, k + 1)}
+    return {number: names.get(number) or own.get(number) or f"class {number}" for number in range(1, k + 1)}
 
 
 class Source(Protocol):
@@ -223,8 +233,16 @@ class Labeller(ABC):
         """
 
     @classmethod  # noqa: B027 - a method may have nothing to refuse
-    def check(cls, table: OwnTable, codes: Single | None) -> None:
+    def check(cls, table: OwnTable, codes: Single | None, classes: tuple[str, ...]) -> None:
         """Refuse what cannot be fitted, before a sample is drawn; by default nothing is refused.
+
+        Parameters
+        ----------
+        table : ClusterTable
+        codes : float32 (m, d) or None
+            The codebook of the model.
+        classes : tuple of str
+            The classes that the encoder itself tells apart.
 
         Raises
         ------
@@ -250,14 +268,19 @@ class Labeller(ABC):
         InputError
             Where a number is not that of a class.
         """
-        legend(self.k, names)
+        legend(self.k, names, self.own_names)
         return self.noting({"names": {str(number): name for number, name in names.items()}})
 
     @property
+    def own_names(self) -> dict[int, str]:
+        """The names of the encoder's own classes, 1..K; empty where the classes were found."""
+        return dict(enumerate(self.metadata.get(OWN, []), start=1))
+
+    @property
     def names(self) -> dict[int, str]:
-        """The name of each class, 1..K; a class without a name is called by its number."""
-        given = self.metadata.get("names", {})
-        return {number: given.get(str(number), f"class {number}") for number in range(1, self.k + 1)}
+        """The name of each class, 1..K: a given one, else its own, else its number."""
+        given: dict[str, str] = self.metadata.get("names", {})
+        return legend(self.k, {int(number): name for number, name in given.items()}, self.own_names)
 
     def save(self, path: Path) -> None:
         """Write the labeller as safetensors with its metadata, whole or not at all."""

@@ -68,7 +68,7 @@ def cluster(
         if output.done:
             _log.info("%s is there already, made with the same settings", out)
             return out
-        if not sets(settings, "cluster.k"):
+        if table.k and not sets(settings, "cluster.k"):
             _log.info("no number of classes given (-k): taking %d", table.k)
         samples = [
             source.sample(each, table.seed, context, output.partial / f"sample-{i}.safetensors")
