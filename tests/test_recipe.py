@@ -243,7 +243,7 @@ def test_wrong_values_are_refused_by_name(override, message, write):
         ),
         (
             "cluster.method=k-means",
-            "cluster.method must be one of kmeans, gmm, linkage, codebook, "
+            "cluster.method must be one of kmeans, gmm, linkage, codebook, named, "
             "not 'k-means' (did you mean 'kmeans'?)",
         ),
         (
@@ -323,7 +323,9 @@ def test_methods_have_the_settings_that_count_for_them():
         "gmm": {"restarts", "max_iterations", "components", "mixture_sample"},
         "linkage": {"max_iterations", "parts", "linkage"},
         "codebook": {"linkage"},
+        "named": set(),
     }
+    assert shared - set(METHODS["named"].table.model_fields) == {"k"}
 
 
 def test_another_method_keeps_the_settings_that_it_has_too(write):

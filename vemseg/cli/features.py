@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vemseg.cli import options, parsing, shell
-from vemseg.cli.segment import placement_settings
+from vemseg.cli.segment import class_settings, placement_settings
 
 
 def embed(
@@ -41,6 +41,7 @@ def cluster(
     features: options.StoredFeatures,
     *,
     k: options.Classes = None,
+    classes: options.WhichClasses = None,
     out: options.ClustersOut,
     overwrite: options.Overwrite = False,
     sample: options.Sample = None,
@@ -52,8 +53,8 @@ def cluster(
 
     Labels mean the same in every volume segmented with them: vemseg segment VOLUME --clusters FILE
     """
-    shortcuts: dict[str, float | None] = {
-        "cluster.k": k,
+    shortcuts = {
+        **class_settings(classes, k),
         "cluster.sample": sample,
         "cluster.restarts": restarts,
         "cluster.seed": seed,

@@ -30,6 +30,13 @@ class PlacementName(StrEnum):
     whole_slice = "whole-slice"
 
 
+class ClassKind(StrEnum):
+    """Where classes come from: found among the vectors, or told apart by the encoder itself."""
+
+    clusters = "clusters"
+    named = "named"
+
+
 class LabelStyle(StrEnum):
     """How labels are drawn on a picture."""
 
@@ -111,8 +118,15 @@ Clusters = Annotated[
     Path | None,
     _model("--clusters", metavar="FILE", help="Classes that 'cluster' or an earlier 'segment' found."),
 ]
-Classes = Annotated[
-    int | None, _model("-k", "--classes", metavar="K", help="How many classes to find, 2 to 255.")
+Classes = Annotated[int | None, _model("-k", metavar="K", help="How many classes to find, 2 to 255.")]
+WhichClasses = Annotated[
+    ClassKind | None,
+    _model(
+        "--classes",
+        metavar="WHICH",
+        show_default="clusters",
+        help="clusters: found here. named: those that the model knows by name.",
+    ),
 ]
 Config = Annotated[
     str | None,
@@ -190,6 +204,15 @@ LabelsOut = Annotated[
         metavar="LABELS",
         show_default="VOLUME_seg, here",
         help="Labels, .tif or .ome.zarr.",
+    ),
+]
+Confidence = Annotated[
+    Path | None,
+    _output(
+        "--confidence",
+        metavar="VOLUME",
+        show_default=False,
+        help="Also write how certain each label is, 0 to 255: .tif or .ome.zarr beside the labels.",
     ),
 ]
 ScoresOut = Annotated[

@@ -13,9 +13,11 @@ def segment(
     crop: options.Crop = None,
     names: options.Names = None,
     k: options.Classes = None,
+    classes: options.WhichClasses = None,
     model: options.Model = None,
     clusters: options.Clusters = None,
     out: options.LabelsOut = None,
+    confidence: options.Confidence = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     max_memory: options.MaxMemory = None,
@@ -30,13 +32,15 @@ def segment(
 ) -> None:
     """Divide a volume into K classes; no labels are needed.
 
-    Classes are numbered from the darkest, 1, to the brightest, K. Beside the labels go a picture to check
-    them, a table of volumes, and how they were made. After a stop, the same command goes on.
+    Classes are numbered from the darkest, 1, to the brightest, K; those that the model knows by name keep its
+    numbers. Beside the labels go a picture to check them, a table of volumes, and how they were made. After a
+    stop, the same command goes on.
     """
-    if clusters is not None and k is not None:
-        raise UsageError("-k and --clusters do not go together: the file holds its number of classes")
+    if clusters is not None and (k is not None or classes is not None):
+        option = "--classes" if k is None else "-k"
+        raise UsageError(f"{option} and --clusters do not go together: the file holds its classes")
     covering = placement_settings(placement, kept, stride)
-    settings = parsing.settings(set_, {"cluster.k": k, "cluster.seed": seed, **covering})
+    settings = parsing.settings(set_, {**class_settings(classes, k), "cluster.seed": seed, **covering})
     legend = parsing.names(names)
     out = out or parsing.default_labels(volume)
     seconds = parsing.duration(adapt) if adapt else None
@@ -47,23 +51,41 @@ def segment(
     }
     with (shell.working if plan else shell.stoppable)(**surroundings) as context:
         from vemseg.dense import Wanted
+        from vemseg.pipeline.beside import classes_of
+        from vemseg.pipeline.extras import Extras
         from vemseg.pipeline.plan import plan as foresee
         from vemseg.pipeline.segment import segment as compute
 
         wanted = Wanted(volume, model, tuple(settings), voxel_size, crop)
+        extras = Extras(legend, confidence)
         if plan:
-            table = tables.plan_table(foresee(wanted, out, clusters=clusters, context=context), seconds)
-            return shell.show(table, as_result=True)
+            found = foresee(wanted, out, clusters=clusters, extras=extras, context=context)
+            return shell.show(tables.plan_table(found, seconds), as_result=True)
         labels = compute(
             wanted,
             out,
             clusters=clusters,
-            names=legend,
+            extras=extras,
             adapt_seconds=seconds,
             overwrite=overwrite,
             context=context,
         )
+    shell.show(tables.class_table(classes_of(labels)), as_result=False)
     shell.result(labels)
+
+
+def class_settings(classes: options.ClassKind | None, k: int | None) -> dict[str, object]:
+    """Return the settings of a recipe that options on classes change.
+
+    Raises
+    ------
+    UsageError
+        Where a number of classes is given for classes whose number the model knows.
+    """
+    named = classes is options.ClassKind.named
+    if named and k is not None:
+        raise UsageError("-k and --classes named do not go together: the model has its number of classes")
+    return {"cluster.k": k, "cluster.method": "named" if named else None}
 
 
 def placement_settings(

@@ -32,7 +32,7 @@ from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
 from vemseg.dense.holding import point_stages
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.opening import Wanted, lay_over, lay_over_volume, open_features
-from vemseg.dense.planning import check_sample, label_blocks, point_blocks
+from vemseg.dense.planning import WRITTEN, check_sample, label_blocks, point_blocks
 from vemseg.dense.pseudo import PseudoLabels, margin_of
 from vemseg.dense.regions import RegionVectors
 from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, sample_cells
@@ -43,6 +43,7 @@ from vemseg.dense.stored import StoredVectors
 __all__ = [
     "CELLS_AT_LEAST",
     "DENSE_CELL",
+    "WRITTEN",
     "ComputedVectors",
     "Covering",
     "EmbedJob",

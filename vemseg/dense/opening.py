@@ -125,7 +125,8 @@ def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedV
     layout = lay_out(encoder.placements(recipe.embed), grid)
     covering = Covering(encoder, grid, layout, intensity, machine.device, batch, recipe.embed.smooth)
     inputs = (volume.path,) if volume.path else ()
-    maker = Maker(recipe, model.hash, model.title, model.codes, inputs, tuple(model.parents))
+    parents = tuple(model.parents)
+    maker = Maker(recipe, model.hash, model.title, model.codes, inputs, parents, encoder.classes)
     return ComputedVectors(volume, order, covering, maker, machine)
 
 
@@ -183,7 +184,7 @@ def open_features(path: Path, settings: Sequence[str], machine: Machine) -> Stor
     features = Features(path)
     facts = features.attributes
     recipe = override(parse_recipe(facts["recipe"], str(path)), settings)
-    maker = Maker(recipe, facts["model"], f"of {path}", features.codes, (path,), ())
+    maker = Maker(recipe, facts["model"], f"of {path}", features.codes, (path,), (), features.classes)
     z, y, x = facts["order"]
     return StoredVectors(
         lambda: _volume_of(features), features.source_shape, (z, y, x), features, maker, machine

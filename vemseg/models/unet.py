@@ -76,7 +76,7 @@ class UNetEncoder(Encoder):
     Parameters
     ----------
     settings : UNetTable
-        Number of slices, widths of the levels, length of a vector.
+        Number of slices, widths of the levels, length of a vector, classes it begins with.
     spacing : (float, float, float)
         Edges of the working voxels in units of the shortest, the axis across the sharp plane first. The
         slices of a slab lie one short edge apart. In an anisotropic volume each slice is taken from the
@@ -93,7 +93,7 @@ class UNetEncoder(Encoder):
 
     def __init__(self, settings: UNetTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
-        self.slices, self.dim = settings.slices, settings.dim
+        self.slices, self.dim, self.classes = settings.slices, settings.dim, settings.classes
         self.width = settings.widths[0]
         self.offsets = slice_offsets(settings.slices, spacing)
         deep = 1 if is_anisotropic(spacing) else PATCH

@@ -68,7 +68,7 @@ def cluster(
         if output.done:
             _log.info("%s is there already, made with the same settings", out)
             return out
-        if not sets(settings, "cluster.k"):
+        if table.k and not sets(settings, "cluster.k"):
             _log.info("no number of classes given (-k): taking %d", table.k)
         samples = [
             source.sample(each, table.seed, context, output.partial / f"sample-{i}.safetensors")
@@ -77,7 +77,7 @@ def cluster(
         vectors = np.concatenate([sample.vectors for sample in samples])
         grey = np.concatenate([sample.intensities for sample in samples])
         alone = first if len(sources) == 1 else None
-        labeller = fit(table, Sample(vectors, grey, first.maker.codes), alone, context)
+        labeller = fit(table, Sample(vectors, grey, first.maker.codes, first.classes), alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         labeller.noting({"model": first.maker.model, "provenance": origin}).save(output.growing(out))
         output.publish()

@@ -10,6 +10,7 @@ from vemseg.recipe.cluster.codebook import CodebookTable
 from vemseg.recipe.cluster.kmeans import KMeansTable
 from vemseg.recipe.cluster.linkage import LinkageTable
 from vemseg.recipe.cluster.mixture import MixtureTable
+from vemseg.recipe.cluster.named import NamedTable
 from vemseg.recipe.kinds import KINDS, Kind
 from vemseg.recipe.loading import DEFAULT_RECIPE, load_recipe, override, parse_recipe, sets, shipped
 from vemseg.recipe.methods import METHODS, Method
@@ -41,6 +42,7 @@ __all__ = [
     "Method",
     "MixtureTable",
     "ModelTable",
+    "NamedTable",
     "Recipe",
     "SdaeTable",
     "SelfDistilledTable",

@@ -14,6 +14,7 @@ from vemseg.phantom.tissue.classes import GRANULE, LIPID, OUTSIDE, VESICLE
 from vemseg.phantom.tissue.style import Style
 
 Range = tuple[float, float]
+Counter = Callable[[Range], int]
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,18 @@ def _distract(canvas: Canvas, kind: Kind, style: Style, count: int) -> None:
 def _place(canvas: Canvas, kind: Kind, style: Style, border: F32, count: int) -> None:
     """Paint organelles, the large ones first."""
     number, boutons = _counter(canvas), kind.boutons * canvas.uniform(0, 1)
+    _large(canvas, kind, style, border, number)
+    for cell in range(count):
+        if canvas.chance(boutons):
+            organelles.bouton(canvas, style, cell)
+    if granules := number(kind.granules):
+        organelles.spheres(canvas, style, GRANULE, granules, kind.granule_radius)
+    if canvas.chance(kind.reticulum):
+        organelles.reticulum(canvas, style)
+    _vesicles(canvas, style, number(kind.vesicles))
+
+
+def _large(canvas: Canvas, kind: Kind, style: Style, border: F32, number: Counter) -> None:
     for _ in range(number(kind.lipid)):
         organelles.spheres(canvas, style, LIPID, int(canvas.rng.integers(1, 4)), (80, 600))
     for _ in range(number(kind.mitochondria)):
@@ -206,25 +219,21 @@ def _place(canvas: Canvas, kind: Kind, style: Style, border: F32, count: int) ->
         membranes.synapse(canvas, style, border)
     if canvas.chance(kind.golgi):
         organelles.golgi(canvas, style)
-    for cell in range(count):
-        if canvas.chance(boutons):
-            organelles.bouton(canvas, style, cell)
-    if granules := number(kind.granules):
-        organelles.spheres(canvas, style, GRANULE, granules, kind.granule_radius)
-    if canvas.chance(kind.reticulum):
-        organelles.reticulum(canvas, style)
-    for _ in range(number(kind.vesicles)):
+
+
+def _vesicles(canvas: Canvas, style: Style, groups: int) -> None:
+    """Paint groups of vesicles, most of them close together."""
+    for _ in range(groups):
         found = canvas.place(30)
-        if found is not None:
-            size = canvas.uniform(16, 55)
-            clustered = found[0] if canvas.chance(0.85) else None
-            many = int(canvas.rng.integers(3, 30))
-            organelles.spheres(
-                canvas, style, VESICLE, many, (size, 1.4 * size), clustered, canvas.uniform(80, 400)
-            )
+        if found is None:
+            continue
+        size = canvas.uniform(16, 55)
+        centre = found[0] if canvas.chance(0.85) else None
+        many, spread = int(canvas.rng.integers(3, 30)), canvas.uniform(80, 400)
+        organelles.spheres(canvas, style, VESICLE, many, (size, 1.4 * size), centre, spread)
 
 
-def _counter(canvas: Canvas) -> Callable[[Range], int]:
+def _counter(canvas: Canvas) -> Counter:
     """Return what draws numbers of organelles for the size of the block."""
     volume = float(np.prod(canvas.extent + 200)) / 1e10
 

@@ -18,7 +18,7 @@ class ClusterTable(Table):
     method : str
         Name of the method in ``recipe.METHODS``.
     k : int
-        Number of classes, 2 to 255.
+        Number of classes, 2 to 255. 0 stands for a method that takes the classes of the model.
     sample : int or float
         Number of vectors that classes are fitted on, or below 1 a share of the volume's voxels.
     seed : int

@@ -26,8 +26,8 @@ class UNetTable(ModelTable):
     dim : int
         Length of a vector.
     classes : tuple of str
-        Names of the classes that the encoder itself tells apart; the first numbers of a vector are their
-        logits.
+        Names of the classes that the encoder is taught to tell apart; a vector begins with their logits.
+        Empty if it is taught none.
     recognition : float
         Weight of the cross-entropy of classes.
     balance : float
@@ -83,4 +83,8 @@ class UNetTable(ModelTable):
             self.view <= self.fov < 2 * self.view,
             f"model.view must be at most model.fov ({self.fov}) and more than half of it, not {self.view}",
         )
+        n, names = len(self.classes), list(self.classes)
+        require(n <= self.dim, f"model.classes must be at most model.dim ({self.dim}) names, not {n}")
+        named = all(name.strip() for name in names) and len(set(names)) == n
+        require(named, f"model.classes must be names that differ, none of them empty, not {names}")
         return self
