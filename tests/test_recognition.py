@@ -1,4 +1,4 @@
-"""The objectives of an encoder that knows organelles: recognition of classes, and self-training on a volume."""
+"""The objectives of an encoder that knows organelles: recognition, and self-training on a volume."""
 
 import dataclasses
 import itertools

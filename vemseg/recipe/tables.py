@@ -14,8 +14,9 @@ class VolumeTable(Table):
 
     Attributes
     ----------
-    voxel_size : float
-        Edge length in nm, in the sharp plane, of the voxels the model works on.
+    voxel_size : float or (float, float)
+        Edge length in nm, in the sharp plane, of the voxels the model works on; or the smallest and largest
+        of them, between which a volume is taken as it is.
     intensity : {"percentile", "range"}
         Which intensities become 0 and 1: two percentiles of the volume, or the two values of ``range``.
     percentiles : (float, float)
@@ -24,7 +25,7 @@ class VolumeTable(Table):
         Lower and upper intensity, in the units of the file.
     """
 
-    voxel_size: Positive = 16.0
+    voxel_size: Positive | tuple[Positive, Positive] = 16.0
     intensity: Literal["percentile", "range"] = "percentile"
     percentiles: tuple[float, float] = (0.5, 99.5)
     range: tuple[float, float] = (0.0, 255.0)
@@ -33,6 +34,9 @@ class VolumeTable(Table):
     def _check(self) -> Self:
         low, high = self.percentiles
         require(0 <= low < high <= 100, f"volume.percentiles must rise within 0..100, not [{low}, {high}]")
+        if isinstance(self.voxel_size, tuple):
+            low, high = self.voxel_size
+            require(low <= high, f"volume.voxel_size must rise, not [{low}, {high}]")
         low, high = self.range
         require(low < high, f"volume.range must rise, not [{low}, {high}]")
         return self
