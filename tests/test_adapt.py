@@ -32,7 +32,7 @@ def cell(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(cell):
-    recipe = load_recipe("vemseg", [*SMALL, "train.steps=2"])
+    recipe = load_recipe("invariance", [*SMALL, "train.steps=2"])
     return train(Training([str(cell)], cell.with_name("start"), recipe), Context())
 
 
@@ -67,7 +67,7 @@ def test_what_is_not_trained_cannot_be_adapted(cell, tmp_path):
 
 
 def test_training_starts_from_the_same_kind_of_model_alone(cell, start, tmp_path):
-    other = load_recipe("vemseg", [*SMALL, "model.dim=7", "train.steps=2"])
+    other = load_recipe("invariance", [*SMALL, "model.dim=7", "train.steps=2"])
     with pytest.raises(UsageError, match=r"it differs in model\.dim"):
         train(Training([str(cell)], tmp_path / "run", other, start=open_model(str(start))), Context())
 

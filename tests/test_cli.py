@@ -404,7 +404,7 @@ def test_a_training_begins_with_a_model_or_learns_from_one(inside, tmp_path):
     tiny = [f"--set=model.{key}={value}" for key, value in sizes.items()]
     short = ["--steps", 2, "--batch-size", 2]
     assert inside("fetch", "phantom", "--shape", "12,80,90", "-o", "cell.tif").returncode == 0
-    assert inside("train", "cell.tif", *tiny, *short, "-o", "first").returncode == 0
+    assert inside("train", "cell.tif", "-c", "invariance", *tiny, *short, "-o", "first").returncode == 0
     done = inside("train", "cell.tif", "--from", "first", *short, "--seed", 3, "-o", "second")
     assert done.returncode == 0, done.stderr
     first, second = (recipe.load_recipe(tmp_path / run / "recipe.toml") for run in ("first", "second"))

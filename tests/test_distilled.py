@@ -319,7 +319,7 @@ def teacher(phantom):
 
 
 def distil(phantom, out, teacher, settings=(), stopped=lambda: False, **options):
-    recipe = load_recipe("vemseg", [*SMALL, *settings])
+    recipe = load_recipe("invariance", [*SMALL, *settings])
     job = Training([str(phantom)], out, recipe, teacher=open_model(str(teacher)), **options)
     return train(job, Context(stopped=stopped))
 
@@ -369,7 +369,7 @@ def test_the_same_student_again_and_another_teachers(phantom, teacher, tmp_path)
 
 def test_features_without_training_can_be_taught_too(phantom, tmp_path):
     filters = open_model("classical", ["model.sigmas=[1.0, 2.0]"])
-    recipe = load_recipe("vemseg", [*SMALL, "model.slices=2"])
+    recipe = load_recipe("invariance", [*SMALL, "model.slices=2"])
     job = Training([str(phantom)], tmp_path / "student", recipe, teacher=filters)
     run = Run.open(train(job, Context()))
     assert run.recipe.cluster.scale == "standardise" and run.recipe.model.dim == 8

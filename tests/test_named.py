@@ -58,7 +58,7 @@ def cell(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(cell, tmp_path_factory):
     out = tmp_path_factory.mktemp("model") / "run"
-    return str(train(Training([str(cell)], out, load_recipe("vemseg", SETTINGS)), Context()))
+    return str(train(Training([str(cell)], out, load_recipe("invariance", SETTINGS)), Context()))
 
 
 @pytest.fixture

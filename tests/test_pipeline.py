@@ -91,7 +91,7 @@ def model(phantom, tmp_path_factory):
 @pytest.fixture(scope="module")
 def dense_model(phantom, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "dense"
-    return str(train(Training([str(phantom[0])], out, load_recipe("vemseg", UNET)), Context()))
+    return str(train(Training([str(phantom[0])], out, load_recipe("invariance", UNET)), Context()))
 
 
 def wanted_of(path, options):

@@ -336,7 +336,7 @@ def test_another_method_keeps_the_settings_that_it_has_too(write):
     assert load_recipe(base, ["cluster.method=kmeans"]).cluster == KMeansTable(k=9, max_iterations=7)
     again = override(override(recipe, ["cluster.method=linkage"]), ["cluster.parts=12"])
     assert again.cluster == LinkageTable(k=9, linkage="overlap", seed=3, parts=12)
-    assert load_recipe("vemseg", ["cluster.method=gmm"]).cluster.whitened == 24
+    assert load_recipe("invariance", ["cluster.method=gmm"]).cluster.whitened == 24
 
 
 def test_a_setting_of_another_method_is_refused_beside_the_method(write):

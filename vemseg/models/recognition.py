@@ -43,10 +43,14 @@ class Recognition(Objective):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss``, ``recognition``, ``accuracy`` and the terms of ``Invariance`` where they count."""
-        assert batch.labels is not None
+        if batch.labels is None:
+            return self.invariance(batch, generator)
         known = (batch.labels != UNKNOWN).flatten(1).any(dim=1)
-        terms = self._recognise(batch.images[known, 0], batch.labels[known], generator)
-        loss = self.settings.recognition * terms["recognition"]
+        terms: dict[str, Tensor] = {}
+        loss = torch.zeros((), device=batch.images.device)
+        if known.any():
+            terms = self._recognise(batch.images[known, 0], batch.labels[known], generator)
+            loss = self.settings.recognition * terms["recognition"]
         if not known.all():
             others = self.invariance(Batch(batch.images[~known]), generator)
             loss = loss + others.pop("loss")

@@ -198,6 +198,18 @@ class UNetEncoder(Encoder):
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
+    @torch.no_grad()
+    def _centre_logits(self) -> None:
+        """Let the logits of all classes add up to 0, and those of classes that were found in a volume, too.
+
+        Cross-entropy leaves their sum open, and clusters must not depend on it.
+        """
+        known = len(self.classes)
+        for group in (slice(0, known), slice(known, self.dim)) if known else ():
+            for tensor in (self.head.weight, self.head.bias):
+                if tensor is not None and len(tensor[group]):
+                    tensor[group] -= tensor[group].mean(dim=0, keepdim=True)
+
     def memory(self, batch: int) -> Memory:
         """Return the memory for the vectors, and the activations of several small slabs or a large one."""
         item = float(self.dtype.itemsize)
@@ -209,7 +221,8 @@ class UNetEncoder(Encoder):
         )
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Fold the normalisation into the convolutions, then make ready for inference."""
+        """Fold the normalisation into the convolutions and centre logits, then make ready for inference."""
+        self._centre_logits()
         for module in self.modules():
             if isinstance(module, ConvLayer):
                 module.fuse()

@@ -16,7 +16,9 @@ def fill_cells(canvas: Canvas, style: Style, count: int) -> None:
     rng = canvas.rng
     base = style.cytosol + style.cells * rng.standard_normal(count)
     dark = rng.random(count) < canvas.uniform(0, 0.15)
-    base = np.where(dark, base - rng.uniform(0.1, 0.3, count), base).clip(0.2, 0.95)
+    pale = ~dark & (rng.random(count) < canvas.uniform(0, 0.3))
+    base = base - dark * rng.uniform(0.1, 0.3, count) + pale * rng.uniform(0.04, 0.22, count)
+    base = base.clip(0.2, 0.97)
     coarse = rng.uniform(0, 0.05, count) * (1 + dark)
     fine = rng.uniform(0, 0.07, count) * (1 + dark)
     cell = canvas.owner

@@ -181,7 +181,7 @@ def reticulum(canvas: Canvas, style: Style) -> None:
         across = np.abs(other) / np.maximum(canvas.slopes(other), np.float32(2e-4))
         away = np.hypot(away, across) if canvas.chance(0.7) else np.minimum(away, across)
     gate = canvas.noise(canvas.uniform(200, 900)) - np.float32(canvas.uniform(-0.5, 1.3))
-    half = canvas.uniform(10, 30) * (2.5 if canvas.chance(0.12) else 1)
+    half = canvas.uniform(10, 28) * (2.5 if canvas.chance(0.08) else 1)
     cover = np.clip(gate * 4, 0, 1) * np.clip((canvas.room - 25) / 20, 0, 1)
     distance = (away - np.float32(half)).astype(np.float32)
     inside = canvas.fill(distance) * cover
@@ -292,7 +292,7 @@ def _sphere(
 def bouton(canvas: Canvas, style: Style, cell: int) -> None:
     """Fill a cell with vesicles, close to each other, where there is room."""
     radius = canvas.uniform(16, 26)
-    spacing = max(radius * canvas.uniform(2.3, 4), 2.5 * canvas.pixel)
+    spacing = max(radius * canvas.uniform(2.2, 4.5), 2.2 * canvas.pixel)
     z, y, x = canvas.grid(canvas.whole())
     square: F32 = np.zeros(canvas.shape, np.float32)
     for axis in (z, y, x):
