@@ -112,7 +112,21 @@ Clusters = Annotated[
     _model("--clusters", metavar="FILE", help="Classes that 'cluster' or an earlier 'segment' found."),
 ]
 Classes = Annotated[
-    int | None, _model("-k", "--classes", metavar="K", help="How many classes to find, 2 to 255.")
+    str | None,
+    _model(
+        "-k",
+        "--classes",
+        metavar="K",
+        help="How many classes to find, 2 to 255; 'auto' tries 4 to 12 and takes one.",
+    ),
+]
+ClassesRange = Annotated[
+    str | None,
+    _model(
+        "--k-range",
+        metavar="4:12",
+        help="Try each K from first to last, and take the largest whose classes are stable.",
+    ),
 ]
 Config = Annotated[
     str | None,

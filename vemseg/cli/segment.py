@@ -13,6 +13,7 @@ def segment(
     crop: options.Crop = None,
     names: options.Names = None,
     k: options.Classes = None,
+    k_range: options.ClassesRange = None,
     model: options.Model = None,
     clusters: options.Clusters = None,
     out: options.LabelsOut = None,
@@ -33,10 +34,10 @@ def segment(
     Classes are numbered from the darkest, 1, to the brightest, K. Beside the labels go a picture to check
     them, a table of volumes, and how they were made. After a stop, the same command goes on.
     """
-    if clusters is not None and k is not None:
+    if clusters is not None and (k or k_range):
         raise UsageError("-k and --clusters do not go together: the file holds its number of classes")
     covering = placement_settings(placement, kept, stride)
-    settings = parsing.settings(set_, {"cluster.k": k, "cluster.seed": seed, **covering})
+    settings = parsing.settings(set_, {**parsing.classes(k, k_range), "cluster.seed": seed, **covering})
     legend = parsing.names(names)
     out = out or parsing.default_labels(volume)
     seconds = parsing.duration(adapt) if adapt else None

@@ -116,11 +116,16 @@ def _labels_of_graph(labeller: Labeller, graph: Graph) -> tuple[NDArray[np.int64
 
 def _labels_of_sample(labeller: Labeller, sample: Sample) -> tuple[NDArray[np.int64], Single]:
     """Return the class of every vector of a sample, and its intensity."""
+    return labels_of(labeller, sample.vectors), sample.intensities
+
+
+def labels_of(labeller: Labeller, vectors: NDArray[np.float16]) -> NDArray[np.int64]:
+    """Return the class of each of n vectors, int64 (n,), 0..K-1; each is scored alone."""
     parts = [
         labeller.scores(torch.from_numpy(part.astype(np.float32))).argmax(dim=-1).numpy()
-        for part in np.array_split(sample.vectors, STEPS)
+        for part in np.array_split(vectors, STEPS)
     ]
-    return np.concatenate(parts), sample.intensities
+    return np.concatenate(parts)
 
 
 def _dark_to_bright(

@@ -19,12 +19,20 @@ from numpy.typing import NDArray
 from vemseg.blocks import run
 from vemseg.budget import Blocks
 from vemseg.context import Context
-from vemseg.dense import LabelJob, VectorSource, Wanted, check_sample, label_blocks, label_stages
+from vemseg.dense import (
+    LabelJob,
+    VectorSource,
+    Wanted,
+    check_sample,
+    keep_sample,
+    label_blocks,
+    label_stages,
+)
 from vemseg.drawing import palette
-from vemseg.errors import InputError, MissingError, UsageError
+from vemseg.errors import InputError, Interrupted, MissingError, UsageError
 from vemseg.files import remove
 from vemseg.geometry import ZYX
-from vemseg.labelling import Labeller, fit, load
+from vemseg.labelling import Labeller, find_classes, load
 from vemseg.names import check_output, is_tiff_output
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.beside import (
@@ -37,6 +45,7 @@ from vemseg.pipeline.beside import (
     state_in,
     write_table,
 )
+from vemseg.pipeline.choice import PLOT, choice_of, draw_choice, say_choice
 from vemseg.recipe import sets
 from vemseg.run import Output, State, provenance, sha256, sidecar, write_json
 from vemseg.volume import LabelInfo, LabelStore, Volume, describe, finish_labels
@@ -67,7 +76,8 @@ def segment(
     wanted : Wanted
         Volume and model, or features that ``embed`` stored.
     out : Path
-        Labels, .tif or .ome.zarr; beside them ``<stem>.json``, ``<stem>.csv`` and ``<stem>_qc.png``.
+        Labels, .tif or .ome.zarr; beside them ``<stem>.json``, ``<stem>.csv`` and ``<stem>_qc.png``, and
+        ``<stem>_k.png`` where the number of classes was chosen.
     clusters : Path, optional
         Classes that ``cluster`` or an earlier ``segment`` saved; fitted to this volume where left out.
     names : mapping of int to str, optional
@@ -113,8 +123,8 @@ def segment(
                 "%s is there already, made with the same settings%s", out, ": renamed" if renamed else ""
             )
             return out
-        given = fitted is not None or sets(wanted.settings, "cluster.k")
-        _say(source, blocks, given)
+        said = fitted is not None or sets(wanted.settings, "cluster.k") or source.maker.recipe.cluster.k_range
+        _say(source, blocks, bool(said))
         classes = clusters or output.partial / CLUSTERS
         held = source if classes.exists() else _classes(source, classes, context)
         store = _store(output, source.volume, blocks.shape)
@@ -196,7 +206,13 @@ def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource
     n = check_sample(table, [source], context.limit)
     source = source.held(context, folder / HELD)
     sample = source.sample(n, table.seed, context, folder / SAMPLE)
-    fit(table, sample, source, context).noting({"model": source.maker.model}).save(kept)
+    try:
+        labeller = find_classes(table, sample, source, context)
+    except Interrupted:
+        keep_sample(sample, folder / SAMPLE)
+        raise
+    say_choice(labeller)
+    labeller.noting({"model": source.maker.model}).save(kept)
     return source
 
 
@@ -243,12 +259,15 @@ def _finish(
             "state": output.state,
             "machine": source.machine.facts,
             "classes": classes,
+            "choice": labeller.metadata.get("choice"),
             "volume": describe(volume, source.intensity),
         },
     )
     write_json(output.growing(sidecar(out)), origin)
     write_table(output.growing(beside(out, ".csv")), classes)
     draw_check(output.growing(beside(out, "_qc.png")), volume, store, labeller.names)
+    if choice := choice_of(labeller):
+        draw_choice(output.growing(beside(out, PLOT)), choice)
     labeller.save(output.growing(beside(out, "_clusters.safetensors")))
     colours = dict(enumerate(palette(labeller.k), start=1))
     info = LabelInfo(volume.voxel_size, volume.origin, origin, labeller.names, colours)
