@@ -1,6 +1,6 @@
 r"""How well the number of classes that is chosen without labels predicts Dice, which needs labels.
 
-For each K of a range: what ``labelling.choose`` measures (stability, and the information kept where the
+For each K of a range: what ``-k auto`` measures (stability, and the information kept where the
 encoder knows classes of its own) beside the Dice that the classes reach (mean over seeds, both protocols of
 ``dice_tables.py``). Then Spearman's rank correlation of each measure with Dice over K, and the Dice at the K
 that is chosen against the best K and fixed ones.
@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 
 from vemseg.context import Context
 from vemseg.dense import lay_over
-from vemseg.labelling import Choice, choose
+from vemseg.labelling import Choice, find_classes
 from vemseg.models import Model
 
 FIXED = (6, 8)
@@ -83,7 +83,7 @@ def _results(pair: Pair, name: str, model: Model, options: argparse.Namespace) -
     for seed in options.choices:
         started = time.perf_counter()
         own = table.model_copy(update={"k": last, "k_range": (first, last), "seed": seed})
-        choice = choose(own, sample, 0, context)
+        choice = Choice.of(find_classes(own, sample, source, context).metadata["choice"])
         seconds = round(time.perf_counter() - started, 1)
         dice = {protocol: _means(scores, protocol, options.k) for protocol in PROTOCOLS}
         _print_curve(f"{pair.name}, {name}, seed {seed}: K = {choice.k} ({seconds} s)", choice, dice)

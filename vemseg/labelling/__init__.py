@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from vemseg.labelling.affine import AffineLabeller
 from vemseg.labelling.base import Demand, Graph, Labeller, Sample, Source, legend
-from vemseg.labelling.choosing import Choice, choose, find_classes
+from vemseg.labelling.choosing import Choice, find_classes
 from vemseg.labelling.fitting import check, demands, fit, load
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "Sample",
     "Source",
     "check",
-    "choose",
     "demands",
     "find_classes",
     "fit",

@@ -33,7 +33,7 @@ from vemseg.context import Context, silent
 from vemseg.errors import Interrupted, UsageError
 from vemseg.labelling.base import Doubles, Labeller, Sample, Single, Source
 from vemseg.labelling.criteria import agreements, explained, kept_information, smallest
-from vemseg.labelling.fitting import fit, labels_of
+from vemseg.labelling.fitting import fit, labels_of, refuse_damaged
 from vemseg.labelling.scaling import scaling
 from vemseg.recipe import ClusterTable
 
@@ -164,6 +164,7 @@ def choose(table: ClusterTable, sample: Sample, known: int, context: Context) ->
     Interrupted
         Where the work was stopped.
     """
+    refuse_damaged(sample)
     draws = _Draws.of(sample, table)
     quiet = replace(context, report=silent)
     first, last = table.k_range
@@ -177,7 +178,7 @@ def choose(table: ClusterTable, sample: Sample, known: int, context: Context) ->
             if context.stopped():
                 raise Interrupted("stopped while the number of classes was chosen: the same command goes on")
             own = table.of(k).model_copy(update={"seed": (table.seed + len(labels)) % 2**32})
-            part = Sample(sample.vectors[half], sample.intensities[half], sample.codes)
+            part = replace(sample, vectors=sample.vectors[half], intensities=sample.intensities[half])
             labels.append(labels_of(fit(own, part, None, quiet), draws.common))
         curve.append(_tried(k, labels, draws, known))
     context.report("choosing", 1.0, f"K = {last}")

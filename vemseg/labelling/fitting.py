@@ -48,8 +48,7 @@ def fit(
     n = len(sample.vectors)
     if table.k > n:
         raise UsageError(f"k = {table.k} classes cannot be fitted to a sample of {n} vectors")
-    if not np.isfinite(sample.vectors).all():
-        raise InputError("the sample's vectors hold NaN or infinity: the model's weights are damaged")
+    refuse_damaged(sample)
     context.report("clustering", 0.0, f"{n} vectors into {table.k} classes")
     labeller = _of(table.method).fit(table, sample, source, context)
     graph = source.graph() if source is not None else None
@@ -57,6 +56,18 @@ def fit(
     order, counted = _dark_to_bright(label, grey, labeller.k)
     context.report("clustering", 1.0, f"{n} vectors into {table.k} classes")
     return labeller.reordered(order).noting(table.model_dump(mode="json") | {"sample": n} | counted)
+
+
+def refuse_damaged(sample: Sample) -> None:
+    """Refuse vectors that are no numbers.
+
+    Raises
+    ------
+    InputError
+        Where they hold NaN or infinity.
+    """
+    if not np.isfinite(sample.vectors).all():
+        raise InputError("the sample's vectors hold NaN or infinity: the model's weights are damaged")
 
 
 def check(table: ClusterTable, codes: Single | None) -> None:

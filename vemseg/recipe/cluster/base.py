@@ -26,8 +26,8 @@ class ClusterTable(Table):
         Number of classes, 2 to 255. "auto" stands for the range ``K_RANGE``.
     k_range : (int, int) or ()
         The first and the last of the numbers of classes from which one is chosen without labels
-        (``labelling.choose``); empty where k is given. ``k`` is then the last of them, so that memory and
-        settings are checked for it.
+        (``labelling.find_classes``); empty where k is given. ``k`` is then the last of them, so that memory
+        and settings are checked for it.
     sample : int or float
         Number of vectors that classes are fitted on, or below 1 a share of the volume's voxels.
     seed : int
