@@ -46,8 +46,10 @@ HALF = 20_000
 COMMON = 10_000
 """Most vectors that all fits label, at most a fifth of the sample."""
 
-TOLERANCE = 0.02
-"""Least difference in stability that counts; a larger standard error takes its place."""
+TOLERANCE = 0.05
+"""Least difference in stability that counts; a larger standard error takes its place. It errs on the side of
+more classes, because classes that split a structure can be merged later, and a class that holds two cannot be
+taken apart. Of more than about ten well separated structures it therefore may find one or two too many."""
 
 ENOUGH = 0.95
 """A K tells enough if it keeps this share of the information that the best of the range keeps."""
