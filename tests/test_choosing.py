@@ -135,7 +135,7 @@ def test_the_largest_of_the_most_stable_is_taken():
     curve = [tried(2, 0.90), tried(3, 0.91), tried(4, 0.87), tried(5, 0.8)]
     assert suggested(curve).k == 4
     wide = [tried(2, 0.90), tried(3, 0.91, spread=0.3), tried(4, 0.87), tried(5, 0.8)]
-    assert suggested(wide).k == 5  # within the error of the best
+    assert suggested(wide).k == 5  # 0.11 behind, with an error of 0.12
 
 
 def test_numbers_that_lose_what_the_encoder_knows_are_left_out():

@@ -47,9 +47,9 @@ COMMON = 10_000
 """Most vectors that all fits label, at most a fifth of the sample."""
 
 TOLERANCE = 0.05
-"""Least difference in stability that counts; a larger standard error takes its place. It errs on the side of
-more classes, because classes that split a structure can be merged later, and a class that holds two cannot be
-taken apart. Of more than about ten well separated structures it therefore may find one or two too many."""
+"""How much less stable than the best a K may be, beyond the standard error of the difference. This errs on
+the side of more classes, because classes that split a structure can be merged later, and a class that holds
+two cannot be taken apart. Of ten well separated structures or more it may find one or two too many."""
 
 ENOUGH = 0.95
 """A K tells enough if it keeps this share of the information that the best of the range keeps."""
@@ -246,18 +246,22 @@ def suggested(curve: Sequence[Tried]) -> Choice:
     """Choose: among the K that tell enough, the largest that is about as stable as the most stable of them.
 
     "Enough" is a share of ``ENOUGH`` of the most information that any K of the range keeps; where the
-    encoder knows no classes, every K tells enough. "About as stable" is within one standard error of the best
-    stability, or within ``TOLERANCE`` where the error is smaller.
+    encoder knows no classes, every K tells enough. "About as stable" is less stable by at most ``TOLERANCE``,
+    after one standard error of the difference was taken off it.
     """
     most = max(one.kept or 0.0 for one in curve)
     telling = [one for one in curve if one.kept is None or one.kept >= ENOUGH * most]
     best = max(telling, key=lambda one: one.stability)
-    within = max(TOLERANCE, best.error)
-    taken = [one for one in telling if one.stability >= best.stability - within][-1]
+
+    def behind(one: Tried) -> float:
+        return best.stability - one.stability - math.hypot(best.error, one.error)
+
+    taken = [one for one in telling if behind(one) <= TOLERANCE][-1]
     stable = taken.stability >= STABLE
-    reason = f"stability {taken.stability:.2f}, the largest K within {within:.2f} of the best"
+    reason = f"stability {taken.stability:.2f}, the largest K not clearly below the best"
+    reason += f" ({best.stability:.2f})"
     if len(telling) < len(curve):
-        reason += f" of those that keep {ENOUGH:.0%} of what the encoder knows"
+        reason += f", of those that keep {ENOUGH:.0%} of what the encoder knows"
     if not stable:
         reason += "; no K gives stable classes, so another is as good"
     return Choice(taken.k, reason, stable, tuple(curve))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vemseg.recipe.base import Count, CountOrShare, Natural, Positive, Raw, Seed, Share, Table, require
+from vemseg.recipe.base import Count, CountOrShare, Natural, Positive, Seed, Share, Table, require
 
 K_RANGE = (4, 12)
 """The first and the last number of classes that are tried for ``k = "auto"``."""
@@ -71,8 +71,10 @@ class ClusterTable(Table):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_k(cls, table: Raw) -> Raw:
+    def _fill_k(cls, table: object) -> object:
         """Write out the range that "auto" stands for, and ``k`` where there is a range."""
+        if not isinstance(table, dict):
+            return table
         word = table.get("k")
         number = not isinstance(word, str) or word == "auto"
         require(number, f"cluster.k must be a whole number or auto, not '{word}'")
