@@ -20,6 +20,7 @@ from vemseg.geometry import Box
 from vemseg.models import devices
 from vemseg.phantom import Phantom
 from vemseg.pipeline.evaluate import Comparison, evaluate
+from vemseg.pipeline.extras import Extras
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.render import Scene, render
 from vemseg.pipeline.segment import segment
@@ -114,7 +115,7 @@ def test_names_of_finished_labels_change_without_a_block_being_computed(wanted, 
     before = labels_of(out)
     monkeypatch.setattr(here, "map_blocks", lambda *_: pytest.fail("blocks are computed again"))
     picture = (tmp_path / "seg_qc.png").read_bytes()
-    segment(wanted, out, names={1: "membrane", 3: "lumen"})
+    segment(wanted, out, extras=Extras({1: "membrane", 3: "lumen"}))
     np.testing.assert_array_equal(labels_of(out), before)
     assert record(out)["names"] == {"1": "membrane", "2": "class 2", "3": "lumen"}
     assert [row["name"] for row in json.loads((tmp_path / "seg.json").read_text())["classes"]] == [
@@ -125,7 +126,7 @@ def test_names_of_finished_labels_change_without_a_block_being_computed(wanted, 
     segment(wanted, out)  # names that are not given again stay
     assert record(out)["names"]["1"] == "membrane"
     with pytest.raises(InputError, match=r"names for classes \[4\]"):
-        segment(wanted, out, names={4: "nothing"})
+        segment(wanted, out, extras=Extras({4: "nothing"}))
 
 
 # Crops

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from vemseg.pipeline.embed import embed
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.plan import plan
 from vemseg.pipeline.segment import segment
-from vemseg.recipe import KMeansTable, load_recipe, override, parse_recipe
+from vemseg.recipe import KMeansTable, NamedTable, load_recipe, override, parse_recipe
 
 QUICK = ("cluster.sample=2000", "cluster.restarts=2")
 
@@ -201,6 +202,54 @@ def test_classes_are_those_of_the_number_that_was_chosen():
     assert "choice" not in find_classes(table().of(5), sample, None, Context()).metadata
 
 
+# An encoder that knows classes
+
+
+def knowing(classes=("a", "b", "c", "d")):
+    """Return vectors of two pairs of blobs: the pairs lie far apart, and the encoder knows each blob."""
+    blob = np.tile(np.arange(4), 750)
+    noise = 0.3 * np.random.default_rng(2).normal(size=(750, 6)).repeat(4, axis=0)  # the same in each blob
+    vectors = np.concatenate([8 * np.eye(4)[blob], 40 * np.eye(2)[blob // 2]], axis=1) + noise
+    return replace(sample_of(vectors), classes=classes)
+
+
+def test_the_information_that_is_kept_counts_where_the_encoder_has_classes():
+    facts = find_classes(table(2, 3), knowing(), None, Context()).metadata["choice"]
+    assert Choice.of(facts) == choose(table(2, 3), knowing(), 4, Context())
+    assert [one["kept"] for one in facts["curve"]] == pytest.approx([0.5, 0.75], abs=0.02)
+    assert facts["k"] == 3 and "of what the encoder knows" in facts["reason"]
+    plain = find_classes(table(2, 3), knowing(()), None, Context()).metadata["choice"]
+    assert plain["k"] == 2 and [one["kept"] for one in plain["curve"]] == [None, None]
+
+
+def test_suggestions_are_made_where_the_number_was_chosen():
+    found = find_classes(table(2, 5), knowing(), None, Context())
+    rows = found.metadata["suggestions"]
+    assert found.k == 4 and sorted(row["name"] for row in rows) == ["a", "b", "c", "d"]
+    assert rows == fit(table().of(4), knowing()).metadata["suggestions"]
+    assert "suggestions" not in find_classes(table(2, 3), knowing(()), None, Context()).metadata
+
+
+def test_classes_that_are_known_have_no_range():
+    assert "k_range" not in NamedTable.model_fields and NamedTable().k_range == ()
+    assert "k_range" not in NamedTable().model_dump()
+    for start in (["cluster.k=auto"], ["cluster.k_range=[3, 5]"], ["cluster.k=5"]):
+        named = override(load_recipe(overrides=start), ["cluster.method=named"])
+        assert (named.cluster.k, named.cluster.k_range) == (0, ())
+    again = override(named, ["cluster.method=kmeans", "cluster.k=auto"])
+    assert again.cluster.k_range == (4, 12)
+
+
+@pytest.mark.parametrize("setting", ["k=auto", "k_range=[3, 5]"])
+def test_a_range_for_classes_that_are_known_is_refused(setting):
+    key = setting.partition("=")[0]
+    says = rf"unknown key 'cluster\.{key}' \(a setting of cluster\.method kmeans"
+    with pytest.raises(UsageError, match=says):
+        load_recipe(overrides=["cluster.method=named", f"cluster.{setting}"])
+    with pytest.raises(UsageError, match=says):
+        override(load_recipe(overrides=["cluster.method=named"]), [f"cluster.{setting}"])
+
+
 # The settings
 
 
@@ -336,6 +385,9 @@ def test_the_command_prints_the_table_and_the_path(features, tmp_path, capfd):
         (["--k-range", "4:b"], "'4:b' is no range"),
         (["--k-range", "3:4", "-k", "3"], "-k and --k-range do not go together"),
         (["-k", "some"], "cluster.k must be a whole number or auto"),
+        (["-k", "auto", "--classes", "named"], "-k and --classes named do not go together"),
+        (["--k-range", "3:4", "--classes", "named"], "--k-range and --classes named do not go together"),
+        (["--set", "cluster.method=named", "-k", "auto"], "unknown key 'cluster.k'"),
     ],
 )
 def test_the_command_refuses_what_is_no_range(features, tmp_path, capfd, given, says):

@@ -13,8 +13,9 @@ from vemseg.batch import Batch
 from vemseg.context import Context
 from vemseg.geometry import Box
 from vemseg.models import build_objective
-from vemseg.models.invariance import Invariance, Turn, vicreg
+from vemseg.models.invariance import Invariance, vicreg
 from vemseg.models.unet import PATCH
+from vemseg.models.views import Turn
 from vemseg.phantom import Phantom
 from vemseg.recipe import FovTable, Recipe, TrainTable, UNetTable
 from vemseg.run import Run, load_tensors
@@ -129,7 +130,7 @@ def test_views_are_compared_where_they_show_the_same(turn, monkeypatch):
     monkeypatch.setattr(Turn, "draw", lambda generator: turn)
     for seed in range(5):
         batch = regions(settings, seed=seed)
-        corners = objective._corners(len(batch), generator(seed))
+        corners = objective.views.corners(len(batch), generator(seed))
         assert not torch.equal(corners[0], corners[1])
         terms = objective(batch, generator(seed))
         assert terms["invariance"] < 1e-13
@@ -146,7 +147,7 @@ def test_slices_drift_by_at_most_what_is_asked_for():
     batch = Batch(torch.arange(10.0).reshape(1, 1, 10, 1, 1).expand(1, 1, 10, 24, 24))
     drifts = set()
     for seed in range(80):
-        corners = objective._corners(1, generator(seed))
+        corners = objective.views.corners(1, generator(seed))
         drift = int(corners[1, 0, 0] - corners[0, 0, 0])
         assert objective(batch, generator(seed))["invariance"].item() == pytest.approx(drift**2, abs=1e-6)
         drifts.add(drift)
@@ -159,7 +160,7 @@ def test_every_place_in_common_is_compared_and_no_other():
     edge = settings.view // PATCH
     grid = torch.stack(torch.meshgrid(torch.arange(edge), torch.arange(edge), indexing="ij")).float()
     for seed in range(20):
-        corners = objective._corners(1, generator(seed))
+        corners = objective.views.corners(1, generator(seed))
         maps = [grid[None] + corner[:, 1:, None, None] // PATCH for corner in corners]
         a, b = objective._places(*maps, corners, generator(seed))
         assert torch.equal(a, b)
@@ -171,7 +172,7 @@ def test_every_place_in_common_is_compared_and_no_other():
 def test_views_lie_inside_the_region_on_whole_patches():
     settings = UNetTable(**SIZES, drift=2)
     objective = Invariance(settings)
-    corners = torch.cat([objective._corners(50, generator(seed)) for seed in range(20)], dim=1)
+    corners = torch.cat([objective.views.corners(50, generator(seed)) for seed in range(20)], dim=1)
     assert set(corners[0, :, 0].tolist()) == {2}
     assert set(corners[1, :, 0].tolist()) == set(range(5))
     assert set(corners[:, :, 1:].ravel().tolist()) == {0, 2, 4, 6, 8}
@@ -185,8 +186,8 @@ def test_only_hidden_pixels_are_to_be_reconstructed():
     objective = Invariance(settings)
     made = {}
     objective.decoder.register_forward_hook(lambda module, x, y: (y.retain_grad(), made.update(pixels=y))[0])
-    hide = objective._hide
-    objective._hide = lambda views, g: made.setdefault("hidden", hide(views, g))
+    hide = objective.views.hide
+    objective.views.hide = lambda views, g: made.setdefault("hidden", hide(views, g))
     objective(regions(settings), generator(0))["loss"].backward()
     asked = made["pixels"].grad.abs().sum(dim=1) > 0
     hidden = made["hidden"].unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH).flatten(3).any(dim=3)
@@ -203,7 +204,7 @@ def test_nothing_hidden_costs_nothing():
 def test_hidden_pixels_cannot_be_seen():
     settings = UNetTable(**SIZES, **UNCHANGED | {"mask_ratio": 0.999})
     objective = Invariance(settings)
-    objective._hide = lambda views, g: torch.ones(views, settings.view, settings.view, dtype=torch.bool)
+    objective.views.hide = lambda views, g: torch.ones(views, settings.view, settings.view, dtype=torch.bool)
     seen = []
     trunk = objective.encoder.trunk
     objective.encoder.trunk = lambda x: seen.append(x) or trunk(x)
@@ -214,7 +215,7 @@ def test_hidden_pixels_cannot_be_seen():
 def test_what_is_reconstructed_is_the_patch_in_both_middle_slices():
     settings = UNetTable(**SIZES)
     x = regions(settings).images[:, 0, :, :16, :16]
-    target = Invariance(settings)._middle(x)
+    target = Invariance(settings)._pixels(x)
     for y, left in itertools.product(range(8), repeat=2):
         patch = x[:, 1:3, 2 * y : 2 * y + 2, 2 * left : 2 * left + 2]
         assert torch.equal(target[:, :, y, left], patch.flatten(1))
@@ -228,7 +229,7 @@ def test_without_changes_views_are_the_images():
     objective = Invariance(settings)
     x = regions(settings).images[:, 0]
     assert torch.allclose(
-        objective._disturb(objective._recolour(x, generator(0)), generator(1)), x, atol=1e-7
+        objective.views.disturb(objective.views.recolour(x, generator(0)), generator(1)), x, atol=1e-7
     )
 
 
@@ -236,14 +237,14 @@ def test_contrast_brightness_noise_and_blur_keep_to_their_bounds():
     settings = UNetTable(**SIZES, contrast=0.3, brightness=0.1, noise=0.08, blur=1.0)
     objective = Invariance(settings)
     flat = torch.full((500, 1, 8, 8), 0.5)
-    shades = objective._recolour(flat, generator(0))[:, 0, 0, 0] - 0.5
+    shades = objective.views.recolour(flat, generator(0))[:, 0, 0, 0] - 0.5
     assert 0.09 < shades.abs().max() <= 0.1 and abs(shades.mean()) < 0.01
-    deviations = (objective._disturb(flat, generator(1)) - flat).std(dim=(1, 2, 3))
+    deviations = (objective.views.disturb(flat, generator(1)) - flat).std(dim=(1, 2, 3))
     assert deviations.min() < 0.01 and 0.06 < deviations.max() < 0.11
     impulse = torch.zeros(200, 1, 9, 9)
     impulse[:, :, 4, 4] = 1.0
     quiet = Invariance(UNetTable(**SIZES, noise=0.0, blur=1.0))
-    blurred = quiet._disturb(impulse, generator(2))
+    blurred = quiet.views.disturb(impulse, generator(2))
     torch.testing.assert_close(blurred.sum(dim=(1, 2, 3)), torch.ones(200))
     assert torch.allclose(blurred, blurred.transpose(2, 3), atol=1e-6)
     assert 0.1 < blurred[:, 0, 4, 4].min() < 0.25 and blurred[:, 0, 4, 4].max() > 0.99

@@ -314,7 +314,8 @@ def test_fitting_reports_its_beginning_and_its_end(blobs):
 
 def test_what_fitting_takes_of_memory_is_said_step_by_step():
     codes = np.zeros((100, 8), np.float32)
-    steps = {method: demands(table(method), 1000, 8, codes) for method in METHODS}
+    found = [method for method in METHODS if "k" in METHODS[method].table.model_fields]
+    steps = {method: demands(table(method), 1000, 8, codes) for method in found}
     assert {method: [step.what for step in of] for method, of in steps.items()} == {
         "kmeans": ["fit classes to 1000 vectors"],
         "gmm": ["fit classes to 1000 vectors"],

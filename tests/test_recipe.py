@@ -243,7 +243,7 @@ def test_wrong_values_are_refused_by_name(override, message, write):
         ),
         (
             "cluster.method=k-means",
-            "cluster.method must be one of kmeans, gmm, linkage, codebook, "
+            "cluster.method must be one of kmeans, gmm, linkage, codebook, named, "
             "not 'k-means' (did you mean 'kmeans'?)",
         ),
         (
@@ -323,7 +323,9 @@ def test_methods_have_the_settings_that_count_for_them():
         "gmm": {"restarts", "max_iterations", "components", "mixture_sample"},
         "linkage": {"max_iterations", "parts", "linkage"},
         "codebook": {"linkage"},
+        "named": set(),
     }
+    assert shared - set(METHODS["named"].table.model_fields) == {"k", "k_range"}
 
 
 def test_another_method_keeps_the_settings_that_it_has_too(write):
@@ -390,11 +392,11 @@ def test_what_is_registered_can_be_named_and_is_checked(write, monkeypatch):
 
 
 def test_what_is_registered_is_there():
-    """Kinds and methods name classes, and what makes a student's objective, without importing them."""
-    classes = [name for of in KINDS.values() for name in (of.encoder, of.objective) if name]
-    classes += [of.labeller for of in METHODS.values()]
+    """Kinds and methods name classes, and what makes objectives, without importing them."""
+    classes = [of.encoder for of in KINDS.values()] + [of.labeller for of in METHODS.values()]
     assert all(isinstance(resolve_name(name), type) for name in classes)
-    assert all(callable(resolve_name(of.student)) for of in KINDS.values() if of.student)
+    makers = [name for of in KINDS.values() for name in (of.objective, of.student) if name]
+    assert all(callable(resolve_name(name)) for name in makers)
 
 
 def test_parts_lie_between_classes_and_sample():

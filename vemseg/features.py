@@ -125,6 +125,11 @@ class Features:
         return None if self._codes is None else np.asarray(self._codes[:], np.float32)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the encoder itself tells apart; empty too for features stored before it could."""
+        return tuple(self.attributes.get("classes", ()))
+
+    @property
     def positions(self) -> tuple[Floats, Floats, Floats]:
         """Where the lattice points lie, in source voxels, z y x."""
         z, y, x = (np.asarray(axis, np.float64) for axis in self.attributes["positions"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vemseg.cli import options, parsing, shell, tables
-from vemseg.cli.segment import placement_settings
+from vemseg.cli.segment import class_settings, placement_settings
 
 
 def embed(
@@ -42,6 +42,7 @@ def cluster(
     *,
     k: options.Classes = None,
     k_range: options.ClassesRange = None,
+    classes: options.WhichClasses = None,
     out: options.ClustersOut,
     overwrite: options.Overwrite = False,
     sample: options.Sample = None,
@@ -53,8 +54,8 @@ def cluster(
 
     Labels mean the same in every volume segmented with them: vemseg segment VOLUME --clusters FILE
     """
-    shortcuts: dict[str, object] = {
-        **parsing.classes(k, k_range),
+    shortcuts = {
+        **class_settings(classes, k, k_range),
         "cluster.sample": sample,
         "cluster.restarts": restarts,
         "cluster.seed": seed,

@@ -30,6 +30,13 @@ class PlacementName(StrEnum):
     whole_slice = "whole-slice"
 
 
+class ClassKind(StrEnum):
+    """Where classes come from: found among the vectors, or told apart by the encoder itself."""
+
+    clusters = "clusters"
+    named = "named"
+
+
 class LabelStyle(StrEnum):
     """How labels are drawn on a picture."""
 
@@ -113,12 +120,7 @@ Clusters = Annotated[
 ]
 Classes = Annotated[
     str | None,
-    _model(
-        "-k",
-        "--classes",
-        metavar="K",
-        help="How many classes to find, 2 to 255; 'auto' tries 4 to 12 and takes one.",
-    ),
+    _model("-k", metavar="K", help="How many classes to find, 2 to 255; 'auto' tries 4 to 12 and takes one."),
 ]
 ClassesRange = Annotated[
     str | None,
@@ -126,6 +128,15 @@ ClassesRange = Annotated[
         "--k-range",
         metavar="4:12",
         help="Try each K from first to last, and take the largest whose classes are stable.",
+    ),
+]
+WhichClasses = Annotated[
+    ClassKind | None,
+    _model(
+        "--classes",
+        metavar="WHICH",
+        show_default="clusters",
+        help="clusters: found here. named: those that the model knows by name.",
     ),
 ]
 Config = Annotated[
@@ -204,6 +215,15 @@ LabelsOut = Annotated[
         metavar="LABELS",
         show_default="VOLUME_seg, here",
         help="Labels, .tif or .ome.zarr.",
+    ),
+]
+Confidence = Annotated[
+    Path | None,
+    _output(
+        "--confidence",
+        metavar="VOLUME",
+        show_default=False,
+        help="Also write how certain each label is, 0 to 255: .tif or .ome.zarr beside the labels.",
     ),
 ]
 ScoresOut = Annotated[

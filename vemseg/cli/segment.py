@@ -14,9 +14,11 @@ def segment(
     names: options.Names = None,
     k: options.Classes = None,
     k_range: options.ClassesRange = None,
+    classes: options.WhichClasses = None,
     model: options.Model = None,
     clusters: options.Clusters = None,
     out: options.LabelsOut = None,
+    confidence: options.Confidence = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     max_memory: options.MaxMemory = None,
@@ -31,13 +33,15 @@ def segment(
 ) -> None:
     """Divide a volume into K classes; no labels are needed.
 
-    Classes are numbered from the darkest, 1, to the brightest, K. Beside the labels go a picture to check
-    them, a table of volumes, and how they were made. After a stop, the same command goes on.
+    Classes are numbered from the darkest, 1, to the brightest, K; those that the model knows by name keep its
+    numbers. Beside the labels go a picture to check them, a table of volumes, and how they were made. After a
+    stop, the same command goes on.
     """
-    if clusters is not None and (k or k_range):
-        raise UsageError("-k and --clusters do not go together: the file holds its number of classes")
-    covering = placement_settings(placement, kept, stride)
-    settings = parsing.settings(set_, {**parsing.classes(k, k_range), "cluster.seed": seed, **covering})
+    numbers = {"-k": k, "--k-range": k_range, "--classes": classes}
+    if clusters is not None and (given := [name for name, value in numbers.items() if value is not None]):
+        raise UsageError(f"{given[0]} and --clusters do not go together: the file holds its classes")
+    chosen, covering = class_settings(classes, k, k_range), placement_settings(placement, kept, stride)
+    settings = parsing.settings(set_, {**chosen, "cluster.seed": seed, **covering})
     legend = parsing.names(names)
     out = out or parsing.default_labels(volume)
     seconds = parsing.duration(adapt) if adapt else None
@@ -48,23 +52,48 @@ def segment(
     }
     with (shell.working if plan else shell.stoppable)(**surroundings) as context:
         from vemseg.dense import Wanted
+        from vemseg.pipeline.beside import classes_of
+        from vemseg.pipeline.extras import Extras
         from vemseg.pipeline.plan import plan as foresee
         from vemseg.pipeline.segment import segment as compute
 
         wanted = Wanted(volume, model, tuple(settings), voxel_size, crop)
+        extras = Extras(legend, confidence)
         if plan:
-            table = tables.plan_table(foresee(wanted, out, clusters=clusters, context=context), seconds)
-            return shell.show(table, as_result=True)
+            found = foresee(wanted, out, clusters=clusters, extras=extras, context=context)
+            return shell.show(tables.plan_table(found, seconds), as_result=True)
         labels = compute(
             wanted,
             out,
             clusters=clusters,
-            names=legend,
+            extras=extras,
             adapt_seconds=seconds,
             overwrite=overwrite,
             context=context,
         )
+    shell.show(tables.class_table(classes_of(labels)), as_result=False)
     shell.result(labels)
+
+
+def class_settings(
+    classes: options.ClassKind | None, k: str | None, k_range: str | None
+) -> dict[str, object]:
+    """Return the settings of a recipe that options on classes change.
+
+    Raises
+    ------
+    UsageError
+        As ``parsing.classes``; where a number of classes, "auto" or a range is given for classes whose number
+        the model knows.
+    """
+    numbers = parsing.classes(k, k_range)
+    named = classes is options.ClassKind.named
+    if named and (k is not None or k_range is not None):
+        option = "-k" if k is not None else "--k-range"
+        raise UsageError(
+            f"{option} and --classes named do not go together: the model has its number of classes"
+        )
+    return {**numbers, "cluster.method": "named" if named else None}
 
 
 def placement_settings(

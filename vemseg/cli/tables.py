@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from vemseg.cli.progress import words
 from vemseg.resources import byte_text
@@ -138,6 +138,23 @@ def catalogue_table(entries: list[Entry]) -> Table:
     for entry in entries:
         size = f" ({entry['megabytes']} MB)" if "megabytes" in entry else ""
         table.add_row(entry["kind"], entry["name"], f"{entry['about']}{size}")
+    return table
+
+
+def class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the classes of labels, with the encoder's suggestions where it has any."""
+    from vemseg.pipeline.beside import suggestions
+
+    suggested = suggestions(classes)
+    table = _table(None, "label", "class")
+    for head in ("voxels", "µm³"):
+        table.add_column(head, justify="right", no_wrap=True)
+    if suggested:
+        table.add_column("suggestion")
+    for row in classes:
+        size = "-" if row["volume_um3"] is None else f"{row['volume_um3']:.4g}"
+        also = [suggested.get(row["label"], "")] if suggested else []
+        table.add_row(str(row["label"]), row["name"], f"{row['fraction']:.1%}", size, *also)
     return table
 
 

@@ -40,7 +40,7 @@ def train(
     seconds = parsing.duration(max_time) if max_time else None
     if dump_config:
         return shell.result(_as_trained(recipe, teacher).to_toml().rstrip())
-    if not volumes or out is None:
+    if out is None or not (volumes or recipe.tissue.kinds):
         raise UsageError("name what to learn from and where to put it: vemseg train cell.tif -o run")
     with shell.stoppable(device=device) as context:
         from vemseg.models import open_model
@@ -48,7 +48,7 @@ def train(
         from vemseg.pipeline.train import train as compute
 
         training = Training(
-            volumes,
+            volumes or [],
             out,
             recipe,
             start=open_model(start) if start else None,

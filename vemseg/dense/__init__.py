@@ -23,6 +23,7 @@ numbers and give the same labels.
     sample    the vectors that classes are fitted on
     planning  the blocks that fit into a budget of memory
     holding   the vectors of a small volume, kept in memory
+    pseudo    labels that a model gives a volume where it is sure
     jobs      labels and vectors as work that any process can do
 """
 
@@ -30,8 +31,9 @@ from vemseg.dense.computed import ComputedVectors, Covering
 from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
 from vemseg.dense.holding import point_stages
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
-from vemseg.dense.opening import Wanted, lay_over, open_features
-from vemseg.dense.planning import check_sample, label_blocks, point_blocks
+from vemseg.dense.opening import Wanted, lay_over, lay_over_volume, open_features
+from vemseg.dense.planning import WRITTEN, check_sample, label_blocks, point_blocks
+from vemseg.dense.pseudo import PseudoLabels, margin_of
 from vemseg.dense.regions import RegionVectors
 from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, keep_sample, sample_cells
 from vemseg.dense.scores import Interpolations, argmax_interpolated, interpolated, interpolations
@@ -41,6 +43,7 @@ from vemseg.dense.stored import StoredVectors
 __all__ = [
     "CELLS_AT_LEAST",
     "DENSE_CELL",
+    "WRITTEN",
     "ComputedVectors",
     "Covering",
     "EmbedJob",
@@ -51,6 +54,7 @@ __all__ = [
     "LatticeVectors",
     "Layout",
     "Maker",
+    "PseudoLabels",
     "RegionVectors",
     "SampleCell",
     "StoredVectors",
@@ -65,6 +69,8 @@ __all__ = [
     "label_stages",
     "lay_out",
     "lay_over",
+    "lay_over_volume",
+    "margin_of",
     "open_features",
     "point_blocks",
     "point_stages",

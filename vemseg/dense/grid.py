@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from vemseg.geometry import ZYX, Box, is_anisotropic
 from vemseg.tiling import Floats, Lattice, Placement, rescaled
@@ -34,7 +37,7 @@ class Grid:
     spacing: tuple[float, float, float]
 
 
-def working_grid(volume: Volume, voxel_size: float) -> Grid:
+def working_grid(volume: Volume, voxel_size: float | tuple[float, float]) -> Grid:
     """Bring a volume to a model's voxel size.
 
     An isotropic volume is resampled along all axes, an anisotropic one in its sharp plane alone. A volume
@@ -44,12 +47,14 @@ def working_grid(volume: Volume, voxel_size: float) -> Grid:
     ----------
     volume : Volume
         Its sharp plane is (y, x).
-    voxel_size : float
-        The model's voxel edge in nm.
+    voxel_size : float or (float, float)
+        The model's voxel edge in nm, or the smallest and largest of them.
     """
     size = volume.voxel_size
     if size is None:
         return Grid(volume, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+    if isinstance(voxel_size, tuple):
+        voxel_size = float(np.clip(math.sqrt(size[1] * size[2]), *voxel_size))
     wanted = (size[0] if is_anisotropic(size) else voxel_size, voxel_size, voxel_size)
     ratios = (wanted[0] / size[0], wanted[1] / size[1], wanted[2] / size[2])
     z, y, x = (1.0 if abs(ratio - 1.0) <= SAME_VOXEL_SIZE else ratio for ratio in ratios)

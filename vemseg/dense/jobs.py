@@ -20,9 +20,12 @@ from vemseg.volume import LabelStore
 
 Labels = NDArray[np.uint8]
 
+Labelled = tuple[Labels, ...]
+"""The labels of a block, and how certain they are where that is wanted."""
+
 
 @dataclass(frozen=True)
-class LabelJob(Job[Given, Labels]):
+class LabelJob(Job[Given, Labelled]):
     """Label a volume, block by block; writing a block returns the voxels of each label, 0..K.
 
     Attributes
@@ -33,16 +36,20 @@ class LabelJob(Job[Given, Labels]):
         A saved labeller.
     store : Path
         The ``LabelStore`` that labels are written to.
+    confidence : Path, optional
+        The ``LabelStore``, of the same shape and blocks, that is told how certain they are.
     """
 
     wanted: Wanted
     labeller: Path
     store: Path
+    confidence: Path | None = None
 
-    def open(self, context: Context) -> Stages[Given, Labels]:
-        """Open source, labeller and store."""
+    def open(self, context: Context) -> Stages[Given, Labelled]:
+        """Open source, labeller and stores."""
         source, labeller = self.wanted.open(context), load(self.labeller)
-        return label_stages(source, labeller, LabelStore.open(self.store))
+        confidence = None if self.confidence is None else LabelStore.open(self.confidence)
+        return label_stages(source, labeller, LabelStore.open(self.store), confidence)
 
 
 @dataclass(frozen=True)
@@ -65,15 +72,21 @@ class EmbedJob(Job[Given, Values]):
         return point_stages(self.wanted.open(context), Features(self.store, mode="r+"))
 
 
-def label_stages(source: VectorSource, labeller: Labeller, store: LabelStore) -> Stages[Given, Labels]:
+def label_stages(
+    source: VectorSource, labeller: Labeller, store: LabelStore, confidence: LabelStore | None = None
+) -> Stages[Given, Labelled]:
     """Return how a block is read, labelled and written; writing returns the voxels of each label, 0..K."""
+    stores = [store] if confidence is None else [store, confidence]
 
-    def compute(box: Box, given: Given) -> Labels:
-        return source.labels(box, given, labeller)
+    def compute(box: Box, given: Given) -> Labelled:
+        if confidence is None:
+            return (source.labels(box, given, labeller),)
+        return source.rated(box, given, labeller)
 
-    def write(box: Box, labels: Labels) -> list[int]:
-        store.write(box, labels)
-        planes = [np.bincount(plane.ravel(), minlength=labeller.k + 1) for plane in labels]
+    def write(box: Box, made: Labelled) -> list[int]:
+        for growing, voxels in zip(stores, made, strict=True):
+            growing.write(box, voxels)
+        planes = [np.bincount(plane.ravel(), minlength=labeller.k + 1) for plane in made[0]]
         counts: list[int] = np.sum(planes, axis=0).tolist()
         return counts
 

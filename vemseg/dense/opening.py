@@ -106,8 +106,12 @@ def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:
         Names the volume; the model and settings that it names are not used.
     context : Context
     """
+    return lay_over_volume(model, open_grey(wanted.path, wanted.voxel_size, wanted.crop), context)
+
+
+def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedVectors:
+    """Lay a model over a volume that is open already."""
     recipe = model.recipe
-    volume = open_grey(wanted.path, wanted.voxel_size, wanted.crop)
     machine = settle(context, recipe.train.precision)
     oriented, order = sharp_plane_first(volume)
     grid = working_grid(oriented, recipe.volume.voxel_size)
@@ -121,7 +125,8 @@ def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:
     layout = lay_out(encoder.placements(recipe.embed), grid)
     covering = Covering(encoder, grid, layout, intensity, machine.device, batch, recipe.embed.smooth)
     inputs = (volume.path,) if volume.path else ()
-    maker = Maker(recipe, model.hash, model.title, model.codes, inputs, tuple(model.parents))
+    parents = tuple(model.parents)
+    maker = Maker(recipe, model.hash, model.title, model.codes, inputs, parents, encoder.classes)
     return ComputedVectors(volume, order, covering, maker, machine)
 
 
@@ -179,7 +184,7 @@ def open_features(path: Path, settings: Sequence[str], machine: Machine) -> Stor
     features = Features(path)
     facts = features.attributes
     recipe = override(parse_recipe(facts["recipe"], str(path)), settings)
-    maker = Maker(recipe, facts["model"], f"of {path}", features.codes, (path,), ())
+    maker = Maker(recipe, facts["model"], f"of {path}", features.codes, (path,), (), features.classes)
     z, y, x = facts["order"]
     return StoredVectors(
         lambda: _volume_of(features), features.source_shape, (z, y, x), features, maker, machine

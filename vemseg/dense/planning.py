@@ -15,8 +15,11 @@ from vemseg.resources import byte_text, resident_memory
 WRITING = 3.0
 """Bytes needed for each byte of a block while it is turned, compressed and put together as a shard."""
 
+WRITTEN = 1.0 + WRITING
+"""Bytes that each voxel of a block takes while one volume of bytes is written: its labels, as a rule."""
 
-def label_blocks(source: VectorSource, k: int, limit: int, written: float = 1.0 + WRITING) -> Blocks:
+
+def label_blocks(source: VectorSource, k: int, limit: int, written: float = WRITTEN) -> Blocks:
     """Choose the blocks in which a volume is segmented into ``k`` classes.
 
     Parameters
@@ -75,8 +78,10 @@ def check_sample(table: ClusterTable, sources: Sequence[VectorSource], limit: in
         Where the method of clustering does not go with the model.
     """
     codes = sources[0].maker.codes
-    labelling.check(table, codes)
+    labelling.check(table, codes, sources[0].classes)
     n = table.sample_of(sum(math.prod(source.volume_shape) for source in sources))
+    if not n:  # nothing is looked for
+        return 0
     most = min(n, sum(source.count for source in sources))
     demands = labelling.demands(table, most, sources[0].dim, codes)
     need = resident_memory() + RESERVE + sum(demand.bytes for demand in demands)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from torch import Tensor
 
 from vemseg.budget import Budget, Need
 from vemseg.context import Context
@@ -81,7 +82,7 @@ class RegionVectors(VectorSource):
         self.maker = replace(source.maker, model=f"{source.maker.model} averaged over regions")
         self.regions, self.dim = regions, vectors.shape[1]
         self._graph = Graph(vectors, intensities, regions.edges)
-        self._classes: tuple[Labeller, NDArray[np.uint8]] | None = None
+        self._found: tuple[Labeller, NDArray[np.uint8], NDArray[np.uint8]] | None = None
 
     @classmethod
     def of(cls, source: LatticeVectors, regions: Volume, context: Context) -> RegionVectors:
@@ -128,7 +129,9 @@ class RegionVectors(VectorSource):
         chosen = np.arange(self.count)
         if n < self.count:
             chosen = np.sort(np.random.default_rng([seed, 0x5E6]).choice(self.count, n, replace=False))
-        return Sample(self._graph.vectors[chosen], self._graph.intensities[chosen], self.maker.codes)
+        return Sample(
+            self._graph.vectors[chosen], self._graph.intensities[chosen], self.maker.codes, self.classes
+        )
 
     def read(self, box: Box) -> Given:
         """Read the numbers of the regions in a box."""
@@ -136,11 +139,26 @@ class RegionVectors(VectorSource):
 
     def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
         """Paint each region of a box with its class; the classes of all are found together, once."""
-        if self._classes is None or self._classes[0] is not labeller:
-            best = 1 + labeller.graph_scores(self._graph).argmax(dim=-1)
-            self._classes = labeller, best.to(torch.uint8).numpy()
-        painted: NDArray[np.uint8] = self._classes[1][np.searchsorted(self.regions.numbers, given)]
+        classes, _ = self._classes(labeller)
+        painted: NDArray[np.uint8] = classes[np.searchsorted(self.regions.numbers, given)]
         return painted
+
+    def rated(
+        self, box: Box, given: Given, labeller: Labeller
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Paint each region of a box with its class, and with how certain that is."""
+        place = np.searchsorted(self.regions.numbers, given)
+        classes, certain = self._classes(labeller)
+        return classes[place], certain[place]
+
+    def _classes(self, labeller: Labeller) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the label of each region, and how certain it is (0 where the labeller cannot tell)."""
+        if self._found is None or self._found[0] is not labeller:
+            scores = labeller.graph_scores(self._graph)
+            label = 1 + scores.argmax(dim=-1)
+            certain = labeller.confidence(scores) if labeller.rates else torch.zeros(len(scores))
+            self._found = labeller, _bytes(label), _bytes(certain.mul(255).round())
+        return self._found[1:]
 
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
         """Return the voxels themselves: labels of regions need no context."""
@@ -154,6 +172,11 @@ class RegionVectors(VectorSource):
     def work(self, box: Box) -> float:
         """Return the voxels of the box."""
         return float(box.size)
+
+
+def _bytes(values: Tensor) -> NDArray[np.uint8]:
+    found: NDArray[np.uint8] = values.to(torch.uint8).numpy()
+    return found
 
 
 def _and_next(box: Box, whole: Box) -> Box:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vemseg.geometry import Box
+from vemseg.geometry import ZYX, Box
 from vemseg.tiling import Floats, Interpolation, interpolation
 
 Interpolations = tuple[Interpolation, Interpolation, Interpolation]
@@ -91,8 +91,45 @@ def argmax_interpolated(scores: Tensor, axes: Interpolations) -> NDArray[np.uint
     uint8 (z', y', x')
         1 + argmax; the lower class where scores are equal.
     """
+    labels = np.empty(_shape(axes), np.uint8)
+    for part, tile in _tiles(scores, axes):
+        labels[part] = _best(tile.numpy()).T
+    return labels
+
+
+def rated_interpolated(
+    scores: Tensor, axes: Interpolations, confidence: Callable[[Tensor], Tensor]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Do what :func:`argmax_interpolated` does, and rate the class of each voxel by its interpolated scores.
+
+    Parameters
+    ----------
+    scores, axes
+        As there.
+    confidence : callable
+        Turns scores (..., K) into how certain the best class is (...), 0 to 1.
+
+    Returns
+    -------
+    labels, certain : uint8 (z', y', x')
+        1 + argmax, and 255 times the confidence, rounded.
+    """
+    labels, certain = np.empty(_shape(axes), np.uint8), np.empty(_shape(axes), np.uint8)
+    for part, tile in _tiles(scores, axes):
+        labels[part] = _best(tile.numpy()).T
+        certain[part] = confidence(tile.movedim(1, -1)).mul(255).round().to(torch.uint8).numpy().T
+    return labels, certain
+
+
+def _shape(axes: Interpolations) -> ZYX:
+    """Return how many voxels are interpolated to along each axis."""
+    z, y, x = (len(axis.left) for axis in axes)
+    return z, y, x
+
+
+def _tiles(scores: Tensor, axes: Interpolations) -> Iterator[tuple[tuple[int, slice, slice], Tensor]]:
+    """Interpolate scores tile by tile: yield the place of a tile in the box, and its scores (x, K, y)."""
     z, y, x = axes
-    labels = np.empty((len(z.left), len(y.left), len(x.left)), np.uint8)
     height = max(1, STRIP_BYTES // (scores.element_size() * scores[0, 0].numel()))
     for i, (left, right, weight) in enumerate(zip(z.left, z.right, z.weight, strict=True)):
         plane = scores[left] if weight == 0 else torch.lerp(scores[left], scores[right], float(weight))
@@ -102,8 +139,7 @@ def argmax_interpolated(scores: Tensor, axes: Interpolations) -> NDArray[np.uint
             width = max(1, TILE_VOXELS // len(rows))
             for k in range(0, len(x.left), width):
                 tile = _interpolate(by_column, x, axis=0, part=slice(k, k + width))
-                labels[i, j : j + height, k : k + width] = _best(tile.numpy()).T
-    return labels
+                yield (i, slice(j, j + height), slice(k, k + width)), tile
 
 
 def _best(scores: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -18,7 +18,13 @@ from torch import Tensor
 from vemseg.budget import Budget
 from vemseg.context import Context
 from vemseg.dense.sample import SampleCell, collect, sample_cells
-from vemseg.dense.scores import Interpolations, argmax_interpolated, in_parts, interpolations
+from vemseg.dense.scores import (
+    Interpolations,
+    argmax_interpolated,
+    in_parts,
+    interpolations,
+    rated_interpolated,
+)
 from vemseg.geometry import ZYX, Box
 from vemseg.labelling import Graph, Labeller, Sample
 from vemseg.models import Machine
@@ -48,6 +54,8 @@ class Maker:
         The codebook of a model that learned one.
     inputs, parents : tuple of Path
         The volume or stored features, and the files that decide what the model computes.
+    classes : tuple of str
+        The classes that the encoder itself tells apart (see ``models.Encoder``).
     """
 
     recipe: Recipe
@@ -56,6 +64,7 @@ class Maker:
     codes: NDArray[np.float32] | None
     inputs: tuple[Path, ...]
     parents: tuple[Path, ...]
+    classes: tuple[str, ...] = ()
 
 
 class VectorSource(ABC):
@@ -89,6 +98,11 @@ class VectorSource(ABC):
         return self.volume.shape
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the encoder itself tells apart; a vector begins with their logits."""
+        return self.maker.classes
+
+    @property
     @abstractmethod
     def count(self) -> int:
         """Number of vectors of the whole volume."""
@@ -100,7 +114,7 @@ class VectorSource(ABC):
         Parameters
         ----------
         n : int
-            Number of vectors wanted; where there are fewer, all are taken.
+            Number of vectors wanted; where there are fewer, all are taken. 0 draws none.
         seed : int
             The same seed draws the same vectors.
         context : Context
@@ -124,6 +138,12 @@ class VectorSource(ABC):
     @abstractmethod
     def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
         """Return the labels of a box: uint8 ``box.shape``, 1 + the class of the highest score."""
+
+    @abstractmethod
+    def rated(
+        self, box: Box, given: Given, labeller: Labeller
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the labels of a box and how certain they are, 0..255 (see ``Labeller.confidence``)."""
 
     @abstractmethod
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
@@ -248,9 +268,12 @@ class LatticeVectors(VectorSource):
 
     def sample(self, n: int, seed: int, context: Context, keep: Path | None = None) -> Sample:
         """Return the vectors of random lattice points, drawn cell by cell."""
+        if not n:
+            nothing = np.empty((0, self.dim), np.float16), np.empty(0, np.float32)
+            return Sample(*nothing, self.maker.codes, self.classes)
         cells = sample_cells(self.inside, self.cell, n, seed)
         vectors, grey = collect(cells, self._sampled, context, keep)
-        return Sample(vectors, grey, self.maker.codes)
+        return Sample(vectors, grey, self.maker.codes, self.classes)
 
     def _sampled(self, cell: SampleCell) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         given = self.read_points(cell.cells)
@@ -275,6 +298,15 @@ class LatticeVectors(VectorSource):
         scores = self.compute(self.points_of(box), given, in_parts(labeller.scores))
         turned = argmax_interpolated(scores, self.interpolations(box))
         return np.ascontiguousarray(turned.transpose(self._back))
+
+    def rated(
+        self, box: Box, given: Given, labeller: Labeller
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Interpolate the scores to voxels, take the best class and rate it."""
+        scores = self.compute(self.points_of(box), given, in_parts(labeller.scores))
+        turned = rated_interpolated(scores, self.interpolations(box), labeller.confidence)
+        labels, certain = (np.ascontiguousarray(part.transpose(self._back)) for part in turned)
+        return labels, certain
 
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
         """Return window and lattice points along an axis of the volume."""

@@ -8,12 +8,13 @@
     centroids   k-means, and which centroids are nearest to a vector
     joining     which of many small clusters, codes or components belong together
     columns     labellers whose scores follow from an affine map of the vector
-    affine, mixture, linkage, codebook
+    describing  what fitted classes are like: the encoder's suggestions, how far apart they are
+    affine, mixture, linkage, codebook, named
                 one method each: its labeller, and how that is fitted
 
 Classes are numbered from 1, from dark to bright by the mean intensity of the patches they hold (ties: the
 larger first), so that the numbers do not change from one fit to the next. A saved labeller keeps its numbers
-on every volume.
+on every volume. The classes of ``named`` keep the order of the encoder, whose own they are.
 
 A new method needs a module here, a table under ``recipe/cluster`` and a line in ``recipe.METHODS``.
 """
@@ -23,7 +24,8 @@ from __future__ import annotations
 from vemseg.labelling.affine import AffineLabeller
 from vemseg.labelling.base import Demand, Graph, Labeller, Sample, Source, legend
 from vemseg.labelling.choosing import Choice, find_classes
-from vemseg.labelling.fitting import check, demands, fit, load
+from vemseg.labelling.describing import suggestion_text
+from vemseg.labelling.fitting import check, count, demands, fit, load
 
 __all__ = [
     "AffineLabeller",
@@ -34,9 +36,11 @@ __all__ = [
     "Sample",
     "Source",
     "check",
+    "count",
     "demands",
     "find_classes",
     "fit",
     "legend",
     "load",
+    "suggestion_text",
 ]

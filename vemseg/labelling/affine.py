@@ -1,4 +1,4 @@
-"""K-means: the score of a class is an affine function of the vector, and the nearest centroid wins.
+"""Scores that are affine in the vector, among them those of k-means, where the nearest centroid wins.
 
 The centroid c that is nearest to a scaled vector z is the one with the largest 2 z.c - |c|^2. The scaling is
 affine too, so this score is affine in the unscaled vector. Scores interpolated between lattice points are
@@ -22,21 +22,10 @@ from vemseg.recipe import KMeansTable
 
 
 @dataclass(frozen=True, eq=False)
-class AffineLabeller(ColumnsLabeller):
-    """Classes whose scores are affine in the vector."""
+class AffineScores(ColumnsLabeller):
+    """Classes whose scores are affine in the vector: one column each."""
 
     exact_under_interpolation: ClassVar[bool] = True
-
-    @classmethod
-    def fit(cls, table: KMeansTable, sample: Sample, source: Source | None, context: Context) -> Self:
-        """Find classes by k-means."""
-        data, scaled = prepared(table, sample)
-        return cls(*nearness(centroids(data, table.k, table, table.restarts)).after(scaled).rounded())
-
-    @classmethod
-    def of_centres(cls, centres: NDArray[np.floating], metadata: Metadata) -> Self:
-        """Return a labeller that gives each vector the nearest of centres (K, d), numbered in their order."""
-        return cls(*nearness(centres).rounded(), metadata={"method": "kmeans"} | metadata)
 
     @property
     def k(self) -> int:
@@ -51,3 +40,19 @@ class AffineLabeller(ColumnsLabeller):
         """Return the same classes under other numbers."""
         weight = np.ascontiguousarray(self.weight[:, order])
         return type(self)(weight, self.bias[order], metadata=self.metadata)
+
+
+@dataclass(frozen=True, eq=False)
+class AffineLabeller(AffineScores):
+    """The clusters of k-means."""
+
+    @classmethod
+    def fit(cls, table: KMeansTable, sample: Sample, source: Source | None, context: Context) -> Self:
+        """Find classes by k-means."""
+        data, scaled = prepared(table, sample)
+        return cls(*nearness(centroids(data, table.k, table, table.restarts)).after(scaled).rounded())
+
+    @classmethod
+    def of_centres(cls, centres: NDArray[np.floating], metadata: Metadata) -> Self:
+        """Return a labeller that gives each vector the nearest of centres (K, d), numbered in their order."""
+        return cls(*nearness(centres).rounded(), metadata={"method": "kmeans"} | metadata)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -25,6 +26,10 @@ KIND = "vemseg-clusters"
 """Stands in every file of a saved labeller, and tells it from other safetensors."""
 FORMAT = 2
 """Version of the file format, which is in every saved labeller; it changes when the arrays do."""
+
+MARGIN, OWN = "margin", "classes"
+"""Keys of metadata: how far the best class of a vector is typically ahead of the second, in scores; and the
+names of classes that are the encoder's own."""
 
 SAMPLE_BYTES = 12
 """Bytes for each number of the sample while classes are fitted: two copies in float16, two in float32."""
@@ -47,11 +52,14 @@ class Sample:
         Mean intensity of the patch of each vector; orders the classes.
     codes : float32 (m, d), optional
         The codebook that the model learned; None where it has none.
+    classes : tuple of str
+        The classes that the encoder itself tells apart (see ``models.Encoder``); empty where it knows none.
     """
 
     vectors: NDArray[np.float16]
     intensities: Single
     codes: Single | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,17 @@ class Graph:
     edges: NDArray[np.int64]
 
 
-def legend(k: int, names: Mapping[int, str]) -> dict[int, str]:
-    """Return the name of each class, 1..K; a class without a name is called by its number.
+def legend(k: int, names: Mapping[int, str], own: Mapping[int, str] = MappingProxyType({})) -> dict[int, str]:
+    """Return the name of each class, 1..K.
+
+    Parameters
+    ----------
+    k : int
+        Number of classes.
+    names : mapping of int to str
+        The names that a user gives.
+    own : mapping of int to str
+        What classes are called that get no other name; a class that is not there is called by its number.
 
     Raises
     ------
@@ -82,7 +99,7 @@ def legend(k: int, names: Mapping[int, str]) -> dict[int, str]:
     """
     if extra := [number for number in names if not 1 <= number <= k]:
         raise InputError(f"names for classes {extra}, but there are classes 1 to {k}")
-    return {number: names.get(number, f"class {number}") for number in range(1, k + 1)}
+    return {number: names.get(number) or own.get(number) or f"class {number}" for number in range(1, k + 1)}
 
 
 class Source(Protocol):
@@ -90,6 +107,10 @@ class Source(Protocol):
 
     dim: int
     """Length of a vector."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the encoder itself tells apart; a vector begins with their logits."""
 
     @property
     def count(self) -> int:
@@ -136,9 +157,12 @@ class Labeller(ABC):
         How the labeller was made: settings, sizes of the classes in the sample, the encoder's hash.
     exact_under_interpolation : bool
         Whether scores interpolated between vectors are the scores of the interpolated vectors.
+    probabilistic : bool
+        Whether scores are logarithms of the probabilities of classes, up to a number that all classes share.
     """
 
     exact_under_interpolation: ClassVar[bool] = False
+    probabilistic: ClassVar[bool] = False
 
     metadata: Metadata = field(default_factory=dict, kw_only=True)
 
@@ -159,6 +183,26 @@ class Labeller(ABC):
     def graph_scores(self, graph: Graph) -> Tensor:
         """Return the scores of all vectors of a graph, float32 (n, K); by default, each is scored alone."""
         return self.scores(torch.from_numpy(graph.vectors).float())
+
+    @property
+    def rates(self) -> bool:
+        """Whether :meth:`confidence` can be told: from probabilities, or beside the scores of a sample."""
+        return self.probabilistic or MARGIN in self.metadata
+
+    def confidence(self, scores: Tensor) -> Tensor:
+        """Return how certain the best class is, from scores: float (..., K) -> float (...), 0 to 1.
+
+        Where scores are logarithms of probabilities, it is the probability of the best class. Otherwise it is
+        m / (m + t): m says how far the best class is ahead of the second, and t is the median of m in the
+        sample that the classes were fitted on. That is 0 on the border between two classes, 0.5 at the
+        typical distance from it, and nearly 1 deep inside a class. It is not a probability.
+        """
+        if self.probabilistic:
+            return scores.softmax(dim=-1).amax(dim=-1)
+        best, second = scores.topk(2, dim=-1).values.unbind(dim=-1)
+        ahead = best - second
+        typical = float(self.metadata[MARGIN])
+        return ahead / (ahead + typical).clamp_min(torch.finfo(ahead.dtype).tiny)
 
     @abstractmethod
     def reordered(self, order: NDArray[np.int64]) -> Self:
@@ -189,8 +233,16 @@ class Labeller(ABC):
         """
 
     @classmethod  # noqa: B027 - a method may have nothing to refuse
-    def check(cls, table: OwnTable, codes: Single | None) -> None:
+    def check(cls, table: OwnTable, codes: Single | None, classes: tuple[str, ...]) -> None:
         """Refuse what cannot be fitted, before a sample is drawn; by default nothing is refused.
+
+        Parameters
+        ----------
+        table : ClusterTable
+        codes : float32 (m, d) or None
+            The codebook of the model.
+        classes : tuple of str
+            The classes that the encoder itself tells apart.
 
         Raises
         ------
@@ -216,14 +268,19 @@ class Labeller(ABC):
         InputError
             Where a number is not that of a class.
         """
-        legend(self.k, names)
+        legend(self.k, names, self.own_names)
         return self.noting({"names": {str(number): name for number, name in names.items()}})
 
     @property
+    def own_names(self) -> dict[int, str]:
+        """The names of the encoder's own classes, 1..K; empty where the classes were found."""
+        return dict(enumerate(self.metadata.get(OWN, []), start=1))
+
+    @property
     def names(self) -> dict[int, str]:
-        """The name of each class, 1..K; a class without a name is called by its number."""
-        given = self.metadata.get("names", {})
-        return {number: given.get(str(number), f"class {number}") for number in range(1, self.k + 1)}
+        """The name of each class, 1..K: a given one, else its own, else its number."""
+        given: dict[str, str] = self.metadata.get("names", {})
+        return legend(self.k, {int(number): name for number, name in given.items()}, self.own_names)
 
     def save(self, path: Path) -> None:
         """Write the labeller as safetensors with its metadata, whole or not at all."""

@@ -138,7 +138,7 @@ def find_classes(table: ClusterTable, sample: Sample, source: Source | None, con
     """
     if not table.k_range:
         return fit(table, sample, source, context)
-    choice = choose(table, sample, 0, context)
+    choice = choose(table, sample, len(sample.classes), context)
     return fit(table.of(choice.k), sample, source, context).noting({"choice": choice.facts})
 
 

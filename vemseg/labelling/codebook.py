@@ -32,7 +32,7 @@ class CodebookLabeller(JoinedLabeller):
         return cls.joined(data, codes, table.k, table.linkage, scaled)
 
     @classmethod
-    def check(cls, table: CodebookTable, codes: Single | None) -> None:
+    def check(cls, table: CodebookTable, codes: Single | None, classes: tuple[str, ...]) -> None:
         """Refuse a model without a codebook, and more classes than there are codes."""
         n = len(_required(codes))
         if table.k > n:

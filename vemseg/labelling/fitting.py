@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
 from vemseg.labelling.base import FORMAT, KIND, Demand, Graph, Labeller, Metadata, Sample, Single, Source
+from vemseg.labelling.describing import described
 from vemseg.recipe import METHODS, ClusterTable
 from vemseg.run import load_tensors
 
@@ -26,6 +27,8 @@ def fit(
     table: ClusterTable, sample: Sample, source: Source | None = None, context: Context = NOWHERE
 ) -> Labeller:
     """Fit classes to a sample of vectors by the method of a table, and number them from dark to bright.
+
+    The classes of a method without ``k``, which are the encoder's own, keep their order.
 
     Parameters
     ----------
@@ -49,13 +52,17 @@ def fit(
     if table.k > n:
         raise UsageError(f"k = {table.k} classes cannot be fitted to a sample of {n} vectors")
     refuse_damaged(sample)
+    facts: Metadata = table.model_dump(mode="json") | {"sample": n}
+    if not table.k:  # classes that are known: there is nothing to find, and their order is theirs
+        return _of(table.method).fit(table, sample, source, context).noting(facts)
     context.report("clustering", 0.0, f"{n} vectors into {table.k} classes")
     labeller = _of(table.method).fit(table, sample, source, context)
     graph = source.graph() if source is not None else None
     label, grey = _labels_of_graph(labeller, graph) if graph else _labels_of_sample(labeller, sample)
     order, counted = _dark_to_bright(label, grey, labeller.k)
+    labeller = labeller.reordered(order)
     context.report("clustering", 1.0, f"{n} vectors into {table.k} classes")
-    return labeller.reordered(order).noting(table.model_dump(mode="json") | {"sample": n} | counted)
+    return labeller.noting(facts | counted | described(labeller, sample, graph))
 
 
 def refuse_damaged(sample: Sample) -> None:
@@ -70,7 +77,15 @@ def refuse_damaged(sample: Sample) -> None:
         raise InputError("the sample's vectors hold NaN or infinity: the model's weights are damaged")
 
 
-def check(table: ClusterTable, codes: Single | None) -> None:
+def count(table: ClusterTable, classes: tuple[str, ...]) -> int:
+    """Return how many classes a fit gives, where the encoder itself tells ``classes`` apart.
+
+    Where the number is to be chosen, it is the largest of the range.
+    """
+    return table.k or len(classes)
+
+
+def check(table: ClusterTable, codes: Single | None, classes: tuple[str, ...] = ()) -> None:
     """Refuse settings with which the method of a table cannot fit classes, before a sample is drawn.
 
     Parameters
@@ -78,13 +93,15 @@ def check(table: ClusterTable, codes: Single | None) -> None:
     table : ClusterTable
     codes : float32 (m, d) or None
         The model's codebook.
+    classes : tuple of str
+        The classes that the encoder itself tells apart.
 
     Raises
     ------
     UsageError
         Says what is missing.
     """
-    _of(table.method).check(table, codes)
+    _of(table.method).check(table, codes, classes)
 
 
 def demands(table: ClusterTable, n: int, dim: int, codes: Single | None) -> list[Demand]:

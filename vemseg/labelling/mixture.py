@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class MixtureLabeller(ColumnsLabeller):
     parts : int64 (K,), optional
         Number of components of each class, P in all; None where every class has one.
     """
+
+    probabilistic: ClassVar[bool] = True
 
     offset: Single
     parts: NDArray[np.int64] | None = None

@@ -9,8 +9,9 @@
     planes       an encoder of planes that is applied across all three axes
     filtered     an encoder with filters beside it
     patch_mean   the mean intensity of each patch, as an encoder
-    mae, self_distilled, his4mae, sdae, invariance, distilled
+    mae, self_distilled, his4mae, sdae, invariance, recognition, self_training, distilled
                  objectives
+    views        what dense encoders see of a region in training
     codebook     codes, the vectors that tokens are replaced by
     building     makes encoders and objectives from the ``[model]`` table of a recipe
     weights      saves and loads the weights of an encoder
@@ -20,7 +21,13 @@
 A method is registered in ``vemseg.recipe.kinds``; nothing here lists methods.
 """
 
-from vemseg.models.building import build_encoder, build_objective, build_student, differing_encoder
+from vemseg.models.building import (
+    build_encoder,
+    build_objective,
+    build_self_training,
+    build_student,
+    differing_encoder,
+)
 from vemseg.models.checkpoints import import_maester, reference_recipe
 from vemseg.models.devices import Machine, pick_device, settle
 from vemseg.models.encoder import Encoder, Spacing
@@ -42,6 +49,7 @@ __all__ = [
     "ThreePlanes",
     "build_encoder",
     "build_objective",
+    "build_self_training",
     "build_student",
     "differing_encoder",
     "import_maester",

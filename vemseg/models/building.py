@@ -67,6 +67,26 @@ def build_student(table: ModelTable, seed: int, teacher: Encoder, stride: int) -
     return objective
 
 
+def build_self_training(table: ModelTable, seed: int, start: Encoder) -> Objective:
+    """Return the objective with which an encoder learns the classes found in a volume.
+
+    Parameters
+    ----------
+    table : ModelTable
+        Settings of the encoder, whose vectors are longer than those of ``start`` by the classes found.
+    seed : int
+        Seed of the weights that ``start`` lacks.
+    start : Encoder
+        The encoder to begin with.
+    """
+    name = KINDS[table.kind].self_training
+    if name is None:
+        raise UsageError(f"a '{table.kind}' knows no classes, so it cannot train itself on those it finds")
+    torch.manual_seed(seed)
+    objective: Objective = resolve_name(name)(table, start)
+    return objective
+
+
 def differing_encoder(table: ModelTable, other: ModelTable) -> list[str]:
     """Return the settings, such as ``model.dim``, in which the encoders of two tables differ."""
     if type(table).encoder_settings != type(other).encoder_settings or not table.encoder_settings:

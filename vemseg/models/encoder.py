@@ -67,6 +67,9 @@ class Encoder(nn.Module):
         The largest box of voxels that a vector depends on, and the box of voxels that it describes.
     dim : int
         Length of a vector.
+    classes : tuple of str
+        Names of the classes that the encoder itself tells apart; the first ``len(classes)`` numbers of a
+        vector are their logits. Empty if it knows none.
     fixed_fov : bool
         Whether a vector depends on where in the field of view it lies. If so, every window is one field of
         view; otherwise windows may have any size, as long as they include ``halo`` voxels of context.
@@ -88,6 +91,7 @@ class Encoder(nn.Module):
     fov: ZYX
     patch: ZYX
     dim: int
+    classes: tuple[str, ...] = ()
     fixed_fov: bool = False
     halo: ZYX = (0, 0, 0)
     align: ZYX = (1, 1, 1)

@@ -50,7 +50,7 @@ class Filtered(Encoder):
         edges = [edge * p for edge, p in zip(spacing, encoder.patch, strict=True)]
         z, y, x = (edge / min(edges) for edge in edges)
         self.filters = ClassicalEncoder(ClassicalTable(sigmas=tuple(sigmas)), (z, y, x))
-        self.dim = encoder.dim + self.filters.dim
+        self.dim, self.classes = encoder.dim + self.filters.dim, encoder.classes
         self.patch, self.align, self.pads = encoder.patch, encoder.align, encoder.pads
         self.sweeps = encoder.sweeps
         reach = [h * p for h, p in zip(self.filters.halo, self.patch, strict=True)]

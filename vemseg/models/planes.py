@@ -38,7 +38,7 @@ class ThreePlanes(Encoder):
         if thick != p and (thick != 1 or not encoder.fixed_fov):
             raise UsageError(f"patches of {encoder.patch} voxels do not fit together across three axes")
         self.encoder = encoder
-        self.thick, self.dim = thick, encoder.dim
+        self.thick, self.dim, self.classes = thick, encoder.dim, encoder.classes
         self.patch = (p, p, p)
         self.fixed_fov, self.pads = encoder.fixed_fov, encoder.pads
         self.sweeps = (0, 1, 2) if encoder.streams else ()

@@ -76,7 +76,7 @@ class UNetEncoder(Encoder):
     Parameters
     ----------
     settings : UNetTable
-        Number of slices, widths of the levels, length of a vector.
+        Number of slices, widths of the levels, length of a vector, classes it begins with.
     spacing : (float, float, float)
         Edges of the working voxels in units of the shortest, the axis across the sharp plane first. The
         slices of a slab lie one short edge apart. In an anisotropic volume each slice is taken from the
@@ -93,7 +93,7 @@ class UNetEncoder(Encoder):
 
     def __init__(self, settings: UNetTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
-        self.slices, self.dim = settings.slices, settings.dim
+        self.slices, self.dim, self.classes = settings.slices, settings.dim, settings.classes
         self.width = settings.widths[0]
         self.offsets = slice_offsets(settings.slices, spacing)
         deep = 1 if is_anisotropic(spacing) else PATCH
@@ -128,6 +128,21 @@ class UNetEncoder(Encoder):
             x = interpolate(self.lateral[i](x), scale_factor=2, mode="nearest") + passed[i]
             x = self.up[i](x)
         return x
+
+    def maps(self, slabs: Tensor) -> Tensor:
+        """Return the vectors of slabs, in float32 or shorter: (b, slices, y, x) -> (b, dim, y / 2, x / 2)."""
+        slabs = slabs.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        vectors: Tensor = self.head(self.trunk(slabs))
+        return vectors
+
+    @torch.no_grad()
+    def begin_with(self, other: UNetEncoder) -> None:
+        """Take over the weights of an encoder of the same sizes, but for numbers that its vectors lack."""
+        state, mine = other.state_dict(), self.state_dict()
+        for name in ("head.weight", "head.bias"):
+            mine[name][: other.dim] = state[name]
+            state[name] = mine[name]
+        self.load_state_dict(state)
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
         """Return the vectors of windows (b, 1, z, y, x), whose y and x are multiples of ``align``."""

@@ -14,6 +14,7 @@ from vemseg.dense import Wanted
 from vemseg.errors import UsageError
 from vemseg.models import open_model
 from vemseg.pipeline.beside import beside
+from vemseg.pipeline.self_train import self_train, self_training_recipe
 from vemseg.pipeline.train import Training, train
 from vemseg.recipe import override
 from vemseg.run import Run
@@ -70,13 +71,14 @@ def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
     run = beside(out, ENDING)
     if run.exists() and Run.open(run).finished:
         _log.info("%s was adapted to this volume before: used as it is (delete it to start again)", run)
+    knows = bool(start.recipe.model.known_classes)
     training = Training(
         [wanted.path],
         run,
-        start.recipe,
+        self_training_recipe(start.recipe) if knows else start.recipe,
         start=start,
         voxel_size=wanted.voxel_size,
         crop=wanted.crop,
         max_seconds=seconds,
     )
-    return train(training, context)
+    return (self_train if knows else train)(training, context)

@@ -7,6 +7,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,12 @@ from vemseg.drawing.pictures import Planes
 from vemseg.errors import InputError
 from vemseg.files import write_text
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.labelling import Labeller, legend
+from vemseg.labelling import Labeller, legend, suggestion_text
 from vemseg.names import split_name
 from vemseg.run import State, read_json, sidecar, write_json
 from vemseg.volume import Volume, open_volume, rename_labels
 
-Row = dict[str, object]
+Row = dict[str, Any]
 """What the table of classes says of one class, by column."""
 
 ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
@@ -48,14 +49,16 @@ def state_in(description: Path) -> State | None:
 
 
 def class_table(labeller: Labeller, counts: NDArray[np.int64], voxel_size: VoxelSize | None) -> list[Row]:
-    """Return the table of classes, a row each: voxels, fraction, volume, mean intensity.
+    """Return the table of classes, a row each: voxels, fraction, volume, mean intensity, suggestion.
 
     Parameters
     ----------
     counts : int64 (K + 1,)
         Voxels of each label, 0..K.
     """
-    grey = labeller.metadata.get("intensities") or [None] * labeller.k
+    nothing = [None] * labeller.k
+    grey = labeller.metadata.get("intensities") or nothing
+    suggested = labeller.metadata.get("suggestions") or nothing
     voxel = None if voxel_size is None else float(np.prod(voxel_size)) / 1e9
     return [
         {
@@ -65,9 +68,35 @@ def class_table(labeller: Labeller, counts: NDArray[np.int64], voxel_size: Voxel
             "fraction": round(float(counts[k] / counts.sum()), 6),
             "volume_um3": None if voxel is None else round(float(counts[k] * voxel), 6),
             "mean_intensity_in_sample": grey[k - 1],
+            "suggestion": (suggested[k - 1] or {}).get("name"),
+            "suggestion_probability": (suggested[k - 1] or {}).get("probability"),
         }
         for k, name in labeller.names.items()
     ]
+
+
+def classes_of(out: Path) -> list[Row]:
+    """Return the table of classes that lies beside labels."""
+    classes: list[Row] = read_json(sidecar(out))["classes"]
+    return classes
+
+
+def suggestions(classes: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Return what the encoder takes each class for, in words, where it says anything of it."""
+    return {
+        k: suggestion_text(row["suggestion"], row["suggestion_probability"])
+        for k, row in enumerate(classes, start=1)
+        if row.get("suggestion") is not None
+    }
+
+
+def captions(classes: Sequence[Row]) -> dict[int, str]:
+    """Return what the picture calls each class: its name, with the suggestion where it was given none."""
+    known = suggestions(classes)
+    return {
+        k: f"{row['name']}: {known[k]}" if row["name"] == f"class {k}" and k in known else row["name"]
+        for k, row in enumerate(classes, start=1)
+    }
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
@@ -96,7 +125,7 @@ def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
     volume : Volume
         The grey volume, for the picture.
     names : mapping of int to str
-        Classes that it leaves out are called by their numbers.
+        Classes that it leaves out are called by their own names, or by their numbers.
 
     Returns
     -------
@@ -110,13 +139,14 @@ def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
     """
     about = read_json(sidecar(out))
     classes: list[Row] = about["classes"]
-    named = legend(len(classes), names)
+    own = {int(label): name for label, name in about.get("own_names", {}).items()}
+    named = legend(len(classes), names, own)
     if named == {k: row["name"] for k, row in enumerate(classes, start=1)}:
         return False
     renamed: list[Row] = [row | {"name": name} for row, name in zip(classes, named.values(), strict=True)]
     rename_labels(out, named, dict(enumerate(palette(len(classes)), start=1)))
     write_table(beside(out, ".csv"), renamed)
-    draw_check(beside(out, "_qc.png"), volume, open_volume(out), named)
+    draw_check(beside(out, "_qc.png"), volume, open_volume(out), captions(renamed))
     write_json(sidecar(out), about | {"classes": renamed})  # last: until then the same call does it again
     return True
 

@@ -78,7 +78,7 @@ def cluster(
         if output.done:
             _log.info("%s is there already, made with the same settings", out)
             return out
-        if not table.k_range and not sets(settings, "cluster.k"):
+        if table.k and not (table.k_range or sets(settings, "cluster.k")):
             _log.info("no number of classes given (-k): taking %d", table.k)
         samples = [
             source.sample(each, table.seed, context, output.partial / f"sample-{i}.safetensors")
@@ -87,7 +87,8 @@ def cluster(
         vectors = np.concatenate([sample.vectors for sample in samples])
         grey = np.concatenate([sample.intensities for sample in samples])
         alone = first if len(sources) == 1 else None
-        labeller = find_classes(table, Sample(vectors, grey, first.maker.codes), alone, context)
+        joined = Sample(vectors, grey, first.maker.codes, first.classes)
+        labeller = find_classes(table, joined, alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         _write(output, labeller.noting({"model": first.maker.model, "provenance": origin}))
         output.publish()

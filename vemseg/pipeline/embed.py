@@ -119,6 +119,7 @@ def _about(source: ComputedVectors, output: Output) -> dict[str, object]:
         "order": list(source.order),
         "inside": [list(inside.start), list(inside.stop)],
         "cell": list(source.cell),
+        "classes": list(source.classes),
         "recipe": recipe.to_toml(),
         "model": source.maker.model,
         "volume": output.state["volume"],

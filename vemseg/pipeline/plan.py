@@ -13,8 +13,9 @@ from vemseg.budget import Blocks
 from vemseg.context import Context
 from vemseg.dense import VectorSource, Wanted
 from vemseg.geometry import ZYX, Box
-from vemseg.labelling import AffineLabeller, Labeller
+from vemseg.labelling import AffineLabeller, Labeller, count
 from vemseg.names import check_output
+from vemseg.pipeline.extras import Extras
 from vemseg.pipeline.segment import load_classes, plan_blocks, refuse_misfits
 
 PROBE_SECONDS = 2.0
@@ -75,7 +76,14 @@ class Plan:
         return self.sampling + self.labelling
 
 
-def plan(wanted: Wanted, out: Path, *, clusters: Path | None = None, context: Context = Context()) -> Plan:
+def plan(
+    wanted: Wanted,
+    out: Path,
+    *,
+    clusters: Path | None = None,
+    extras: Extras = Extras(),
+    context: Context = Context(),
+) -> Plan:
     """Say what ``segment`` with the same arguments would take; nothing is written.
 
     The time is measured on boxes in the middle of the volume, each larger than the one before, until one
@@ -90,17 +98,20 @@ def plan(wanted: Wanted, out: Path, *, clusters: Path | None = None, context: Co
     """
     check_output(out)
     fitted = None if clusters is None else load_classes(clusters)
+    extras.check(out, fitted)
     source = wanted.open(context)
-    refuse_misfits(out, source, fitted, clusters)
+    refuse_misfits([out, extras.confidence], source, fitted, clusters)
     table, shape = source.maker.recipe.cluster, source.volume.shape
-    blocks = plan_blocks(source, fitted, context)
-    labeller = fitted or _some_labeller(source.dim, table.k)
-    each, voxels = _seconds_per_voxel(source, labeller, blocks), math.prod(shape)
+    blocks = plan_blocks(source, fitted, context, extras)
+    labeller = fitted or _some_labeller(source.dim, count(table, source.classes))
+    rated = extras.confidence is not None
+    each, voxels = _seconds_per_voxel(source, labeller, blocks, rated), math.prod(shape)
     sampling, memory = 0.0, blocks.bytes
-    if fitted is None and (held := source.holding_bytes(context.limit)):
+    drawn = 0 if fitted else table.sample_of(voxels)
+    if drawn and (held := source.holding_bytes(context.limit)):
         memory = min(memory + held, context.limit)
-    elif fitted is None:
-        sampling = each * source.sampling_work(table.sample_of(voxels), table.seed)
+    elif drawn:
+        sampling = each * source.sampling_work(drawn, table.seed)
     return Plan(
         source.volume.name,
         shape,
@@ -110,20 +121,26 @@ def plan(wanted: Wanted, out: Path, *, clusters: Path | None = None, context: Co
         source.dim,
         blocks,
         memory,
-        int(COMPRESSED * voxels) + (0 if out.suffix == ".zarr" else voxels),
+        sum(_bytes(path, voxels) for path in (out, extras.confidence) if path is not None),
         sampling,
         each * blocks.encoded,
         str(source.machine),
     )
 
 
-def _seconds_per_voxel(source: VectorSource, labeller: Labeller, blocks: Blocks) -> float:
+def _bytes(out: Path, voxels: int) -> int:
+    """Return about what a volume of bytes takes: its blocks and, where it becomes a TIFF, that file too."""
+    return int(COMPRESSED * voxels) + (0 if out.suffix == ".zarr" else voxels)
+
+
+def _seconds_per_voxel(source: VectorSource, labeller: Labeller, blocks: Blocks, rated: bool) -> float:
     """Measure what a voxel costs that is encoded (or a vector that is read), labels included."""
+    label = source.rated if rated else source.labels
     edges = FIRST_PROBE
     while True:
         box = _middle(source.volume.shape, edges)
         started = time.perf_counter()
-        source.labels(box, source.read(box), labeller)
+        label(box, source.read(box), labeller)
         seconds = time.perf_counter() - started
         whole = all(edge >= most for edge, most in zip(edges, blocks.shape, strict=True))
         if seconds > PROBE_SECONDS or whole:
@@ -141,4 +158,4 @@ def _middle(shape: ZYX, edges: ZYX) -> Box:
 
 def _some_labeller(dim: int, k: int) -> Labeller:
     """Return a labeller of random centres: any labeller takes about the same time."""
-    return AffineLabeller.of_centres(np.random.default_rng(0).normal(size=(k, dim)), {})
+    return AffineLabeller.of_centres(np.random.default_rng(0).normal(size=(k, dim)), {"margin": 1.0})

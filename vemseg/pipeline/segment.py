@@ -2,14 +2,15 @@
 
 1. open the volume, lay the model over it, see what fits into the memory
 2. fit a labeller on a sample, or load one
-3. label block by block: vectors -> scores -> interpolated -> labels, each into its own shards
+3. label block by block: vectors -> scores -> interpolated -> labels, each into its own shards; beside them,
+   where it is wanted, how certain each label is
 4. QC picture, statistics, provenance; the labels take their name last
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from vemseg.blocks import run
 from vemseg.budget import Blocks
 from vemseg.context import Context
 from vemseg.dense import (
+    WRITTEN,
     LabelJob,
     VectorSource,
     Wanted,
@@ -32,20 +34,23 @@ from vemseg.drawing import palette
 from vemseg.errors import InputError, Interrupted, MissingError, UsageError
 from vemseg.files import remove
 from vemseg.geometry import ZYX
-from vemseg.labelling import Labeller, find_classes, load
+from vemseg.labelling import Labeller, count, find_classes, load
 from vemseg.names import check_output, is_tiff_output
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.beside import (
     Row,
     beside,
+    captions,
     class_table,
     draw_check,
     files_beside,
     rename,
     state_in,
+    suggestions,
     write_table,
 )
 from vemseg.pipeline.choice import PLOT, choice_of, draw_choice, say_choice
+from vemseg.pipeline.extras import Extras
 from vemseg.recipe import sets
 from vemseg.run import Output, State, provenance, sha256, sidecar, write_json
 from vemseg.volume import LabelInfo, LabelStore, Volume, describe, finish_labels
@@ -55,8 +60,8 @@ _log = logging.getLogger("vemseg")
 CLUSTERS, SAMPLE, HELD = "clusters.safetensors", "sample.safetensors", "held.npz"
 """In the partial directory: the classes that were fitted, and the vectors that a stop kept."""
 
-STORE, DONE = "store", "done"
-"""In the partial directory: the labels that become a TIFF, and the markers of blocks that are written."""
+STORE, CERTAIN, DONE = "store", "confidence", "done"
+"""In the partial directory: labels and confidence that become TIFFs, and the markers of written blocks."""
 
 
 def segment(
@@ -64,12 +69,14 @@ def segment(
     out: Path,
     *,
     clusters: Path | None = None,
-    names: Mapping[int, str] | None = None,
+    extras: Extras = Extras(),
     adapt_seconds: float | None = None,
     overwrite: bool = False,
     context: Context = Context(),
 ) -> Path:
-    """Segment a volume into K classes, numbered 1..K from dark to bright; 0 is nothing.
+    """Segment a volume into K classes, numbered 1..K; 0 is nothing.
+
+    Classes that are found here are numbered from dark to bright, those of the encoder in its own order.
 
     Parameters
     ----------
@@ -80,8 +87,8 @@ def segment(
         ``<stem>_k.png`` where the number of classes was chosen.
     clusters : Path, optional
         Classes that ``cluster`` or an earlier ``segment`` saved; fitted to this volume where left out.
-    names : mapping of int to str, optional
-        Names of classes. Labels that are there already are only renamed.
+    extras : Extras
+        Names, and a volume that says how certain the labels are.
     adapt_seconds : float, optional
         First train the model on this volume for that long (see ``adapt``).
     context : Context
@@ -101,45 +108,47 @@ def segment(
     """
     check_output(out)
     fitted = None if clusters is None else load_classes(clusters)
+    extras.check(out, fitted)
     if adapt_seconds is not None:
         wanted = replace(wanted, model=str(adapt(wanted, out, adapt_seconds, context)))
     source = wanted.open(context)
-    refuse_misfits(out, source, fitted, clusters)
+    refuse_misfits([out, extras.confidence], source, fitted, clusters)
     if fitted is not None and fitted.metadata.get("model") not in (None, source.maker.model):
         raise InputError(f"{clusters}: these clusters were fitted to another model's vectors")
-    blocks = plan_blocks(source, fitted, context)
+    blocks = plan_blocks(source, fitted, context, extras)
     output = Output(
         out,
-        state=_state(source, out, clusters),
+        state=_state(source, out, clusters, extras),
         inputs=source.maker.inputs,
-        beside=files_beside(out),
+        beside=[*files_beside(out), *extras.volumes(out)],
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
     with output:
         if output.done:
-            renamed = names is not None and rename(out, source.volume, names)
-            _log.info(
-                "%s is there already, made with the same settings%s", out, ": renamed" if renamed else ""
-            )
+            renamed = extras.names is not None and rename(out, source.volume, extras.names)
+            also = ": renamed" if renamed else ""
+            _log.info("%s is there already, made with the same settings%s", out, also)
             return out
-        said = fitted is not None or sets(wanted.settings, "cluster.k") or source.maker.recipe.cluster.k_range
-        _say(source, blocks, bool(said))
+        _say(source, blocks, given=fitted is not None or sets(wanted.settings, "cluster.k"))
         classes = clusters or output.partial / CLUSTERS
         held = source if classes.exists() else _classes(source, classes, context)
-        store = _store(output, source.volume, blocks.shape)
-        counts = _label(wanted, held, classes, store, context)
+        stores = _stores(output, extras, source.volume, blocks.shape)
+        counts = _label(wanted, held, classes, stores, context)
         labeller = load(classes)
-        labeller = labeller.named(labeller.names if names is None else names)
-        _finish(output, source, labeller, store, class_table(labeller, counts, store.voxel_size))
+        labeller = labeller.named(labeller.names if extras.names is None else extras.names)
+        for second in stores[1:]:
+            extras.finish(output, source.volume, second)
+        _finish(output, source, labeller, stores[0], class_table(labeller, counts, stores[0].voxel_size))
     return out
 
 
 def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
     """Say what is computed with, and what was not chosen by the user."""
     source.machine.say()
-    if not given:
-        _log.info("no number of classes given (-k): taking %d", source.maker.recipe.cluster.k)
+    table = source.maker.recipe.cluster
+    if table.k and not (given or table.k_range):
+        _log.info("no number of classes given (-k): taking %d", table.k)
     _log.info("%s: %s", source.volume.name, blocks)
 
 
@@ -156,7 +165,9 @@ def load_classes(clusters: Path) -> Labeller:
     return load(clusters)
 
 
-def refuse_misfits(out: Path, source: VectorSource, labeller: Labeller | None, clusters: Path | None) -> None:
+def refuse_misfits(
+    outputs: Sequence[Path | None], source: VectorSource, labeller: Labeller | None, clusters: Path | None
+) -> None:
     """Refuse classes of longer or shorter vectors than the source's, and an output that is an input.
 
     Raises
@@ -167,11 +178,13 @@ def refuse_misfits(out: Path, source: VectorSource, labeller: Labeller | None, c
     if labeller is not None and labeller.dim != source.dim:
         raise InputError(f"{clusters}: clusters of {labeller.dim} features, but the model has {source.dim}")
     read = [*source.maker.inputs, *source.maker.parents, source.volume.path, clusters]
-    if out.resolve() in {path.resolve() for path in read if path is not None}:
-        raise UsageError(f"{out} is an input: name another output with -o")
+    inputs = {path.resolve() for path in read if path is not None}
+    for out in outputs:
+        if out is not None and out.resolve() in inputs:
+            raise UsageError(f"{out} is an input: name another output")
 
 
-def plan_blocks(source: VectorSource, fitted: Labeller | None, context: Context) -> Blocks:
+def plan_blocks(source: VectorSource, fitted: Labeller | None, context: Context, extras: Extras) -> Blocks:
     """Choose the blocks, and refuse a budget in which classes cannot be fitted.
 
     Raises
@@ -181,11 +194,11 @@ def plan_blocks(source: VectorSource, fitted: Labeller | None, context: Context)
     """
     if fitted is None:
         check_sample(source.maker.recipe.cluster, [source], context.limit)
-    k = source.maker.recipe.cluster.k if fitted is None else fitted.k
-    return label_blocks(source, k, context.limit)
+    k = count(source.maker.recipe.cluster, source.classes) if fitted is None else fitted.k
+    return label_blocks(source, k, context.limit, WRITTEN * (1 if extras.confidence is None else 2))
 
 
-def _state(source: VectorSource, out: Path, clusters: Path | None) -> State:
+def _state(source: VectorSource, out: Path, clusters: Path | None, extras: Extras) -> State:
     """Return what labels depend on besides the content of the inputs: equal states give equal labels."""
     volume = describe(source.volume)
     return {
@@ -197,6 +210,7 @@ def _state(source: VectorSource, out: Path, clusters: Path | None) -> State:
         "clusters": None if clusters is None else sha256(clusters),
         "voxel_size": volume["voxel_size_nm"],
         "crop": volume["crop"],
+        "confidence": None if extras.confidence is None else extras.confidence.name,
     }
 
 
@@ -204,7 +218,8 @@ def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource
     """Fit the classes and keep them; return the source, with its vectors in memory where that pays."""
     table, folder = source.maker.recipe.cluster, kept.parent
     n = check_sample(table, [source], context.limit)
-    source = source.held(context, folder / HELD)
+    if n:
+        source = source.held(context, folder / HELD)
     sample = source.sample(n, table.seed, context, folder / SAMPLE)
     try:
         labeller = find_classes(table, sample, source, context)
@@ -216,9 +231,17 @@ def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource
     return source
 
 
-def _store(output: Output, volume: Volume, block_shape: ZYX) -> LabelStore:
-    """Return where labels are written to; begin it if it is not there. An OME-Zarr grows where it ends up."""
-    directory = output.partial / STORE if is_tiff_output(output.path) else output.growing(output.path)
+def _stores(output: Output, extras: Extras, volume: Volume, block_shape: ZYX) -> list[LabelStore]:
+    """Return where labels are written to and, where that is wanted, how certain they are."""
+    store = _store(output, output.path, STORE, volume, block_shape)
+    if extras.confidence is None:
+        return [store]
+    return [store, _store(output, extras.confidence, CERTAIN, volume, store.block_shape)]
+
+
+def _store(output: Output, path: Path, name: str, volume: Volume, block_shape: ZYX) -> LabelStore:
+    """Return where a volume is written to; begin it if it is not there. An OME-Zarr grows as it ends up."""
+    directory = output.partial / name if is_tiff_output(path) else output.growing(path)
     if directory.exists():
         return LabelStore.open(directory)
     remove(output.partial / DONE)
@@ -226,9 +249,10 @@ def _store(output: Output, volume: Volume, block_shape: ZYX) -> LabelStore:
 
 
 def _label(
-    wanted: Wanted, source: VectorSource, classes: Path, store: LabelStore, context: Context
+    wanted: Wanted, source: VectorSource, classes: Path, stores: Sequence[LabelStore], context: Context
 ) -> NDArray[np.int64]:
-    """Label every block; return the voxels of each label, 0..K."""
+    """Label every block, and rate it where there is a second store; return the voxels of each label, 0..K."""
+    store = stores[0]
     boxes = tuple(store.box.split(store.block_shape))
     job = LabelJob(
         boxes,
@@ -237,9 +261,9 @@ def _label(
         "{:.1f}/{:.1f} Mvoxel",
         wanted.pinned(source.machine),
         classes.absolute(),
-        store.directory.absolute(),
+        *(each.directory.absolute() for each in stores),
     )
-    blocks = run(job, context, label_stages(source, load(classes), store))
+    blocks = run(job, context, label_stages(source, load(classes), *stores))
     counts: NDArray[np.int64] = np.sum(np.array(blocks, np.int64), axis=0)
     return counts
 
@@ -259,17 +283,18 @@ def _finish(
             "state": output.state,
             "machine": source.machine.facts,
             "classes": classes,
+            "own_names": labeller.own_names,
             "choice": labeller.metadata.get("choice"),
             "volume": describe(volume, source.intensity),
         },
     )
     write_json(output.growing(sidecar(out)), origin)
     write_table(output.growing(beside(out, ".csv")), classes)
-    draw_check(output.growing(beside(out, "_qc.png")), volume, store, labeller.names)
+    draw_check(output.growing(beside(out, "_qc.png")), volume, store, captions(classes))
     if choice := choice_of(labeller):
         draw_choice(output.growing(beside(out, PLOT)), choice)
     labeller.save(output.growing(beside(out, "_clusters.safetensors")))
     colours = dict(enumerate(palette(labeller.k), start=1))
-    info = LabelInfo(volume.voxel_size, volume.origin, origin, labeller.names, colours)
+    info = LabelInfo(volume.voxel_size, volume.origin, origin, labeller.names, colours, suggestions(classes))
     finish_labels(store, output.growing(out), info)
     output.publish()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from vemseg.dense import working_grid
 from vemseg.distillation import agreement, distillation, student_recipe
 from vemseg.errors import Interrupted, OutputExistsError, UsageError
 from vemseg.models import Machine, Model, Objective, build_objective, differing_encoder, settle
-from vemseg.recipe import Recipe
+from vemseg.phantom.tissue import Tissue
+from vemseg.recipe import Recipe, TissueTable
+from vemseg.resources import usable_cores
 from vemseg.run import Run, sha256
-from vemseg.sampling import Sampler, Source, hold_out
+from vemseg.sampling import Sampler, Source, Synthetic, hold_out
 from vemseg.training import Trainer
-from vemseg.volume import Intensity, Volume, describe, intensity_of, open_grey, sharp_plane_first
+from vemseg.volume import Volume, describe, intensity_of, open_grey, sharp_plane_first
 
 _log = logging.getLogger("vemseg")
 
@@ -28,7 +31,7 @@ class Training:
     Attributes
     ----------
     volumes : sequence of str
-        Paths; all are drawn from equally often.
+        Paths; all are drawn from equally often. There need be none if the recipe has synthetic tissue.
     out : Path
         The run directory.
     recipe : Recipe
@@ -94,30 +97,79 @@ def train(training: Training, context: Context) -> Path:
     student = None if training.teacher is None else distillation(recipe, training.teacher, device)
     objective = student if student is not None else _objective(recipe, training.start)
     opened = [open_grey(path, training.voxel_size, training.crop) for path in training.volumes]
-    learnt = [_source(volume, recipe) for volume in opened]
-    details = _details(training, opened, [source.intensity for source in learnt], machine)
+    learnt = [source_of(volume, recipe) for volume in opened]
+    details = details_of(training, opened, learnt, machine)
     held: list[Source] = []
     if student is not None:
         learnt, held = hold_out(learnt, student.encoder.slices, student.window[1])
-    sampler = Sampler(learnt, objective.window, recipe.fov, recipe.train.seed, device)
+    sources: list[Source | Synthetic] = [*learnt, *_tissue(recipe.tissue)]
+    sampler = Sampler(
+        sources, objective.window, recipe.fov, recipe.train.seed, device, max(1, usable_cores() - 1)
+    )
+
+    def conclude() -> Mapping[str, object]:
+        return {} if student is None else agreement(student, learnt, held, recipe, device)
+
+    inputs = [volume.path for volume in opened if volume.path]
+    return carry_out(
+        training, recipe, Course(objective, sampler, machine, inputs, details, conclude), context
+    )
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a training consists of, once its volumes and models are open.
+
+    Attributes
+    ----------
+    objective : Objective
+    sampler : Sampler
+        Closed at the end.
+    machine : Machine
+    inputs : list of Path
+        The volumes on disk.
+    details : dict
+        What ``run.json`` says beside what it says of every run.
+    conclude : callable
+        Called at the end; returns what ``run.json`` says of the result.
+    """
+
+    objective: Objective
+    sampler: Sampler
+    machine: Machine
+    inputs: Sequence[Path]
+    details: Mapping[str, object]
+    conclude: Callable[[], Mapping[str, object]] = dict
+
+
+def carry_out(training: Training, recipe: Recipe, course: Course, context: Context) -> Path:
+    """Train in a run directory; go on where an earlier call stopped, and do nothing where it is finished.
+
+    Raises
+    ------
+    OutputExistsError
+        Where another run is there, or one that began from another model or learns from another teacher.
+    Interrupted
+        Where the training was stopped and its state saved.
+    """
     run = Run.create(
         training.out,
         recipe,
-        inputs=[volume.path for volume in opened if volume.path],
+        inputs=course.inputs,
         parents=training.parents,
-        details=details,
+        details=dict(course.details),
         overwrite=training.overwrite,
     )
-    with run:
+    with run, closing(course.sampler):
         _refuse_other_origin(run, training)
         if run.finished:
             _log.info("%s is trained already", training.out)
             return training.out
-        machine.say()
-        trainer = Trainer(objective.to(device), sampler, run, recipe.train, training.max_seconds)
+        course.machine.say()
+        objective = course.objective.to(course.machine.device)
+        trainer = Trainer(objective, course.sampler, run, recipe.train, training.max_seconds)
         _fit(trainer, context)
-        found = {} if student is None else agreement(student, learnt, held, recipe, device)
-        run.finish(seconds=trainer.elapsed, steps=trainer.step, **found)
+        run.finish(seconds=trainer.elapsed, steps=trainer.step, **course.conclude())
     return training.out
 
 
@@ -133,11 +185,11 @@ def _fit(trainer: Trainer, context: Context) -> None:
     trainer.draw()
 
 
-def _details(
-    training: Training, volumes: Sequence[Volume], intensities: Sequence[Intensity], machine: Machine
+def details_of(
+    training: Training, volumes: Sequence[Volume], sources: Sequence[Source], machine: Machine
 ) -> dict[str, object]:
     """Return what ``run.json`` says of the volumes, the machine, and the model to begin or learn from."""
-    facts = [describe(volume, intensity) for volume, intensity in zip(volumes, intensities, strict=True)]
+    facts = [describe(volume, source.intensity) for volume, source in zip(volumes, sources, strict=True)]
     details: dict[str, object] = {
         "volumes": facts,
         "machine": machine.facts,
@@ -148,11 +200,25 @@ def _details(
     return details
 
 
-def _source(volume: Volume, recipe: Recipe) -> Source:
+def source_of(volume: Volume, recipe: Recipe) -> Source:
     """Return a volume as training looks at it."""
     oriented, _ = sharp_plane_first(volume)
     grid = working_grid(oriented, recipe.volume.voxel_size)
     return Source(grid.volume, intensity_of(volume, recipe.volume))
+
+
+def _tissue(table: TissueTable) -> list[Synthetic]:
+    """Return the sources of synthetic tissue: one for each thickness of sections."""
+    if not table.kinds:
+        return []
+    pixels = [
+        table.pixel if ratio == 1 else (table.section[0] / ratio, table.section[1] / ratio)
+        for ratio in table.ratios
+    ]
+    return [
+        Synthetic(Tissue(ratio, pixel, table.kinds), table.held, table.pace)
+        for ratio, pixel in zip(table.ratios, pixels, strict=True)
+    ]
 
 
 def _objective(recipe: Recipe, start: Model | None) -> Objective:

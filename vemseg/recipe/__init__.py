@@ -10,6 +10,7 @@ from vemseg.recipe.cluster.codebook import CodebookTable
 from vemseg.recipe.cluster.kmeans import KMeansTable
 from vemseg.recipe.cluster.linkage import LinkageTable
 from vemseg.recipe.cluster.mixture import MixtureTable
+from vemseg.recipe.cluster.named import NamedTable
 from vemseg.recipe.kinds import KINDS, Kind
 from vemseg.recipe.loading import DEFAULT_RECIPE, load_recipe, override, parse_recipe, sets, shipped
 from vemseg.recipe.methods import METHODS, Method
@@ -21,7 +22,7 @@ from vemseg.recipe.model.self_distilled import SelfDistilledTable
 from vemseg.recipe.model.unet import UNetTable
 from vemseg.recipe.model.vit import MaesterTable, ViTTable
 from vemseg.recipe.recipe import Recipe, diff
-from vemseg.recipe.tables import EmbedTable, FovTable, TrainTable, VolumeTable
+from vemseg.recipe.tables import EmbedTable, FovTable, TissueTable, TrainTable, VolumeTable
 
 __all__ = [
     "DEFAULT_RECIPE",
@@ -41,9 +42,11 @@ __all__ = [
     "Method",
     "MixtureTable",
     "ModelTable",
+    "NamedTable",
     "Recipe",
     "SdaeTable",
     "SelfDistilledTable",
+    "TissueTable",
     "TrainTable",
     "UNetTable",
     "ViTTable",

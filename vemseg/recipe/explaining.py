@@ -35,6 +35,10 @@ _MESSAGES = {
 """The message for each of pydantic's error types; the offending value is added to it."""
 
 
+_BRANCH = re.compile(r"int$|float$|constrained-|tuple\[")
+"""Names of the branches of a union, which pydantic puts into the place of an error; they are no keys."""
+
+
 def explain(error: ErrorDetails, raw: Raw) -> str:
     """Say in one line what pydantic found wrong with a recipe.
 
@@ -46,8 +50,7 @@ def explain(error: ErrorDetails, raw: Raw) -> str:
         The unchecked recipe that holds the error.
     """
     kind, names = error["type"], [str(part) for part in error["loc"]]
-    if names and names[-1] in ("int", "float"):
-        del names[-1]  # names the branch of a union and is not part of the key
+    names = [name for name in names if not _BRANCH.match(name)]
     key, context = re.sub(r"\.(\d+)$", r"[\1]", ".".join(names)), error.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])

@@ -35,6 +35,9 @@ class Kind:
         The objective with which another encoder teaches this one, called with (table, teacher, stride):
         stride is the number of pixels from one of the teacher's fields of view to the next. None where it
         cannot be taught.
+    self_training : str or None
+        The objective with which an encoder that knows classes learns those found in a volume, called with
+        (table, start), where start is the encoder to begin with. None where it cannot.
     scale : str
         The value of ``cluster.scale`` where a recipe does not give one.
     """
@@ -43,6 +46,7 @@ class Kind:
     encoder: str
     objective: str | None = None
     student: str | None = None
+    self_training: str | None = None
     scale: str = "none"
 
 
@@ -55,8 +59,9 @@ KINDS: dict[str, Kind] = {
     "unet": Kind(
         UNetTable,
         "vemseg.models.unet:UNetEncoder",
-        "vemseg.models.invariance:Invariance",
+        "vemseg.models.recognition:teaching",
         student="vemseg.models.distilled:taught_by",
+        self_training="vemseg.models.self_training:SelfTraining",
         scale="whiten",
     ),
     "classical": Kind(ClassicalTable, "vemseg.models.classical:ClassicalEncoder", scale="standardise"),

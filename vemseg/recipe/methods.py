@@ -12,6 +12,7 @@ from vemseg.recipe.cluster.codebook import CodebookTable
 from vemseg.recipe.cluster.kmeans import KMeansTable
 from vemseg.recipe.cluster.linkage import LinkageTable
 from vemseg.recipe.cluster.mixture import MixtureTable
+from vemseg.recipe.cluster.named import NamedTable
 
 
 @dataclass(frozen=True)
@@ -35,5 +36,6 @@ METHODS: dict[str, Method] = {
     "gmm": Method(MixtureTable, "vemseg.labelling.mixture:MixtureLabeller"),
     "linkage": Method(LinkageTable, "vemseg.labelling.linkage:LinkageLabeller"),
     "codebook": Method(CodebookTable, "vemseg.labelling.codebook:CodebookLabeller"),
+    "named": Method(NamedTable, "vemseg.labelling.named:NamedLabeller"),
 }
 """Every method of clustering, by its name in ``cluster.method``."""

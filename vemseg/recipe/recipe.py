@@ -16,7 +16,7 @@ from vemseg.recipe.cluster.base import ClusterTable
 from vemseg.recipe.cluster.kmeans import KMeansTable
 from vemseg.recipe.model.base import ModelTable
 from vemseg.recipe.model.vit import MaesterTable
-from vemseg.recipe.tables import EmbedTable, FovTable, TrainTable, VolumeTable
+from vemseg.recipe.tables import EmbedTable, FovTable, TissueTable, TrainTable, VolumeTable
 
 
 class Recipe(Table):
@@ -33,6 +33,7 @@ class Recipe(Table):
     volume: VolumeTable = VolumeTable()
     model: Annotated[SerializeAsAny[ModelTable], BeforeValidator(MODEL.checked)] = MaesterTable()
     fov: FovTable = FovTable()
+    tissue: TissueTable = TissueTable()
     train: TrainTable = TrainTable()
     embed: EmbedTable = EmbedTable()
     cluster: Annotated[SerializeAsAny[ClusterTable], BeforeValidator(CLUSTER.checked)] = KMeansTable()

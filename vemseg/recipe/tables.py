@@ -14,8 +14,9 @@ class VolumeTable(Table):
 
     Attributes
     ----------
-    voxel_size : float
-        Edge length in nm, in the sharp plane, of the voxels the model works on.
+    voxel_size : float or (float, float)
+        Edge length in nm, in the sharp plane, of the voxels the model works on; or the smallest and largest
+        of them, between which a volume is taken as it is.
     intensity : {"percentile", "range"}
         Which intensities become 0 and 1: two percentiles of the volume, or the two values of ``range``.
     percentiles : (float, float)
@@ -24,7 +25,7 @@ class VolumeTable(Table):
         Lower and upper intensity, in the units of the file.
     """
 
-    voxel_size: Positive = 16.0
+    voxel_size: Positive | tuple[Positive, Positive] = 16.0
     intensity: Literal["percentile", "range"] = "percentile"
     percentiles: tuple[float, float] = (0.5, 99.5)
     range: tuple[float, float] = (0.0, 255.0)
@@ -33,6 +34,9 @@ class VolumeTable(Table):
     def _check(self) -> Self:
         low, high = self.percentiles
         require(0 <= low < high <= 100, f"volume.percentiles must rise within 0..100, not [{low}, {high}]")
+        if isinstance(self.voxel_size, tuple):
+            low, high = self.voxel_size
+            require(low <= high, f"volume.voxel_size must rise, not [{low}, {high}]")
         low, high = self.range
         require(low < high, f"volume.range must rise, not [{low}, {high}]")
         return self
@@ -117,6 +121,42 @@ class TrainTable(Table):
     def _check(self) -> Self:
         require(
             self.min_lr <= self.lr, f"train.min_lr must be at most train.lr ({self.lr}), not {self.min_lr}"
+        )
+        return self
+
+
+class TissueTable(Table):
+    """Synthetic tissue to learn from, beside volumes or instead of them (``vemseg.phantom.tissue``).
+
+    Attributes
+    ----------
+    kinds : tuple of str
+        Kinds of tissue, each as likely as the others; none where this is empty.
+    ratios : tuple of float
+        Thickness of sections in pixels, 1 for isotropic voxels. Each is a source of its own, drawn from as
+        often as any volume.
+    pixel : (float, float)
+        Smallest and largest edge in nm of a pixel of isotropic tissue.
+    section : (float, float)
+        Smallest and largest thickness in nm of a section where ``ratios`` is not 1.
+    held, pace : int
+        Number of blocks that each source holds, and of steps after which the next of them is replaced.
+    """
+
+    kinds: tuple[str, ...] = ()
+    ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 1.0, 3.0, 7.0)
+    pixel: tuple[Positive, Positive] = (6.5, 20.0)
+    section: tuple[Positive, Positive] = (25.0, 65.0)
+    held: Count = 24
+    pace: Count = 6
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("pixel", "section"):
+            low, high = getattr(self, name)
+            require(low <= high, f"tissue.{name} must rise, not [{low}, {high}]")
+        require(
+            min(self.ratios) >= 1, "tissue.ratios must be at least 1: sections are no thinner than pixels"
         )
         return self
 

@@ -3,7 +3,9 @@
     draws      the random choices of a batch, which follow from (seed, step) alone
     stocks     the contract between a source and the sampler
     sources    volumes with or without labels
-    synthetic  tissue that is made up as it is needed
+    synthetic  tissue that is made up as training goes on
+    held       boxes in memory, and windows cut out of them
+    workers    processes that make synthetic tissue in advance
     warping    enlarges, mirrors and turns a whole batch
     sampler    makes batches from sources and choices
 
@@ -18,6 +20,6 @@ of processes changes nothing, since each takes its share of the same batch.
 from vemseg.sampling.draws import Draw
 from vemseg.sampling.sampler import Sampler
 from vemseg.sampling.sources import HELD_OUT, Source, hold_out
-from vemseg.sampling.synthetic import Synthetic
+from vemseg.sampling.synthetic import Maker, Synthetic
 
-__all__ = ["HELD_OUT", "Draw", "Sampler", "Source", "Synthetic", "hold_out"]
+__all__ = ["HELD_OUT", "Draw", "Maker", "Sampler", "Source", "Synthetic", "hold_out"]

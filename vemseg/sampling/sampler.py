@@ -1,8 +1,8 @@
 """Makes batches of windows, in the same way from all sources.
 
-Voxels are held on the training device. Volumes that do not fit there are held in part, as boxes; every
-``REFRESH`` steps one of these boxes is replaced, again by (seed, step) alone. Cutting, enlarging and
-mirroring a whole batch is then a gather and two small matrix products.
+Voxels are held on the training device. Volumes that do not fit there are held in part, as boxes, and so is
+synthetic tissue. From time to time one of these boxes is replaced, again by (seed, step) alone. Cutting,
+enlarging and mirroring a whole batch is then a gather and two small matrix products.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from vemseg.batch import UNKNOWN, Batch
 from vemseg.geometry import ZYX, VoxelSize
 from vemseg.recipe import FovTable
 from vemseg.sampling.draws import Draw, pick, plane_axes, random_numbers, symmetry, zoom
+from vemseg.sampling.held import Index
 from vemseg.sampling.sources import Source
-from vemseg.sampling.stocks import Index, Needs
+from vemseg.sampling.stocks import Needs, Stock
 from vemseg.sampling.synthetic import Synthetic
 from vemseg.sampling.warping import enlarged, enlarged_labels, turned
+from vemseg.sampling.workers import Workers
 from vemseg.tiling import Floats, Ints, reflect, slice_offsets
 
-REFRESH = 50
-"""Number of steps after which the next box is replaced."""
+AHEAD = 6
+"""So many replacements of boxes are announced in advance."""
 
 
 class Sampler:
@@ -47,6 +49,8 @@ class Sampler:
         Seed of the stream of random numbers.
     device : torch.device
         Where voxels are held and batches are made.
+    workers : int
+        Number of other processes that make synthetic tissue in advance. Batches do not depend on it.
 
     Raises
     ------
@@ -61,14 +65,18 @@ class Sampler:
         settings: FovTable,
         seed: int,
         device: torch.device,
+        workers: int = 0,
     ) -> None:
         self.window, self.settings, self.seed, self.device = window, settings, seed, device
-        needs = Needs(window, settings, settings.pool_bytes // len(sources), device)
+        self._workers = Workers(workers)
+        needs = Needs(window, settings, settings.pool_bytes // len(sources), device, self._workers)
         self.stocks = [source.stock(needs) for source in sources]
         self.labelled = any(stock.labelled for stock in self.stocks)
         self._offsets = np.array([_offsets(window[0], stock.voxel_size) for stock in self.stocks])
         self._boxes = [(i, k) for i, stock in enumerate(self.stocks) for k in range(len(stock.boxes))]
         self._filled_for = [-1] * len(self._boxes)
+        self._expected_for = [-1] * len(self._boxes)
+        self._turns = _turns([self.stocks[i] for i, _ in self._boxes])
 
     def batch(self, step: int, size: int, rank: int = 0, world: int = 1) -> Batch:
         """Return the samples of one step.
@@ -89,7 +97,7 @@ class Sampler:
         """
         self._refresh(step)
         draw = self.draw(step, size).take(np.arange(size)[rank::world])
-        images, labels = self._windows(draw, step)
+        images, labels = self._windows(draw)
         return Batch(
             images[:, None],
             labels,
@@ -119,31 +127,31 @@ class Sampler:
         start, part = zoom(uniform[:, 6:10], extent, self.settings)
         return Draw(np.arange(size), source, box, axis, plane, corner, start, part, flip, transpose)
 
-    def _windows(self, draw: Draw, step: int) -> tuple[Tensor, Tensor | None]:
+    def _windows(self, draw: Draw) -> tuple[Tensor, Tensor | None]:
         """Return the windows of these samples, and their labels if any source has labels."""
         _, h, w = self.window
         if h == w:
-            return self._varied(draw, step, (h, w))
+            return self._varied(draw, (h, w))
         parts = (draw.transpose, (w, h)), (~draw.transpose, (h, w))
         groups = [(np.flatnonzero(which), extent) for which, extent in parts if which.any()]
-        found = [self._varied(draw.take(rows), step, extent) for rows, extent in groups]
+        found = [self._varied(draw.take(rows), extent) for rows, extent in groups]
         return _joined([rows for rows, _ in groups], found)
 
-    def _varied(self, draw: Draw, step: int, extent: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+    def _varied(self, draw: Draw, extent: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         """Cut windows with ``extent`` rows and columns; enlarge, mirror and turn them."""
-        images, labels = self._cut(draw, step, extent)
+        images, labels = self._cut(draw, extent)
         if self.settings.crop != "off":
             images = enlarged(images, draw)
             labels = labels if labels is None else enlarged_labels(labels, draw)
         return turned(images, draw), labels if labels is None else turned(labels, draw)
 
-    def _cut(self, draw: Draw, step: int, extent: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+    def _cut(self, draw: Draw, extent: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         """Cut windows with ``extent`` rows and columns out of boxes: float32 and uint8 (b, d, h, w)."""
         groups, found = [], []
         for i in np.unique(draw.source):
             rows = np.flatnonzero(draw.source == i)
             mine = draw.take(rows)
-            images, labels = self.stocks[i].cut(mine, self._index(mine, extent), step, self.seed)
+            images, labels = self.stocks[i].cut(mine, self._index(mine, extent))
             if labels is None and self.labelled:
                 labels = torch.full(images.shape, UNKNOWN, dtype=torch.uint8, device=self.device)
             groups.append(rows)
@@ -184,20 +192,46 @@ class Sampler:
         near = draw.take(np.repeat(np.arange(b), p))
         centring = np.where(near.transpose[:, None], (w - h, h - w), (0, 0)) // 2
         near = replace(near, plane=near.plane + shift[:, 0], corner=near.corner + centring + shift[:, 1:])
-        images, _ = self._cut(near, step, (h, w))
+        images, _ = self._cut(near, (h, w))
         return images.view(b, p, 1, *self.window)
 
+    def close(self) -> None:
+        """Stop the other processes."""
+        self._workers.close()
+
     def _refresh(self, step: int) -> None:
-        """Fill the boxes with the voxels that belong in them at this step."""
-        moving = [each for each in self._boxes if self.stocks[each[0]].moving]
-        for number, (i, box) in enumerate(self._boxes):
-            generation = 0
-            if self.stocks[i].moving:
-                turn = moving.index((i, box))
-                generation = (step // REFRESH + len(moving) - 1 - turn) // len(moving)
-            if self._filled_for[number] != generation:
-                self.stocks[i].fill(box, random_numbers(self.seed, generation, stream=1 + number))
-                self._filled_for[number] = generation
+        """Fill the boxes with the voxels that belong in them at this step, and announce the next ones."""
+        due = [n for n in range(len(self._boxes)) if self._filled_for[n] != self._generation(n, step)]
+        for number in due:
+            self._expect(number, self._generation(number, step))
+        for number in due:
+            (i, box), generation = self._boxes[number], self._generation(number, step)
+            self.stocks[i].fill(box, random_numbers(self.seed, generation, stream=1 + number))
+            self._filled_for[number] = generation
+        for number, (pace, _, _) in enumerate(self._turns):
+            if (generation := self._generation(number, step + AHEAD * pace)) > self._filled_for[number]:
+                self._expect(number, generation)
+
+    def _expect(self, number: int, generation: int) -> None:
+        """Announce once what a box is going to be filled with."""
+        if self._expected_for[number] != generation:
+            i, box = self._boxes[number]
+            self.stocks[i].expect(box, random_numbers(self.seed, generation, stream=1 + number))
+            self._expected_for[number] = generation
+
+    def _generation(self, number: int, step: int) -> int:
+        """Return how often a box has been replaced before a step."""
+        pace, turn, count = self._turns[number]
+        return (step // pace + count - 1 - turn) // count if count else 0
+
+
+def _turns(stocks: Sequence[Stock]) -> list[tuple[int, int, int]]:
+    """Return for the stock of each box: its pace, its turn, and how many boxes take turns; 0 if it stays."""
+    paces = [stock.pace if stock.moving else 0 for stock in stocks]
+    return [
+        (pace, paces[:number].count(pace), paces.count(pace)) if pace else (1, 0, 0)
+        for number, pace in enumerate(paces)
+    ]
 
 
 def _offsets(planes: int, voxel_size: VoxelSize) -> list[list[int]]:

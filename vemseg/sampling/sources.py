@@ -6,7 +6,6 @@ replaced as training goes on; there is at least one, even if it takes more than 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,17 +16,14 @@ from torch import Tensor
 from vemseg.batch import UNKNOWN
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, is_anisotropic, sharp_axis
-from vemseg.sampling.draws import Draw, pick, plane_axes
-from vemseg.sampling.stocks import Index, Needs, Stock
+from vemseg.sampling.draws import Draw, pick
+from vemseg.sampling.held import BYTES_PER_LABEL, BYTES_PER_VOXEL, HeldBoxes, Index
+from vemseg.sampling.stocks import Needs, Stock
 from vemseg.tiling import Floats, Ints
 from vemseg.volume import Cropped, Intensity, Volume
 
 POOL_BOX: ZYX = (128, 256, 256)
 """Shape of the boxes of a volume that is too large to be held whole, and of what is read at once."""
-BYTES_PER_VOXEL = 2
-"""Bytes for the intensity of a voxel, which is held in float16."""
-BYTES_PER_LABEL = 1
-"""Bytes for the label of a voxel, if there are labels."""
 HELD_OUT = 8
 """If sections of a volume are held out, they are one in this many."""
 
@@ -123,10 +119,7 @@ class VolumeStock(Stock):
             d, h, w = (min(max(a, side), n) for a, n in zip(POOL_BOX, whole.shape, strict=True))
             self.boxes = [Box((0, 0, 0), (d, h, w))] * max(1, room // (d * h * w))
         self.axes = [self._usable_axes(self.boxes[0].shape)] * len(self.boxes)
-        size = self.boxes[0].size
-        self._first = np.arange(len(self.boxes)) * size
-        self._voxels = torch.empty(size * len(self.boxes), dtype=torch.float16, device=needs.device)
-        self._labels = torch.empty_like(self._voxels, dtype=torch.uint8) if self.labelled else None
+        self._held = HeldBoxes(len(self.boxes), self.boxes[0].shape, self.labelled, needs.device)
 
     def _usable_axes(self, shape: ZYX) -> list[int]:
         """Return the axes across which the planes of a box are sharp and large enough for a window.
@@ -166,16 +159,15 @@ class VolumeStock(Stock):
             room = [n - m for n, m in zip(volume.shape, shape, strict=True)]
             z, y, x = (int(pick(u, n + 1)) for u, n in zip(rng.random(3), room, strict=True))
             self.boxes[box] = Box((0, 0, 0), shape).shift((z, y, x))
-        held = slice(int(self._first[box]), int(self._first[box]) + math.prod(shape))
         for part in self.boxes[box].split(POOL_BOX):
             inside = part.relative_to(self.boxes[box]).slices
             values = volume.read(part)
             if not np.isfinite(values).all():
                 raise InputError(f"{volume.name}: not-a-number or infinite voxels in box {part}")
             scaled = torch.from_numpy(self.source.intensity.apply(values).astype(np.float16))
-            self._voxels[held].view(shape)[inside] = scaled.to(self._voxels.device)
-            if self._labels is not None:
-                self._labels[held].view(shape)[inside] = self._read_labels(part).to(self._labels.device)
+            self._held.image(box)[inside].copy_(scaled)
+            if self.labelled:
+                self._held.labels(box)[inside].copy_(self._read_labels(part))
 
     def _read_labels(self, part: Box) -> Tensor:
         assert self.source.labels is not None
@@ -187,18 +179,9 @@ class VolumeStock(Stock):
             )
         return torch.from_numpy(values.astype(np.uint8))
 
-    def cut(self, draw: Draw, index: Index, step: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    def cut(self, draw: Draw, index: Index) -> tuple[Tensor, Tensor | None]:
         """Cut windows, and their labels if the volume has labels; a mirrored voxel keeps its label."""
-        shapes = self.shapes[draw.box]
-        strides = np.stack([shapes[:, 1] * shapes[:, 2], shapes[:, 2], np.ones_like(draw.box)], axis=1)
-        axes = np.concatenate([draw.axis[:, None], plane_axes(draw.axis)], axis=1)
-        planes, rows, columns = (
-            along * np.take_along_axis(strides, axes[:, k, None], axis=1) for k, along in enumerate(index)
-        )
-        planes += self._first[draw.box][:, None]
-        inside = torch.from_numpy((planes[:, :, None] + rows[:, None])[..., None] + columns[:, None, None])
-        inside = inside.to(self._voxels.device)
-        return self._voxels[inside], None if self._labels is None else self._labels[inside]
+        return self._held.cut(draw, index)
 
     def positions(self, boxes: Ints, middles: Floats) -> Floats:
         """Return places in nm from the middle of the volume's first voxel."""

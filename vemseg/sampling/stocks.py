@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.recipe import FovTable
 from vemseg.sampling.draws import Draw
+from vemseg.sampling.held import Index
+from vemseg.sampling.workers import Workers
 from vemseg.tiling import Floats, Ints
 
-Index = tuple[Ints, Ints, Ints]
-"""The voxels of its box that make up each window: planes (b, d), rows (b, h) and columns (b, w)."""
+REFRESH = 50
+"""Number of steps after which the next box of the volumes is replaced."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,15 @@ class Needs:
         Bytes that the source may hold in memory, unless a single window takes more.
     device : torch.device
         Where voxels are held.
+    workers : Workers
+        Other processes, which synthetic tissue is made in.
     """
 
     window: ZYX
     settings: FovTable
     share: int
     device: torch.device
+    workers: Workers = field(default_factory=lambda: Workers(0))
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -57,6 +62,8 @@ class Stock(ABC):
         For each box, the axes across which planes may be taken.
     moving : bool
         Whether the boxes are replaced by others as training goes on.
+    pace : int
+        After so many steps one of them is replaced; stocks of the same pace take turns.
     labelled : bool
         Whether the source has labels.
     voxel_size : (float, float, float)
@@ -66,6 +73,7 @@ class Stock(ABC):
     boxes: list[Box]
     axes: list[list[int]]
     moving: bool
+    pace: int = REFRESH
     labelled: bool
     voxel_size: VoxelSize
 
@@ -82,8 +90,11 @@ class Stock(ABC):
     def fill(self, box: int, rng: np.random.Generator) -> None:
         """Bring the voxels of a box into memory, from another place of the source if boxes move."""
 
+    def expect(self, box: int, rng: np.random.Generator) -> None:  # noqa: B027 - nothing to do for most
+        """Prepare for :meth:`fill`, which is going to be called with a generator in the same state."""
+
     @abstractmethod
-    def cut(self, draw: Draw, index: Index, step: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    def cut(self, draw: Draw, index: Index) -> tuple[Tensor, Tensor | None]:
         """Cut windows out of the boxes.
 
         Parameters
@@ -92,8 +103,6 @@ class Stock(ABC):
             The choices of these samples.
         index : Index
             The voxels of each window in its box.
-        step, seed : int
-            What synthetic samples are derived from.
 
         Returns
         -------

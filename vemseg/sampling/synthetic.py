@@ -1,46 +1,76 @@
-"""Synthetic tissue: every window is made up when it is needed, with the class of every voxel."""
+"""Synthetic tissue as a source: blocks are made up as training goes on, with the class of every voxel."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vemseg.geometry import ZYX, Box
-from vemseg.sampling.draws import Draw, random_numbers
-from vemseg.sampling.stocks import Index, Needs, Stock
-from vemseg.tiling import Floats, Ints
+from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.sampling.draws import Draw
+from vemseg.sampling.held import BYTES_PER_LABEL, BYTES_PER_VOXEL, HeldBoxes, Index
+from vemseg.sampling.stocks import Needs, Stock
+from vemseg.tiling import Floats
+
+Made = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
-class Synthetic(ABC):
-    """A source of synthetic windows, which a sampler takes like a volume.
+class Maker(Protocol):
+    """Makes blocks of tissue. It may be sent to other processes, so it has to be picklable."""
 
-    The windows that :meth:`make` returns are enlarged, mirrored and turned like those of volumes.
-    """
+    @property
+    def voxel_size(self) -> VoxelSize:
+        """Edges of its voxels, z y x; only their ratios count."""
 
-    name = "synthetic"
+    @property
+    def planes(self) -> int:
+        """Number of planes of a block."""
 
-    @abstractmethod
-    def make(self, rng: np.random.Generator, window: ZYX) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Make a window.
+    def make(self, rng: np.random.Generator, shape: ZYX) -> Made:
+        """Make a block.
 
         Parameters
         ----------
         rng : numpy.random.Generator
             The only source of random numbers.
-        window : (int, int, int)
+        shape : (int, int, int)
             Planes, rows and columns.
 
         Returns
         -------
-        image : float32 (d, h, w)
+        image : float32 (z, y, x)
             Intensities in [0, 1].
-        labels : uint8 (d, h, w)
+        labels : uint8 (z, y, x)
             Classes, 255 where the class is not known.
         """
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """A source of synthetic blocks, which a sampler takes like a volume.
+
+    Attributes
+    ----------
+    maker : Maker
+    held : int
+        Number of blocks in memory, unless they take more than the sampler's share.
+    pace : int
+        After so many steps one of them is replaced by a new one.
+    margin : int
+        Rows and columns by which a block is larger than a window, so that windows differ.
+    """
+
+    maker: Maker
+    held: int = 24
+    pace: int = 2
+    margin: int = 32
+
+    name = "synthetic"
 
     def stock(self, needs: Needs) -> Stock:
         """Return the stock that samples are cut from."""
@@ -48,35 +78,41 @@ class Synthetic(ABC):
 
 
 class MadeStock(Stock):
-    """One box, as large as a window, whose voxels are made anew for every sample."""
+    """Blocks that are replaced by new ones in turn; other processes make them in advance."""
 
-    labelled, moving = True, False
-    voxel_size = (1.0, 1.0, 1.0)
+    labelled, moving = True, True
 
     def __init__(self, source: Synthetic, needs: Needs) -> None:
-        self.source, self.device = source, needs.device
-        self.boxes = [Box.whole((needs.window[0], *needs.reach))]
-        self.axes = [[0]]
+        self.source, self.needs = source, needs
+        self.pace = source.pace
+        self.voxel_size = source.maker.voxel_size
+        rows, columns = needs.reach
+        self.shape = (source.maker.planes, rows + source.margin, columns + source.margin)
+        room = needs.share // ((BYTES_PER_VOXEL + BYTES_PER_LABEL) * int(np.prod(self.shape)))
+        count = max(1, min(source.held, room))
+        self.boxes, self.axes = [Box.whole(self.shape)] * count, [[0]] * count
+        self._held = HeldBoxes(count, self.shape, True, needs.device)
+        self._coming: dict[int, Callable[[], Any]] = {}
 
     def middles(self, box: int, axis: int) -> range:
-        """Return only the middle plane, the first of two if their number is even."""
-        middle = (self.boxes[box].shape[0] - 1) // 2
-        return range(middle, middle + 1)
+        """Return all planes; a window that reaches beyond the first or last is filled by mirroring."""
+        return range(self.boxes[box].shape[axis])
+
+    def expect(self, box: int, rng: np.random.Generator) -> None:
+        """Have the next block for this place made."""
+        self._coming[box] = self.needs.workers.submit(self.source.maker.make, rng, self.shape)
 
     def fill(self, box: int, rng: np.random.Generator) -> None:
-        """Do nothing: windows are made when they are cut."""
+        """Put a new block in this place; the one that was expected is the same."""
+        coming = self._coming.pop(box, None)
+        image, labels = self.source.maker.make(rng, self.shape) if coming is None else coming()
+        self._held.image(box).copy_(torch.from_numpy(image))
+        self._held.labels(box).copy_(torch.from_numpy(labels))
 
-    def cut(self, draw: Draw, index: Index, step: int, seed: int) -> tuple[Tensor, Tensor | None]:
-        """Make the windows of these samples, each with its own random numbers."""
-        images, labels = [], []
-        for i, number in enumerate(draw.number):
-            rng = random_numbers(seed, step, stream=0, sample=1 + int(number))
-            image, classes = self.source.make(rng, self.boxes[0].shape)
-            inside = np.ix_(*(along[i] for along in index))
-            images.append(torch.from_numpy(image[inside]))
-            labels.append(torch.from_numpy(classes[inside]))
-        return torch.stack(images).half().to(self.device), torch.stack(labels).to(self.device)
+    def cut(self, draw: Draw, index: Index) -> tuple[Tensor, Tensor | None]:
+        """Cut windows and their labels."""
+        return self._held.cut(draw, index)
 
-    def positions(self, boxes: Ints, middles: Floats) -> Floats:
-        """Return NaN, since synthetic windows lie in no volume."""
+    def positions(self, boxes: NDArray[np.int64], middles: Floats) -> Floats:
+        """Return NaN, since synthetic blocks lie in no volume."""
         return np.full(middles.shape, np.nan)

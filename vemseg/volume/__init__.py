@@ -25,7 +25,7 @@ from vemseg.volume.renaming import rename_labels
 from vemseg.volume.resample import Resampled
 from vemseg.volume.store import LabelStore
 from vemseg.volume.views import Cropped, Permuted
-from vemseg.volume.writing import finish_labels, write_volume
+from vemseg.volume.writing import finish_grey, finish_labels, write_volume
 
 __all__ = [
     "FORMATS",
@@ -44,6 +44,7 @@ __all__ = [
     "check_labels",
     "crop_of",
     "describe",
+    "finish_grey",
     "finish_labels",
     "intensity_of",
     "measure_intensity",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from vemseg.geometry import ZYX, VoxelSize
@@ -67,10 +68,13 @@ class LabelInfo(About):
         The name of each label.
     colours : mapping of int to (int, int, int)
         The colour of each label, RGB 0..255.
+    suggestions : mapping of int to str
+        What a label may be, in words; empty where nothing suggests that.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
     colours: Mapping[int, RGB] = field(default_factory=dict)
+    suggestions: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def palette(self) -> Mapping[int, RGB]:
@@ -79,14 +83,20 @@ class LabelInfo(About):
 
     def record(self) -> Record:
         """Return the whole record."""
-        return {**legend(self.names, self.colours), **self.source()}
+        return {**legend(self.names, self.colours, self.suggestions), **self.source()}
 
 
-def legend(names: Mapping[int, str], colours: Mapping[int, Sequence[int]]) -> Record:
-    """Return the names and colours of labels as a record keeps them."""
+def legend(
+    names: Mapping[int, str],
+    colours: Mapping[int, Sequence[int]],
+    suggestions: Mapping[int, str] = MappingProxyType({}),
+) -> Record:
+    """Return the names and colours of labels, and suggestions where there are any, as a record keeps them."""
+    suggested = {"suggestions": {str(label): text for label, text in suggestions.items()}}
     return {
         "names": {str(label): name for label, name in names.items()},
         "colours": {str(label): list(rgb) for label, rgb in colours.items()},
+        **(suggested if suggestions else {}),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from vemseg.geometry import ZYX, VoxelSize
@@ -90,6 +91,7 @@ def legend_in(attributes: Attributes) -> Record | None:
     return legend(
         {label: str(name) for label, name in _by_label(described, "properties", "name").items()},
         {label: rgba[:3] for label, rgba in colours.items() if isinstance(rgba, list)},
+        {label: str(text) for label, text in _by_label(described, "properties", "suggestion").items()},
     )
 
 
@@ -145,12 +147,23 @@ def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str)
     return {"version": VERSION, "multiscales": [image]}
 
 
-def label_metadata(names: Mapping[int, str], colours: Mapping[int, RGB]) -> dict[str, Record]:
-    """Return the ``image-label`` part of the ``ome`` attribute: opaque colours, 0 transparent, and names."""
+def label_metadata(
+    names: Mapping[int, str],
+    colours: Mapping[int, RGB],
+    suggestions: Mapping[int, str] = MappingProxyType({}),
+) -> dict[str, Record]:
+    """Return the ``image-label`` part of the ``ome`` attribute: opaque colours, 0 transparent, and names.
+
+    A suggestion stands beside the name of its label, where viewers show what is known of a label.
+    """
     colors = [
         {"label-value": label, "rgba": [*map(int, colours[label]), 255 if label else 0]}
         for label in sorted(colours)
     ]
-    properties = [{"label-value": label, "name": names[label]} for label in sorted(names)]
+    properties = [
+        {"label-value": label, "name": names[label]}
+        | ({"suggestion": suggestions[label]} if label in suggestions else {})
+        for label in sorted(names)
+    ]
     described = {"colors": colors, "properties": properties}
     return {"image-label": {"version": VERSION} | {key: value for key, value in described.items() if value}}

@@ -26,11 +26,11 @@ _DESCRIPTION, _BYTE_COUNTS, _IMAGEJ = 270, 50838, 50839
 def rename_labels(path: Path, names: Mapping[int, str], colours: Mapping[int, RGB]) -> None:
     """Give finished labels other names and colours; the old ones are forgotten.
 
-    What else the file says about itself stays as it is. In an OME-Zarr the metadata are replaced in one
-    piece. In a TIFF one short write makes the new record valid (see ``tiff_tags``); its colour table is
-    overwritten just before that, so that a kill between the two leaves the new colours with the old names,
-    and the same call completes the change. A TIFF that was written without any colours has no such table;
-    only its record has the new ones.
+    What else the file says about itself stays as it is, suggestions too. In an OME-Zarr the metadata are
+    replaced in one piece. In a TIFF one short write makes the new record valid (see ``tiff_tags``); its
+    colour table is overwritten just before that, so that a kill between the two leaves the new colours with
+    the old names, and the same call completes the change. A TIFF that was written without any colours has no
+    such table; only its record has the new ones.
 
     Parameters
     ----------
@@ -65,10 +65,11 @@ def _rename_in_zarr(path: Path, names: Mapping[int, str], colours: Mapping[int, 
     with as_input_error(f"{path} is no readable OME-Zarr"):
         group = zarr.open_group(str(path), mode="r+", zarr_format=3)
     attributes = dict(group.attrs)
-    _of_labels(record_in(attributes), path)
+    known = _of_labels(record_in(attributes), path).get("suggestions", {})
+    suggestions = {int(label): text for label, text in known.items()}
     ome = dict(attributes["ome"])
     kept = {k: v for k, v in ome["image-label"].items() if k not in ("colors", "properties")}
-    ome["image-label"] = kept | label_metadata(names, colours)["image-label"]
+    ome["image-label"] = kept | label_metadata(names, colours, suggestions)["image-label"]
     group.attrs.put(attributes | {"ome": ome})
 
 

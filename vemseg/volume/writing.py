@@ -47,13 +47,12 @@ def finish_labels(store: LabelStore, target: Path, info: LabelInfo) -> None:
     UsageError
         Where the suffix of ``target`` names no format.
     """
-    if is_tiff_output(target):
-        _write_tiff(store, target, info)
-        return
-    _describe_zarr(store, target.name, info, majority, label_metadata(info.names, info.colours))
-    if store.directory != target:
-        remove(target)
-        store.directory.replace(target)
+    _finish(store, target, info, majority, label_metadata(info.names, info.colours, info.suggestions))
+
+
+def finish_grey(store: LabelStore, target: Path, about: About) -> None:
+    """Do what :func:`finish_labels` does with a store of grey values; coarser levels are means."""
+    _finish(store, target, about, mean, {})
 
 
 def write_volume(source: Volume, target: Path, *, description: Mapping[str, object] | None = None) -> None:
@@ -83,6 +82,19 @@ def write_volume(source: Volume, target: Path, *, description: Mapping[str, obje
         for box in store.box.split(store.block_shape):
             store.write(box, source.read(box))
         _describe_zarr(store, target.name, about, mean, {})
+
+
+def _finish(
+    store: LabelStore, target: Path, about: About, reduce: Reduce, labels: Mapping[str, object]
+) -> None:
+    """Write the final form of a store; an OME-Zarr is made of it as it lies."""
+    if is_tiff_output(target):
+        _write_tiff(store, target, about)
+        return
+    _describe_zarr(store, target.name, about, reduce, labels)
+    if store.directory != target:
+        remove(target)
+        store.directory.replace(target)
 
 
 def _write_tiff(volume: Volume, target: Path, about: About) -> None:

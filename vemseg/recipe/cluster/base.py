@@ -23,7 +23,8 @@ class ClusterTable(Table):
     method : str
         Name of the method in ``recipe.METHODS``.
     k : int
-        Number of classes, 2 to 255. "auto" stands for the range ``K_RANGE``.
+        Number of classes, 2 to 255. "auto" stands for the range ``K_RANGE``, 0 for a method that takes the
+        classes of the model.
     k_range : (int, int) or ()
         The first and the last of the numbers of classes from which one is chosen without labels
         (``labelling.find_classes``); empty where k is given. ``k`` is then the last of them, so that memory
@@ -73,8 +74,8 @@ class ClusterTable(Table):
     @classmethod
     def _fill_k(cls, table: object) -> object:
         """Write out the range that "auto" stands for, and ``k`` where there is a range."""
-        if not isinstance(table, dict):
-            return table
+        if not isinstance(table, dict) or "k" not in cls.model_fields:
+            return table  # a method that has no number of classes refuses both as unknown keys
         word = table.get("k")
         number = not isinstance(word, str) or word == "auto"
         require(number, f"cluster.k must be a whole number or auto, not '{word}'")

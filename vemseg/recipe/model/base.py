@@ -24,6 +24,11 @@ class ModelTable(Table):
 
     kind: str
 
+    @property
+    def known_classes(self) -> tuple[str, ...]:
+        """Names of the classes that the encoder itself tells apart; empty if it knows none."""
+        return ()
+
     def check_placement(self, embed: EmbedTable) -> None:
         """Refuse a placement of fields of view that does not suit the model; by default all are allowed.
 

@@ -25,6 +25,13 @@ class UNetTable(ModelTable):
         Number of convolutions of each level on the way down; there is one on the way up.
     dim : int
         Length of a vector.
+    classes : tuple of str
+        Names of the classes that the encoder is taught to tell apart; a vector begins with their logits.
+        Empty if it is taught none.
+    recognition : float
+        Weight of the cross-entropy of classes.
+    balance : float
+        How much more rare classes count in it: 0 for equal weights of voxels, 1 for equal weights of classes.
     invariance, variance, covariance, reconstruction : float
         Weights of the terms of the objective.
     points : int
@@ -38,7 +45,7 @@ class UNetTable(ModelTable):
         Largest distance in slices between two views of the same place.
     """
 
-    encoder_settings: ClassVar[tuple[str, ...]] = ("slices", "widths", "layers", "dim")
+    encoder_settings: ClassVar[tuple[str, ...]] = ("slices", "widths", "layers", "dim", "classes")
 
     kind: Literal["unet"] = "unet"
     fov: Count = 128
@@ -47,6 +54,9 @@ class UNetTable(ModelTable):
     widths: Annotated[tuple[Count, ...], Field(min_length=1, max_length=5)] = (32, 64, 128)
     layers: Count = 2
     dim: Count = 24
+    classes: tuple[str, ...] = ()
+    recognition: Annotated[float, Field(ge=0)] = 1.0
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5
     invariance: Annotated[float, Field(ge=0)] = 25.0
     variance: Annotated[float, Field(ge=0)] = 25.0
     covariance: Annotated[float, Field(ge=0)] = 1.0
@@ -60,6 +70,11 @@ class UNetTable(ModelTable):
     blur: Annotated[float, Field(ge=0)] = 1.0
     drift: Natural = 0
 
+    @property
+    def known_classes(self) -> tuple[str, ...]:
+        """The classes that the encoder was taught."""
+        return self.classes
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         multiple("model.view", self.view, "the coarsest pixel", 2 ** len(self.widths))
@@ -68,4 +83,8 @@ class UNetTable(ModelTable):
             self.view <= self.fov < 2 * self.view,
             f"model.view must be at most model.fov ({self.fov}) and more than half of it, not {self.view}",
         )
+        n, names = len(self.classes), list(self.classes)
+        require(n <= self.dim, f"model.classes must be at most model.dim ({self.dim}) names, not {n}")
+        named = all(name.strip() for name in names) and len(set(names)) == n
+        require(named, f"model.classes must be names that differ, none of them empty, not {names}")
         return self

@@ -1,0 +1,207 @@
+"""The objectives of an encoder that knows organelles: recognition, and self-training on a volume."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from vemseg.batch import Batch
+from vemseg.cli import app
+from vemseg.context import Context
+from vemseg.dense import PseudoLabels, lay_over_volume, margin_of
+from vemseg.geometry import Box
+from vemseg.labelling import fit
+from vemseg.models import build_objective, build_self_training, open_model
+from vemseg.models.invariance import Invariance
+from vemseg.models.recognition import RARE, Recognition, class_shares, weighed_entropy
+from vemseg.phantom import Phantom
+from vemseg.phantom.tissue import CLASSES, Tissue
+from vemseg.recipe import FovTable, KMeansTable, TrainTable, UNetTable
+from vemseg.run import Run
+from vemseg.sampling import Sampler, Synthetic
+from vemseg.training import MasterAdamW
+from vemseg.volume import ArrayVolume, open_volume
+
+CPU = torch.device("cpu")
+SIZES = {"fov": 24, "view": 16, "slices": 4, "widths": (4, 6), "layers": 1, "points": 32}
+TINY = UNetTable(**SIZES, dim=5, classes=("a", "b", "c"))
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_of(size=4, seed=0, unlabelled=()):
+    images = torch.rand(size, 1, 4, 24, 24, generator=generator(seed))
+    labels = torch.randint(0, 3, (size, 4, 24, 24), generator=generator(seed + 1)).to(torch.uint8)
+    labels[list(unlabelled)] = 255
+    return Batch(images, labels, volume=torch.arange(size) % 2)
+
+
+# The loss
+
+
+def test_shares_are_counted_voxel_by_voxel():
+    labels = torch.randint(0, 4, (2, 2, 6, 8), generator=generator(0)).to(torch.uint8)
+    labels[0, 0, 0, 0] = 255
+    found = class_shares(labels, 3)
+    assert found.shape == (2, 3, 3, 4)
+    for b, k, y, x in itertools.product(range(2), range(3), range(3), range(4)):
+        patch = labels[b, :, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+        assert found[b, k, y, x] == (patch == k).sum() / 8
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_the_entropy_is_what_a_sum_over_places_says(balance):
+    shares = class_shares(batch_of().labels[:, :2], 3)
+    shares[0] = 0  # nothing known there
+    logits = torch.randn(shares.shape, generator=generator(3))
+    share = [shares[:, k].mean().item() for k in range(3)]
+    weights = [(s + RARE) ** -balance for s in share]
+    mean = sum(w * s for w, s in zip(weights, share, strict=True))
+    total, n = 0.0, 0
+    for b, y, x in itertools.product(*map(range, (shares.shape[0], *shares.shape[2:]))):
+        norm = math.log(sum(math.exp(logits[b, k, y, x].item()) for k in range(3)))
+        for k in range(3):
+            total -= weights[k] / mean * shares[b, k, y, x].item() * (logits[b, k, y, x].item() - norm)
+        n += 1
+    assert weighed_entropy(logits, shares, balance).item() == pytest.approx(total / n, rel=1e-4)
+
+
+def test_a_model_with_classes_is_taught_to_recognise_them():
+    assert isinstance(build_objective(TINY, 0), Recognition)
+    assert isinstance(build_objective(UNetTable(**SIZES), 0), Invariance)
+
+
+def test_windows_without_labels_are_learned_from_by_invariance():
+    objective = build_objective(TINY, 0)
+    assert set(objective(batch_of(), generator(0))) == {"loss", "recognition", "accuracy"}
+    mixed = objective(batch_of(unlabelled=(1, 2)), generator(0))
+    assert {"invariance", "variance", "covariance", "reconstruction"} < set(mixed)
+    assert mixed["loss"] > mixed["recognition"]
+    other = batch_of(unlabelled=(1, 2))
+    other.images[[1, 2]] = 0.5  # recognition looks at labelled windows alone
+    assert torch.equal(objective(other, generator(0))["recognition"], mixed["recognition"])
+
+
+def test_labels_turn_with_their_windows():
+    """An encoder that returns the labels that are painted into its windows makes no mistake."""
+
+    class Painted(torch.nn.Module):
+        def maps(self, slabs):
+            middle = (slabs[:, 1:3] * 3 - 0.5).round()
+            return 50 * class_shares(middle, 3)
+
+    settings = TINY.model_copy(
+        update={"contrast": 0.0, "brightness": 0.0, "noise": 0.0, "blur": 0.0, "mask_ratio": 0.0}
+    )
+    objective = Recognition(settings)
+    objective.encoder = Painted()
+    for seed in range(6):
+        batch = batch_of(seed=seed)
+        batch.images[:, 0] = (batch.labels + 0.5) / 3
+        assert objective(batch, generator(seed))["accuracy"] > 0.99
+
+
+def test_a_small_encoder_learns_tissue():
+    settings = UNetTable(
+        fov=48, view=48, slices=4, widths=(8, 16, 16), layers=1, dim=11, classes=CLASSES, mask_ratio=0.0
+    )
+    objective = build_objective(settings, 0).train()
+    source = Synthetic(Tissue(1.0, (14.0, 15.0), ("neuropil",)), held=6, pace=100, margin=16)
+    sampler = Sampler([source], objective.window, FovTable(), 0, CPU)
+    optimiser = MasterAdamW(objective, TrainTable())
+    losses = []
+    for step in range(40):
+        terms = objective(sampler.batch(step, 8), generator(step))
+        terms["loss"].backward()
+        optimiser.step(4e-3)
+        losses.append(terms["loss"].item())
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+# Self-training
+
+
+def test_an_encoder_begins_with_what_it_knows():
+    start = build_objective(TINY, 0).encoder
+    wider = TINY.model_copy(update={"dim": 9})
+    objective = build_self_training(wider, 1, start)
+    slabs = torch.rand(2, 4, 16, 16, generator=generator(0))
+    old, new = start.eval().maps(slabs), objective.encoder.eval().maps(slabs)
+    assert torch.allclose(new[:, :5], old, atol=1e-5)
+    assert new.shape[1] == 9 and new[:, 5:].std() > 0
+
+
+def test_each_kind_of_window_moves_its_own_logits():
+    start = build_objective(TINY, 0).encoder
+    objective = build_self_training(TINY.model_copy(update={"dim": 7}), 1, start)
+    for real in (True, False):
+        batch = dataclasses.replace(batch_of(), volume=torch.zeros(4) if real else torch.ones(4))
+        objective.zero_grad()
+        objective(batch, generator(0))["loss"].backward()
+        moved = objective.encoder.head.weight.grad.flatten(1).abs().sum(dim=1) > 0
+        expected = [False] * 3 + [True] * 4 if real else [True] * 3 + [False] * 4
+        assert moved.tolist() == expected
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """Return a run of a tiny encoder that was taught on tissue for a few steps."""
+    folder = tmp_path_factory.mktemp("taught")
+    settings = [
+        "tissue.kinds=['neuropil']", "tissue.held=2", "tissue.ratios=[1.0]",
+        "model.fov=32", "model.view=32", "model.slices=4", "model.widths=[4, 6]", "model.layers=1",
+        f"model.classes={list(CLASSES)}", "model.dim=11", "train.steps=3", "train.batch=2",
+        "embed.filters=[]", "cluster.whitened=0",
+    ]  # fmt: skip
+    arguments = [part for text in settings for part in ("--set", text)]
+    app(["train", "-o", str(folder / "run"), *arguments], standalone_mode=False)
+    return folder / "run"
+
+
+def cell(path, shape=(12, 40, 48)):
+    import tifffile
+
+    raw = Phantom(shape, 3).read(Box.whole(shape))
+    tifffile.imwrite(path, raw)
+    return path
+
+
+def test_tissue_alone_is_enough_to_train(taught):
+    run = Run.open(taught)
+    assert run.finished and run.info["volumes"] == []
+    assert open_model(str(taught)).load().classes == CLASSES
+
+
+def test_pseudo_labels_are_the_sure_ones(taught, tmp_path):
+    model = open_model(str(taught))
+    volume = ArrayVolume(Phantom((12, 40, 48), 3).read(Box.whole((12, 40, 48))), (16.0,) * 3)
+    vectors = lay_over_volume(model, volume, Context("cpu"))
+    table = KMeansTable(k=4, sample=2000)
+    sample = vectors.sample(2000, 0, Context("cpu"))
+    labeller = fit(table, sample, vectors)
+    whole = vectors.labels(volume.box, vectors.read(volume.box), labeller)
+    everything = PseudoLabels(vectors, labeller, 0.0)
+    assert np.array_equal(everything.read(volume.box), whole - 1)
+    part = Box((2, 5, 7), (9, 30, 40))
+    sure = PseudoLabels(vectors, labeller, margin_of(labeller, sample, 1.0))
+    found = sure.read(volume.box)
+    assert 0.2 < (found == 255).mean() < 0.8
+    assert (found[found != 255] == whole[found != 255] - 1).all()
+    assert np.array_equal(sure.read(part), found[part.slices])
+
+
+def test_adapting_an_encoder_with_classes_is_self_training(taught, tmp_path):
+    path = cell(tmp_path / "cell.tif")
+    steps = ["--set", "train.steps=4", "--set", "tissue.held=2"]
+    command = ["segment", str(path), "-k", "3", "-m", str(taught), "--voxel-size", "16", *steps]
+    app([*command, "--adapt", "5min", "-o", str(tmp_path / "labels.tif")], standalone_mode=False)
+    run = Run.open(tmp_path / "labels.run")
+    assert run.finished
+    assert run.recipe.model.dim == 19 and run.recipe.model.classes == CLASSES
+    assert {"found", "recognition"} < set(run.read_metrics()[-1])
+    assert set(np.unique(open_volume(tmp_path / "labels.tif").read(Box.whole((12, 40, 48))))) <= {1, 2, 3}

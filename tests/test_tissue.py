@@ -1,0 +1,174 @@
+"""Synthetic tissue: what is painted is what its labels say, and follows from its random numbers alone."""
+
+import numpy as np
+import pytest
+
+from vemseg.errors import UsageError
+from vemseg.phantom.tissue import CLASSES, KINDS, Tissue, tissue
+from vemseg.phantom.tissue.canvas import Canvas
+from vemseg.phantom.tissue.cells import Cells, Seed, divide, seeds
+from vemseg.phantom.tissue.classes import CYTOSOL, GRANULE, MEMBRANE, MITOCHONDRION
+from vemseg.phantom.tissue.imaging import sectioned
+from vemseg.phantom.tissue.organelles import mitochondrion, spheres
+from vemseg.phantom.tissue.style import Style
+
+SHAPE, VOXEL = (8, 48, 48), (14.0, 14.0, 14.0)
+
+
+def rng(seed):
+    return np.random.default_rng(seed)
+
+
+def canvas_of(shape=SHAPE, voxel=VOXEL, seed=0):
+    return Canvas(rng(seed), shape, voxel)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_random_numbers_give_the_same_block(kind):
+    first, second, other = (tissue(rng(seed), SHAPE, VOXEL, kind) for seed in (3, 3, 4))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("voxel", [(4.0, 4.0, 4.0), (18.0, 18.0, 18.0), (50.0, 4.0, 4.0), (30.0, 10.0, 10.0)])
+def test_blocks_of_every_voxel_size_are_images_with_classes(voxel):
+    for seed in range(3):
+        image, labels = tissue(rng(seed), (5, 40, 44), voxel)
+        assert image.shape == labels.shape == (5, 40, 44)
+        assert image.dtype == np.float32 and labels.dtype == np.uint8
+        assert np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1.2
+        assert image.std() > 0.02
+        assert labels.max() < len(CLASSES)
+
+
+def test_every_class_occurs():
+    counts = np.zeros(len(CLASSES), np.int64)
+    for seed in range(40):
+        _, labels = tissue(rng(seed), (8, 96, 96), (16.0, 16.0, 16.0))
+        counts += np.bincount(labels.ravel(), minlength=len(CLASSES))
+    assert (counts > 0).all(), dict(zip(CLASSES, counts.tolist(), strict=True))
+    assert counts.max() < 0.7 * counts.sum()
+
+
+def test_classes_can_be_seen():
+    """Where tissue is clean, membranes are darker than cytosol, and mitochondria differ from it."""
+    differ = []
+    for seed in range(12):
+        image, labels = tissue(rng(seed), (8, 96, 96), (12.0, 12.0, 12.0), "neuropil")
+        if (labels == CYTOSOL).any() and (labels == MEMBRANE).any():
+            differ.append(image[labels == CYTOSOL].mean() - image[labels == MEMBRANE].mean())
+    assert len(differ) > 8
+    assert np.mean(differ) > 0.12
+    assert np.mean(np.array(differ) > 0) > 0.9
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(UsageError, match="no tissue 'liver': name some of neuropil"):
+        Tissue(1.0, (8.0, 16.0), ("liver",))
+
+
+# Cells
+
+
+def slow_division(canvas, found, cells):
+    """Give each voxel to the seed whose surface is nearest, one seed after the other, everywhere."""
+    from vemseg.phantom.tissue.cells import _warped
+
+    coordinates = np.stack(_warped(canvas, cells), axis=-1).astype(np.float64)
+    best = np.full(canvas.shape, np.inf)
+    owner = np.full(canvas.shape, -1)
+    for seed in found:
+        offset = coordinates - seed.place
+        along = offset @ seed.axis
+        square = (offset**2).sum(-1) - (1 - seed.stretch**-2) * along**2
+        away = np.sqrt(np.maximum(square, 0)) - seed.radius
+        owner[away < best] = seed.cell
+        best = np.minimum(best, away)
+    return owner
+
+
+@pytest.mark.parametrize("sizes", [(150.0, 700.0), (3000.0, 6000.0)])
+def test_voxels_belong_to_the_nearest_seed(sizes):
+    cells = Cells(sizes, stretch=2.5, joined=0.3)
+    for number in range(4):
+        canvas = canvas_of((6, 60, 60), seed=number)
+        found = seeds(canvas, cells)
+        state = canvas.rng.bit_generator.state
+        border = divide(canvas, found, cells)
+        canvas.rng.bit_generator.state = state
+        expected = slow_division(canvas, found, cells)
+        assert (canvas.owner == expected).mean() > 0.999  # float32 against float64
+        assert (border >= 0).all()
+
+
+def test_the_border_between_two_equal_cells_is_half_way():
+    canvas = canvas_of((6, 40, 40))
+    ends = [
+        Seed(np.array([42.0, 280.0, x]), 100.0, np.array([0, 0, 1.0]), 1.0, i) for i, x in enumerate((0, 560))
+    ]
+    canvas.uniform = lambda low, high: low  # no warping along the way
+    straight = Cells((1e-3, 1e-3))
+    border = divide(canvas, ends, straight)
+    middle = border[3, 20]
+    assert np.array_equal(canvas.owner[3, 20], (np.arange(40) >= 20).astype(np.int32))
+    assert middle.argmin() in (19, 20)
+    assert middle[12] - middle[16] == pytest.approx(4 * 14.0, rel=0.05)
+
+
+# Painting
+
+
+def test_sheets_and_fills_cover_what_finer_voxels_say():
+    canvas = canvas_of()
+    distance = np.linspace(-40, 40, 161).astype(np.float32)
+    fine = distance[:, None] + (np.arange(200) + 0.5) / 200 * 14.0 - 7.0
+    for half in (3.0, 9.0, 25.0):
+        assert np.allclose(canvas.sheet(distance, half), (np.abs(fine) < half).mean(axis=1), atol=0.01)
+    assert np.allclose(canvas.fill(distance), (fine < 0).mean(axis=1), atol=0.01)
+
+
+@pytest.mark.parametrize("grain", [10.0, 40.0, 300.0, (100.0, 30.0, 30.0)])
+def test_noise_has_no_mean_and_unit_variance(grain):
+    fields = [canvas_of((8, 64, 64), seed=seed).noise(grain) for seed in range(150)]
+    assert abs(np.mean(fields)) < 0.15
+    assert np.mean(np.square(fields)) == pytest.approx(1, abs=0.15)
+
+
+def test_a_granule_is_a_ball_of_its_class():
+    canvas = canvas_of((30, 40, 40), seed=5)
+    canvas.image[...] = 0.7
+    style = Style.draw(rng(1))
+    place = np.array([210.0, 280.0, 290.0])
+    spheres(canvas, style, GRANULE, 1, (150.0, 150.0), place, spread=0.0)
+    voxels = np.stack(np.meshgrid(*canvas.axes, indexing="ij"), axis=-1)
+    away = np.linalg.norm(voxels - place, axis=-1)
+    ball = canvas.labels == GRANULE
+    assert ball[away < 0.7 * 150].all() and not ball[away > 1.45 * 150].any()
+    assert np.array_equal(canvas.room < 0, ball)
+    assert not np.allclose(canvas.image[ball], 0.7)
+    assert np.allclose(canvas.image[away > 1.45 * 150 + 20], 0.7)
+
+
+def test_mitochondria_stay_in_their_cell_and_apart():
+    canvas = canvas_of((16, 96, 96), seed=2)
+    cells = Cells((600.0, 1200.0))
+    border = divide(canvas, seeds(canvas, cells), cells)
+    canvas.room[...] = border
+    style = Style.draw(rng(0))
+    before = 0
+    for _ in range(12):
+        room = canvas.room.copy()
+        mitochondrion(canvas, style)
+        new = (canvas.labels == MITOCHONDRION) & (room > 0)
+        assert (canvas.labels == MITOCHONDRION).sum() - before == new.sum()  # none is painted over another
+        assert (border[new] > 0).all()
+        assert len(np.unique(canvas.owner[new])) <= 1
+        before += int(new.sum())
+    assert before > 500
+
+
+def test_a_section_is_the_mean_of_its_planes():
+    image, labels = rng(0).random((12, 5, 5), dtype=np.float32), rng(1).integers(0, 9, (12, 5, 5), np.uint8)
+    thick, classes = sectioned(image, labels, 3)
+    assert np.allclose(thick, [image[i : i + 3].mean(axis=0) for i in range(0, 12, 3)])
+    assert np.array_equal(classes, labels[1::3])

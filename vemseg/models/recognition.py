@@ -1,0 +1,103 @@
+"""The objective of an encoder that knows organelles: tell the class of every place, in synthetic tissue.
+
+A vector stands for 2 x 2 pixels in two slices, so its target is the share of each class among these eight
+voxels. Its first numbers are the logits of the classes. Volumes without labels may be learned from in the
+same batch, by the objective of :mod:`vemseg.models.invariance`, which then acts on the rest of the vector.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, log_softmax
+
+from vemseg.batch import UNKNOWN, Batch
+from vemseg.models.invariance import Invariance
+from vemseg.models.objective import Objective, Preview
+from vemseg.models.unet import PATCH, UNetEncoder
+from vemseg.models.views import Viewer
+from vemseg.recipe import UNetTable
+
+RARE = 2e-3
+"""Added to the share of a class in a batch before the classes are weighed by it."""
+
+
+class Recognition(Objective):
+    """Cross-entropy of classes on windows with labels, and the terms of ``Invariance`` on all others.
+
+    Raises
+    ------
+    ValueError
+        Where the settings name no classes.
+    """
+
+    encoder: UNetEncoder
+
+    def __init__(self, settings: UNetTable) -> None:
+        super().__init__()
+        if not settings.classes:
+            raise ValueError("an encoder without classes cannot be taught to recognise them")
+        self.settings, self.views = settings, Viewer(settings)
+        self.invariance = Invariance(settings)
+        self.encoder, self.window = self.invariance.encoder, self.invariance.window
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``loss``, ``recognition``, ``accuracy`` and the terms of ``Invariance`` where they count."""
+        assert batch.labels is not None
+        known = (batch.labels != UNKNOWN).flatten(1).any(dim=1)
+        terms = self._recognise(batch.images[known, 0], batch.labels[known], generator)
+        loss = self.settings.recognition * terms["recognition"]
+        if not known.all():
+            others = self.invariance(Batch(batch.images[~known]), generator)
+            loss = loss + others.pop("loss")
+            terms |= others
+        return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
+
+    def _recognise(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        seen, known = self.views.seen(images, labels, generator)
+        vectors = self.encoder.maps(seen)
+        shares = class_shares(self.views.middle(known), len(self.settings.classes))
+        logits = vectors[:, : len(self.settings.classes)].float()
+        right = (logits.argmax(dim=1) == shares.argmax(dim=1)).float().mean()
+        return {"recognition": weighed_entropy(logits, shares, self.settings.balance), "accuracy": right}
+
+    def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:
+        """Return reconstructions as ``Invariance`` makes them, where they are learned."""
+        return self.invariance.preview(batch, generator) if self.settings.reconstruction else None
+
+
+def class_shares(labels: Tensor, count: int) -> Tensor:
+    """Return the share of each class among the voxels of each patch.
+
+    Parameters
+    ----------
+    labels : Tensor uint8 (b, 2, y, x)
+        Classes in the two middle slices; those from ``count`` on, and unknown ones, count as none.
+    count : int
+
+    Returns
+    -------
+    Tensor float32 (b, count, y / 2, x / 2)
+    """
+    found = [avg_pool2d((labels == k).float().mean(dim=1, keepdim=True), PATCH) for k in range(count)]
+    return torch.cat(found, dim=1)
+
+
+def weighed_entropy(logits: Tensor, shares: Tensor, balance: float) -> Tensor:
+    """Return the cross-entropy of logits and shares (b, classes, y, x), rare classes counting more.
+
+    Parameters
+    ----------
+    balance : float
+        A class weighs as its share in the batch to the power of minus this: 0 for equal weights of voxels,
+        1 for equal weights of classes. The weights average to 1 over the batch.
+    """
+    share = shares.mean(dim=(0, 2, 3))
+    weights = (share + RARE) ** -balance
+    weights = weights / (weights * share).sum().clamp_min(1e-6)
+    return -(shares * log_softmax(logits, dim=1) * weights[:, None, None]).sum(dim=1).mean()
+
+
+def teaching(settings: UNetTable) -> Objective:
+    """Return the objective of a dense encoder: to recognise classes where it has some, else invariance."""
+    return Recognition(settings) if settings.classes else Invariance(settings)

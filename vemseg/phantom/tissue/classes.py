@@ -1,0 +1,27 @@
+"""The classes of synthetic tissue."""
+
+from __future__ import annotations
+
+CLASSES = (
+    "cytosol",
+    "membrane",
+    "mitochondrion",
+    "vesicle",
+    "granule",
+    "reticulum",
+    "nucleus",
+    "synapse",
+    "myelin",
+    "lipid",
+    "outside",
+)
+"""Names of the classes; a label is an index into this.
+
+"membrane" is the plasma membrane with the gap between two cells, "granule" holds secretory granules,
+lysosomes and other dense bodies, "reticulum" endoplasmic reticulum and Golgi, "synapse" the densities at
+synapses and junctions, "outside" empty resin, lumina and wide spaces between cells.
+"""
+
+(CYTOSOL, MEMBRANE, MITOCHONDRION, VESICLE, GRANULE, RETICULUM, NUCLEUS, SYNAPSE, MYELIN, LIPID, OUTSIDE) = (
+    range(len(CLASSES))
+)

@@ -1,0 +1,96 @@
+"""Self-training of an encoder that knows organelles on the volume that it is to segment.
+
+1. the encoder as it is finds classes in the volume; only the places where they are sure count
+2. the same encoder learns these classes from single planes, under changes of contrast and noise, beside
+   synthetic tissue of the same voxel size
+3. its vectors then hold the logits of its own classes and, after them, of those it found
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from vemseg.context import Context
+from vemseg.dense import PseudoLabels, lay_over_volume, margin_of
+from vemseg.geometry import is_anisotropic
+from vemseg.labelling import fit
+from vemseg.models import Model, build_self_training, settle
+from vemseg.phantom.tissue import Tissue
+from vemseg.pipeline.train import Course, Training, carry_out, details_of, source_of
+from vemseg.recipe import KMeansTable, Recipe, override
+from vemseg.resources import usable_cores
+from vemseg.sampling import Sampler, Source, Synthetic
+from vemseg.volume import Volume, open_grey
+
+FOUND = 8
+"""Number of classes that are looked for in the volume."""
+
+SAMPLE = 100_000
+"""Number of vectors that they are fitted to."""
+
+SURE = 0.5
+"""A place counts where the margin of its class exceeds this share of the median margin."""
+
+POOL = 2**26
+"""Bytes of the volume, or of boxes of it, that are held while training."""
+
+AROUND = 1.4
+"""Pixels of synthetic tissue are up to this factor smaller or larger than those of the volume."""
+
+
+def self_training_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe of an encoder whose vectors hold the classes that it found, too."""
+    return override(
+        recipe, [f"model.dim={len(recipe.model.known_classes) + FOUND}", f"fov.pool_bytes={POOL}"]
+    )
+
+
+def self_train(training: Training, context: Context) -> Path:
+    """Train ``training.start`` further on one volume, and return the run.
+
+    Raises
+    ------
+    OutputExistsError
+        Where a run of another volume, other settings or other weights is there.
+    Interrupted
+        Where the work was stopped; the same call goes on with it.
+    """
+    start, recipe = training.start, training.recipe
+    assert start is not None
+    machine = settle(context, recipe.train.precision)
+    volume = open_grey(training.volumes[0], training.voxel_size, training.crop)
+    source = source_of(volume, recipe)
+    sources: list[Source | Synthetic] = [
+        _with_found_classes(source, start, context),
+        _tissue_like(source.volume, recipe),
+    ]
+    objective = build_self_training(recipe.model, recipe.train.seed, start.load())
+    workers = max(1, usable_cores() - 1)
+    sampler = Sampler(sources, objective.window, recipe.fov, recipe.train.seed, machine.device, workers)
+    inputs = [volume.path] if volume.path else []
+    details = details_of(training, [volume], [source], machine)
+    return carry_out(training, recipe, Course(objective, sampler, machine, inputs, details), context)
+
+
+def _with_found_classes(source: Source, start: Model, context: Context) -> Source:
+    """Label a volume with the classes that an encoder finds in it."""
+    vectors = lay_over_volume(start, source.volume, context)
+    table = KMeansTable.model_validate(
+        start.recipe.cluster.model_dump() | {"method": "kmeans", "k": FOUND, "k_range": (), "sample": SAMPLE}
+    )
+    sample = vectors.sample(table.sample_of(source.volume.box.size), table.seed, context)
+    labeller = fit(table, sample, vectors, context)
+    return Source(
+        source.volume, source.intensity, PseudoLabels(vectors, labeller, margin_of(labeller, sample, SURE))
+    )
+
+
+def _tissue_like(volume: Volume, recipe: Recipe) -> Synthetic:
+    """Return synthetic tissue of the voxel size of a volume, or of any where it is not known."""
+    table = recipe.tissue
+    z, y, x = volume.voxel_size or (1.0, 1.0, 1.0)
+    pixel = math.sqrt(y * x)
+    around = (pixel / AROUND, pixel * AROUND) if volume.voxel_size else table.pixel
+    ratio = z / pixel if is_anisotropic(volume.voxel_size) else 1.0
+    return Synthetic(Tissue(ratio, around, table.kinds), table.held, table.pace)
