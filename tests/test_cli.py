@@ -177,7 +177,8 @@ def test_diagnose(inside):
         (["frobnicate"], "No such command"),
         (["segment", "-k", "4"], "Missing argument"),
         (["segment", "cell.tif", "--clases", "4"], "No such option"),
-        (["segment", "cell.tif", "-k", "4", "--clusters", "c.safetensors"], "do not go together"),
+        (["segment", "cell.tif", "-k", "4", "--clusters", "c.safetensors"], "-k and --clusters do not go"),
+        (["segment", "cell.tif", "--k-range", "4:6", "--clusters", "c.safetensors"], "--k-range and --clus"),
         (["segment", "cell.tif", "--classes", "named", "--clusters", "c.safetensors"], "--classes and"),
         (["segment", "cell.tif", "--classes", "named", "-k", "4"], "-k and --classes named do not"),
         (

@@ -365,6 +365,18 @@ def test_slice_dice_leaves_gaps_and_empty_classes_out():
     np.testing.assert_allclose(to_rgb(axes.lines[1].get_color()), np.array(SKY_BLUE) / 255, atol=1e-3)
 
 
+def test_number_curve_draws_each_measure_its_spread_and_the_choice():
+    lines = {"stability": [0.9, 0.8, 0.4], "information": [0.2, 0.3, 0.3]}
+    axes = drawing.number_curve([3, 4, 5], lines, {"stability": [0.1, 0.0, 0.2]}, 4).axes[0]
+    assert set(axes.lines[0].get_xdata()) == {4}
+    for line, (name, values) in zip(axes.lines[1:], lines.items(), strict=True):
+        assert (line.get_label(), list(line.get_ydata())) == (name, values)
+    (band,) = axes.collections
+    extent = band.get_paths()[0].get_extents()
+    assert (extent.x0, extent.x1) == (3, 5) and (extent.y0, extent.y1) == pytest.approx((0.2, 1.0))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(lines)
+
+
 # -- files --
 
 

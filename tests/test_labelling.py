@@ -285,7 +285,7 @@ def test_a_labeller_says_what_it_was_fitted_by(blobs):
     vectors, blob = blobs
     settings = table("linkage", parts=12, scale="whiten", floor=0.01)
     metadata = fit(vectors, GREY[blob], settings).metadata
-    expected = settings.model_dump() | {"sample": 1300}
+    expected = settings.model_dump(mode="json") | {"sample": 1300}
     assert {key: metadata[key] for key in expected} == expected
 
 

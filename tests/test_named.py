@@ -41,6 +41,9 @@ SETTINGS = (
     "model.layers=1",
     "model.dim=5",
     f"model.classes={list(CLASSES)}",
+    "tissue.kinds=['neuropil']",
+    "tissue.ratios=[1.0]",
+    "tissue.held=2",
     "train.steps=3",
     "train.batch=4",
     "train.lr=0.01",
@@ -56,9 +59,9 @@ def cell(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(cell, tmp_path_factory):
+def model(tmp_path_factory):
     out = tmp_path_factory.mktemp("model") / "run"
-    return str(train(Training([str(cell)], out, load_recipe("invariance", SETTINGS)), Context()))
+    return str(train(Training([], out, load_recipe("vemseg", SETTINGS)), Context()))
 
 
 @pytest.fixture
@@ -283,6 +286,21 @@ def test_named_classes_come_from_stored_features_too(named, clusters, tmp_path):
     np.testing.assert_array_equal(voxels(by_file), whole)
 
 
+def test_what_the_encoder_knows_counts_where_the_number_is_chosen(cell, model, tmp_path):
+    settings = ("cluster.sample=2000", "cluster.restarts=1", "cluster.k_range=[2, 3]")
+    wanted = Wanted(str(cell), model, settings)
+    out = segment(wanted, tmp_path / "seg.tif")
+    about = record(out)
+    features = embed(Wanted(str(cell), model), tmp_path / "f.zarr")
+    joined = load(cluster([features, features], tmp_path / "c.safetensors", settings=settings))
+    for choice in (about["choice"], joined.metadata["choice"]):
+        assert [one["k"] for one in choice["curve"]] == [2, 3]
+        assert all(one["kept"] is not None for one in choice["curve"])
+    assert len(joined.metadata["suggestions"]) == joined.k
+    assert len(about["suggestions"]) == len(about["classes"]) == about["choice"]["k"]
+    assert all(row["suggestion"] in CLASSES for row in about["classes"])
+
+
 def test_a_plan_of_named_classes_draws_no_sample(named, clusters, tmp_path, monkeypatch):
     monkeypatch.setattr("vemseg.pipeline.plan.PROBE_SECONDS", 0.0)
     monkeypatch.setattr("vemseg.dense.computed.ComputedVectors.holding_bytes", lambda *_: 0)
@@ -295,11 +313,14 @@ def test_a_plan_of_named_classes_draws_no_sample(named, clusters, tmp_path, monk
 
 def test_options_on_classes():
     kinds = options.ClassKind
-    assert class_settings(None, 5) == {"cluster.k": 5, "cluster.method": None}
-    assert class_settings(kinds.clusters, 5) == {"cluster.k": 5, "cluster.method": None}
-    assert class_settings(kinds.named, None) == {"cluster.k": None, "cluster.method": "named"}
-    with pytest.raises(UsageError, match="-k and --classes named do not go together"):
-        class_settings(kinds.named, 5)
+    nothing = {"cluster.k": None, "cluster.k_range": None, "cluster.method": None}
+    assert class_settings(None, "5", None) == nothing | {"cluster.k": "5"}
+    assert class_settings(kinds.clusters, "5", None) == nothing | {"cluster.k": "5"}
+    assert class_settings(kinds.clusters, None, "3:5") == nothing | {"cluster.k_range": [3, 5]}
+    assert class_settings(kinds.named, None, None) == nothing | {"cluster.method": "named"}
+    for option, numbers in (("-k", ("5", None)), ("-k", ("auto", None)), ("--k-range", (None, "3:5"))):
+        with pytest.raises(UsageError, match=f"^{option} and --classes named do not go together"):
+            class_settings(kinds.named, *numbers)
 
 
 # How certain labels are

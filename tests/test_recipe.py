@@ -325,7 +325,7 @@ def test_methods_have_the_settings_that_count_for_them():
         "codebook": {"linkage"},
         "named": set(),
     }
-    assert shared - set(METHODS["named"].table.model_fields) == {"k"}
+    assert shared - set(METHODS["named"].table.model_fields) == {"k", "k_range"}
 
 
 def test_another_method_keeps_the_settings_that_it_has_too(write):

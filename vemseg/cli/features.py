@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, shell
+from vemseg.cli import options, parsing, shell, tables
 from vemseg.cli.segment import class_settings, placement_settings
 
 
@@ -41,6 +41,7 @@ def cluster(
     features: options.StoredFeatures,
     *,
     k: options.Classes = None,
+    k_range: options.ClassesRange = None,
     classes: options.WhichClasses = None,
     out: options.ClustersOut,
     overwrite: options.Overwrite = False,
@@ -54,14 +55,18 @@ def cluster(
     Labels mean the same in every volume segmented with them: vemseg segment VOLUME --clusters FILE
     """
     shortcuts = {
-        **class_settings(classes, k),
+        **class_settings(classes, k, k_range),
         "cluster.sample": sample,
         "cluster.restarts": restarts,
         "cluster.seed": seed,
     }
     settings = parsing.settings(set_, shortcuts)
+    from vemseg.labelling import load
+    from vemseg.pipeline.choice import choice_of
     from vemseg.pipeline.cluster import cluster as compute
 
     with shell.working() as context:
         clusters = compute(features, out, settings=settings, overwrite=overwrite, context=context)
+    if choice := choice_of(load(clusters)):
+        shell.show(tables.choice_table(choice), as_result=False)
     shell.result(clusters)

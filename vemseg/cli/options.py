@@ -118,7 +118,18 @@ Clusters = Annotated[
     Path | None,
     _model("--clusters", metavar="FILE", help="Classes that 'cluster' or an earlier 'segment' found."),
 ]
-Classes = Annotated[int | None, _model("-k", metavar="K", help="How many classes to find, 2 to 255.")]
+Classes = Annotated[
+    str | None,
+    _model("-k", metavar="K", help="How many classes to find, 2 to 255; 'auto' tries 4 to 12 and takes one."),
+]
+ClassesRange = Annotated[
+    str | None,
+    _model(
+        "--k-range",
+        metavar="4:12",
+        help="Try each K from first to last, and take the largest whose classes are stable.",
+    ),
+]
 WhichClasses = Annotated[
     ClassKind | None,
     _model(

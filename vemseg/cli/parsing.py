@@ -72,6 +72,22 @@ def words(text: str) -> list[str]:
     return found
 
 
+def classes(k: str | None, k_range: str | None) -> dict[str, object]:
+    """Read ``-k 6``, ``-k auto`` or ``--k-range 4:12`` as settings of a recipe.
+
+    Raises
+    ------
+    UsageError
+        Also where both options are given.
+    """
+    if k is not None and k_range is not None:
+        raise UsageError("-k and --k-range do not go together: give a number of classes, or a range of them")
+    ends = k_range.split(":") if k_range else []
+    if k_range is not None and not (len(ends) == 2 and all(end.strip().isdecimal() for end in ends)):
+        raise UsageError(f"'{k_range}' is no range: write 4:12, the smaller number first")
+    return {"cluster.k": k, "cluster.k_range": [int(end) for end in ends] or None}
+
+
 def names(text: str | None) -> dict[int, str] | None:
     """Read ``1=nucleus,2=mitochondria``, or a TOML file of lines such as ``1 = "nucleus"``."""
     if text is None:

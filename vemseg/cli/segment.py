@@ -13,6 +13,7 @@ def segment(
     crop: options.Crop = None,
     names: options.Names = None,
     k: options.Classes = None,
+    k_range: options.ClassesRange = None,
     classes: options.WhichClasses = None,
     model: options.Model = None,
     clusters: options.Clusters = None,
@@ -36,11 +37,11 @@ def segment(
     numbers. Beside the labels go a picture to check them, a table of volumes, and how they were made. After a
     stop, the same command goes on.
     """
-    if clusters is not None and (k is not None or classes is not None):
-        option = "--classes" if k is None else "-k"
-        raise UsageError(f"{option} and --clusters do not go together: the file holds its classes")
-    covering = placement_settings(placement, kept, stride)
-    settings = parsing.settings(set_, {**class_settings(classes, k), "cluster.seed": seed, **covering})
+    numbers = {"-k": k, "--k-range": k_range, "--classes": classes}
+    if clusters is not None and (given := [name for name, value in numbers.items() if value is not None]):
+        raise UsageError(f"{given[0]} and --clusters do not go together: the file holds its classes")
+    chosen, covering = class_settings(classes, k, k_range), placement_settings(placement, kept, stride)
+    settings = parsing.settings(set_, {**chosen, "cluster.seed": seed, **covering})
     legend = parsing.names(names)
     out = out or parsing.default_labels(volume)
     seconds = parsing.duration(adapt) if adapt else None
@@ -74,18 +75,25 @@ def segment(
     shell.result(labels)
 
 
-def class_settings(classes: options.ClassKind | None, k: int | None) -> dict[str, object]:
+def class_settings(
+    classes: options.ClassKind | None, k: str | None, k_range: str | None
+) -> dict[str, object]:
     """Return the settings of a recipe that options on classes change.
 
     Raises
     ------
     UsageError
-        Where a number of classes is given for classes whose number the model knows.
+        As ``parsing.classes``; where a number of classes, "auto" or a range is given for classes whose number
+        the model knows.
     """
+    numbers = parsing.classes(k, k_range)
     named = classes is options.ClassKind.named
-    if named and k is not None:
-        raise UsageError("-k and --classes named do not go together: the model has its number of classes")
-    return {"cluster.k": k, "cluster.method": "named" if named else None}
+    if named and (k is not None or k_range is not None):
+        option = "-k" if k is not None else "--k-range"
+        raise UsageError(
+            f"{option} and --classes named do not go together: the model has its number of classes"
+        )
+    return {**numbers, "cluster.method": "named" if named else None}
 
 
 def placement_settings(

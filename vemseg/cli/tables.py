@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
+    from vemseg.labelling import Choice
     from vemseg.metrics import Scores
     from vemseg.pipeline.evaluate import Evaluation
     from vemseg.pipeline.plan import Plan
@@ -172,6 +173,9 @@ def plan_table(plan: Plan, training: float | None) -> Table:
         "memory": f"{byte_text(plan.memory)} at most",
         "disk": f"about {byte_text(plan.disk)} of labels",
     }
+    if plan.k_range:
+        first, last = plan.k_range
+        rows["classes"] = f"to be chosen: {first} to {last} are tried, which takes time of its own"
     if training:
         rows["training"] = f"{words(training)} at most"
     if plan.sampling:
@@ -181,6 +185,19 @@ def plan_table(plan: Plan, training: float | None) -> Table:
     rows["time"] = f"{words(plan.seconds + (training or 0.0))}{most}, measured on {plan.machine}"
     for name, text in rows.items():
         table.add_row(name, text)
+    return table
+
+
+def choice_table(choice: Choice) -> Table:
+    """Return what was found for each number of classes; the one that was chosen is bold."""
+    table = _table(None)
+    known = any(one.kept is not None for one in choice.curve)
+    for head in ("K", "stability", "spread", "expl. variance", "smallest class", *(["kept inf."] * known)):
+        table.add_column(head, justify="right", no_wrap=True)
+    for one in choice.curve:
+        cells = [str(one.k), *map(_number, (one.stability, one.spread, one.explained))]
+        cells += [f"{one.smallest:.1%}"] + ([] if one.kept is None else [_number(one.kept)])
+        table.add_row(*cells, style="bold" if one.k == choice.k else None)
     return table
 
 

@@ -35,7 +35,7 @@ from vemseg.dense.opening import Wanted, lay_over, lay_over_volume, open_feature
 from vemseg.dense.planning import WRITTEN, check_sample, label_blocks, point_blocks
 from vemseg.dense.pseudo import PseudoLabels, margin_of
 from vemseg.dense.regions import RegionVectors
-from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, sample_cells
+from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, keep_sample, sample_cells
 from vemseg.dense.scores import Interpolations, argmax_interpolated, interpolated, interpolations
 from vemseg.dense.sources import Head, LatticeVectors, Maker, VectorSource
 from vemseg.dense.stored import StoredVectors
@@ -64,6 +64,7 @@ __all__ = [
     "check_sample",
     "interpolated",
     "interpolations",
+    "keep_sample",
     "label_blocks",
     "label_stages",
     "lay_out",

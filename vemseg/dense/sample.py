@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vemseg.context import Context
 from vemseg.errors import Interrupted
 from vemseg.geometry import ZYX, Box, add
+from vemseg.labelling import Sample
 from vemseg.run import load_tensors, save_tensors
 
 CELLS_AT_LEAST = 64
@@ -115,6 +116,12 @@ def collect(
     if keep is not None:
         keep.unlink(missing_ok=True)
     return vectors, grey.astype(np.float32)
+
+
+def keep_sample(sample: Sample, keep: Path) -> None:
+    """Save a whole sample, so that the next :func:`collect` takes it and draws nothing."""
+    arrays: dict[str, NDArray[np.generic]] = {"vectors": sample.vectors, "intensities": sample.intensities}
+    save_tensors(keep, arrays, {"cells": len(sample.vectors)})  # at least one vector comes from each cell
 
 
 def _taken_up(keep: Path | None) -> tuple[list[Drawn], int]:

@@ -8,7 +8,7 @@ knows files of volumes, models or how a score is made.
 - ``pixels``: arrays -> RGB arrays (``overlay``, ``error_map``)
 - ``layout``: panels at one physical scale, scale bars, legends, ``save``
 - ``pictures``: ``three_planes``, ``montage``, ``comparison``, ``reconstructions``
-- ``plots``: ``confusion``, ``curve``, ``slice_dice``
+- ``plots``: ``confusion``, ``curve``, ``number_curve``, ``slice_dice``
 
 Label 0 is background: transparent, without an entry in a legend.
 """
@@ -19,7 +19,7 @@ from vemseg.drawing.colours import palette
 from vemseg.drawing.layout import save, scale_bar_length
 from vemseg.drawing.pictures import comparison, montage, reconstructions, three_planes
 from vemseg.drawing.pixels import error_map, grey, overlay
-from vemseg.drawing.plots import confusion, curve, slice_dice
+from vemseg.drawing.plots import confusion, curve, number_curve, slice_dice
 
 __all__ = [
     "Figure",
@@ -29,6 +29,7 @@ __all__ = [
     "error_map",
     "grey",
     "montage",
+    "number_curve",
     "overlay",
     "palette",
     "reconstructions",

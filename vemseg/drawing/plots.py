@@ -1,4 +1,4 @@
-"""Plots of numbers: confusion matrices, training curves, Dice through the stack."""
+"""Plots of numbers: confusion matrices, training curves, Dice through the stack, measures of each K."""
 
 from __future__ import annotations
 
@@ -135,6 +135,37 @@ def slice_dice(dice: NDArray[np.float64], names: Mapping[int, str] | None = None
     axes.set_ylim(-0.02, 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_above(axes, axes.lines)
+    return figure
+
+
+def number_curve(
+    ks: Sequence[int],
+    lines: Mapping[str, Sequence[float]],
+    spreads: Mapping[str, Sequence[float]],
+    chosen: int,
+) -> Figure:
+    """Draw measures between 0 and 1 over the number of classes, and mark the number that was chosen.
+
+    Parameters
+    ----------
+    ks : sequence of N int
+        The numbers of classes.
+    lines : mapping of str to sequence of N float
+        The measures by name.
+    spreads : mapping of str to sequence of N float
+        For some of the measures a standard deviation, drawn as a band.
+    chosen : int
+    """
+    figure, axes = _plot_axes("number of classes K", "share, or agreement")
+    axes.axvline(chosen, color="0.6", linewidth=0.9, linestyle="--", zorder=1)
+    for (name, values), colour in zip(lines.items(), _line_colours(len(lines)), strict=True):
+        axes.plot(ks, values, color=colour, linewidth=1.2, marker=".", label=name, zorder=3)
+        if name in spreads:
+            middle, spread = np.asarray(values), np.asarray(spreads[name])
+            axes.fill_between(ks, middle - spread, middle + spread, color=colour, alpha=0.15, linewidth=0)
+    axes.set_ylim(-0.02, 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_above(axes, axes.lines[1:])
     return figure
 
 

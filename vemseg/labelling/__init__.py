@@ -3,6 +3,8 @@
     base        the contract of all labellers, and how they are saved
     fitting     what all methods share: checks, order of the classes, metadata, loading
     scaling     how vectors are scaled before they are compared: standardise, whiten
+    choosing    how many classes: fits each K of a range and takes one, without labels
+    criteria    what is measured of classes for that: agreement, variance, information
     centroids   k-means, and which centroids are nearest to a vector
     joining     which of many small clusters, codes or components belong together
     columns     labellers whose scores follow from an affine map of the vector
@@ -21,11 +23,13 @@ from __future__ import annotations
 
 from vemseg.labelling.affine import AffineLabeller
 from vemseg.labelling.base import Demand, Graph, Labeller, Sample, Source, legend
+from vemseg.labelling.choosing import Choice, find_classes
 from vemseg.labelling.describing import suggestion_text
 from vemseg.labelling.fitting import check, count, demands, fit, load
 
 __all__ = [
     "AffineLabeller",
+    "Choice",
     "Demand",
     "Graph",
     "Labeller",
@@ -34,6 +38,7 @@ __all__ = [
     "check",
     "count",
     "demands",
+    "find_classes",
     "fit",
     "legend",
     "load",

@@ -51,8 +51,7 @@ def fit(
     n = len(sample.vectors)
     if table.k > n:
         raise UsageError(f"k = {table.k} classes cannot be fitted to a sample of {n} vectors")
-    if not np.isfinite(sample.vectors).all():
-        raise InputError("the sample's vectors hold NaN or infinity: the model's weights are damaged")
+    refuse_damaged(sample)
     facts: Metadata = table.model_dump(mode="json") | {"sample": n}
     if not table.k:  # classes that are known: there is nothing to find, and their order is theirs
         return _of(table.method).fit(table, sample, source, context).noting(facts)
@@ -66,8 +65,23 @@ def fit(
     return labeller.noting(facts | counted | described(labeller, sample, graph))
 
 
+def refuse_damaged(sample: Sample) -> None:
+    """Refuse vectors that are no numbers.
+
+    Raises
+    ------
+    InputError
+        Where they hold NaN or infinity.
+    """
+    if not np.isfinite(sample.vectors).all():
+        raise InputError("the sample's vectors hold NaN or infinity: the model's weights are damaged")
+
+
 def count(table: ClusterTable, classes: tuple[str, ...]) -> int:
-    """Return how many classes a fit gives, where the encoder itself tells ``classes`` apart."""
+    """Return how many classes a fit gives, where the encoder itself tells ``classes`` apart.
+
+    Where the number is to be chosen, it is the largest of the range.
+    """
     return table.k or len(classes)
 
 
@@ -130,11 +144,16 @@ def _labels_of_graph(labeller: Labeller, graph: Graph) -> tuple[NDArray[np.int64
 
 def _labels_of_sample(labeller: Labeller, sample: Sample) -> tuple[NDArray[np.int64], Single]:
     """Return the class of every vector of a sample, and its intensity."""
+    return labels_of(labeller, sample.vectors), sample.intensities
+
+
+def labels_of(labeller: Labeller, vectors: NDArray[np.float16]) -> NDArray[np.int64]:
+    """Return the class of each of n vectors, int64 (n,), 0..K-1; each is scored alone."""
     parts = [
         labeller.scores(torch.from_numpy(part.astype(np.float32))).argmax(dim=-1).numpy()
-        for part in np.array_split(sample.vectors, STEPS)
+        for part in np.array_split(vectors, STEPS)
     ]
-    return np.concatenate(parts), sample.intensities
+    return np.concatenate(parts)
 
 
 def _dark_to_bright(

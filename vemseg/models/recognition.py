@@ -44,7 +44,8 @@ class Recognition(Objective):
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss``, ``recognition``, ``accuracy`` and the terms of ``Invariance`` where they count."""
         if batch.labels is None:
-            return self.invariance(batch, generator)
+            alone: dict[str, Tensor] = self.invariance(batch, generator)
+            return alone
         known = (batch.labels != UNKNOWN).flatten(1).any(dim=1)
         terms: dict[str, Tensor] = {}
         loss = torch.zeros((), device=batch.images.device)

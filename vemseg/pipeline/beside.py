@@ -25,7 +25,7 @@ from vemseg.volume import Volume, open_volume, rename_labels
 Row = dict[str, Any]
 """What the table of classes says of one class, by column."""
 
-ENDINGS = (".csv", "_qc.png", "_clusters.safetensors")
+ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
 """Endings of the files beside labels, apart from their description."""
 
 
@@ -99,12 +99,12 @@ def captions(classes: Sequence[Row]) -> dict[int, str]:
     }
 
 
-def write_table(path: Path, classes: Sequence[Row]) -> None:
-    """Write the table of classes as CSV."""
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write a table, such as that of the classes, as CSV; what is None stays empty."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(classes[0]), lineterminator="\n")
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(classes)
+    writer.writerows(rows)
     write_text(path, table.getvalue())
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from vemseg.context import Context
 from vemseg.dense import check_sample, open_features
 from vemseg.errors import InputError, MissingError
-from vemseg.labelling import Sample, fit, load
+from vemseg.labelling import Labeller, Sample, find_classes, load
 from vemseg.models import settle
+from vemseg.pipeline.beside import beside
+from vemseg.pipeline.choice import PLOT, TABLE, choice_of, draw_choice, say_choice, write_choice
 from vemseg.recipe import sets
 from vemseg.run import Output, State, provenance
 
@@ -34,7 +36,8 @@ def cluster(
     paths : sequence of Path
         Features that ``embed`` stored.
     out : Path
-        A safetensors file (``labelling.Labeller``).
+        A safetensors file (``labelling.Labeller``). Where the number of classes is chosen, ``<stem>_k.png``
+        and ``<stem>_k.csv`` lie beside it and show what it was chosen from.
     settings : sequence of str
         ``table.key=value`` laid over the recipe of the first features.
     overwrite : bool
@@ -63,12 +66,19 @@ def cluster(
         "settings": first.maker.recipe.flat(("cluster",)),
         "model": first.maker.model,
     }
-    output = Output(out, state=state, inputs=paths, record=lambda: _made(out), overwrite=overwrite)
+    output = Output(
+        out,
+        state=state,
+        inputs=paths,
+        beside=[beside(out, PLOT), beside(out, TABLE)],
+        record=lambda: _made(out),
+        overwrite=overwrite,
+    )
     with output:
         if output.done:
             _log.info("%s is there already, made with the same settings", out)
             return out
-        if table.k and not sets(settings, "cluster.k"):
+        if table.k and not (table.k_range or sets(settings, "cluster.k")):
             _log.info("no number of classes given (-k): taking %d", table.k)
         samples = [
             source.sample(each, table.seed, context, output.partial / f"sample-{i}.safetensors")
@@ -77,11 +87,21 @@ def cluster(
         vectors = np.concatenate([sample.vectors for sample in samples])
         grey = np.concatenate([sample.intensities for sample in samples])
         alone = first if len(sources) == 1 else None
-        labeller = fit(table, Sample(vectors, grey, first.maker.codes, first.classes), alone, context)
+        joined = Sample(vectors, grey, first.maker.codes, first.classes)
+        labeller = find_classes(table, joined, alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
-        labeller.noting({"model": first.maker.model, "provenance": origin}).save(output.growing(out))
+        _write(output, labeller.noting({"model": first.maker.model, "provenance": origin}))
         output.publish()
     return out
+
+
+def _write(output: Output, labeller: Labeller) -> None:
+    """Write the classes and, where their number was chosen, what it was chosen from."""
+    say_choice(labeller)
+    if choice := choice_of(labeller):
+        draw_choice(output.growing(beside(output.path, PLOT)), choice)
+        write_choice(output.growing(beside(output.path, TABLE)), choice)
+    labeller.save(output.growing(output.path))
 
 
 def _made(clusters: Path) -> State | None:

@@ -39,6 +39,8 @@ class Plan:
     shape : (int, int, int)
         Voxels.
     model : str
+    k_range : (int, int) or ()
+        The numbers of classes from which one will be chosen, first and last; empty where it is known.
     vectors : int
         Computed for labels.
     dim : int
@@ -58,6 +60,7 @@ class Plan:
     volume: str
     shape: ZYX
     model: str
+    k_range: tuple[int, ...]
     vectors: int
     dim: int
     blocks: Blocks
@@ -69,7 +72,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Seconds in all, without starting the program and fitting the classes."""
+        """Seconds in all, without starting the program, choosing K and fitting the classes."""
         return self.sampling + self.labelling
 
 
@@ -113,6 +116,7 @@ def plan(
         source.volume.name,
         shape,
         source.maker.title,
+        () if fitted else table.k_range,
         source.count,
         source.dim,
         blocks,

@@ -20,12 +20,21 @@ from numpy.typing import NDArray
 from vemseg.blocks import run
 from vemseg.budget import Blocks
 from vemseg.context import Context
-from vemseg.dense import WRITTEN, LabelJob, VectorSource, Wanted, check_sample, label_blocks, label_stages
+from vemseg.dense import (
+    WRITTEN,
+    LabelJob,
+    VectorSource,
+    Wanted,
+    check_sample,
+    keep_sample,
+    label_blocks,
+    label_stages,
+)
 from vemseg.drawing import palette
-from vemseg.errors import InputError, MissingError, UsageError
+from vemseg.errors import InputError, Interrupted, MissingError, UsageError
 from vemseg.files import remove
 from vemseg.geometry import ZYX
-from vemseg.labelling import Labeller, count, fit, load
+from vemseg.labelling import Labeller, count, find_classes, load
 from vemseg.names import check_output, is_tiff_output
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.beside import (
@@ -40,6 +49,7 @@ from vemseg.pipeline.beside import (
     suggestions,
     write_table,
 )
+from vemseg.pipeline.choice import PLOT, choice_of, draw_choice, say_choice
 from vemseg.pipeline.extras import Extras
 from vemseg.recipe import sets
 from vemseg.run import Output, State, provenance, sha256, sidecar, write_json
@@ -73,7 +83,8 @@ def segment(
     wanted : Wanted
         Volume and model, or features that ``embed`` stored.
     out : Path
-        Labels, .tif or .ome.zarr; beside them ``<stem>.json``, ``<stem>.csv`` and ``<stem>_qc.png``.
+        Labels, .tif or .ome.zarr; beside them ``<stem>.json``, ``<stem>.csv`` and ``<stem>_qc.png``, and
+        ``<stem>_k.png`` where the number of classes was chosen.
     clusters : Path, optional
         Classes that ``cluster`` or an earlier ``segment`` saved; fitted to this volume where left out.
     extras : Extras
@@ -135,9 +146,9 @@ def segment(
 def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
     """Say what is computed with, and what was not chosen by the user."""
     source.machine.say()
-    k = source.maker.recipe.cluster.k
-    if k and not given:
-        _log.info("no number of classes given (-k): taking %d", k)
+    table = source.maker.recipe.cluster
+    if table.k and not (given or table.k_range):
+        _log.info("no number of classes given (-k): taking %d", table.k)
     _log.info("%s: %s", source.volume.name, blocks)
 
 
@@ -210,7 +221,13 @@ def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource
     if n:
         source = source.held(context, folder / HELD)
     sample = source.sample(n, table.seed, context, folder / SAMPLE)
-    fit(table, sample, source, context).noting({"model": source.maker.model}).save(kept)
+    try:
+        labeller = find_classes(table, sample, source, context)
+    except Interrupted:
+        keep_sample(sample, folder / SAMPLE)
+        raise
+    say_choice(labeller)
+    labeller.noting({"model": source.maker.model}).save(kept)
     return source
 
 
@@ -267,12 +284,15 @@ def _finish(
             "machine": source.machine.facts,
             "classes": classes,
             "own_names": labeller.own_names,
+            "choice": labeller.metadata.get("choice"),
             "volume": describe(volume, source.intensity),
         },
     )
     write_json(output.growing(sidecar(out)), origin)
     write_table(output.growing(beside(out, ".csv")), classes)
     draw_check(output.growing(beside(out, "_qc.png")), volume, store, captions(classes))
+    if choice := choice_of(labeller):
+        draw_choice(output.growing(beside(out, PLOT)), choice)
     labeller.save(output.growing(beside(out, "_clusters.safetensors")))
     colours = dict(enumerate(palette(labeller.k), start=1))
     info = LabelInfo(volume.voxel_size, volume.origin, origin, labeller.names, colours, suggestions(classes))

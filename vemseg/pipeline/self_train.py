@@ -76,9 +76,7 @@ def self_train(training: Training, context: Context) -> Path:
 def _with_found_classes(source: Source, start: Model, context: Context) -> Source:
     """Label a volume with the classes that an encoder finds in it."""
     vectors = lay_over_volume(start, source.volume, context)
-    table = KMeansTable.model_validate(
-        start.recipe.cluster.model_dump() | {"method": "kmeans", "k": FOUND, "sample": SAMPLE}
-    )
+    table = KMeansTable(k=FOUND, sample=SAMPLE, restarts=3, scale="whiten")
     sample = vectors.sample(table.sample_of(source.volume.box.size), table.seed, context)
     labeller = fit(table, sample, vectors, context)
     return Source(

@@ -19,6 +19,9 @@ from vemseg.recipe.spelling import nearest
 DEFAULT_RECIPE = "vemseg"
 """The shipped recipe that is used where none is named."""
 
+NUMBERS = {"k", "k_range"}
+"""The settings of ``[cluster]`` that say how many classes there are; the one that is given later holds."""
+
 
 def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
@@ -148,9 +151,11 @@ def _staying(name: str, below: Raw, above: Raw) -> Raw:
     """Return the settings of a table that are kept when another is laid over it.
 
     If the kind of model changes, none are kept; if the method of clustering changes, those are kept that the
-    new method also has.
+    new method also has. A number of classes takes the place of a range of them, and the other way round.
     """
     choice = CHOICES.get(name)
+    if choice is CLUSTER and NUMBERS & above.keys():
+        below = {key: value for key, value in below.items() if key not in NUMBERS}
     if choice is None or choice.key not in above or choice.name(above) == choice.name(below):
         return below
     if choice is MODEL:

@@ -9,6 +9,11 @@ from pydantic import Field, model_validator
 
 from vemseg.recipe.base import Count, CountOrShare, Natural, Positive, Seed, Share, Table, require
 
+K_RANGE = (4, 12)
+"""The first and the last number of classes that are tried for ``k = "auto"``."""
+
+Classes = Annotated[int, Field(ge=2, le=255)]
+
 
 class ClusterTable(Table):
     """How classes are found among vectors.
@@ -18,7 +23,12 @@ class ClusterTable(Table):
     method : str
         Name of the method in ``recipe.METHODS``.
     k : int
-        Number of classes, 2 to 255. 0 stands for a method that takes the classes of the model.
+        Number of classes, 2 to 255. "auto" stands for the range ``K_RANGE``, 0 for a method that takes the
+        classes of the model.
+    k_range : (int, int) or ()
+        The first and the last of the numbers of classes from which one is chosen without labels
+        (``labelling.find_classes``); empty where k is given. ``k`` is then the last of them, so that memory
+        and settings are checked for it.
     sample : int or float
         Number of vectors that classes are fitted on, or below 1 a share of the volume's voxels.
     seed : int
@@ -38,7 +48,8 @@ class ClusterTable(Table):
     """
 
     method: str
-    k: Annotated[int, Field(ge=2, le=255)] = 6
+    k: Classes = 6
+    k_range: tuple[Classes, ...] = ()
     sample: CountOrShare = 500_000
     seed: Seed = 0
     scale: Literal["none", "standardise", "whiten"] = "none"
@@ -55,8 +66,31 @@ class ClusterTable(Table):
         """The largest number of vectors to fit on; infinity where it depends on the volume."""
         return self.sample if isinstance(self.sample, int) else math.inf
 
+    def of(self, k: int) -> Self:
+        """Return the same settings for a number of classes that is given."""
+        return self.model_copy(update={"k": k, "k_range": ()})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_k(cls, table: object) -> object:
+        """Write out the range that "auto" stands for, and ``k`` where there is a range."""
+        if not isinstance(table, dict) or "k" not in cls.model_fields:
+            return table  # a method that has no number of classes refuses both as unknown keys
+        word = table.get("k")
+        number = not isinstance(word, str) or word == "auto"
+        require(number, f"cluster.k must be a whole number or auto, not '{word}'")
+        if word == "auto":
+            table = {key: value for key, value in table.items() if key != "k"} | {"k_range": K_RANGE}
+        wanted = table.get("k_range")
+        return {"k": wanted[-1], **table} if isinstance(wanted, tuple) and wanted else table
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        ends = self.k_range
+        pair = not ends or (len(ends) == 2 and ends[0] < ends[1])
+        require(pair, f"cluster.k_range must be two numbers, the smaller first, not {list(ends)}")
+        both = f"cluster.k ({self.k}) and cluster.k_range {list(ends)} do not go together: give one of them"
+        require(not ends or self.k == ends[1], both)
         share = isinstance(self.sample, int) or self.sample < 1
         require(share, f"cluster.sample must be a whole number, or a share below 1, not {self.sample}")
         least = f"cluster.sample must be at least cluster.k ({self.k}), not {self.sample}"
