@@ -23,7 +23,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              tiling      placements: index arithmetic
              metrics     contingency tables -> Dice, matching, merging
              drawing     arrays -> figures
-             phantom     a procedural cell with exact labels
+             phantom     a procedural cell with exact labels; random tissue
     floor 1  geometry    Box, axis order, nanometres
              files       files that appear whole or not at all
              names       what a file's name says of a volume
