@@ -11,7 +11,7 @@ import torch
 from vemseg.batch import Batch
 from vemseg.cli import app
 from vemseg.context import Context
-from vemseg.dense import PseudoLabels, lay_over_volume, margin_of
+from vemseg.dense import Judge, PseudoLabels, lay_over_volume
 from vemseg.geometry import Box
 from vemseg.labelling import fit
 from vemseg.models import build_objective, build_self_training, open_model
@@ -19,7 +19,7 @@ from vemseg.models.invariance import Invariance
 from vemseg.models.recognition import RARE, Recognition, class_shares, weighed_entropy
 from vemseg.phantom import Phantom
 from vemseg.phantom.tissue import CLASSES, Tissue
-from vemseg.recipe import FovTable, KMeansTable, TrainTable, UNetTable
+from vemseg.recipe import FovTable, KMeansTable, NamedTable, TrainTable, UNetTable
 from vemseg.run import Run
 from vemseg.sampling import Sampler, Synthetic
 from vemseg.training import MasterAdamW
@@ -139,13 +139,18 @@ def test_an_encoder_begins_with_what_it_knows():
 def test_each_kind_of_window_moves_its_own_logits():
     start = build_objective(TINY, 0).encoder
     objective = build_self_training(TINY.model_copy(update={"dim": 7}), 1, start)
-    for real in (True, False):
-        batch = dataclasses.replace(batch_of(), volume=torch.zeros(4) if real else torch.ones(4))
+    labels = batch_of().labels
+    for real, packed, known, found in (
+        (False, labels, True, False),
+        (True, labels | 15 << 4, True, False),
+        (True, 15 | labels << 4, False, True),
+        (True, labels | labels << 4, True, True),
+    ):
+        batch = dataclasses.replace(batch_of(), labels=packed, volume=torch.full((4,), int(not real)))
         objective.zero_grad()
         objective(batch, generator(0))["loss"].backward()
         moved = objective.encoder.head.weight.grad.flatten(1).abs().sum(dim=1) > 0
-        expected = [False] * 3 + [True] * 4 if real else [True] * 3 + [False] * 4
-        assert moved.tolist() == expected
+        assert moved.tolist() == [known] * 3 + [found] * 4
 
 
 @pytest.fixture(scope="module")
@@ -183,16 +188,17 @@ def test_pseudo_labels_are_the_sure_ones(taught, tmp_path):
     vectors = lay_over_volume(model, volume, Context("cpu"))
     table = KMeansTable(k=4, sample=2000)
     sample = vectors.sample(2000, 0, Context("cpu"))
-    labeller = fit(table, sample, vectors)
-    whole = vectors.labels(volume.box, vectors.read(volume.box), labeller)
-    everything = PseudoLabels(vectors, labeller, 0.0)
-    assert np.array_equal(everything.read(volume.box), whole - 1)
+    labellers = fit(NamedTable(), sample, vectors), fit(table, sample, vectors)
+    whole = [vectors.labels(volume.box, vectors.read(volume.box), one) - 1 for one in labellers]
+    everything = PseudoLabels(vectors, *(Judge(one, 0.0) for one in labellers))
+    assert np.array_equal(everything.read(volume.box), whole[0] + 16 * whole[1])
     part = Box((2, 5, 7), (9, 30, 40))
-    sure = PseudoLabels(vectors, labeller, margin_of(labeller, sample, 1.0))
-    found = sure.read(volume.box)
-    assert 0.2 < (found == 255).mean() < 0.8
-    assert (found[found != 255] == whole[found != 255] - 1).all()
-    assert np.array_equal(sure.read(part), found[part.slices])
+    sure = PseudoLabels(vectors, *(Judge.of(one, sample, 1.0) for one in labellers))
+    labels = sure.read(volume.box)
+    for found, every in zip((labels % 16, labels // 16), whole, strict=True):
+        assert 0.2 < (found == 15).mean() < 0.8
+        assert (found[found != 15] == every[found != 15]).all()
+    assert np.array_equal(sure.read(part), labels[part.slices])
 
 
 def test_adapting_an_encoder_with_classes_is_self_training(taught, tmp_path):
@@ -203,5 +209,5 @@ def test_adapting_an_encoder_with_classes_is_self_training(taught, tmp_path):
     run = Run.open(tmp_path / "labels.run")
     assert run.finished
     assert run.recipe.model.dim == 19 and run.recipe.model.classes == CLASSES
-    assert {"found", "recognition"} < set(run.read_metrics()[-1])
+    assert {"found", "kept", "recognition"} < set(run.read_metrics()[-1])
     assert set(np.unique(open_volume(tmp_path / "labels.tif").read(Box.whole((12, 40, 48))))) <= {1, 2, 3}

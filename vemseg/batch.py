@@ -5,10 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 UNKNOWN = 255
 """The label of a voxel whose class is not known; a loss must leave such voxels out."""
+
+
+class Pair:
+    """Two classes in one label: the lower four bits hold one, the higher four the other.
+
+    Where both are unsure, the label is ``UNKNOWN``.
+    """
+
+    UNSURE = 15
+    """The class that stands for none; others are below it."""
+
+    @staticmethod
+    def packed(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the labels of two classes each."""
+        labels: NDArray[np.uint8] = low | (high << np.uint8(4))
+        return labels
+
+    @staticmethod
+    def parts(labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lower and the higher class of uint8 labels."""
+        return labels & 15, labels >> 4
+
 
 Nearby = Callable[[Tensor], Tensor]
 """A function that cuts windows near the samples of a batch; see :meth:`Batch.around`."""

@@ -33,7 +33,7 @@ from vemseg.dense.holding import point_stages
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.opening import Wanted, lay_over, lay_over_volume, open_features
 from vemseg.dense.planning import WRITTEN, check_sample, label_blocks, point_blocks
-from vemseg.dense.pseudo import PseudoLabels, margin_of
+from vemseg.dense.pseudo import Judge, PseudoLabels
 from vemseg.dense.regions import RegionVectors
 from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, keep_sample, sample_cells
 from vemseg.dense.scores import Interpolations, argmax_interpolated, interpolated, interpolations
@@ -50,6 +50,7 @@ __all__ = [
     "Grid",
     "Head",
     "Interpolations",
+    "Judge",
     "LabelJob",
     "LatticeVectors",
     "Layout",
@@ -70,7 +71,6 @@ __all__ = [
     "lay_out",
     "lay_over",
     "lay_over_volume",
-    "margin_of",
     "open_features",
     "point_blocks",
     "point_stages",

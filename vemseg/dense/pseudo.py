@@ -1,12 +1,15 @@
-"""Labels that a labeller gives a volume where it is sure, computed where they are read."""
+"""Labels that labellers give a volume where they are sure, computed where they are read."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from vemseg.batch import UNKNOWN
+from vemseg.batch import Pair
 from vemseg.dense.scores import in_parts, interpolated
 from vemseg.dense.sources import LatticeVectors
 from vemseg.geometry import Box
@@ -14,35 +17,40 @@ from vemseg.labelling import Labeller, Sample
 from vemseg.volume import Volume
 
 
-def margin_of(labeller: Labeller, sample: Sample, share: float) -> float:
-    """Return by how much the best score must exceed the second best for a label to be sure.
+@dataclass(frozen=True)
+class Judge:
+    """A labeller, and by how much its best score must exceed the second best for a label to be sure."""
 
-    Parameters
-    ----------
-    labeller : Labeller
-    sample : Sample
-    share : float
-        The margin in units of the median over the sample.
-    """
-    scores = in_parts(labeller.scores)(torch.from_numpy(sample.vectors).float())
-    best = scores.topk(2, dim=-1).values
-    return share * float((best[:, 0] - best[:, 1]).median())
+    labeller: Labeller
+    margin: float
+
+    @classmethod
+    def of(cls, labeller: Labeller, sample: Sample, share: float) -> Judge:
+        """Return a judge whose margin is a share of the median margin over a sample."""
+        scores = in_parts(labeller.scores)(torch.from_numpy(sample.vectors).float())
+        best = scores.topk(2, dim=-1).values
+        return cls(labeller, share * float((best[:, 0] - best[:, 1]).median()))
+
+    def labels(self, scores: Tensor) -> NDArray[np.uint8]:
+        """Return the classes of scores (..., K), ``Pair.UNSURE`` where the best is too close to the next."""
+        best = scores.topk(2, dim=-1)
+        sure = best.values[..., 0] - best.values[..., 1] >= self.margin
+        found: NDArray[np.uint8] = torch.where(sure, best.indices[..., 0], Pair.UNSURE).byte().numpy()
+        return found
 
 
 class PseudoLabels(Volume):
-    """The classes of a volume, 0..K-1, or 255 where the best score is too close to the next.
+    """Two classes for every voxel, packed as ``vemseg.batch.Pair`` says.
 
     Parameters
     ----------
     source : LatticeVectors
         The vectors of a volume whose first axis is the one across its sharp planes.
-    labeller : Labeller
-        At most 255 classes, at least 2.
-    margin : float
-        By how much the best score must exceed the second best.
+    known, found : Judge
+        The encoder's own classes, and those found in the volume; at most 15 of each, at least 2.
     """
 
-    def __init__(self, source: LatticeVectors, labeller: Labeller, margin: float) -> None:
+    def __init__(self, source: LatticeVectors, known: Judge, found: Judge) -> None:
         volume = source.volume
         super().__init__(
             volume.shape,
@@ -51,14 +59,16 @@ class PseudoLabels(Volume):
             voxel_size_from=volume.voxel_size_from,
             name=f"classes of {volume.name}",
         )
-        self.source, self.labeller, self.margin = source, labeller, margin
+        self.source, self.known, self.found = source, known, found
+
+    def _scores(self, vectors: Tensor) -> Tensor:
+        return torch.cat([self.known.labeller.scores(vectors), self.found.labeller.scores(vectors)], dim=-1)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
-        source = self.source
-        scores = source.compute(source.points_of(box), source.read(box), in_parts(self.labeller.scores))
+        source, k = self.source, self.known.labeller.k
+        scores = source.compute(source.points_of(box), source.read(box), in_parts(self._scores))
         labels = np.empty(box.shape, np.uint8)
         for plane, rows, strip in interpolated(scores, source.interpolations(box)):
-            best = strip.topk(2, dim=-1)
-            sure = best.values[..., 0] - best.values[..., 1] >= self.margin
-            labels[plane, rows] = torch.where(sure, best.indices[..., 0], UNKNOWN).numpy()
+            known, found = self.known.labels(strip[..., :k]), self.found.labels(strip[..., k:])
+            labels[plane, rows] = Pair.packed(known, found)
         return labels

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vemseg.batch import Batch
+from vemseg.batch import Batch, Pair
 from vemseg.models.objective import Objective
 from vemseg.models.recognition import class_shares, weighed_entropy
 from vemseg.models.unet import UNetEncoder
@@ -40,24 +40,32 @@ class SelfTraining(Objective):
         self.encoder.begin_with(start)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``loss``, and its terms ``found`` and ``recognition``.
+        """Return ``loss`` and its terms: classes ``found``, own classes ``kept``, and ``recognition``.
 
         Parameters
         ----------
         batch : Batch
-            The first source is the volume, labelled with the classes found; the others are synthetic tissue.
+            The first source is the volume, labelled with ``Pair`` of its own classes and those found; the
+            others are synthetic tissue.
         generator : torch.Generator
         """
         assert batch.labels is not None and batch.volume is not None
         seen, labels = self.views.seen(batch.images[:, 0], batch.labels, generator)
-        logits = self.encoder.maps(seen).float()
-        known = len(self.settings.classes)
+        logits, middle = self.encoder.maps(seen).float(), self.views.middle(labels)
+        n = len(self.settings.classes)
+        known, found = logits[:, :n], logits[:, n:]
         real = batch.volume == 0
-        parts = {"found": (real, logits[:, known:]), "recognition": (~real, logits[:, :known])}
-        terms = {}
-        for name, (which, part) in parts.items():
-            shares = class_shares(self.views.middle(labels[which]), part.shape[1])
-            entropy = weighed_entropy(part[which], shares, self.settings.balance)
-            terms[name] = entropy if which.any() else logits.sum() * 0
-        loss = terms["found"] + terms["recognition"]
+        own, new = Pair.parts(middle[real])
+        terms = {
+            "found": self._entropy(found[real], new),
+            "kept": self._entropy(known[real], own),
+            "recognition": self._entropy(known[~real], middle[~real]),
+        }
+        loss = sum(terms.values(), start=logits.new_zeros(()))
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
+
+    def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of some windows, 0 where there are none."""
+        if not len(logits):
+            return logits.sum()
+        return weighed_entropy(logits, class_shares(labels, logits.shape[1]), self.settings.balance)

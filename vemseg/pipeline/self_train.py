@@ -12,13 +12,13 @@ import math
 from pathlib import Path
 
 from vemseg.context import Context
-from vemseg.dense import PseudoLabels, lay_over_volume, margin_of
+from vemseg.dense import Judge, PseudoLabels, lay_over_volume
 from vemseg.geometry import is_anisotropic
 from vemseg.labelling import fit
 from vemseg.models import Model, build_self_training, settle
 from vemseg.phantom.tissue import Tissue
 from vemseg.pipeline.train import Course, Training, carry_out, details_of, source_of
-from vemseg.recipe import KMeansTable, Recipe, override
+from vemseg.recipe import KMeansTable, NamedTable, Recipe, override
 from vemseg.resources import usable_cores
 from vemseg.sampling import Sampler, Source, Synthetic
 from vemseg.volume import Volume, open_grey
@@ -74,14 +74,14 @@ def self_train(training: Training, context: Context) -> Path:
 
 
 def _with_found_classes(source: Source, start: Model, context: Context) -> Source:
-    """Label a volume with the classes that an encoder finds in it."""
+    """Label a volume with the encoder's own classes and with those that it finds, where it is sure."""
     vectors = lay_over_volume(start, source.volume, context)
     table = KMeansTable(k=FOUND, sample=SAMPLE, restarts=3, scale="whiten")
     sample = vectors.sample(table.sample_of(source.volume.box.size), table.seed, context)
-    labeller = fit(table, sample, vectors, context)
-    return Source(
-        source.volume, source.intensity, PseudoLabels(vectors, labeller, margin_of(labeller, sample, SURE))
+    known, found = (
+        Judge.of(fit(each, sample, vectors, context), sample, SURE) for each in (NamedTable(), table)
     )
+    return Source(source.volume, source.intensity, PseudoLabels(vectors, known, found))
 
 
 def _tissue_like(volume: Volume, recipe: Recipe) -> Synthetic:
