@@ -6,7 +6,6 @@ The run lies beside the labels and is used again the next time.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from vemseg.context import Context
@@ -14,7 +13,7 @@ from vemseg.dense import Wanted
 from vemseg.errors import UsageError
 from vemseg.models import open_model
 from vemseg.pipeline.beside import beside
-from vemseg.pipeline.self_train import self_train, self_training_recipe
+from vemseg.pipeline.self_train import self_train, self_training_settings
 from vemseg.pipeline.train import Training, train
 from vemseg.recipe import override
 from vemseg.run import Run
@@ -24,16 +23,17 @@ _log = logging.getLogger("vemseg")
 ENDING = ".run"
 """Ending of the name of the run, which begins with the stem of the labels."""
 
-LEARNING = ("volume", "fov", "model", "train")
+LEARNING = ("volume", "fov", "tissue", "model", "train")
 """Tables of settings that training depends on; the others may change from one segmentation to the next."""
 
 ENOUGH = "train.steps=800"
-"""Setting for the length of the training, unless the user's settings name another: features that learn for
-longer tell regions apart instead of organelles (``benchmarks/RESULTS.md``)."""
+"""Setting for the length of the training of an encoder without classes of its own, unless the user's settings
+name another: features that learn for longer tell regions apart instead of organelles
+(``benchmarks/RESULTS.md``)."""
 
 GENTLY = 0.25
-"""Factor on the recipe's learning rate, unless the user's settings name a rate: the weights are good
-already."""
+"""Factor on the learning rate of such an encoder, unless the user's settings name a rate: its weights are
+good already."""
 
 
 def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
@@ -61,9 +61,10 @@ def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
         Where the work was stopped; the same call goes on with it.
     """
     learning = [text for text in wanted.settings if text.partition(".")[0].strip() in LEARNING]
-    start = open_model(wanted.model, [ENOUGH])
+    start = open_model(wanted.model)
+    knows = bool(start.recipe.model.known_classes)
     gently = f"train.lr={GENTLY * start.recipe.train.lr!r}"
-    start = replace(start, recipe=override(start.recipe, [gently, *learning]))
+    ours = self_training_settings(start.recipe) if knows else [ENOUGH, gently]
     if not start.trained or start.weights is None:
         raise UsageError(f"--adapt: '{start.title}' is not trained; leave it out")
     if start.weights.suffix != ".safetensors":
@@ -71,11 +72,10 @@ def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
     run = beside(out, ENDING)
     if run.exists() and Run.open(run).finished:
         _log.info("%s was adapted to this volume before: used as it is (delete it to start again)", run)
-    knows = bool(start.recipe.model.known_classes)
     training = Training(
         [wanted.path],
         run,
-        self_training_recipe(start.recipe) if knows else start.recipe,
+        override(start.recipe, [*ours, *learning]),
         start=start,
         voxel_size=wanted.voxel_size,
         crop=wanted.crop,

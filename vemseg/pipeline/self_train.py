@@ -17,8 +17,8 @@ from vemseg.geometry import is_anisotropic
 from vemseg.labelling import fit
 from vemseg.models import Model, build_self_training, settle
 from vemseg.phantom.tissue import Tissue
-from vemseg.pipeline.train import Course, Training, carry_out, details_of, source_of
-from vemseg.recipe import KMeansTable, NamedTable, Recipe, override
+from vemseg.pipeline.train import Course, Training, carry_out, details_of, refuse_other_encoder, source_of
+from vemseg.recipe import KMeansTable, NamedTable, Recipe
 from vemseg.resources import usable_cores
 from vemseg.sampling import Sampler, Source, Synthetic
 from vemseg.volume import Volume, open_grey
@@ -39,11 +39,22 @@ AROUND = 1.4
 """Pixels of synthetic tissue are up to this factor smaller or larger than those of the volume."""
 
 
-def self_training_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe of an encoder whose vectors hold the classes that it found, too."""
-    return override(
-        recipe, [f"model.dim={len(recipe.model.known_classes) + FOUND}", f"fov.pool_bytes={POOL}"]
-    )
+COURSE = ("train.steps=450", "train.lr=1e-3", f"fov.pool_bytes={POOL}", "tissue.held=12")
+"""Settings of the training, unless the user's name others: two to three minutes of two cores."""
+
+HARDER = (
+    "model.contrast=0.4",
+    "model.brightness=0.15",
+    "model.noise=0.1",
+    "model.mask_ratio=0.15",
+    "model.mask_block=16",
+)
+"""What makes single planes harder to read than the planes together that the classes were found in."""
+
+
+def self_training_settings(recipe: Recipe) -> list[str]:
+    """Return the settings with which an encoder learns the classes that it found, beside its own."""
+    return [f"model.dim={len(recipe.model.known_classes) + FOUND}", *COURSE, *HARDER]
 
 
 def self_train(training: Training, context: Context) -> Path:
@@ -51,6 +62,8 @@ def self_train(training: Training, context: Context) -> Path:
 
     Raises
     ------
+    UsageError
+        Where settings make another encoder of it.
     OutputExistsError
         Where a run of another volume, other settings or other weights is there.
     Interrupted
@@ -58,6 +71,7 @@ def self_train(training: Training, context: Context) -> Path:
     """
     start, recipe = training.start, training.recipe
     assert start is not None
+    refuse_other_encoder(recipe, start, but=["model.dim"])
     machine = settle(context, recipe.train.precision)
     volume = open_grey(training.volumes[0], training.voxel_size, training.crop)
     source = source_of(volume, recipe)

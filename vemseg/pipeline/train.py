@@ -225,12 +225,18 @@ def _objective(recipe: Recipe, start: Model | None) -> Objective:
     """Return the recipe's own objective, its encoder with the weights of a model where one is given."""
     objective = build_objective(recipe.model, recipe.train.seed)
     if start is not None:
-        if differing := differing_encoder(recipe.model, start.recipe.model):
-            raise UsageError(
-                f"{start.title} is another model than the recipe's: it differs in {', '.join(differing)}"
-            )
+        refuse_other_encoder(recipe, start)
         objective.encoder.load_state_dict(start.load().state_dict())
     return objective
+
+
+def refuse_other_encoder(recipe: Recipe, start: Model, but: Sequence[str] = ()) -> None:
+    """Refuse a model whose encoder has other settings than the recipe's, but for some that may differ."""
+    differing = [key for key in differing_encoder(recipe.model, start.recipe.model) if key not in but]
+    if differing:
+        raise UsageError(
+            f"{start.title} is another model than the recipe's: it differs in {', '.join(differing)}"
+        )
 
 
 def _refuse_other_origin(run: Run, training: Training) -> None:
