@@ -31,7 +31,7 @@ __all__ = ["CLASSES", "KINDS", "Tissue", "tissue"]
 DRAFTS, DULL = 3, 0.85
 """A block with more than this share of one class is painted anew, at most so often in all."""
 
-PLANE = 16.0
+PLANE = 12.0
 """Planes that are averaged to a section lie at most this many nm apart."""
 
 

@@ -8,15 +8,23 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, shift
 
 from vemseg.phantom.tissue.canvas import F32
+from vemseg.phantom.tissue.classes import MEMBRANE, OUTSIDE
 
 
 def sectioned(image: F32, labels: np.ndarray, thick: int) -> tuple[F32, np.ndarray]:
-    """Average ``thick`` planes to one section; a section has the classes of its middle plane."""
+    """Average ``thick`` planes to one section.
+
+    A section has the classes of its middle plane, but membrane wherever a membrane passes through it: cut at
+    a slant, it darkens all of that.
+    """
     if thick == 1:
         return image, labels
     n = len(image) // thick
     parts = image[: n * thick].reshape(n, thick, *image.shape[1:])
-    return parts.mean(axis=1), np.ascontiguousarray(labels[thick // 2 : n * thick : thick])
+    classes = np.ascontiguousarray(labels[thick // 2 : n * thick : thick])
+    crossed = (labels[: n * thick] == MEMBRANE).reshape(parts.shape).any(axis=1)
+    classes[crossed & (classes != OUTSIDE)] = MEMBRANE
+    return parts.mean(axis=1), classes
 
 
 def shifted(rng: np.random.Generator, image: F32, labels: np.ndarray) -> None:

@@ -64,7 +64,7 @@ class Style:
             cytosol=cytosol,
             cells=rng.choice([0.0, 0.02, 0.05, 0.09]) * rng.uniform(0.5, 1.5),
             membrane=membrane,
-            membrane_half=rng.uniform(3.5, 9.0),
+            membrane_half=rng.uniform(3.5, 11.0),
             nucleoplasm=cytosol + rng.uniform(-0.12, 0.12),
             lumen=cytosol + rng.uniform(-0.08, 0.22),
             outside=outside,
