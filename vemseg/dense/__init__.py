@@ -23,6 +23,7 @@ numbers and give the same labels.
     sample    the vectors that classes are fitted on
     planning  the blocks that fit into a budget of memory
     holding   the vectors of a small volume, kept in memory
+    scale     the scale at which an encoder tells most about a volume of unknown voxel size
     pseudo    labels that a model gives a volume where it is sure
     jobs      labels and vectors as work that any process can do
 """

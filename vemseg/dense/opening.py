@@ -12,6 +12,7 @@ import torch
 from vemseg.context import Context
 from vemseg.dense.computed import ComputedVectors, Covering
 from vemseg.dense.grid import Grid, lay_out, working_grid
+from vemseg.dense.scale import best_grid
 from vemseg.dense.sources import LatticeVectors, Maker
 from vemseg.dense.stored import StoredVectors
 from vemseg.errors import InputError, UsageError
@@ -114,11 +115,14 @@ def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedV
     recipe = model.recipe
     machine = settle(context, recipe.train.precision)
     oriented, order = sharp_plane_first(volume)
+    intensity = intensity_of(oriented, recipe.volume)
     grid = working_grid(oriented, recipe.volume.voxel_size)
-    if grid.volume is not oriented:
+    if oriented.voxel_size is None and recipe.model.known_classes:
+        grid = best_grid(model.load().eval(), oriented, intensity)
+        _say_scale(grid)
+    elif grid.volume is not oriented:
         factors = ", ".join(f"{factor:.3g}" for factor in grid.factors)
         _log.info("%s: resampled by %s (z, y, x) to the model's voxel size", volume.name, factors)
-    intensity = intensity_of(oriented, recipe.volume)
     three = recipe.embed.planes == "three" or (recipe.embed.planes == "auto" and _is_isotropic(oriented))
     encoder = _ready_encoder(model, grid, intensity, machine, three)
     batch = recipe.embed.batch or BATCH.get(machine.device.type, BATCH["cuda"])
@@ -128,6 +132,17 @@ def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedV
     parents = tuple(model.parents)
     maker = Maker(recipe, model.hash, model.title, model.codes, inputs, parents, encoder.classes)
     return ComputedVectors(volume, order, covering, maker, machine)
+
+
+def _say_scale(grid: Grid) -> None:
+    """Say at which scale a volume of unknown voxel size is looked at."""
+    planes = "one section at a time" if is_anisotropic(grid.spacing) else "neighbouring planes together"
+    _log.info(
+        "%s: looked at with pixels %g times as large, %s, where the encoder tells most",
+        grid.volume.name,
+        grid.factors[1],
+        planes,
+    )
 
 
 def _ready_encoder(model: Model, grid: Grid, intensity: Intensity, machine: Machine, three: bool) -> Encoder:

@@ -140,6 +140,14 @@ class Encoder(nn.Module):
     def normalise(self, windows: Tensor) -> None:
         """Adjust to the grey values of a volume, given a sample of its windows (n, 1, z, y, x)."""
 
+    def information(self, windows: Tensor) -> float:
+        """Return how much the encoder's own classes say about windows (n, 1, z, y, x), in nats.
+
+        That is the mutual information between places and classes: the entropy of the mean class distribution
+        minus the mean entropy. 0 for an encoder that knows no classes.
+        """
+        return 0.0
+
     def placements(self, table: EmbedTable) -> tuple[Placement, Placement, Placement]:
         """Return how the fields of view are laid along z, y and x.
 

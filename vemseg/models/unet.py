@@ -210,6 +210,17 @@ class UNetEncoder(Encoder):
                 if tensor is not None and len(tensor[group]):
                     tensor[group] -= tensor[group].mean(dim=0, keepdim=True)
 
+    @torch.no_grad()
+    def information(self, windows: Tensor) -> float:
+        """Return the mutual information between places and classes; see ``Encoder.information``."""
+        if not self.classes:
+            return 0.0
+        logits = self.maps(windows[:, 0])[:, : len(self.classes)].double()
+        each = torch.log_softmax(logits, dim=1)
+        mean = each.exp().mean(dim=(0, 2, 3))
+        entropy = -(each.exp() * each).sum(dim=1).mean()
+        return float(-(mean * mean.clamp_min(1e-12).log()).sum() - entropy)
+
     def memory(self, batch: int) -> Memory:
         """Return the memory for the vectors, and the activations of several small slabs or a large one."""
         item = float(self.dtype.itemsize)
