@@ -67,23 +67,25 @@ def build_student(table: ModelTable, seed: int, teacher: Encoder, stride: int) -
     return objective
 
 
-def build_self_training(table: ModelTable, seed: int, start: Encoder) -> Objective:
+def build_self_training(table: ModelTable, seed: int, start: Encoder, found: int) -> Objective:
     """Return the objective with which an encoder learns the classes found in a volume.
 
     Parameters
     ----------
     table : ModelTable
-        Settings of the encoder, whose vectors are longer than those of ``start`` by the classes found.
+        Settings of the encoder.
     seed : int
         Seed of the weights that ``start`` lacks.
     start : Encoder
         The encoder to begin with.
+    found : int
+        Number of classes found.
     """
     name = KINDS[table.kind].self_training
     if name is None:
         raise UsageError(f"a '{table.kind}' knows no classes, so it cannot train itself on those it finds")
     torch.manual_seed(seed)
-    objective: Objective = resolve_name(name)(table, start)
+    objective: Objective = resolve_name(name)(table, start, found)
     return objective
 
 

@@ -9,7 +9,7 @@ Student, CVPR 2020). Synthetic tissue in the same batch keeps it from forgetting
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vemseg.batch import Batch, Pair
 from vemseg.models.objective import Objective
@@ -20,24 +20,27 @@ from vemseg.recipe import UNetTable
 
 
 class SelfTraining(Objective):
-    """Cross-entropy of the classes found in a volume and of the classes of synthetic tissue.
+    """Cross-entropy of the classes found in a volume, of the encoder's own there, and of synthetic tissue.
 
     Parameters
     ----------
     settings : UNetTable
-        Settings of the encoder, whose vectors hold logits of ``classes``, then of the classes found.
+        Settings of the encoder.
     start : UNetEncoder
-        The encoder to begin with, without the classes found.
+        The encoder to begin with.
+    found : int
+        Number of classes found in the volume. They are told by a layer of their own, which is not kept.
     """
 
     encoder: UNetEncoder
 
-    def __init__(self, settings: UNetTable, start: UNetEncoder) -> None:
+    def __init__(self, settings: UNetTable, start: UNetEncoder, found: int) -> None:
         super().__init__()
         self.settings, self.views = settings, Viewer(settings)
         self.window = self.views.window
         self.encoder = UNetEncoder(settings)
-        self.encoder.begin_with(start)
+        self.encoder.load_state_dict(start.state_dict())
+        self.head = nn.Conv2d(self.encoder.width, found, 1)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and its terms: classes ``found``, own classes ``kept``, and ``recognition``.
@@ -51,17 +54,16 @@ class SelfTraining(Objective):
         """
         assert batch.labels is not None and batch.volume is not None
         seen, labels = self.views.seen(batch.images[:, 0], batch.labels, generator)
-        logits, middle = self.encoder.maps(seen).float(), self.views.middle(labels)
-        n = len(self.settings.classes)
-        known, found = logits[:, :n], logits[:, n:]
-        real = batch.volume == 0
+        middle, real = self.views.middle(labels), batch.volume == 0
+        trunk = self.encoder.features(seen)
+        known = self.encoder.head(trunk)[:, : len(self.settings.classes)].float()
         own, new = Pair.parts(middle[real])
         terms = {
-            "found": self._entropy(found[real], new),
+            "found": self._entropy(self.head(trunk[real]).float(), new),
             "kept": self._entropy(known[real], own),
             "recognition": self._entropy(known[~real], middle[~real]),
         }
-        loss = sum(terms.values(), start=logits.new_zeros(()))
+        loss = sum(terms.values(), start=known.new_zeros(()))
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
     def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -129,20 +129,14 @@ class UNetEncoder(Encoder):
             x = self.up[i](x)
         return x
 
-    def maps(self, slabs: Tensor) -> Tensor:
-        """Return the vectors of slabs, in float32 or shorter: (b, slices, y, x) -> (b, dim, y / 2, x / 2)."""
-        slabs = slabs.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        vectors: Tensor = self.head(self.trunk(slabs))
-        return vectors
+    def features(self, slabs: Tensor) -> Tensor:
+        """Return what :meth:`trunk` does, for slabs of any type and memory layout."""
+        return self.trunk(slabs.to(self.dtype).contiguous(memory_format=torch.channels_last))
 
-    @torch.no_grad()
-    def begin_with(self, other: UNetEncoder) -> None:
-        """Take over the weights of an encoder of the same sizes, but for numbers that its vectors lack."""
-        state, mine = other.state_dict(), self.state_dict()
-        for name in ("head.weight", "head.bias"):
-            mine[name][: other.dim] = state[name]
-            state[name] = mine[name]
-        self.load_state_dict(state)
+    def maps(self, slabs: Tensor) -> Tensor:
+        """Return the vectors of slabs: (b, slices, y, x) -> (b, dim, y / 2, x / 2)."""
+        vectors: Tensor = self.head(self.features(slabs))
+        return vectors
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
         """Return the vectors of windows (b, 1, z, y, x), whose y and x are multiples of ``align``."""
@@ -200,15 +194,11 @@ class UNetEncoder(Encoder):
 
     @torch.no_grad()
     def _centre_logits(self) -> None:
-        """Let the logits of all classes add up to 0, and those of classes that were found in a volume, too.
-
-        Cross-entropy leaves their sum open, and clusters must not depend on it.
-        """
-        known = len(self.classes)
-        for group in (slice(0, known), slice(known, self.dim)) if known else ():
-            for tensor in (self.head.weight, self.head.bias):
-                if tensor is not None and len(tensor[group]):
-                    tensor[group] -= tensor[group].mean(dim=0, keepdim=True)
+        """Let the logits of all classes add up to 0: cross-entropy leaves that open, clusters should not."""
+        known = slice(0, len(self.classes))
+        if self.classes and self.head.bias is not None:
+            self.head.weight[known] -= self.head.weight[known].mean(dim=0, keepdim=True)
+            self.head.bias[known] -= self.head.bias[known].mean()
 
     @torch.no_grad()
     def information(self, windows: Tensor) -> float:

@@ -13,7 +13,7 @@ from vemseg.dense import Wanted
 from vemseg.errors import UsageError
 from vemseg.models import open_model
 from vemseg.pipeline.beside import beside
-from vemseg.pipeline.self_train import self_train, self_training_settings
+from vemseg.pipeline.self_train import COURSE, HARDER, self_train
 from vemseg.pipeline.train import Training, train
 from vemseg.recipe import override
 from vemseg.run import Run
@@ -64,7 +64,7 @@ def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
     start = open_model(wanted.model)
     knows = bool(start.recipe.model.known_classes)
     gently = f"train.lr={GENTLY * start.recipe.train.lr!r}"
-    ours = self_training_settings(start.recipe) if knows else [ENOUGH, gently]
+    ours = [*COURSE, *HARDER] if knows else [ENOUGH, gently]
     if not start.trained or start.weights is None:
         raise UsageError(f"--adapt: '{start.title}' is not trained; leave it out")
     if start.weights.suffix != ".safetensors":

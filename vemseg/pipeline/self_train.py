@@ -3,7 +3,7 @@
 1. the encoder as it is finds classes in the volume; only the places where they are sure count
 2. the same encoder learns these classes from single planes, under changes of contrast and noise, beside
    synthetic tissue of the same voxel size
-3. its vectors then hold the logits of its own classes and, after them, of those it found
+3. what it has learned shows in its own classes, too: they were learned from single planes in the same way
 """
 
 from __future__ import annotations
@@ -52,11 +52,6 @@ HARDER = (
 """What makes single planes harder to read than the planes together that the classes were found in."""
 
 
-def self_training_settings(recipe: Recipe) -> list[str]:
-    """Return the settings with which an encoder learns the classes that it found, beside its own."""
-    return [f"model.dim={len(recipe.model.known_classes) + FOUND}", *COURSE, *HARDER]
-
-
 def self_train(training: Training, context: Context) -> Path:
     """Train ``training.start`` further on one volume, and return the run.
 
@@ -71,7 +66,7 @@ def self_train(training: Training, context: Context) -> Path:
     """
     start, recipe = training.start, training.recipe
     assert start is not None
-    refuse_other_encoder(recipe, start, but=["model.dim"])
+    refuse_other_encoder(recipe, start)
     machine = settle(context, recipe.train.precision)
     volume = open_grey(training.volumes[0], training.voxel_size, training.crop)
     source = source_of(volume, recipe)
@@ -79,7 +74,7 @@ def self_train(training: Training, context: Context) -> Path:
         _with_found_classes(source, start, context),
         _tissue_like(source.volume, recipe),
     ]
-    objective = build_self_training(recipe.model, recipe.train.seed, start.load())
+    objective = build_self_training(recipe.model, recipe.train.seed, start.load(), FOUND)
     workers = max(1, usable_cores() - 1)
     sampler = Sampler(sources, objective.window, recipe.fov, recipe.train.seed, machine.device, workers)
     inputs = [volume.path] if volume.path else []

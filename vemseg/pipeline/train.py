@@ -230,10 +230,9 @@ def _objective(recipe: Recipe, start: Model | None) -> Objective:
     return objective
 
 
-def refuse_other_encoder(recipe: Recipe, start: Model, but: Sequence[str] = ()) -> None:
-    """Refuse a model whose encoder has other settings than the recipe's, but for some that may differ."""
-    differing = [key for key in differing_encoder(recipe.model, start.recipe.model) if key not in but]
-    if differing:
+def refuse_other_encoder(recipe: Recipe, start: Model) -> None:
+    """Refuse a model whose encoder has other settings than the recipe's."""
+    if differing := differing_encoder(recipe.model, start.recipe.model):
         raise UsageError(
             f"{start.title} is another model than the recipe's: it differs in {', '.join(differing)}"
         )

@@ -37,7 +37,8 @@ class Kind:
         cannot be taught.
     self_training : str or None
         The objective with which an encoder that knows classes learns those found in a volume, called with
-        (table, start), where start is the encoder to begin with. None where it cannot.
+        (table, start, found): start is the encoder to begin with, found the number of classes. None where it
+        cannot.
     scale : str
         The value of ``cluster.scale`` where a recipe does not give one.
     """
