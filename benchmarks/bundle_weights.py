@@ -4,6 +4,9 @@
     vemseg train flyem_medulla_15nm/raw.tif phantom.tif -o run --max-time 60min
     python benchmarks/bundle_weights.py run maester --card card.md
 
+``--average`` takes snapshots of trainings that went on from one another: the weights are their mean, and the
+statistics of batch normalisation are measured anew on synthetic tissue.
+
 The card is a Markdown file in which ``{steps}``, ``{samples}``, ``{minutes}``, ``{loss}``, ``{size}`` and
 ``{sha256}`` stand for what the run and its weights say.
 """
@@ -12,16 +15,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 import vemseg
 from vemseg import drawing
 from vemseg.files import write_text
+from vemseg.models import build_encoder, build_objective
+from vemseg.models.unet import BatchNorm
+from vemseg.pipeline.train import tissue_sources
+from vemseg.recipe import Recipe
 from vemseg.run import Run, load_tensors, save_tensors
+from vemseg.sampling import Sampler
+
+Array = NDArray[np.generic]
 
 LIMIT = 10_000_000
+BATCHES = 40
 
 
 def main() -> None:
@@ -32,12 +46,17 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--card", type=Path, required=True)
+    parser.add_argument(
+        "--average", type=Path, nargs="+", metavar="SNAPSHOT", help="weights to take the mean of"
+    )
     given = parser.parse_args()
     run = Run.open(given.run)
     if not run.finished:
         parser.error(f"{given.run} has not finished its training")
     target = Path(vemseg.__file__).parent / "weights" / given.name
     tensors, metadata = load_tensors(run.model)
+    if given.average:
+        tensors = averaged(run.recipe, [load_tensors(path)[0] for path in given.average])
     half = {name: value.astype(np.float16) for name, value in tensors.items()}
     if not all(np.isfinite(value).all() for value in half.values()):
         parser.error("a weight does not fit into half precision")
@@ -61,6 +80,28 @@ def main() -> None:
     }
     write_text(target / "README.md", given.card.read_text().format(**facts))
     print(f"{target}: {facts}")
+
+
+def averaged(recipe: Recipe, snapshots: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Return the mean of weights, with statistics of batch normalisation that suit it.
+
+    Weights on the way of one training, averaged, transfer better than the last of them (stochastic weight
+    averaging: Izmailov et al., UAI 2018, which measures the statistics anew, too).
+    """
+    mean = {name: np.mean([one[name] for one in snapshots], axis=0) for name in snapshots[0]}
+    encoder = build_encoder(recipe.model)
+    encoder.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in mean.items()})
+    norms = [module for module in encoder.modules() if isinstance(module, BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    objective = build_objective(recipe.model, 0)
+    sampler = Sampler(tissue_sources(recipe.tissue), objective.window, recipe.fov, 1, torch.device("cpu"))
+    encoder.train()
+    with torch.no_grad():
+        for step in range(BATCHES):
+            encoder.maps(sampler.batch(step, 16).images[:, 0])
+    return {name: value.numpy() for name, value in encoder.state_dict().items()}
 
 
 if __name__ == "__main__":

@@ -87,6 +87,25 @@ def test_windows_without_labels_are_learned_from_by_invariance():
     assert torch.equal(objective(other, generator(0))["recognition"], mixed["recognition"])
 
 
+def test_the_encoder_that_is_kept_is_a_running_mean():
+    objective = build_objective(TINY.model_copy(update={"average": 0.9}), 0).train()
+    assert not objective.encoder.training and objective.learner.training
+    name, mean = "stem.conv.weight", objective.encoder.state_dict()["stem.conv.weight"].clone()
+    for step in range(30):
+        with torch.no_grad():
+            objective.learner.stem.conv.weight.add_(1.0)
+        objective.after_step(0.0, generator(0))
+        stays = min(0.9, (step + 1) / (step + 10))
+        mean = stays * mean + (1 - stays) * objective.learner.state_dict()[name]
+    assert torch.allclose(objective.encoder.state_dict()[name], mean, atol=1e-5)
+    trained = {id(p) for p in objective.parameters() if p.requires_grad}
+    assert not trained & {id(p) for p in objective.encoder.parameters()}
+    objective.begin_with(build_objective(TINY, 5).encoder)
+    assert torch.equal(objective.learner.stem.conv.weight, objective.encoder.stem.conv.weight)
+    plain = build_objective(TINY, 0)
+    assert plain.encoder is plain.learner
+
+
 def test_labels_turn_with_their_windows():
     """An encoder that returns the labels that are painted into its windows makes no mistake."""
 
@@ -99,7 +118,7 @@ def test_labels_turn_with_their_windows():
         update={"contrast": 0.0, "brightness": 0.0, "noise": 0.0, "blur": 0.0, "mask_ratio": 0.0}
     )
     objective = Recognition(settings)
-    objective.encoder = Painted()
+    objective.learner = Painted()
     for seed in range(6):
         batch = batch_of(seed=seed)
         batch.images[:, 0] = (batch.labels + 0.5) / 3

@@ -53,6 +53,10 @@ class Objective(nn.Module):
     window: ZYX
     encoder: Encoder
 
+    def begin_with(self, encoder: Encoder) -> None:
+        """Take over the weights of an encoder of the same sizes."""
+        self.encoder.load_state_dict(encoder.state_dict())
+
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the ``loss``, which is minimised, and other scalars to report, by name.
 

@@ -39,7 +39,7 @@ class SelfTraining(Objective):
         self.settings, self.views = settings, Viewer(settings)
         self.window = self.views.window
         self.encoder = UNetEncoder(settings)
-        self.encoder.load_state_dict(start.state_dict())
+        self.begin_with(start)
         self.head = nn.Conv2d(self.encoder.width, found, 1)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:

@@ -102,7 +102,7 @@ def train(training: Training, context: Context) -> Path:
     held: list[Source] = []
     if student is not None:
         learnt, held = hold_out(learnt, student.encoder.slices, student.window[1])
-    sources: list[Source | Synthetic] = [*learnt, *_tissue(recipe.tissue)]
+    sources: list[Source | Synthetic] = [*learnt, *tissue_sources(recipe.tissue)]
     sampler = Sampler(
         sources, objective.window, recipe.fov, recipe.train.seed, device, max(1, usable_cores() - 1)
     )
@@ -207,7 +207,7 @@ def source_of(volume: Volume, recipe: Recipe) -> Source:
     return Source(grid.volume, intensity_of(volume, recipe.volume))
 
 
-def _tissue(table: TissueTable) -> list[Synthetic]:
+def tissue_sources(table: TissueTable) -> list[Synthetic]:
     """Return the sources of synthetic tissue: one for each thickness of sections."""
     if not table.kinds:
         return []
@@ -226,7 +226,7 @@ def _objective(recipe: Recipe, start: Model | None) -> Objective:
     objective = build_objective(recipe.model, recipe.train.seed)
     if start is not None:
         refuse_other_encoder(recipe, start)
-        objective.encoder.load_state_dict(start.load().state_dict())
+        objective.begin_with(start.load())
     return objective
 
 

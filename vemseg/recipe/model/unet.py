@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vemseg.recipe.base import Count, Natural, multiple, require
+from vemseg.recipe.base import Count, Natural, Share, multiple, require
 from vemseg.recipe.model.base import ModelTable
 
 
@@ -30,6 +30,9 @@ class UNetTable(ModelTable):
         Empty if it is taught none.
     recognition : float
         Weight of the cross-entropy of classes.
+    average : float
+        The encoder that is kept is a running mean of the one that is trained: after each step, this share of
+        the mean stays, at most. 0 keeps the trained encoder itself.
     balance : float
         How much more rare classes count in it: 0 for equal weights of voxels, 1 for equal weights of classes.
     invariance, variance, covariance, reconstruction : float
@@ -56,6 +59,7 @@ class UNetTable(ModelTable):
     dim: Count = 24
     classes: tuple[str, ...] = ()
     recognition: Annotated[float, Field(ge=0)] = 1.0
+    average: Share = 0.0
     balance: Annotated[float, Field(ge=0, le=1)] = 0.5
     invariance: Annotated[float, Field(ge=0)] = 25.0
     variance: Annotated[float, Field(ge=0)] = 25.0
