@@ -411,10 +411,12 @@ def test_a_training_begins_with_a_model_or_learns_from_one(inside, tmp_path):
     first, second = (recipe.load_recipe(tmp_path / run / "recipe.toml") for run in ("first", "second"))
     assert second.model == first.model and (second.train.steps, second.train.seed) == (2, 3)
 
-    done = inside("train", "cell.tif", "--teacher", "./first", *tiny[:-1], *short, "-o", "student")
+    done = inside(
+        "train", "cell.tif", "-c", "invariance", "--teacher", "./first", *tiny[:-1], *short, "-o", "student"
+    )
     assert done.returncode == 0 and "equal labels" in done.stderr
     assert recipe.load_recipe(tmp_path / "student" / "recipe.toml").model.dim == 5
-    shown = inside("train", "--teacher", "classical", "--dump-config").stdout
+    shown = inside("train", "-c", "invariance", "--teacher", "classical", "--dump-config").stdout
     assert recipe.parse_recipe(shown, "shown").model.dim == 16
     done = inside("segment", "cell.tif", "-k", 3, "--model", "student")
     assert (done.returncode, done.stdout) == (0, "cell_seg.tif\n"), done.stderr

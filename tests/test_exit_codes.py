@@ -47,7 +47,7 @@ def command(verb, made, out=None, steps=3, volume=None, k=3):
     cell, out = volume or made / "cell.tif", ["-o", out or OUT[verb]]
     return {
         "fetch": ["fetch", "phantom", "--shape", "16,64,64", *out],
-        "train": ["train", cell, *TINY, "--steps", steps, *out],
+        "train": ["train", cell, "-c", "invariance", *TINY, "--steps", steps, *out],
         "embed": ["embed", cell, "-m", made / "run", *out],
         "cluster": ["cluster", made / "cell.zarr", "-k", k, "--sample", 2000, *out],
         "segment": ["segment", cell, "-m", made / "run", "--clusters", made / "three.safetensors", *out],

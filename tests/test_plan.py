@@ -103,7 +103,10 @@ def volume(tmp_path_factory):
     return path
 
 
-SETTINGS = ["cluster.sample=2000", "cluster.restarts=2", "cluster.k=4"]
+SETTINGS = [
+    *("cluster.sample=2000", "cluster.restarts=2", "cluster.k=4"),
+    *("embed.filters=[0.75, 1.5, 3.0]", "embed.normalise=volume", "volume.voxel_size=16.0"),
+]
 
 
 def test_held_vectors_give_the_labels_of_streamed_ones(volume, tmp_path, monkeypatch):
@@ -181,7 +184,7 @@ def test_a_plan_counts_what_is_there_and_writes_nothing(volume, monkeypatch):
     before = sorted(volume.parent.iterdir())
     wanted, context = Wanted(str(volume), settings=tuple(SETTINGS)), Context(threads=1)
     found = plan(wanted, volume.with_name("labels.tif"), context=context)
-    assert found.shape == (40, 72, 80) and found.dim == 36
+    assert found.shape == (40, 72, 80) and found.dim == 23
     assert found.vectors >= np.prod(found.shape) / 8
     assert found.blocks.count == 1 and found.sampling == 0.0
     assert 0.0 < found.labelling < 60.0 and found.seconds == found.labelling
@@ -219,7 +222,7 @@ def test_the_command_prints_it(volume, tmp_path, capfd):
 def test_a_plan_refuses_what_segment_would_refuse(volume, tmp_path):
     wanted, clusters = Wanted(str(volume)), tmp_path / "clusters.safetensors"
     AffineLabeller.of_centres(np.eye(4), {}).save(clusters)
-    with pytest.raises(InputError, match="clusters of 4 features, but the model has 36"):
+    with pytest.raises(InputError, match="clusters of 4 features, but the model has 23"):
         plan(wanted, tmp_path / "labels.tif", clusters=clusters)
     with pytest.raises(MissingError, match="no clusters at"):
         plan(wanted, tmp_path / "labels.tif", clusters=tmp_path / "none.safetensors")
@@ -233,10 +236,10 @@ def test_a_plan_refuses_what_segment_would_refuse(volume, tmp_path):
 def test_filters_are_those_of_patch_means_in_any_window(volume):
     both = subject(volume)
     alone = subject(volume, "embed.filters=[]")
-    assert (both.dim, alone.dim) == (36, 24)
+    assert (both.dim, alone.dim) == (23, 11)
     points = Box.whole(both.shape)
     whole = both.values(points)
-    assert torch.equal(whole[..., :24], alone.values(points))
+    assert torch.equal(whole[..., :11], alone.values(points))
     covering = both.covering
     window = covering.grid.volume.read_reflected(covering.window(points))
     x = torch.from_numpy(both.intensity.apply(window)).to(covering.encoder.dtype).float()
@@ -246,7 +249,7 @@ def test_filters_are_those_of_patch_means_in_any_window(volume):
         (a - b) // 2 for a, b in zip(first_voxels(covering), covering.window(points).start, strict=True)
     ]
     cut = tuple(slice(s, s + n) for s, n in zip(skipped, both.shape, strict=True))
-    torch.testing.assert_close(whole[..., 24:].float(), slow[cut], rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close(whole[..., 11:].float(), slow[cut], rtol=2e-3, atol=1e-4)
     for part in points.split((9, 14, 40)):
         assert torch.equal(both.values(part), whole[part.slices])
 
