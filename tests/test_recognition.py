@@ -177,7 +177,7 @@ def taught(tmp_path_factory):
         "tissue.kinds=['neuropil']", "tissue.held=2", "tissue.ratios=[1.0]",
         "model.fov=32", "model.view=32", "model.slices=4", "model.widths=[4, 6]", "model.layers=1",
         f"model.classes={list(CLASSES)}", "model.dim=11", "train.steps=3", "train.batch=2",
-        "embed.filters=[]", "cluster.whitened=0",
+        "embed.filters=[]", "cluster.whitened=0", "volume.voxel_size=16.0",
     ]  # fmt: skip
     arguments = [part for text in settings for part in ("--set", text)]
     app(["train", "-o", str(folder / "run"), *arguments], standalone_mode=False)

@@ -226,10 +226,10 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
 def test_other_settings_are_refused_by_name(tmp_path, volume):
     Run.create(tmp_path / "a", load_recipe(), inputs=[volume]).close()
     with pytest.raises(OutputExistsError) as caught:
-        Run.create(tmp_path / "a", load_recipe(overrides=["train.batch=8", "cluster.k=7"]), inputs=[volume])
+        Run.create(tmp_path / "a", load_recipe(overrides=["train.batch=4", "cluster.k=7"]), inputs=[volume])
     assert str(caught.value) == (
         f"{tmp_path / 'a'} was made with other settings "
-        "(train.batch 16 there, 8 now; cluster.k 6 there, 7 now): give another -o, or -f to start again"
+        "(train.batch 8 there, 4 now; cluster.k 6 there, 7 now): give another -o, or -f to start again"
     )
     with pytest.raises(OutputExistsError, match=r"made from other volumes \(cell\.tif\)"):
         Run.create(tmp_path / "a", load_recipe(), inputs=[])

@@ -167,7 +167,7 @@ def test_a_student_teaches_a_dense_encoder(cell, trained, tmp_path):
     settings = [*(f"model.{size}" for size in sizes), "train.steps=2", "train.batch=2", "train.log_every=1"]
     given = load_recipe("his4mae", COMMON).settings["volume"]
     settings += [f"volume.intensity={given['intensity']}", "volume.range=[0.0, 255.0]"]
-    recipe = load_recipe("vemseg", settings)
+    recipe = load_recipe("invariance", settings)
     job = Training([str(cell)], tmp_path / "dense", recipe, teacher=open_model(str(trained)))
     run = train(job, Context())
     assert Run.open(run).recipe.model.dim == 16
@@ -253,7 +253,7 @@ def test_codes_that_are_not_there_are_missed_before_anything_is_encoded(cell, tr
 def test_joining_many_codes_needs_memory():
     def source(codes):
         maker = SimpleNamespace(codes=np.zeros((codes, 4), np.float32))
-        return SimpleNamespace(maker=maker, volume_shape=(10, 100, 100), count=100_000, dim=4)
+        return SimpleNamespace(maker=maker, volume_shape=(10, 100, 100), count=100_000, dim=4, classes=())
 
     table = CodebookTable(sample=1000)
     assert check_sample(table, [source(512)], 8 * 2**30) == 1000
