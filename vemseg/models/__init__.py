@@ -12,6 +12,7 @@
     mae, self_distilled, his4mae, sdae, invariance, recognition, self_training, distilled
                  objectives
     views        what dense encoders see of a region in training
+    running_mean an encoder that follows another one
     codebook     codes, the vectors that tokens are replaced by
     building     makes encoders and objectives from the ``[model]`` table of a recipe
     weights      saves and loads the weights of an encoder

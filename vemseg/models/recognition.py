@@ -18,6 +18,7 @@ from vemseg.batch import UNKNOWN, Batch
 from vemseg.models.encoder import Encoder
 from vemseg.models.invariance import Invariance
 from vemseg.models.objective import Objective, Preview
+from vemseg.models.running_mean import RunningMean
 from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.models.views import Viewer
 from vemseg.recipe import UNetTable
@@ -49,34 +50,29 @@ class Recognition(Objective):
         self.settings, self.views = settings, Viewer(settings)
         self.invariance = Invariance(settings)
         self.learner, self.window = self.invariance.encoder, self.invariance.window
-        self.encoder = copy.deepcopy(self.learner).requires_grad_(False) if settings.average else self.learner
+        self.encoder = copy.deepcopy(self.learner) if settings.average else self.learner
+        self.mean = RunningMean(self.encoder) if settings.average else None
         self.register_buffer("steps", torch.tensor(0))
 
     def begin_with(self, encoder: Encoder) -> None:
         """Take over the weights of an encoder of the same sizes."""
         self.learner.load_state_dict(encoder.state_dict())
-        self.encoder.load_state_dict(encoder.state_dict())
+        if self.mean is not None:
+            self.mean.follow(self.learner, 0.0)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all parts but the running mean, which is always in inference mode."""
         super().train(mode)
-        if self.settings.average:
-            self.encoder.train(False)
+        if self.mean is not None:
+            self.mean.train(False)
         return self
 
-    @torch.no_grad()
     def after_step(self, fraction: float, generator: torch.Generator) -> None:
         """Let the encoder that is kept follow the one that is trained."""
-        if not self.settings.average:
-            return
-        stays = min(self.settings.average, float((self.steps + 1) / (self.steps + 10)))
-        self.steps += 1
-        learned = self.learner.state_dict()
-        for name, mean in self.encoder.state_dict().items():
-            if mean.is_floating_point():
-                mean.lerp_(learned[name].to(mean.dtype), 1 - stays)
-            else:
-                mean.copy_(learned[name])
+        if self.mean is not None:
+            stays = min(self.settings.average, float((self.steps + 1) / (self.steps + 10)))
+            self.mean.follow(self.learner, stays)
+            self.steps += 1
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss``, ``recognition``, ``accuracy`` and the terms of ``Invariance`` where they count."""

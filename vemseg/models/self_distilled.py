@@ -5,56 +5,26 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
+from torch import Tensor
 
-from vemseg.models.layers import KeepsExact
 from vemseg.models.mae import MaskedAutoencoder
+from vemseg.models.running_mean import RunningMean
 from vemseg.models.vit import ViTEncoder
 from vemseg.recipe import SelfDistilledTable, ViTTable
 
 
-class MeanTeacher(KeepsExact):
-    """An exponential moving average of an encoder's parameters, and an encoder with these parameters.
+class MeanTeacher(RunningMean):
+    """The running mean of a vision transformer, which gives tokens of patches."""
 
-    The mean is kept in float32 whatever type the encoder has, because steps of 0.004 towards the student
-    would vanish in the 8 bits of bfloat16. It takes no gradient, and is never in training mode.
-
-    Attributes
-    ----------
-    encoder : ViTEncoder
-        The encoder with the averaged parameters.
-    mean : Tensor float32 (n,)
-        All averaged parameters, one after the other.
-    """
-
-    exact = ("mean",)
-
-    mean: Tensor
+    encoder: ViTEncoder
 
     def __init__(self, settings: ViTTable) -> None:
-        super().__init__()
-        self.encoder = ViTEncoder(settings).requires_grad_(False)
-        self.register_buffer("mean", parameters_to_vector(self.encoder.parameters()).clone())
-        self.train(False)
-
-    def train(self, mode: bool = True) -> MeanTeacher:
-        """Stay in inference mode, whatever ``mode`` says."""
-        return super().train(False)
+        super().__init__(ViTEncoder(settings))
 
     @torch.no_grad()
     def tokens(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
         """Return the tokens of all patches of images (b, 1, F, F), or of some: float32 (b, v, dim)."""
         return self.encoder.latent(images, visible)[:, 1:].float()
-
-    @torch.no_grad()
-    def follow(self, student: nn.Module, momentum: float) -> None:
-        """Average the mean, with weight ``momentum``, and the student, with the rest of 1."""
-        self.mean.lerp_(parameters_to_vector(student.parameters()).float(), 1 - momentum)
-        parameters = list(self.encoder.parameters())
-        parts = torch.split(self.mean, [parameter.numel() for parameter in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.copy_(part.view_as(parameter))
 
 
 def momentum_at(settings: SelfDistilledTable, fraction: float) -> float:
