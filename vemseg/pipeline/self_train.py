@@ -17,10 +17,17 @@ from vemseg.geometry import is_anisotropic
 from vemseg.labelling import fit
 from vemseg.models import Model, build_self_training, settle
 from vemseg.phantom.tissue import Tissue
-from vemseg.pipeline.train import Course, Training, carry_out, details_of, refuse_other_encoder, source_of
+from vemseg.pipeline.train import (
+    Course,
+    Training,
+    carry_out,
+    details_of,
+    refuse_other_encoder,
+    sampler_of,
+    source_of,
+)
 from vemseg.recipe import KMeansTable, NamedTable, Recipe
-from vemseg.resources import usable_cores
-from vemseg.sampling import Sampler, Source, Synthetic
+from vemseg.sampling import Source, Synthetic
 from vemseg.volume import Volume, open_grey
 
 FOUND = 8
@@ -75,8 +82,7 @@ def self_train(training: Training, context: Context) -> Path:
         _tissue_like(source.volume, recipe),
     ]
     objective = build_self_training(recipe.model, recipe.train.seed, start.load(), FOUND)
-    workers = max(1, usable_cores() - 1)
-    sampler = Sampler(sources, objective.window, recipe.fov, recipe.train.seed, machine.device, workers)
+    sampler = sampler_of(sources, objective, recipe, machine)
     inputs = [volume.path] if volume.path else []
     details = details_of(training, [volume], [source], machine)
     return carry_out(training, recipe, Course(objective, sampler, machine, inputs, details), context)

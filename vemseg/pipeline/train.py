@@ -102,10 +102,7 @@ def train(training: Training, context: Context) -> Path:
     held: list[Source] = []
     if student is not None:
         learnt, held = hold_out(learnt, student.encoder.slices, student.window[1])
-    sources: list[Source | Synthetic] = [*learnt, *tissue_sources(recipe.tissue)]
-    sampler = Sampler(
-        sources, objective.window, recipe.fov, recipe.train.seed, device, max(1, usable_cores() - 1)
-    )
+    sampler = sampler_of([*learnt, *tissue_sources(recipe.tissue)], objective, recipe, machine)
 
     def conclude() -> Mapping[str, object]:
         return {} if student is None else agreement(student, learnt, held, recipe, device)
@@ -205,6 +202,14 @@ def source_of(volume: Volume, recipe: Recipe) -> Source:
     oriented, _ = sharp_plane_first(volume)
     grid = working_grid(oriented, recipe.volume.voxel_size)
     return Source(grid.volume, intensity_of(volume, recipe.volume))
+
+
+def sampler_of(
+    sources: Sequence[Source | Synthetic], objective: Objective, recipe: Recipe, machine: Machine
+) -> Sampler:
+    """Return what draws the windows of an objective; all cores but one make synthetic tissue for it."""
+    others = max(1, usable_cores() - 1)
+    return Sampler(sources, objective.window, recipe.fov, recipe.train.seed, machine.device, others)
 
 
 def tissue_sources(table: TissueTable) -> list[Synthetic]:

@@ -83,6 +83,26 @@ class Canvas:
         z, y, x = (axis[cut] for axis, cut in zip(self.axes, part, strict=True))
         return z[:, None, None], y[None, :, None], x[None, None, :]
 
+    def square(self, place: Point, part: Part | None = None, stretch: Point | None = None) -> F32:
+        """Return the squared distance in nm² of the voxels of a part from a place.
+
+        Parameters
+        ----------
+        place : ndarray (3,)
+            In nm.
+        part : Part, optional
+            By default everything.
+        stretch : ndarray (3,), optional
+            Distances along z, y and x are divided by these.
+        """
+        axes = self.grid(self.whole() if part is None else part)
+        along = [axis - np.float32(c) for axis, c in zip(axes, place, strict=True)]
+        if stretch is not None:
+            along = [one / np.float32(s) for one, s in zip(along, stretch, strict=True)]
+        z, y, x = (np.square(one) for one in along)
+        found: F32 = z + y + x
+        return found
+
     def noise(self, grain: float | Sequence[float], part: Part | None = None) -> F32:
         """Return smooth noise of zero mean and unit variance over a part.
 

@@ -28,7 +28,7 @@ def synapse(canvas: Canvas, style: Style, border: F32) -> None:
     radius = canvas.uniform(70, 260)
     part = canvas.around(found - 2 * radius, found + 2 * radius)
     assert part is not None
-    square = sum(np.square(a - np.float32(c)) for a, c in zip(canvas.grid(part), found, strict=True))
+    square = canvas.square(found, part)
     inside = np.clip((radius - np.sqrt(square)) / 30, 0, 1)
     cells = np.unique(canvas.owner[part][square < radius**2])
     if len(cells) < 2:

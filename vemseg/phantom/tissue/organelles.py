@@ -56,12 +56,7 @@ class Tube:
 def nucleus(canvas: Canvas, style: Style, place: Point, radius: float) -> None:
     """Paint a nucleus: envelope, chromatin, nucleolus."""
     stretch = canvas.rng.uniform(0.8, 1.25, 3)
-    z, y, x = canvas.grid(canvas.whole())
-    square = sum(
-        np.square((axis - np.float32(c)) / np.float32(s))
-        for axis, c, s in zip((z, y, x), place, stretch, strict=True)
-    )
-    distance = np.sqrt(square) - np.float32(radius)
+    distance = np.sqrt(canvas.square(place, stretch=stretch)) - np.float32(radius)
     distance = distance + np.float32(canvas.uniform(0, 0.05) * radius) * canvas.noise(
         min(canvas.uniform(0.2, 0.6) * radius, 2500.0)
     )
@@ -93,9 +88,7 @@ def nucleus(canvas: Canvas, style: Style, place: Point, radius: float) -> None:
 
 
 def _ball(canvas: Canvas, place: Point, radius: float) -> F32:
-    z, y, x = canvas.grid(canvas.whole())
-    square = sum(np.square(axis - np.float32(c)) for axis, c in zip((z, y, x), place, strict=True))
-    distance: F32 = np.sqrt(square) - np.float32(radius)
+    distance: F32 = np.sqrt(canvas.square(place)) - np.float32(radius)
     return distance
 
 
@@ -210,8 +203,7 @@ def golgi(canvas: Canvas, style: Style) -> None:
     axis = canvas.direction()
     offset = [c - np.float32(p) for c, p in zip((z, y, x), place, strict=True)]
     across = sum(o * np.float32(u) for o, u in zip(offset, axis, strict=True))
-    square = sum(np.square(o) for o in offset)
-    flat = np.sqrt(np.maximum(square - np.square(across), 0))
+    flat = np.sqrt(np.maximum(canvas.square(place, part) - np.square(across), 0))
     bowl = across - np.float32(canvas.uniform(0, 0.6) / radius) * np.square(flat)
     bowl = bowl + np.float32(canvas.uniform(5, 25)) * canvas.noise(150, part)
     period, layers = canvas.uniform(38, 75), int(canvas.rng.integers(3, 8))
@@ -260,11 +252,7 @@ def _sphere(
     if part is None:
         return
     stretch = canvas.rng.uniform(0.82, 1.2, 3) if kind != VESICLE else np.ones(3)
-    square = sum(
-        np.square((axis - np.float32(c)) / np.float32(s))
-        for axis, c, s in zip(canvas.grid(part), at, stretch, strict=True)
-    )
-    distance = np.sqrt(square) - np.float32(radius)
+    distance = np.sqrt(canvas.square(at, part, stretch)) - np.float32(radius)
     if kind != VESICLE and radius > 4 * canvas.pixel and canvas.chance(0.4):
         distance = distance + np.float32(0.12 * radius) * canvas.noise(0.8 * radius, part)
     inside = distance < 0
@@ -318,8 +306,7 @@ def lysosome(canvas: Canvas, style: Style) -> None:
     place, _ = found
     part = canvas.around(place - radius * 1.3, place + radius * 1.3)
     assert part is not None
-    square = sum(np.square(a - np.float32(c)) for a, c in zip(canvas.grid(part), place, strict=True))
-    distance = np.sqrt(square) - np.float32(radius)
+    distance = np.sqrt(canvas.square(place, part)) - np.float32(radius)
     distance = distance + np.float32(0.12 * radius) * canvas.noise(0.9 * radius, part)
     distance = np.maximum(distance, np.float32(15) - canvas.room[part])
     grey = np.float32(canvas.uniform(0.1, 0.5)) + np.float32(canvas.uniform(0.02, 0.2)) * canvas.noise(
