@@ -37,6 +37,11 @@ ALONE = 2**19
 by another algorithm than several, which rounds differently."""
 
 
+LANES = 16
+"""Fewest channels of the last layer in inference. On CPUs, torch convolves to fewer by an algorithm that
+rounds otherwise in windows of another size."""
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation that stays in float32, whatever the network around it is converted to."""
 
@@ -135,7 +140,7 @@ class UNetEncoder(Encoder):
 
     def maps(self, slabs: Tensor) -> Tensor:
         """Return the vectors of slabs: (b, slices, y, x) -> (b, dim, y / 2, x / 2)."""
-        vectors: Tensor = self.head(self.features(slabs))
+        vectors: Tensor = self.head(self.features(slabs))[:, : self.dim]
         return vectors
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
@@ -156,7 +161,7 @@ class UNetEncoder(Encoder):
             alone = len(part) == 1 and voxels[0].numel() < ALONE
             index = part.expand(2, -1) if alone else part
             slabs = voxels[index.to(voxels.device)].contiguous(memory_format=torch.channels_last)
-            vectors = self.head(self.trunk(slabs)[:, :, rows, columns])[: len(part)]
+            vectors = self.head(self.trunk(slabs)[:, :, rows, columns])[: len(part), : self.dim]
             yield vectors.permute(0, 2, 3, 1)
 
     @property
@@ -201,6 +206,17 @@ class UNetEncoder(Encoder):
             self.head.bias[known] -= self.head.bias[known].mean()
 
     @torch.no_grad()
+    def _widen_head(self) -> None:
+        """Add channels to the last layer that nobody reads, up to ``LANES`` or a multiple of 8."""
+        wide = max(LANES, -(-self.dim // 8) * 8)
+        if wide > self.dim and self.head.bias is not None:
+            head = nn.Conv2d(self.head.in_channels, wide, 1)
+            for mine, theirs in ((head.weight, self.head.weight), (head.bias, self.head.bias)):
+                assert mine is not None
+                mine.zero_()[: self.dim] = theirs
+            self.head = head.to(self.head.weight)
+
+    @torch.no_grad()
     def information(self, windows: Tensor) -> float:
         """Return the mutual information between places and classes; see ``Encoder.information``."""
         if not self.classes:
@@ -224,6 +240,7 @@ class UNetEncoder(Encoder):
     def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Fold the normalisation into the convolutions and centre logits, then make ready for inference."""
         self._centre_logits()
+        self._widen_head()
         for module in self.modules():
             if isinstance(module, ConvLayer):
                 module.fuse()
