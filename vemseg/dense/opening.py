@@ -18,11 +18,11 @@ from vemseg.dense.stored import StoredVectors
 from vemseg.errors import InputError, UsageError
 from vemseg.features import Features, are_features
 from vemseg.geometry import is_anisotropic
-from vemseg.models import Encoder, Filtered, Machine, Model, ThreePlanes, open_model, pick_device, settle
+from vemseg.models import Encoder, Filtered, Machine, Model, ThreePlanes, open_model, settle
 from vemseg.models.model import pinned_name
-from vemseg.recipe import FovTable, override, parse_recipe
+from vemseg.recipe import override, parse_recipe
 from vemseg.run import same
-from vemseg.sampling import Sampler, Source
+from vemseg.sampling import Source, plain_windows
 from vemseg.volume import Intensity, Volume, intensity_of, open_grey, sharp_plane_first
 
 _log = logging.getLogger("vemseg")
@@ -38,9 +38,6 @@ NORMALISING_PIXELS = 2**20
 
 NORMALISING_SLABS = 512
 """Most windows on which an encoder is adjusted to a volume."""
-
-NORMALISING_BYTES = 2**27
-"""Bytes of the boxes that the windows for adjusting an encoder are cut from."""
 
 
 @dataclass(frozen=True)
@@ -167,12 +164,8 @@ def _normalise(encoder: Encoder, source: Source, three: bool) -> None:
     window = encoder.slab(min(NORMALISING_EDGE, widest))
     if window is None:
         return
-    plain = FovTable(
-        axes="auto" if three else "xy", crop="off", flips="off", rotate90=False, pool_bytes=NORMALISING_BYTES
-    )
-    sampler = Sampler([source], window, plain, seed=0, device=pick_device("cpu"))
     size = min(NORMALISING_PIXELS // window[1] ** 2, NORMALISING_SLABS)
-    encoder.normalise(sampler.batch(0, size).images)
+    encoder.normalise(plain_windows(source, window, size, "auto" if three else "xy"))
 
 
 def _is_isotropic(volume: Volume) -> bool:

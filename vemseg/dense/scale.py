@@ -9,9 +9,8 @@ Classifiers, Mutual Information and Phantom Targets, NIPS 1991). No label is nee
 from __future__ import annotations
 
 from vemseg.dense.grid import Grid
-from vemseg.models import Encoder, pick_device
-from vemseg.recipe import FovTable
-from vemseg.sampling import Sampler, Source
+from vemseg.models import Encoder
+from vemseg.sampling import Source, plain_windows
 from vemseg.volume import Intensity, Resampled, Volume
 
 FACTORS = (1.0, 1.5, 2.0, 3.0)
@@ -22,9 +21,6 @@ THICK = 7.0
 
 EDGE, WINDOWS = 128, 16
 """Largest edge in pixels, and number, of the windows on which scales are compared."""
-
-POOL = 2**27
-"""Bytes of the boxes that these windows are cut from."""
 
 
 def best_grid(encoder: Encoder, volume: Volume, intensity: Intensity) -> Grid:
@@ -51,9 +47,7 @@ def best_grid(encoder: Encoder, volume: Volume, intensity: Intensity) -> Grid:
         slab = encoder.slab(min(EDGE, *scaled.shape[1:]))
         if slab is None:
             break
-        table = FovTable(axes="xy", crop="off", flips="off", rotate90=False, pool_bytes=POOL)
-        sampler = Sampler([Source(scaled, intensity)], slab, table, 0, pick_device("cpu"))
-        windows = sampler.batch(0, WINDOWS).images
+        windows = plain_windows(Source(scaled, intensity), slab, WINDOWS, "xy")
         alone = windows[:, :, (slab[0] - 1) // 2, None].expand_as(windows)
         for seen, spacing in ((windows, 1.0), (alone, THICK)):
             told = encoder.information(seen)

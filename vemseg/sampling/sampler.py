@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from vemseg.sampling.synthetic import Synthetic
 from vemseg.sampling.warping import enlarged, enlarged_labels, turned
 from vemseg.sampling.workers import Workers
 from vemseg.tiling import Floats, Ints, reflect, slice_offsets
+
+PLAIN_BYTES = 2**27
+"""Bytes of the boxes that plain windows are cut from."""
 
 AHEAD = 6
 """So many replacements of boxes are announced in advance."""
@@ -223,6 +227,27 @@ class Sampler:
         """Return how often a box has been replaced before a step."""
         pace, turn, count = self._turns[number]
         return (step // pace + count - 1 - turn) // count if count else 0
+
+
+def plain_windows(source: Source, window: ZYX, count: int, axes: Literal["auto", "xy"]) -> Tensor:
+    """Return windows of a volume from random places, as they are: the same ones every time.
+
+    Parameters
+    ----------
+    source : Source
+    window : (int, int, int)
+        Planes, rows and columns.
+    count : int
+        Number of windows.
+    axes : {"auto", "xy"}
+        As ``FovTable.axes``.
+
+    Returns
+    -------
+    Tensor float32 (count, 1, d, h, w), on the CPU
+    """
+    table = FovTable(axes=axes, crop="off", flips="off", rotate90=False, pool_bytes=PLAIN_BYTES)
+    return Sampler([source], window, table, seed=0, device=torch.device("cpu")).batch(0, count).images
 
 
 def _turns(stocks: Sequence[Stock]) -> list[tuple[int, int, int]]:
