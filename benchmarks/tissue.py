@@ -91,7 +91,7 @@ def _draw(blocks: list[tuple[np.ndarray, np.ndarray]], path: Path) -> None:
         plain = np.repeat(grey[..., None], 3, axis=2)
         mixed = np.where((classes > 0)[..., None], 0.5 * plain + np.array(PALETTE)[classes] / 510, plain)
         half = grey.shape[1] // 2
-        tiles.append(np.concatenate([plain[:, :half], mixed[:, half:]], axis=1)[::1, ::1])
+        tiles.append(np.concatenate([plain[:, :half], mixed[:, half:]], axis=1))
     across = int(np.ceil(np.sqrt(len(tiles) * 1.5)))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % across)
     rows = [np.concatenate(tiles[i : i + across], axis=1) for i in range(0, len(tiles), across)]

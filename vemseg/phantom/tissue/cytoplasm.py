@@ -34,7 +34,7 @@ def _per_cell(canvas: Canvas, count: int, share: float, strength: float) -> F32:
     return found
 
 
-def ribosomes(canvas: Canvas, style: Style, count: int) -> None:
+def ribosomes(canvas: Canvas, count: int) -> None:
     """Scatter dots of 20 to 30 nm, alone or in clusters."""
     dots = canvas.noise(max(canvas.uniform(22, 34), 1.2 * canvas.pixel))
     if canvas.chance(0.5):
@@ -43,7 +43,7 @@ def ribosomes(canvas: Canvas, style: Style, count: int) -> None:
     canvas.image -= shown * _per_cell(canvas, count, 0.7, canvas.uniform(0.05, 0.3))
 
 
-def glycogen(canvas: Canvas, style: Style, count: int) -> None:
+def glycogen(canvas: Canvas, count: int) -> None:
     """Scatter dark clumps of 40 to 90 nm in patches of a cell."""
     clumps = canvas.noise(max(canvas.uniform(40, 90), 1.5 * canvas.pixel))
     gate = np.clip(2 * canvas.noise(canvas.uniform(300, 900)) - canvas.uniform(-0.5, 1.5), 0, 1)
@@ -51,7 +51,7 @@ def glycogen(canvas: Canvas, style: Style, count: int) -> None:
     canvas.image -= shown * _per_cell(canvas, count, 0.4, canvas.uniform(0.1, 0.35))
 
 
-def fibres(canvas: Canvas, style: Style, count: int, *, thick: bool) -> None:
+def fibres(canvas: Canvas, count: int, *, thick: bool) -> None:
     """Paint microtubules (thick) or filaments: parallel lines that show as dots where they are cut across."""
     axis = canvas.direction()
     first = np.cross(axis, canvas.direction())

@@ -128,7 +128,7 @@ def paint(canvas: Canvas, kind: Kind) -> None:
     canvas.room[...] = border - np.float32(gap / 2 + style.membrane_half)
     empty = _empty(canvas, kind, count, core)
     cytoplasm.fill_cells(canvas, style, count)
-    _distract(canvas, kind, style, count)
+    _distract(canvas, kind, count)
     _leave_empty(canvas, style, empty)
     if kind.myelin and canvas.chance(kind.myelin * 4):
         for cell in canvas.rng.choice(count, max(1, count // 12)):
@@ -184,15 +184,15 @@ def _leave_empty(canvas: Canvas, style: Style, empty: F32) -> None:
     canvas.room[empty > 0.5] = -1
 
 
-def _distract(canvas: Canvas, kind: Kind, style: Style, count: int) -> None:
+def _distract(canvas: Canvas, kind: Kind, count: int) -> None:
     if canvas.chance(0.7):
-        cytoplasm.ribosomes(canvas, style, count)
+        cytoplasm.ribosomes(canvas, count)
     if canvas.chance(0.25):
-        cytoplasm.glycogen(canvas, style, count)
+        cytoplasm.glycogen(canvas, count)
     if canvas.chance(kind.fibres):
-        cytoplasm.fibres(canvas, style, count, thick=True)
+        cytoplasm.fibres(canvas, count, thick=True)
     if canvas.chance(kind.fibres / 2):
-        cytoplasm.fibres(canvas, style, count, thick=False)
+        cytoplasm.fibres(canvas, count, thick=False)
 
 
 def _place(canvas: Canvas, kind: Kind, style: Style, border: F32, count: int) -> None:

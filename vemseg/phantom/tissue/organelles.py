@@ -11,7 +11,6 @@ from vemseg.phantom.tissue.canvas import F32, Canvas, Part, Point
 from vemseg.phantom.tissue.classes import (
     CYTOSOL,
     GRANULE,
-    LIPID,
     MITOCHONDRION,
     NUCLEUS,
     RETICULUM,
@@ -322,6 +321,3 @@ def lysosome(canvas: Canvas, style: Style) -> None:
     canvas.paint(part, style.membrane, canvas.sheet(distance, style.membrane_half))
     canvas.labels[part][distance < 0] = GRANULE
     np.minimum(canvas.room[part], distance, out=canvas.room[part])
-
-
-__all__ = ["LIPID", "golgi", "lysosome", "mitochondrion", "nucleus", "reticulum", "spheres"]
