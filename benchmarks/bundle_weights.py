@@ -5,7 +5,8 @@
     python benchmarks/bundle_weights.py run maester --card card.md
 
 ``--average`` takes snapshots of trainings that went on from one another: the weights are their mean, and the
-statistics of batch normalisation are measured anew on synthetic tissue.
+statistics of batch normalisation are measured anew on synthetic tissue. A single one is taken as it is: that
+is how an encoder ships that was trained further on a volume by ``segment --adapt``.
 
 The card is a Markdown file in which ``{steps}``, ``{samples}``, ``{minutes}``, ``{loss}``, ``{size}`` and
 ``{sha256}`` stand for what the run and its weights say.
@@ -56,7 +57,8 @@ def main() -> None:
     target = Path(vemseg.__file__).parent / "weights" / given.name
     tensors, metadata = load_tensors(run.model)
     if given.average:
-        tensors = averaged(run.recipe, [load_tensors(path)[0] for path in given.average])
+        kept = [load_tensors(path)[0] for path in given.average]
+        tensors = averaged(run.recipe, kept) if len(kept) > 1 else kept[0]
     half = {name: value.astype(np.float16) for name, value in tensors.items()}
     if not all(np.isfinite(value).all() for value in half.values()):
         parser.error("a weight does not fit into half precision")

@@ -70,7 +70,7 @@ def main() -> None:
     opened = [(pair, one.name, one.open(pair.name)) for pair in pairs for one in candidates]
     results = [score for pair, name, model in opened for score in scores_of(pair, name, model, options)]
     for pair in pairs:
-        _print_table(pair, [one for one in results if one["volume"] == pair.name])
+        print_table(pair, [one for one in results if one["volume"] == pair.name])
     report = {
         "benchmark": "dice_tables",
         "models": {one.name: [one.model, *one.settings] for one in candidates},
@@ -150,7 +150,7 @@ def _count(
     return tables
 
 
-def _print_table(pair: Pair, results: list[dict[str, Any]]) -> None:
+def print_table(pair: Pair, results: list[dict[str, Any]]) -> None:
     """Print one Markdown table: the mean Dice at each K, over all K, and of each class over all K."""
     names, ks = list(pair.classes.values()), sorted({one["k"] for one in results})
     header = ["model", "protocol", *(f"K = {k}" for k in ks), "mean", *names]

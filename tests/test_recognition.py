@@ -106,6 +106,17 @@ def test_the_encoder_that_is_kept_is_a_running_mean():
     assert plain.encoder is plain.learner
 
 
+def test_self_training_keeps_a_share_of_the_encoder_as_it_was():
+    start = build_objective(TINY, 0).encoder
+    objective = build_self_training(TINY.model_copy(update={"average": 0.9}), 1, start, 4).train()
+    first = start.state_dict()["stem.conv.weight"]
+    for _ in range(10):
+        with torch.no_grad():
+            objective.learner.stem.conv.weight.copy_(first + 1.0)
+        objective.after_step(0.0, generator(0))
+    assert torch.allclose(objective.encoder.stem.conv.weight, first + 1 - 0.9**10, atol=1e-5)
+
+
 def test_labels_turn_with_their_windows():
     """An encoder that returns the labels that are painted into its windows makes no mistake."""
 
@@ -127,7 +138,14 @@ def test_labels_turn_with_their_windows():
 
 def test_a_small_encoder_learns_tissue():
     settings = UNetTable(
-        fov=48, view=48, slices=4, widths=(8, 16, 16), layers=1, dim=11, classes=CLASSES, mask_ratio=0.0
+        fov=48,
+        view=48,
+        slices=4,
+        widths=(8, 16, 16),
+        layers=1,
+        dim=len(CLASSES),
+        classes=CLASSES,
+        mask_ratio=0.0,
     )
     objective = build_objective(settings, 0).train()
     source = Synthetic(Tissue(1.0, (14.0, 15.0), ("neuropil",)), held=6, pace=100, margin=16)
@@ -164,7 +182,7 @@ def test_each_kind_of_label_moves_its_own_layer():
         batch = dataclasses.replace(batch_of(), labels=packed, volume=torch.full((4,), int(not real)))
         objective.zero_grad()
         objective(batch, generator(0))["loss"].backward()
-        own, new = objective.encoder.head.weight.grad, objective.head.weight.grad
+        own, new = objective.learner.head.weight.grad, objective.head.weight.grad
         assert bool(own[:3].abs().sum() > 0) == known
         assert bool(new.abs().sum() > 0) == found
 
@@ -176,7 +194,7 @@ def taught(tmp_path_factory):
     settings = [
         "tissue.kinds=['neuropil']", "tissue.held=2", "tissue.ratios=[1.0]",
         "model.fov=32", "model.view=32", "model.slices=4", "model.widths=[4, 6]", "model.layers=1",
-        f"model.classes={list(CLASSES)}", "model.dim=11", "train.steps=3", "train.batch=2",
+        f"model.classes={list(CLASSES)}", f"model.dim={len(CLASSES)}", "train.steps=3", "train.batch=2",
         "embed.filters=[]", "cluster.whitened=0", "volume.voxel_size=16.0",
     ]  # fmt: skip
     arguments = [part for text in settings for part in ("--set", text)]
@@ -224,6 +242,6 @@ def test_adapting_an_encoder_with_classes_is_self_training(taught, tmp_path):
     app([*command, "--adapt", "5min", "-o", str(tmp_path / "labels.tif")], standalone_mode=False)
     run = Run.open(tmp_path / "labels.run")
     assert run.finished
-    assert run.recipe.model.dim == 11 and run.recipe.model.classes == CLASSES
+    assert run.recipe.model.dim == len(CLASSES) and run.recipe.model.classes == CLASSES
     assert {"found", "kept", "recognition"} < set(run.read_metrics()[-1])
     assert set(np.unique(open_volume(tmp_path / "labels.tif").read(Box.whole((12, 40, 48))))) <= {1, 2, 3}

@@ -7,18 +7,14 @@ same batch, by the objective of :mod:`vemseg.models.invariance`, which then acts
 
 from __future__ import annotations
 
-import copy
-from typing import Self
-
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, log_softmax
 
 from vemseg.batch import UNKNOWN, Batch
-from vemseg.models.encoder import Encoder
+from vemseg.models.averaged import AveragedObjective
 from vemseg.models.invariance import Invariance
 from vemseg.models.objective import Objective, Preview
-from vemseg.models.running_mean import RunningMean
 from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.models.views import Viewer
 from vemseg.recipe import UNetTable
@@ -27,12 +23,8 @@ RARE = 2e-3
 """Added to the share of a class in a batch before the classes are weighed by it."""
 
 
-class Recognition(Objective):
+class Recognition(AveragedObjective):
     """Cross-entropy of classes on windows with labels, and the terms of ``Invariance`` on all others.
-
-    The encoder that is kept may be a running mean of the one that is trained: what single steps learn of
-    synthetic tissue carries over to real tissue less well than their mean (Tarvainen, Valpola, NIPS 2017;
-    Izmailov et al., UAI 2018).
 
     Raises
     ------
@@ -41,38 +33,19 @@ class Recognition(Objective):
     """
 
     encoder: UNetEncoder
-    steps: Tensor
+    learner: UNetEncoder
 
     def __init__(self, settings: UNetTable) -> None:
-        super().__init__()
         if not settings.classes:
             raise ValueError("an encoder without classes cannot be taught to recognise them")
+        invariance = Invariance(settings)
+        super().__init__(invariance.encoder, settings.average)
         self.settings, self.views = settings, Viewer(settings)
-        self.invariance = Invariance(settings)
-        self.learner, self.window = self.invariance.encoder, self.invariance.window
-        self.encoder = copy.deepcopy(self.learner) if settings.average else self.learner
-        self.mean = RunningMean(self.encoder) if settings.average else None
-        self.register_buffer("steps", torch.tensor(0))
+        self.invariance, self.window = invariance, invariance.window
 
-    def begin_with(self, encoder: Encoder) -> None:
-        """Take over the weights of an encoder of the same sizes."""
-        self.learner.load_state_dict(encoder.state_dict())
-        if self.mean is not None:
-            self.mean.follow(self.learner, 0.0)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode of all parts but the running mean, which is always in inference mode."""
-        super().train(mode)
-        if self.mean is not None:
-            self.mean.train(False)
-        return self
-
-    def after_step(self, fraction: float, generator: torch.Generator) -> None:
-        """Let the encoder that is kept follow the one that is trained."""
-        if self.mean is not None:
-            stays = min(self.settings.average, float((self.steps + 1) / (self.steps + 10)))
-            self.mean.follow(self.learner, stays)
-            self.steps += 1
+    def stays(self) -> float:
+        """Return how much of the mean stays in this step: little at first, when it is of random weights."""
+        return min(self.average, float((self.steps + 1) / (self.steps + 10)))
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss``, ``recognition``, ``accuracy`` and the terms of ``Invariance`` where they count."""

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from vemseg.batch import Batch, Pair
-from vemseg.models.objective import Objective
+from vemseg.models.averaged import AveragedObjective
 from vemseg.models.recognition import class_shares, weighed_entropy
 from vemseg.models.unet import UNetEncoder
 from vemseg.models.views import Viewer
 from vemseg.recipe import UNetTable
 
 
-class SelfTraining(Objective):
+class SelfTraining(AveragedObjective):
     """Cross-entropy of the classes found in a volume, of the encoder's own there, and of synthetic tissue.
+
+    The running mean begins with the weights that training begins with, so that what is kept lies between
+    these and the trained ones (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
 
     Parameters
     ----------
@@ -33,14 +36,14 @@ class SelfTraining(Objective):
     """
 
     encoder: UNetEncoder
+    learner: UNetEncoder
 
     def __init__(self, settings: UNetTable, start: UNetEncoder, found: int) -> None:
-        super().__init__()
+        super().__init__(UNetEncoder(settings), settings.average)
         self.settings, self.views = settings, Viewer(settings)
         self.window = self.views.window
-        self.encoder = UNetEncoder(settings)
         self.begin_with(start)
-        self.head = nn.Conv2d(self.encoder.width, found, 1)
+        self.head = nn.Conv2d(self.learner.width, found, 1)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and its terms: classes ``found``, own classes ``kept``, and ``recognition``.
@@ -55,8 +58,8 @@ class SelfTraining(Objective):
         assert batch.labels is not None and batch.volume is not None
         seen, labels = self.views.seen(batch.images[:, 0], batch.labels, generator)
         middle, real = self.views.middle(labels), batch.volume == 0
-        trunk = self.encoder.features(seen)
-        known = self.encoder.head(trunk)[:, : len(self.settings.classes)].float()
+        trunk = self.learner.features(seen)
+        known = self.learner.head(trunk)[:, : len(self.settings.classes)].float()
         own, new = Pair.parts(middle[real])
         terms = {
             "found": self._entropy(self.head(trunk[real]).float(), new),

@@ -141,6 +141,8 @@ class TissueTable(Table):
         Smallest and largest thickness in nm of a section where ``ratios`` is not 1.
     held, pace : int
         Number of blocks that each source holds, and of steps after which the next of them is replaced.
+    alike : bool
+        Whether an encoder that is adapted to a volume sees tissue of its voxel size alone, not of all sizes.
     """
 
     kinds: tuple[str, ...] = ()
@@ -149,6 +151,7 @@ class TissueTable(Table):
     section: tuple[Positive, Positive] = (25.0, 65.0)
     held: Count = 24
     pace: Count = 6
+    alike: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> Self:
