@@ -6,7 +6,7 @@ import pytest
 from vemseg.errors import UsageError
 from vemseg.phantom.tissue import CLASSES, KINDS, Tissue, tissue
 from vemseg.phantom.tissue.canvas import Canvas
-from vemseg.phantom.tissue.cells import Cells, Seed, divide, seeds
+from vemseg.phantom.tissue.cells import THIN, Cells, Seed, divide, seeds, wrap
 from vemseg.phantom.tissue.classes import CYTOSOL, GRANULE, MEMBRANE, MITOCHONDRION, OUTSIDE
 from vemseg.phantom.tissue.imaging import sectioned
 from vemseg.phantom.tissue.organelles import mitochondrion, spheres
@@ -43,8 +43,8 @@ def test_blocks_of_every_voxel_size_are_images_with_classes(voxel):
 
 def test_every_class_occurs():
     counts = np.zeros(len(CLASSES), np.int64)
-    for seed in range(40):
-        _, labels = tissue(rng(seed), (8, 96, 96), (16.0, 16.0, 16.0))
+    for seed in range(60):
+        _, labels = tissue(rng(seed), (8, 80, 80), (16.0, 16.0, 16.0))
         counts += np.bincount(labels.ravel(), minlength=len(CLASSES))
     assert (counts > 0).all(), dict(zip(CLASSES, counts.tolist(), strict=True))
     assert counts.max() < 0.7 * counts.sum()
@@ -113,6 +113,26 @@ def test_the_border_between_two_equal_cells_is_half_way():
     assert np.array_equal(canvas.owner[3, 20], (np.arange(40) >= 20).astype(np.int32))
     assert middle.argmin() in (19, 20)
     assert middle[12] - middle[16] == pytest.approx(4 * 14.0, rel=0.05)
+
+
+def test_thin_processes_run_along_borders_and_have_borders_of_their_own():
+    cells, shares, nearest = Cells((600, 2000)), [], []
+    for seed in range(8):
+        canvas = canvas_of((6, 96, 96), (12.0, 12.0, 12.0), seed=seed)
+        before = divide(canvas, seeds(canvas, cells), cells)
+        owner = canvas.owner.copy()
+        after = wrap(canvas, before, 999)
+        glia = canvas.owner == 999
+        shares.append(glia.mean())
+        assert np.array_equal(canvas.owner[~glia], owner[~glia])
+        assert (after >= 0).all()
+        if glia.any():
+            assert before[glia].max() < 0.9 * before.max()  # not in the middle of the largest cell
+            assert (before + after)[glia].min() >= THIN * 0.999  # half of a process
+            across = glia[..., :-1] != glia[..., 1:]
+            nearest.extend(np.minimum(after[..., :-1], after[..., 1:])[across])
+    assert np.median(nearest) < 9.0
+    assert 0.01 < np.mean(shares) < 0.4 and np.count_nonzero(shares) > 3
 
 
 # Painting

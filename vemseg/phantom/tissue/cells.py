@@ -9,6 +9,9 @@ import numpy as np
 from vemseg.phantom.tissue.canvas import F32, Canvas, Part, Point
 
 FAR = np.float32(1e6)
+THIN = 12.0
+"""Processes of glia end where they would be thinner than twice so many nm."""
+
 FEW = 8
 """So few seeds compete for the whole block, and more only for what lies around them."""
 
@@ -99,6 +102,17 @@ def divide(canvas: Canvas, found: list[Seed], cells: Cells) -> F32:
     slope = canvas.slopes(difference)
     border: F32 = (difference / np.maximum(slope, np.float32(0.6))).astype(np.float32)
     return border
+
+
+def wrap(canvas: Canvas, border: F32, cell: int) -> F32:
+    """Let one more cell run between the others in thin processes, as glia does; return the new borders."""
+    width = np.float32(canvas.uniform(20, 100)) * (
+        canvas.noise(canvas.uniform(250, 1200)) + np.float32(canvas.uniform(-0.8, 0.6))
+    )
+    width[width < THIN] = 0
+    canvas.owner[border < width] = cell
+    found: F32 = np.abs(border - width)
+    return found
 
 
 def _reach(canvas: Canvas, seed: Seed, width: float) -> Part | None:

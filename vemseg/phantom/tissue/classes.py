@@ -14,14 +14,15 @@ CLASSES = (
     "myelin",
     "lipid",
     "outside",
+    "glia",
 )
 """Names of the classes; a label is an index into this.
 
 "membrane" is the plasma membrane with the gap between two cells, "granule" holds secretory granules,
 lysosomes and other dense bodies, "reticulum" endoplasmic reticulum and Golgi, "synapse" the densities at
-synapses and junctions, "outside" empty resin, lumina and wide spaces between cells.
+synapses and junctions, "outside" empty resin, lumina and wide spaces between cells, "glia" the
+thin processes, dark or pale, that wrap other cells.
 """
 
-(CYTOSOL, MEMBRANE, MITOCHONDRION, VESICLE, GRANULE, RETICULUM, NUCLEUS, SYNAPSE, MYELIN, LIPID, OUTSIDE) = (
-    range(len(CLASSES))
-)
+CYTOSOL, MEMBRANE, MITOCHONDRION, VESICLE, GRANULE, RETICULUM = range(6)
+NUCLEUS, SYNAPSE, MYELIN, LIPID, OUTSIDE, GLIA = range(6, len(CLASSES))

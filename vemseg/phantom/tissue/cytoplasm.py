@@ -6,6 +6,7 @@ None of it has a class of its own. An encoder has to learn not to take it for on
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from vemseg.phantom.tissue.canvas import F32, Canvas, Point
 from vemseg.phantom.tissue.style import Style
@@ -25,6 +26,12 @@ def fill_cells(canvas: Canvas, style: Style, count: int) -> None:
     canvas.image[...] = base.astype(np.float32)[cell]
     canvas.image += coarse.astype(np.float32)[cell] * canvas.noise(canvas.uniform(80, 400))
     canvas.image += fine.astype(np.float32)[cell] * canvas.noise(canvas.uniform(20, 50))
+
+
+def stain(canvas: Canvas, cell: int, by: float) -> None:
+    """Make the cytosol of a cell darker."""
+    mine = canvas.owner == cell
+    canvas.image[mine] = np.clip(canvas.image[mine] - np.float32(by), 0.08, None)
 
 
 def _per_cell(canvas: Canvas, count: int, share: float, strength: float) -> F32:
@@ -52,26 +59,37 @@ def glycogen(canvas: Canvas, count: int) -> None:
 
 
 def fibres(canvas: Canvas, count: int, *, thick: bool) -> None:
-    """Paint microtubules (thick) or filaments: parallel lines that show as dots where they are cut across."""
-    axis = canvas.direction()
-    first = np.cross(axis, canvas.direction())
-    first /= np.linalg.norm(first) + 1e-9
-    second = np.cross(axis, first)
+    """Paint microtubules (thick) or filaments: lines, nearly parallel, that show as dots where cut across."""
     spacing = canvas.uniform(70, 220) if thick else canvas.uniform(22, 60)
     spacing = max(spacing, 2.5 * canvas.pixel)
     half = canvas.uniform(10, 14) if thick else canvas.uniform(3, 6)
-    away = np.hypot(_lattice(canvas, first, spacing), _lattice(canvas, second, spacing))
+    away = _bundle(canvas, spacing)
     ink = canvas.fill(away - np.float32(half))
     if thick and canvas.pixel < 8:
         ink = ink - 0.6 * canvas.fill(away - np.float32(half / 2))
     gate = np.clip(3 * canvas.noise((300, 300, 300)) + canvas.uniform(-2, 2), 0, 1)
-    canvas.image -= ink * gate * _per_cell(canvas, count, 0.4, canvas.uniform(0.05, 0.3))
+    canvas.image -= ink * gate * _per_cell(canvas, count, canvas.uniform(0.2, 1), canvas.uniform(0.05, 0.3))
 
 
-def _lattice(canvas: Canvas, axis: Point, spacing: float) -> F32:
-    """Return the distance in nm, along an axis, to the nearest plane of a bent lattice."""
+def _bundle(canvas: Canvas, spacing: float) -> F32:
+    """Return the distance in nm to the nearest of many bent lines, scattered so far apart on average."""
+    axis = canvas.direction()
+    first = np.cross(axis, canvas.direction())
+    first /= np.linalg.norm(first) + 1e-9
+    second = np.cross(axis, first)
+    bend, grain = np.float32(0.5 * spacing), max(canvas.uniform(4, 12) * spacing, 400.0)
+    u, v = (_along(canvas, across) + bend * canvas.noise(grain) for across in (first, second))
+    fine = max(spacing / 6, 4.0)
+    low = np.array([u.min(), v.min()])
+    size = np.ceil((np.array([u.max(), v.max()]) - low) / fine).astype(int) + 2
+    empty = canvas.rng.random(size) > (fine / spacing) ** 2
+    apart = distance_transform_edt(empty).astype(np.float32) * np.float32(fine)
+    found: F32 = map_coordinates(apart, [(u - low[0]) / fine, (v - low[1]) / fine], order=1, mode="nearest")
+    return found
+
+
+def _along(canvas: Canvas, axis: Point) -> F32:
+    """Return how far along an axis every voxel lies, in nm."""
     z, y, x = canvas.grid(canvas.whole())
-    along = z * np.float32(axis[0]) + y * np.float32(axis[1]) + x * np.float32(axis[2])
-    along = along + np.float32(0.4 * spacing) * canvas.noise(canvas.uniform(4, 10) * spacing)
-    found: F32 = np.remainder(along, np.float32(spacing)) - np.float32(spacing / 2)
+    found: F32 = z * np.float32(axis[0]) + y * np.float32(axis[1]) + x * np.float32(axis[2])
     return found

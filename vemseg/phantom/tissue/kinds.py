@@ -9,8 +9,8 @@ import numpy as np
 
 from vemseg.phantom.tissue import cytoplasm, membranes, organelles
 from vemseg.phantom.tissue.canvas import F32, Canvas, Point
-from vemseg.phantom.tissue.cells import Cells, Seed, divide, seeds
-from vemseg.phantom.tissue.classes import GRANULE, LIPID, OUTSIDE, VESICLE
+from vemseg.phantom.tissue.cells import Cells, Seed, divide, seeds, wrap
+from vemseg.phantom.tissue.classes import CYTOSOL, GLIA, GRANULE, LIPID, OUTSIDE, VESICLE
 from vemseg.phantom.tissue.style import Style
 
 Range = tuple[float, float]
@@ -39,6 +39,8 @@ class Kind:
         Probability that one cell is much thicker than the others, as the trunk of a dendrite is.
     boutons : float
         Share of the cells that are full of vesicles, at most.
+    glia : float
+        Probability that a cell runs between the others in thin processes.
     """
 
     cells: Cells
@@ -56,26 +58,28 @@ class Kind:
     fibres: float = 0.4
     boutons: float = 0.0
     trunks: float = 0.0
+    glia: float = 0.0
 
 
 KINDS: dict[str, Kind] = {
     "neuropil": Kind(
         Cells((150, 1000), stretch=3.0, joined=0.35),
         nucleus=0.06,
-        mitochondria=(10, 70),
+        mitochondria=(0, 50),
         granules=(-30, 8),
         vesicles=(-10, 30),
         synapses=(5, 60),
         reticulum=0.35,
         boutons=0.4,
         trunks=0.4,
+        glia=0.8,
         myelin=0.12,
         fibres=0.7,
     ),
     "gland": Kind(
         Cells((4000, 9000), stretch=1.4, joined=0.1, gap=(10, 60)),
-        nucleus=0.25,
-        mitochondria=(10, 70),
+        nucleus=0.18,
+        mitochondria=(-5, 35),
         granules=(20, 400),
         granule_radius=(80, 300),
         vesicles=(0, 30),
@@ -86,8 +90,8 @@ KINDS: dict[str, Kind] = {
     ),
     "culture": Kind(
         Cells((5000, 9000), stretch=2.5, joined=0.1, gap=(0, 300), empty=0.12),
-        nucleus=0.3,
-        mitochondria=(5, 60),
+        nucleus=0.2,
+        mitochondria=(-5, 30),
         vesicles=(0, 30),
         lysosomes=(0, 12),
         lipid=(-8, 12),
@@ -97,8 +101,8 @@ KINDS: dict[str, Kind] = {
     ),
     "epithelium": Kind(
         Cells((1500, 5000), stretch=2.0, joined=0.15, gap=(5, 120), empty=0.1),
-        nucleus=0.25,
-        mitochondria=(10, 90),
+        nucleus=0.18,
+        mitochondria=(-10, 50),
         granules=(-50, 60),
         vesicles=(-5, 30),
         lysosomes=(-2, 6),
@@ -108,11 +112,12 @@ KINDS: dict[str, Kind] = {
     "loose": Kind(
         Cells((500, 3000), stretch=3.0, joined=0.3, gap=(20, 300), empty=0.07),
         nucleus=0.12,
-        mitochondria=(5, 70),
+        mitochondria=(0, 50),
         granules=(-20, 30),
         lysosomes=(-2, 6),
         synapses=(-5, 3),
         myelin=0.05,
+        glia=0.25,
     ),
 }
 """Every kind of tissue."""
@@ -124,10 +129,15 @@ def paint(canvas: Canvas, kind: Kind) -> None:
     found, core = _with_nucleus(canvas, kind, _with_trunk(canvas, kind, seeds(canvas, kind.cells)))
     border = divide(canvas, found, kind.cells)
     count = max(seed.cell for seed in found) + 1
+    glia = count if canvas.chance(kind.glia) else None
+    if glia is not None:
+        border, count = wrap(canvas, border, glia), count + 1
     gap = max(canvas.uniform(*kind.cells.gap), 0)
     canvas.room[...] = border - np.float32(gap / 2 + style.membrane_half)
     empty = _empty(canvas, kind, count, core)
     cytoplasm.fill_cells(canvas, style, count)
+    if glia is not None:
+        cytoplasm.stain(canvas, glia, canvas.uniform(-0.1, 0.35))
     _distract(canvas, kind, count)
     _leave_empty(canvas, style, empty)
     if kind.myelin and canvas.chance(kind.myelin * 4):
@@ -139,6 +149,8 @@ def paint(canvas: Canvas, kind: Kind) -> None:
     membranes.plasma_membranes(canvas, style, border, gap, empty)
     if core is None and empty.any():
         canvas.labels[empty > 0.5] = OUTSIDE
+    if glia is not None:
+        canvas.labels[(canvas.owner == glia) & (canvas.labels == CYTOSOL)] = GLIA
 
 
 def _with_trunk(canvas: Canvas, kind: Kind, found: list[Seed]) -> list[Seed]:

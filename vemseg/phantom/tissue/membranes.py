@@ -39,6 +39,9 @@ def synapse(canvas: Canvas, style: Style, border: F32) -> None:
     pre = inside * (canvas.owner[part] == before) * canvas.uniform(0, 0.6)
     density = np.clip((deep - border[part]) / 12, 0, 1)
     ink = np.maximum(post * density, pre * density)
+    if canvas.chance(0.25):  # a T-bar, as insects have them
+        body = canvas.fill(np.sqrt(square) - np.float32(canvas.uniform(30, 80)))
+        ink = np.maximum(np.float32(canvas.uniform(0, 0.6)) * ink, body * (canvas.owner[part] == before))
     clumps = np.clip(0.8 + 0.3 * canvas.noise(50, part), 0, 1)
     canvas.paint(part, canvas.uniform(0.05, 0.3), ink * clumps)
     free = np.isin(canvas.labels[part], (CYTOSOL, MEMBRANE))

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from vemseg.phantom.tissue.canvas import F32, Canvas, Part, Point
 from vemseg.phantom.tissue.classes import (
@@ -165,16 +167,17 @@ def reticulum(canvas: Canvas, style: Style) -> None:
     field = canvas.noise(grain)
     slope = np.maximum(canvas.slopes(field), np.float32(2e-4))
     if canvas.chance(0.55):
-        period = canvas.uniform(0.2, 1.6)
+        period = canvas.uniform(max(0.2, 90 / grain), 1.8)
         away = np.abs(np.remainder(field + canvas.uniform(0, 1), np.float32(period)) - period / 2) / slope
     else:
         away = np.abs(field / slope)
         other = canvas.noise(grain * canvas.uniform(0.7, 1.4))
         across = np.abs(other) / np.maximum(canvas.slopes(other), np.float32(2e-4))
         away = np.hypot(away, across) if canvas.chance(0.7) else np.minimum(away, across)
-    gate = canvas.noise(canvas.uniform(200, 900)) - np.float32(canvas.uniform(-0.5, 1.3))
+    gate = canvas.noise(canvas.uniform(200, 900)) - np.float32(canvas.uniform(-0.5, 1.5))
+    has = canvas.rng.random(canvas.owner.max() + 1) < canvas.uniform(0.2, 1.2)
     half = canvas.uniform(10, 28) * (2.5 if canvas.chance(0.08) else 1)
-    cover = np.clip(gate * 4, 0, 1) * np.clip((canvas.room - 25) / 20, 0, 1)
+    cover = np.clip(gate * 4, 0, 1) * np.clip((canvas.room - 25) / 20, 0, 1) * has[canvas.owner]
     distance = (away - np.float32(half)).astype(np.float32)
     inside = canvas.fill(distance) * cover
     canvas.paint(canvas.whole(), style.lumen, inside)
@@ -278,22 +281,39 @@ def _sphere(
 
 def bouton(canvas: Canvas, style: Style, cell: int) -> None:
     """Fill a cell with vesicles, close to each other, where there is room."""
-    radius = canvas.uniform(16, 26)
-    spacing = max(radius * canvas.uniform(2.2, 4.5), 2.2 * canvas.pixel)
-    z, y, x = canvas.grid(canvas.whole())
-    square: F32 = np.zeros(canvas.shape, np.float32)
-    for axis in (z, y, x):
-        moved = axis + np.float32(0.45 * spacing) * canvas.noise(1.6 * spacing)
-        square += np.square(np.remainder(moved, np.float32(spacing)) - np.float32(spacing / 2))
+    radius = canvas.uniform(15, 27)
     gate = canvas.noise(canvas.uniform(200, 500)) > canvas.uniform(-1.5, 0.3)
-    free = (canvas.owner == cell) & (canvas.room > radius + 4) & gate
-    distance = np.where(free, np.sqrt(square) - np.float32(radius), np.float32(50)).astype(np.float32)
+    inside = (canvas.owner == cell) & (canvas.room > 0) & gate
+    canvas.image[inside] -= np.float32(max(0.0, canvas.uniform(-0.08, 0.15)))
+    voxels = np.argwhere(inside & (canvas.room > 4))
+    if not len(voxels):
+        return
+    centres = _scattered(canvas, voxels, radius * canvas.uniform(2.0, 4.0))
+    at = tuple((centres / canvas.voxel_size).astype(int).T)
+    centres = centres[inside[at] & (canvas.room[at] > radius + 4)]
+    if not len(centres):
+        return
+    distance = np.full(canvas.shape, np.float32(50))
+    away, _ = cKDTree(centres).query((voxels + 0.5) * canvas.voxel_size, distance_upper_bound=3 * radius)
+    distance[tuple(voxels.T)] = np.minimum(away - radius, 50)
     core, rim, _, _ = style.look(canvas.rng, VESICLE)
-    canvas.paint(canvas.whole(), core, canvas.fill(distance))
-    canvas.paint(canvas.whole(), rim, canvas.sheet(distance, style.membrane_half * 0.9))
+    opaque = np.float32(canvas.uniform(0.5, 1))
+    canvas.paint(canvas.whole(), core, opaque * canvas.fill(distance))
+    canvas.paint(canvas.whole(), rim, opaque * canvas.sheet(distance, style.membrane_half * 0.9))
     taken = (distance < style.membrane_half) & (canvas.labels == CYTOSOL)
     canvas.labels[taken] = VESICLE
     canvas.room[taken] = 0
+
+
+def _scattered(canvas: Canvas, voxels: NDArray[np.int64], spacing: float) -> Point:
+    """Return places (n, 3) in nm among voxels, about one in each cube of an edge of ``spacing`` nm."""
+    low, high = voxels.min(axis=0) * canvas.voxel_size, (voxels.max(axis=0) + 1) * canvas.voxel_size
+    edges = [np.arange(a, b, spacing) for a, b in zip(low, high, strict=True)]
+    cubes = np.stack(np.meshgrid(*edges), axis=-1).reshape(-1, 3)
+    cubes = cubes[canvas.rng.random(len(cubes)) < canvas.uniform(0.5, 1)]
+    places = cubes + spacing * canvas.rng.uniform(0, 0.8, cubes.shape)
+    found: Point = places[(places < canvas.extent).all(axis=1)]
+    return found
 
 
 def lysosome(canvas: Canvas, style: Style) -> None:
