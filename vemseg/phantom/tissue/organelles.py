@@ -125,7 +125,7 @@ def mitochondrion(canvas: Canvas, style: Style) -> None:
     if style.double:
         canvas.paint(part, style.cytosol, 0.7 * canvas.sheet(distance + np.float32(half + 7), 5))
         canvas.paint(part, style.mitochondria_rim, canvas.sheet(distance + np.float32(2 * half + 12), half))
-    canvas.labels[part][distance < 0] = MITOCHONDRION
+    canvas.labels[part][distance < half] = MITOCHONDRION
     np.minimum(canvas.room[part], distance, out=canvas.room[part])
 
 
@@ -274,7 +274,7 @@ def _sphere(
         canvas.paint(part, grey, body)
     if rim >= 0:
         canvas.paint(part, rim, canvas.sheet(distance, style.membrane_half * 0.9))
-    edge = style.membrane_half if kind == VESICLE else 0.0
+    edge = style.membrane_half if rim >= 0 else 0.0
     canvas.labels[part][distance < edge] = kind
     np.minimum(canvas.room[part], distance, out=canvas.room[part])
 
@@ -339,5 +339,5 @@ def lysosome(canvas: Canvas, style: Style) -> None:
         grey = np.where(canvas.noise(90, part) > 1.0, np.float32(style.lumen), grey)
     canvas.paint(part, grey, canvas.fill(distance))
     canvas.paint(part, style.membrane, canvas.sheet(distance, style.membrane_half))
-    canvas.labels[part][distance < 0] = GRANULE
+    canvas.labels[part][distance < style.membrane_half] = GRANULE
     np.minimum(canvas.room[part], distance, out=canvas.room[part])
