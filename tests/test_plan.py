@@ -184,7 +184,7 @@ def test_a_plan_counts_what_is_there_and_writes_nothing(volume, monkeypatch):
     before = sorted(volume.parent.iterdir())
     wanted, context = Wanted(str(volume), settings=tuple(SETTINGS)), Context(threads=1)
     found = plan(wanted, volume.with_name("labels.tif"), context=context)
-    assert found.shape == (40, 72, 80) and found.dim == 23
+    assert found.shape == (40, 72, 80) and found.dim == 24
     assert found.vectors >= np.prod(found.shape) / 8
     assert found.blocks.count == 1 and found.sampling == 0.0
     assert 0.0 < found.labelling < 60.0 and found.seconds == found.labelling
@@ -222,7 +222,7 @@ def test_the_command_prints_it(volume, tmp_path, capfd):
 def test_a_plan_refuses_what_segment_would_refuse(volume, tmp_path):
     wanted, clusters = Wanted(str(volume)), tmp_path / "clusters.safetensors"
     AffineLabeller.of_centres(np.eye(4), {}).save(clusters)
-    with pytest.raises(InputError, match="clusters of 4 features, but the model has 11"):
+    with pytest.raises(InputError, match="clusters of 4 features, but the model has 12"):
         plan(wanted, tmp_path / "labels.tif", clusters=clusters)
     with pytest.raises(MissingError, match="no clusters at"):
         plan(wanted, tmp_path / "labels.tif", clusters=tmp_path / "none.safetensors")
@@ -236,10 +236,10 @@ def test_a_plan_refuses_what_segment_would_refuse(volume, tmp_path):
 def test_filters_are_those_of_patch_means_in_any_window(volume):
     both = subject(volume)
     alone = subject(volume, "embed.filters=[]")
-    assert (both.dim, alone.dim) == (23, 11)
+    assert (both.dim, alone.dim) == (24, 12)
     points = Box.whole(both.shape)
     whole = both.values(points)
-    assert torch.equal(whole[..., :11], alone.values(points))
+    assert torch.equal(whole[..., :12], alone.values(points))
     covering = both.covering
     window = covering.grid.volume.read_reflected(covering.window(points))
     x = torch.from_numpy(both.intensity.apply(window)).to(covering.encoder.dtype).float()
@@ -249,7 +249,7 @@ def test_filters_are_those_of_patch_means_in_any_window(volume):
         (a - b) // 2 for a, b in zip(first_voxels(covering), covering.window(points).start, strict=True)
     ]
     cut = tuple(slice(s, s + n) for s, n in zip(skipped, both.shape, strict=True))
-    torch.testing.assert_close(whole[..., 11:].float(), slow[cut], rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close(whole[..., 12:].float(), slow[cut], rtol=2e-3, atol=1e-4)
     for part in points.split((9, 14, 40)):
         assert torch.equal(both.values(part), whole[part.slices])
 

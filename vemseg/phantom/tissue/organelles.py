@@ -112,7 +112,9 @@ def mitochondrion(canvas: Canvas, style: Style) -> None:
     distance = tube.distance(canvas, part)
     wave = canvas.noise(canvas.uniform(0.6, 2.0) * radius + 2 * canvas.pixel, part)
     distance = distance + np.float32(canvas.uniform(0.02, 0.16) * radius) * wave
-    distance = _kept_clear(distance, np.float32(canvas.uniform(5, 45)) - canvas.room[part], 0.3 * radius)
+    half = style.membrane_half
+    clear = np.float32(half + canvas.uniform(5, 45))
+    distance = _kept_clear(distance, clear - canvas.room[part], 0.3 * radius)
     distance = np.where(canvas.owner[part] == cell, distance, np.float32(50))
     if int((distance < 0).sum()) < 12:
         return
@@ -120,13 +122,12 @@ def mitochondrion(canvas: Canvas, style: Style) -> None:
     matrix = np.float32(base) + np.float32(style.matrix_grain) * canvas.noise(canvas.uniform(20, 50), part)
     matrix = _cristae(canvas, style, tube, part, distance, matrix)
     canvas.paint(part, matrix, canvas.fill(distance))
-    half = style.membrane_half
     canvas.paint(part, style.mitochondria_rim, canvas.sheet(distance, half * canvas.uniform(0.8, 1.5)))
     if style.double:
         canvas.paint(part, style.cytosol, 0.7 * canvas.sheet(distance + np.float32(half + 7), 5))
         canvas.paint(part, style.mitochondria_rim, canvas.sheet(distance + np.float32(2 * half + 12), half))
     canvas.labels[part][distance < half] = MITOCHONDRION
-    np.minimum(canvas.room[part], distance, out=canvas.room[part])
+    np.minimum(canvas.room[part], distance - np.float32(half), out=canvas.room[part])
 
 
 def _kept_clear(distance: F32, other: F32, soft: float) -> F32:
@@ -276,7 +277,7 @@ def _sphere(
         canvas.paint(part, rim, canvas.sheet(distance, style.membrane_half * 0.9))
     edge = style.membrane_half if rim >= 0 else 0.0
     canvas.labels[part][distance < edge] = kind
-    np.minimum(canvas.room[part], distance, out=canvas.room[part])
+    np.minimum(canvas.room[part], distance - np.float32(edge), out=canvas.room[part])
 
 
 def bouton(canvas: Canvas, style: Style, cell: int) -> None:
@@ -339,5 +340,6 @@ def lysosome(canvas: Canvas, style: Style) -> None:
         grey = np.where(canvas.noise(90, part) > 1.0, np.float32(style.lumen), grey)
     canvas.paint(part, grey, canvas.fill(distance))
     canvas.paint(part, style.membrane, canvas.sheet(distance, style.membrane_half))
-    canvas.labels[part][distance < style.membrane_half] = GRANULE
+    distance -= np.float32(style.membrane_half)
+    canvas.labels[part][distance < 0] = GRANULE
     np.minimum(canvas.room[part], distance, out=canvas.room[part])
