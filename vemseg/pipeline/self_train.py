@@ -46,14 +46,8 @@ POOL = 2**26
 AROUND = 1.4
 """Pixels of synthetic tissue are up to this factor smaller or larger than those of the volume."""
 
-
-COURSE = (
-    "train.steps=450",
-    "train.lr=1e-3",
-    "model.average=0.997",  # a quarter of what is kept is the encoder as it was
-    f"fov.pool_bytes={POOL}",
-    "tissue.held=12",
-)
+SHORT = ("train.steps=450", "train.lr=1e-3", f"fov.pool_bytes={POOL}", "tissue.held=12")
+COURSE = (*SHORT, "model.average=0.997")  # a quarter of what is kept is the encoder as it was
 """Settings of the training, unless the user's name others: two to three minutes of two cores."""
 
 HARDER = (
