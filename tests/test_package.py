@@ -25,7 +25,7 @@ def test_default_weights_ship_small_and_with_a_card():
     assert weights.stat().st_size < 10_000_000
     card = (folder / "README.md").read_text()
     assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
-    for word in ("synthetic tissue", "labels", "vemseg train", "curve.png", "BSD-3-Clause"):
+    for word in ("synthetic tissue", "CC BY", "FlyEM", "labels", "vemseg train", "curve.png", "BSD-3-Clause"):
         assert word in card
     assert (folder / "curve.png").stat().st_size > 1000
 

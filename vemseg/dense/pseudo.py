@@ -32,11 +32,13 @@ class Judge:
         return cls(labeller, share * float((best[:, 0] - best[:, 1]).median()))
 
     def labels(self, scores: Tensor) -> NDArray[np.uint8]:
-        """Return the classes of scores (..., K), ``Pair.UNSURE`` where the best is too close to the next."""
-        best = scores.topk(2, dim=-1)
-        sure = best.values[..., 0] - best.values[..., 1] >= self.margin
-        found: NDArray[np.uint8] = torch.where(sure, best.indices[..., 0], Pair.UNSURE).byte().numpy()
-        return found
+        """Return the classes of scores (..., K), ``Pair.UNSURE`` where the best is too close to the next.
+
+        Where scores are equal, it is the lower class, as in ``argmax_interpolated``.
+        """
+        best = scores.topk(2, dim=-1).values
+        sure = (best[..., 0] - best[..., 1] >= self.margin).numpy()
+        return np.where(sure, scores.numpy().argmax(axis=-1), Pair.UNSURE).astype(np.uint8)
 
 
 class PseudoLabels(Volume):

@@ -40,14 +40,16 @@ SAMPLE = 100_000
 SURE = 0.5
 """A place counts where the margin of its class exceeds this share of the median margin."""
 
-POOL = 2**26
-"""Bytes of the volume, or of boxes of it, that are held while training."""
-
 AROUND = 1.4
 """Pixels of synthetic tissue are up to this factor smaller or larger than those of the volume."""
 
-SHORT = ("train.steps=450", "train.lr=1e-3", f"fov.pool_bytes={POOL}", "tissue.held=12")
-COURSE = (*SHORT, "model.average=0.997")  # a quarter of what is kept is the encoder as it was
+COURSE = (
+    "train.steps=450",
+    "train.lr=1e-3",
+    "model.average=0.997",  # a quarter of what is kept is the encoder as it was
+    "fov.pool_bytes=67108864",  # of the volume, or of boxes of it
+    "tissue.held=12",
+)
 """Settings of the training, unless the user's name others: two to three minutes of two cores."""
 
 HARDER = (
@@ -78,10 +80,8 @@ def self_train(training: Training, context: Context) -> Path:
     machine = settle(context, recipe.train.precision)
     volume = open_grey(training.volumes[0], training.voxel_size, training.crop)
     source = source_of(volume, recipe)
-    sources: list[Source | Synthetic] = [
-        _with_found_classes(source, start, context),
-        *(_tissue_like(source.volume, recipe) if recipe.tissue.alike else tissue_sources(recipe.tissue)),
-    ]
+    tissue = [_tissue_like(source.volume, recipe)] if recipe.tissue.alike else tissue_sources(recipe.tissue)
+    sources: list[Source | Synthetic] = [_with_found_classes(source, start, context), *tissue]
     objective = build_self_training(recipe.model, recipe.train.seed, start.load(), FOUND)
     sampler = sampler_of(sources, objective, recipe, machine)
     inputs = [volume.path] if volume.path else []
@@ -100,11 +100,11 @@ def _with_found_classes(source: Source, start: Model, context: Context) -> Sourc
     return Source(source.volume, source.intensity, PseudoLabels(vectors, known, found))
 
 
-def _tissue_like(volume: Volume, recipe: Recipe) -> list[Synthetic]:
+def _tissue_like(volume: Volume, recipe: Recipe) -> Synthetic:
     """Return synthetic tissue of the voxel size of a volume, or of any where it is not known."""
     table = recipe.tissue
     z, y, x = volume.voxel_size or (1.0, 1.0, 1.0)
     pixel = math.sqrt(y * x)
     around = (pixel / AROUND, pixel * AROUND) if volume.voxel_size else table.pixel
     ratio = z / pixel if is_anisotropic(volume.voxel_size) else 1.0
-    return [Synthetic(Tissue(ratio, around, table.kinds), table.held, table.pace)]
+    return Synthetic(Tissue(ratio, around, table.kinds), table.held, table.pace)
