@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from common import machine, show
+from common import add_scoring, machine, show
 from dice_tables import PROTOCOLS, Candidate, scores_of
 from pairs import HELP, Pair, open_pair
 from scipy.stats import spearmanr
@@ -63,11 +61,7 @@ def _options() -> argparse.Namespace:
     made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the clustering for Dice")
     made.add_argument("--choices", nargs="+", type=int, default=[0, 1, 2], help="seeds of the choice")
     made.add_argument("--set", nargs="*", default=[], metavar="TABLE.KEY=VALUE", help="for all models")
-    made.add_argument("--crop", help="use this part of each volume, z0:z1,y0:y1,x0:x1")
-    made.add_argument("--json", type=Path, help="write all figures here")
-    made.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    made.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of the computation")
-    made.set_defaults(max_memory=None)
+    add_scoring(made)
     return made.parse_args()
 
 

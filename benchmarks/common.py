@@ -29,6 +29,15 @@ def add_threads(made: argparse.ArgumentParser) -> None:
     made.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of the computation")
 
 
+def add_scoring(made: argparse.ArgumentParser) -> None:
+    """Add what programs share that score volumes by ``dice_tables.scores_of`` in the memory that is there."""
+    made.add_argument("--crop", help="use this part of each volume, z0:z1,y0:y1,x0:x1")
+    made.add_argument("--json", type=Path, help="write all figures here")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    add_threads(made)
+    made.set_defaults(max_memory=None)
+
+
 def machine(threads: int | None = None) -> dict[str, Any]:
     """Say what was measured on: processor, threads, versions."""
     import torch

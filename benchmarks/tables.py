@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from common import machine, show
+from common import add_scoring, machine, show
 from dice_tables import Candidate, print_table, scores_of
 from named_classes import named_dice
 from pairs import HELP, Pair, open_pair
@@ -82,11 +81,7 @@ def _options() -> argparse.Namespace:
         metavar="TABLE.KEY=VALUE",
         help="settings of all models when they are scored",
     )
-    made.add_argument("--crop", help="use this part of each volume, z0:z1,y0:y1,x0:x1")
-    made.add_argument("--json", type=Path, help="write all scores here")
-    made.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    made.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of the scoring")
-    made.set_defaults(max_memory=None)
+    add_scoring(made)
     return made.parse_args()
 
 
