@@ -43,6 +43,7 @@ class SelfTraining(AveragedObjective):
         self.settings, self.views = settings, Viewer(settings)
         self.window = self.views.window
         self.begin_with(start)
+        self.found = found
         self.head = nn.Conv2d(self.learner.width, self.learner.pieces**3 * found, 1)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -59,20 +60,20 @@ class SelfTraining(AveragedObjective):
         seen, labels = self.views.seen(batch.images[:, 0], batch.labels, generator)
         middle, real = self.views.middle(labels), batch.volume == 0
         trunk = self.learner.features(seen)
-        learner = self.learner
-        known = learner.spread(learner.head(trunk))[:, :, : len(self.settings.classes)].float()
+        known, count = self.learner.head(trunk).float(), len(self.settings.classes)
         own, new = Pair.parts(middle[real])
         terms = {
-            "found": self._entropy(learner.spread(self.head(trunk[real])).float(), new),
-            "kept": self._entropy(known[real], own),
-            "recognition": self._entropy(known[~real], middle[~real]),
+            "found": self._entropy(self.head(trunk[real]).float(), new, self.found),
+            "kept": self._entropy(known[real], own, count),
+            "recognition": self._entropy(known[~real], middle[~real], count),
         }
         loss = sum(terms.values(), start=known.new_zeros(()))
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
-    def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of some windows, 0 where there are none."""
-        if not len(logits):
-            return logits.sum()
-        shares = class_shares(labels, logits.shape[2], PATCH // self.learner.pieces)
-        return weighed_entropy(side_by_side(logits), shares, self.settings.balance)
+    def _entropy(self, given: Tensor, labels: Tensor, count: int) -> Tensor:
+        """Return the cross-entropy of the ``count`` classes of a last layer, 0 where there are no windows."""
+        if not len(given):
+            return given.sum()
+        logits = side_by_side(self.learner.spread(given)[:, :, :count])
+        shares = class_shares(labels, count, PATCH // self.learner.pieces)
+        return weighed_entropy(logits, shares, self.settings.balance)

@@ -153,8 +153,8 @@ class UNetEncoder(Encoder):
 
     def spread(self, found: Tensor) -> Tensor:
         """Lay out what the last layer gives: (b, p**3 * d, y, x) -> (b, p, d, p * y, p * x)."""
-        b, _, y, x = found.shape
-        return pixel_shuffle(found.reshape(b, self.pieces, -1, y, x), self.pieces)
+        b, d, y, x = found.shape
+        return pixel_shuffle(found.reshape(b, self.pieces, d // self.pieces, y, x), self.pieces)
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
         """Return the vectors of windows (b, 1, z, y, x), whose y and x are multiples of ``align``."""
