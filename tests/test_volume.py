@@ -521,7 +521,7 @@ def test_tiffs_that_are_no_grey_stack(tmp_path):
     refuse(path, "3 colour samples")
     tifffile.imwrite(path, grey((4, 2, 20, 30)), imagej=True, metadata={"axes": "ZCYX"})
     refuse(path, "2 channels")
-    tifffile.imwrite(path, grey((5, 20, 30)), imagej=True, metadata={"axes": "TYX"})
+    tifffile.imwrite(path, grey((5, 4, 20, 30)), imagej=True, metadata={"axes": "TZYX"})
     refuse(path, "5 time points")
     tifffile.imwrite(path, grey((5, 20, 30), "float32").astype("complex64"))
     refuse(path, "complex64")
