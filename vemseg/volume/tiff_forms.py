@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg.errors import InputError
 from vemseg.geometry import ZYX
 from vemseg.volume.tiff_chain import Chain, Directory, Entry
 
@@ -46,6 +47,9 @@ _CODES = (*(code for code, _ in _SCALARS.values()), *_OTHERS)
 
 _OFFSETS, _COUNTS = (324, 273, 513), (325, 279, 514)
 """Where strips or tiles lie and how long they are: of tiles, of strips, of old JPEGs."""
+
+_FOREIGN = {34412: "Zeiss LSM", 33629: "MetaMorph STK", 34362: "FluoView"}
+"""Formats that count planes in a tag of their own, by the code of that tag."""
 
 _DEFLATE, _ZSTD = dict.fromkeys((8, 32946, 50013), 1040), dict.fromkeys((34926, 50000), 2**16)
 RATIOS = {1: 1, 5: 1500, 32773: 66, 34925: 2**15, **_DEFLATE, **_ZSTD}
@@ -158,11 +162,12 @@ class Form:
         return len(self.extra) if self.extra and all(kind in (1, 2) for kind in self.extra) else 0
 
     def __str__(self) -> str:
-        what = {1: "uint", 2: "int", 3: "float"}.get(self.formats[0], "type ")
+        name = {1: "uint", 2: "int", 3: "float"}.get(self.formats[0])
+        what = f"{name}{self.bits[0]}" if name else f"type {self.formats[0]} of {self.bits[0]} bits"
         deep = f"{self.depth} x " if self.depth > 1 else ""
         many = f", {self.samples} samples each" if self.samples > 1 else ""
         meant = {WHITE_IS_ZERO: ", white is 0", PALETTE: ", in palette colours"}.get(self.meaning, "")
-        return f"{deep}{self.length} x {self.width} pixels of {what}{self.bits[0]}{many}{meant}"
+        return f"{deep}{self.length} x {self.width} pixels of {what}{many}{meant}"
 
     @cached_property
     def row_bytes(self) -> int:
@@ -222,10 +227,14 @@ class Forms:
         Raises
         ------
         InputError
-            Where a page lacks its size or data, or its strips or tiles do not lie in the file or are too
-            short for what they should become.
+            Where planes are counted in a format of their own, a page lacks its size or data, or its strips or
+            tiles do not lie in the file or are too short for what they should become.
         """
         for directory in self.chain.directories():
+            foreign = next((name for code, name in _FOREIGN.items() if code in directory.entries), None)
+            if foreign is not None:
+                how = "save it as TIFF or OME-TIFF (in Fiji: File > Save As)"
+                raise InputError(f"{self.chain.path} is a stack of {foreign}: {how}")
             if directory.entries:
                 yield self._page(directory)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,6 @@ from vemseg.errors import InputError
 from vemseg.volume.tiff_forms import Form, Page
 from vemseg.volume.tiff_ome import ome_stack
 from vemseg.volume.tiff_stack import Stack, check_alike, planes_missing
-
-_FOREIGN = {"lsm": "Zeiss LSM", "stk": "MetaMorph STK", "fluoview": "FluoView"}
-"""Formats that count planes in tags of their own, by the names of tifffile's flags."""
 
 
 def only_stack(path: Path, file: tifffile.TiffFile, pages: Sequence[Page]) -> Stack:
@@ -41,16 +38,16 @@ def only_stack(path: Path, file: tifffile.TiffFile, pages: Sequence[Page]) -> St
     """
     if not pages:
         raise InputError(f"{path} holds no image")
-    flags = {flag: getattr(file, f"is_{flag}") for flag in (*_FOREIGN, *_DESCRIBED)}
-    for flag, name in _FOREIGN.items():
-        if flags[flag]:
-            raise InputError(f"{path} is a stack of {name}: save it as TIFF or OME-TIFF (in Fiji: Save As)")
-    for flag, described in _DESCRIBED.items():
-        stack = described(path, file, pages) if flags[flag] else None
+    for is_described, described in (
+        (file.is_ome, _ome),
+        (file.is_imagej, _imagej),
+        (file.is_shaped, _shaped),
+    ):
+        stack = described(path, file, pages) if is_described else None
         if stack is not None:
             return stack.along_z(path)
     stack = _plain(path, pages)
-    if flags["ome"]:
+    if file.is_ome:
         elsewhere = "its OME description is in another file, which is not read"
         stack = replace(stack, remarks=(*stack.remarks, elsewhere))
     return stack.along_z(path)
@@ -159,11 +156,3 @@ def _with_following(path: Path, pages: Sequence[Page], claimed: int) -> Sequence
 def _count(value: object) -> int:
     """Return a number of planes that a description states, 1 where it states none."""
     return int(value) if isinstance(value, int | float) and 1 <= value < 2**63 else 1
-
-
-_DESCRIBED: dict[str, Callable[[Path, tifffile.TiffFile, Sequence[Page]], Stack | None]] = {
-    "ome": _ome,
-    "imagej": _imagej,
-    "shaped": _shaped,
-}
-"""What makes a stack of the pages, by who described them; the first description that a file has counts."""
