@@ -141,7 +141,7 @@ def test_tiff_boxes(tmp_path, way):
         ("int32", "int32"),
         ("float16", "float32"),
         ("float32", "float32"),
-        ("float64", "float32"),
+        ("float64", "float64"),
         ("bool", "uint8"),
     ],
 )
@@ -521,7 +521,7 @@ def test_tiffs_that_are_no_grey_stack(tmp_path):
     refuse(path, "3 colour samples")
     tifffile.imwrite(path, grey((4, 2, 20, 30)), imagej=True, metadata={"axes": "ZCYX"})
     refuse(path, "2 channels")
-    tifffile.imwrite(path, grey((5, 20, 30)), imagej=True, metadata={"axes": "TYX"})
+    tifffile.imwrite(path, grey((5, 4, 20, 30)), imagej=True, metadata={"axes": "TZYX"})
     refuse(path, "5 time points")
     tifffile.imwrite(path, grey((5, 20, 30), "float32").astype("complex64"))
     refuse(path, "complex64")
@@ -724,6 +724,31 @@ def test_intensity_refuses_what_has_no_contrast(value, message):
     array[1, 2, 3] = value
     with pytest.raises(InputError, match=message):
         measure_intensity(ArrayVolume(array, name="a"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset"),
+    [("uint32", 2**31), ("int32", -(2**31)), ("uint64", 2**40), ("int64", -(2**50)), ("float64", 1e10)],
+)
+@pytest.mark.parametrize("factors", [(1, 1, 1), (1, 2, 2), (1.3, 0.7, 1)])
+def test_a_contrast_on_a_large_offset_is_not_lost(dtype, offset, factors):
+    small = grey((16, 64, 64))
+    large = ArrayVolume(small.astype(dtype) + np.dtype(dtype).type(offset))
+    views = [Resampled(ArrayVolume(small), factors), Resampled(large, factors)]
+    found = [measure_intensity(view) for view in views]
+    np.testing.assert_allclose(found[1].low - offset, found[0].low, atol=0.3)
+    scaled = [i.apply(view.read(view.box)) for i, view in zip(found, views, strict=True)]
+    assert scaled[1].dtype == np.float32
+    np.testing.assert_allclose(scaled[1], scaled[0], atol=2e-3)
+
+
+def test_words_for_values_that_are_large_but_not_constant():
+    array = grey((4, 64, 64)).astype(np.uint64) + np.uint64(2**63)
+    with pytest.raises(InputError, match=r"values near 9\.22337e\+18 too close to tell apart"):
+        measure_intensity(ArrayVolume(array))
+    huge = grey((4, 64, 64)).astype(np.float64) * 1e200
+    scaled = measure_intensity(ArrayVolume(huge)).apply(huge)
+    assert np.isfinite(scaled).all() and scaled.min() == 0 and scaled.max() == 1
 
 
 # --- real volumes ----------------------------------------------------------------------------------------

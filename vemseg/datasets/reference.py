@@ -93,7 +93,7 @@ class Reference(Volume):
             path = masks / f"{cell}_{ending}.tif"
             if not path.exists():  # an optional mask: unpacking refuses an archive without one of the others
                 continue
-            mask = self._open[ending] = open_volume(path)
+            mask = self._open[ending] = open_volume(path).stored()
             first = first or mask
             if mask.shape != first.shape:
                 raise InputError(

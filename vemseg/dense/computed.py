@@ -267,7 +267,7 @@ class ComputedVectors(LatticeVectors):
         """Return the bytes per voxel of a window while it is read, and once it is."""
         grid = self.covering.grid
         item, source = float(grid.volume.dtype.itemsize), math.prod(grid.factors)
-        resampling = 0.0 if source == 1.0 else 8.0 * source + 8.0
+        resampling = 0.0 if source == 1.0 else 2 * item * source + 2 * item
         return 2 * item + 1.0 + resampling, item
 
     def _computing(self, kept: float) -> tuple[int, tuple[Need, Need]]:

@@ -43,7 +43,8 @@ def grey(raw: NDArray[np.generic], between: tuple[float, float] | None = None) -
     low, high = between or limits(raw)
     if raw.dtype == np.uint8 and (low, high) == (0, 255):
         return raw.astype(np.uint8, copy=False)
-    share = (raw.astype(np.float32) - low) / ((high - low) or 1.0)
+    wide = raw.dtype.itemsize > 2 and raw.dtype != np.float32  # an offset may be larger than the contrast
+    share = np.subtract(raw.astype(np.float64 if wide else np.float32), low) / ((high - low) or 1.0)
     return np.asarray(np.nan_to_num(255 * share.clip(0, 1)).round().astype(np.uint8))
 
 

@@ -47,10 +47,19 @@ class Volume:
         for volumes that are whole.
     labelled : str or None
         What in the file says that the voxels are labels; None where nothing does.
+    pictured : str or None
+        What in the file says that the voxels are a picture and no labels; None where nothing does.
+    remarks : tuple of str
+        What a user should know of how the file was understood, one sentence each.
+    size_hint : str
+        What the file says of the voxel size where that is not all of it; empty where it says nothing.
     """
 
     origin: ZYX = (0, 0, 0)
     labelled: str | None = None
+    pictured: str | None = None
+    remarks: tuple[str, ...] = ()
+    size_hint: str = ""
     shape: ZYX
     dtype: np.dtype[np.generic]
     voxel_size: VoxelSize | None
@@ -81,6 +90,10 @@ class Volume:
     def box(self) -> Box:
         """The box of all voxels."""
         return Box.whole(self.shape)
+
+    def stored(self) -> Volume:
+        """Return the volume of the values as they are stored: itself, unless a file shows them otherwise."""
+        return self
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """Read a box that lies inside the volume.

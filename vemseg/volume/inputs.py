@@ -38,10 +38,12 @@ def open_grey(path: str | Path, voxel_size: str | None = None, crop: str | None 
     size = None if voxel_size is None else parse_voxel_size(voxel_size)
     volume = open_volume(path, voxel_size=size, crop=crop)
     check_grey(volume)
+    _tell(volume)
     if volume.voxel_size is None:
         _log.warning(
-            "%s: voxel size unknown, taken as the model's; outputs carry none (--voxel-size z,y,x gives it)",
+            "%s: voxel size unknown, taken as the model's; outputs carry none (%s)",
             volume.name,
+            volume.size_hint or "--voxel-size z,y,x gives it",
         )
     return volume
 
@@ -56,9 +58,16 @@ def open_labels(path: str | Path, crop: str | None = None) -> Volume:
     UsageError
         Where the crop cannot be parsed, or reaches beyond the volume.
     """
-    volume = open_volume(path, crop=crop)
+    volume = open_volume(path, crop=crop).stored()
     check_labels(volume)
+    _tell(volume)
     return volume
+
+
+def _tell(volume: Volume) -> None:
+    """Say how a file was understood, where that is not plain."""
+    for remark in volume.remarks:
+        _log.warning("%s: %s", volume.path or volume.name, remark)
 
 
 def crop_of(path: str | Path) -> str | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, add
 from vemseg.volume.base import Volume
+from vemseg.volume.dtypes import grey_dtype
 
 log = logging.getLogger("vemseg")
 
@@ -37,10 +38,19 @@ class Intensity:
 
     def apply(self, array: NDArray[np.generic]) -> NDArray[np.float32]:
         """Return ``(array - low) / (high - low)`` clipped to [0, 1], float32, of the same shape."""
+        if grey_dtype(array.dtype) == np.float64:
+            return self._apply_wide(array)
         scaled = array.astype(np.float32)
         scaled -= np.float32(self.low)
         scaled /= np.float32(self.high - self.low)
         return np.clip(scaled, 0, 1, out=scaled)
+
+    def _apply_wide(self, array: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Do the same in float64, part by part: what is subtracted may be much larger than the contrast."""
+        scaled = np.empty(array.shape, np.float32)
+        for part, out in zip(np.atleast_2d(array), np.atleast_2d(scaled), strict=True):
+            out[...] = np.clip((part.astype(np.float64) - self.low) / (self.high - self.low), 0, 1)
+        return scaled
 
 
 def measure_intensity(
@@ -65,16 +75,19 @@ def measure_intensity(
     Raises
     ------
     InputError
-        Where the sample holds NaN or infinity, or one value only.
+        Where the sample holds NaN or infinity, one value only, or values too close for 64-bit floats.
     """
     where = volume.path or volume.name
     boxes = sample_boxes(volume, seed, n_boxes)
-    sample = np.concatenate([volume.read(box).ravel() for box in boxes]).astype(np.float32, copy=False)
+    stored = np.concatenate([volume.read(box).ravel() for box in boxes])
+    sample = stored.astype(grey_dtype(stored.dtype), copy=False)
     if not np.isfinite(sample).all():
         raise InputError(f"{where} holds NaN or infinite values: replace them by numbers first")
     low, high = (float(value) for value in np.percentile(sample, percentiles))
     if low >= high:
         low, high = float(sample.min()), float(sample.max())
+    if low >= high and stored.min() < stored.max():
+        raise InputError(f"{where} holds values near {low:g} too close to tell apart: subtract that from all")
     if low >= high:
         raise InputError(f"{where} is constant: every sampled voxel is {low:g}; check the file and the crop")
     _warn_of_few_values(volume, sample)
@@ -91,7 +104,7 @@ def sample_boxes(volume: Volume, seed: int = 0, n_boxes: int = 64) -> Iterator[B
         yield Box((z, y, x), add((z, y, x), edges))
 
 
-def _warn_of_few_values(volume: Volume, sample: NDArray[np.float32]) -> None:
+def _warn_of_few_values(volume: Volume, sample: NDArray[np.generic]) -> None:
     if volume.dtype.kind not in "iu" or np.unique(sample[::64]).size > FEW_VALUES:
         return  # decided by a part of the sample: sorting all of it takes a while
     if (found := np.unique(sample).size) <= FEW_VALUES:

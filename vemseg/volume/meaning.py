@@ -40,9 +40,12 @@ def check_labels(volume: Volume) -> None:
     Raises
     ------
     InputError
-        Where voxels are no integers, or a sample has too many different values for classes.
+        Where voxels are no integers, the file is a picture in colours, or a sample has too many different
+        values for classes.
     """
     where = volume.path or volume.name
+    if volume.pictured:
+        raise InputError(f"{where} is in colour ({volume.pictured}): give labels as one whole number a voxel")
     if not np.issubdtype(volume.dtype, np.integer):
         raise InputError(f"{where}: labels must be integers, not {volume.dtype}")
     parts = [volume.read(box) for box in sample_boxes(volume)]

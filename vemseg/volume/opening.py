@@ -72,8 +72,8 @@ def open_volume(path: str | Path, *, voxel_size: VoxelSize | None = None, crop: 
     Returns
     -------
     Volume
-        Integers keep their type, bool becomes uint8, floating point becomes float32. ``voxel_size`` is None
-        where neither the option nor the file states it.
+        Integers, float32 and float64 keep their type, bool becomes uint8, float16 becomes float32.
+        ``voxel_size`` is None where neither the option nor the file states it.
 
     Raises
     ------

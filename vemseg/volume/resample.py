@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vemseg.geometry import Box
 from vemseg.volume.base import Volume
+from vemseg.volume.dtypes import grey_dtype
 
 Factors = tuple[float, float, float]
 
@@ -26,12 +27,12 @@ class Taps:
     ----------
     index : array (n_out, n_taps)
         Source voxels.
-    weight : float32 array (n_out, n_taps)
+    weight : float64 array (n_out, n_taps)
         Sums to 1 over the taps.
     """
 
     index: NDArray[np.intp]
-    weight: NDArray[np.float32]
+    weight: NDArray[np.float64]
 
 
 class Resampled(Volume):
@@ -58,7 +59,7 @@ class Resampled(Volume):
         size = volume.voxel_size
         super().__init__(
             (z, y, x),
-            np.dtype(np.float32),
+            grey_dtype(volume.dtype),
             voxel_size=size and (size[0] * factors[0], size[1] * factors[1], size[2] * factors[2]),
             voxel_size_from=volume.voxel_size_from,
             name=volume.name,
@@ -69,13 +70,13 @@ class Resampled(Volume):
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         if not box.size:
-            return np.zeros(box.shape, np.float32)
+            return np.zeros(box.shape, self.dtype)
         taps = [
             taps_of(a, b, f, n)
             for a, b, f, n in zip(box.start, box.stop, self.factors, self.source.shape, strict=True)
         ]
         z, y, x = (_span(tap) for tap in taps)
-        array = self.source.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))).astype(np.float32, copy=False)
+        array = self.source.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))).astype(self.dtype, copy=False)
         for axis, tap in sorted(enumerate(taps), key=lambda pair: -self.factors[pair[0]]):
             array = apply_taps(array, tap, axis, _span(tap)[0])
         return array
@@ -85,7 +86,7 @@ def taps_of(start: int, stop: int, factor: float, n: int) -> Taps:
     """Return the taps of output voxels ``start .. stop - 1`` in an axis of ``n`` source voxels."""
     out = np.arange(start, stop)
     if factor == 1.0:
-        return Taps(out[:, None], np.ones((out.size, 1), np.float32))
+        return Taps(out[:, None], np.ones((out.size, 1)))
     if factor > 1.0:
         low, high = out * factor, np.minimum((out + 1) * factor, n)
         index = np.floor(low).astype(np.intp)[:, None] + np.arange(math.ceil(factor) + 1)
@@ -99,18 +100,21 @@ def taps_of(start: int, stop: int, factor: float, n: int) -> Taps:
         fraction = centre - first
         weight = np.stack([1 - fraction, fraction], axis=1)
     kept = np.where(weight > 0, index, index[:, :1])
-    return Taps(np.minimum(kept, n - 1), weight.astype(np.float32))
+    return Taps(np.minimum(kept, n - 1), weight)
 
 
-def apply_taps(array: NDArray[np.float32], taps: Taps, axis: int, first: int) -> NDArray[np.float32]:
-    """Return the weighted sums along one axis of an array whose index 0 there is source voxel ``first``."""
+def apply_taps(array: NDArray[np.generic], taps: Taps, axis: int, first: int) -> NDArray[np.generic]:
+    """Return the weighted sums along one axis of an array whose index 0 there is source voxel ``first``.
+
+    The array is float32 or float64, and so are the weights in which it is summed.
+    """
     if taps.weight.shape[1] == 1:
         return array
     shape: list[int] = [1, 1, 1]
     shape[axis] = -1
-    total: NDArray[np.float32] | None = None
+    total: NDArray[np.generic] | None = None
     for tap in range(taps.weight.shape[1]):
-        weight = taps.weight[:, tap].reshape(shape)
+        weight = taps.weight[:, tap].astype(array.dtype).reshape(shape)
         part = np.take(array, taps.index[:, tap] - first, axis=axis)
         part *= weight
         total = part if total is None else np.add(total, part, out=total)

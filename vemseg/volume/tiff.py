@@ -1,15 +1,17 @@
 """Reading TIFF stacks.
 
-Uncompressed stacks are memory-mapped. Others are decoded strip by strip or tile by tile, only where a box
-asks for it, with a cache of bounded size; the file is opened anew for each box, so that threads and forked
-workers share no file position. Only tifffile calls that are the same before and after its release 2026.5 are
-used.
+The directories of all pages are read and checked first (``tiff_chain``, ``tiff_forms``), then it is decided
+which pages form the stack (``tiff_pages``). Uncompressed stacks are memory-mapped. Others are decoded strip
+by strip or tile by tile (``tiff_decoding``), only where a box asks for it, with a cache of bounded size; the
+file is opened anew for each box, so that threads and forked workers share no file position. Only tifffile
+calls that are the same before and after its release 2026.5 are used.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Unpack
@@ -18,7 +20,6 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of
@@ -26,26 +27,81 @@ from vemseg.volume.base import Described, Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
 from vemseg.volume.foreign import as_input_error
-from vemseg.volume.tiff_description import record_in, tiff_voxel_size
-from vemseg.volume.tiff_pages import Page, only_stack, truncated
+from vemseg.volume.tiff_chain import Chain
+from vemseg.volume.tiff_decoding import Decoder, decoders_of
+from vemseg.volume.tiff_description import record_in, tiff_edges
+from vemseg.volume.tiff_forms import Form, Forms, Page
+from vemseg.volume.tiff_pages import only_stack
+from vemseg.volume.tiff_shown import Show, as_shown
+from vemseg.volume.tiff_stack import Stack
 
 _MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
 @dataclass(frozen=True)
-class Strips:
-    """Where the strips or tiles of one page lie in the file."""
+class Seen:
+    """How the voxels of a file are handed out.
 
-    offsets: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    jpeg_tables: bytes | None
+    Attributes
+    ----------
+    order : (int, int, int)
+        Which of pages, rows and columns are z, y and x.
+    show : callable or None
+        Turns stored values into those that are meant.
+    remark : str or None
+        What to tell the user of that; None where the file has no meaning beside the stored values.
+    as_stored : bool
+        Whether the stored values are wanted, whatever is meant.
+    """
+
+    order: ZYX = (0, 1, 2)
+    show: Show | None = None
+    remark: str | None = None
+    as_stored: bool = False
 
 
 class _Tiff(Volume):
-    """A volume that is sent to another process as its path, and opened there again."""
+    """A volume that is sent to another process as its path, and opened there again.
 
-    def __reduce__(self) -> tuple[Callable[[Path, VoxelSize | None], Volume], tuple[object, ...]]:
-        return open_tiff, (self.path, self.voxel_size if self.voxel_size_from == "option" else None)
+    Parameters
+    ----------
+    stored : (int, int, int)
+        The lengths of pages, rows and columns.
+    dtype : numpy.dtype
+    seen : Seen
+    """
+
+    def __init__(
+        self, stored: ZYX, dtype: np.dtype[np.generic], seen: Seen, **about: Unpack[Described]
+    ) -> None:
+        z, y, x = (stored[axis] for axis in seen.order)
+        super().__init__((z, y, x), dtype, **about)
+        self._seen = seen
+
+    def __reduce__(self) -> tuple[Callable[..., Volume], tuple[object, ...]]:
+        size = self.voxel_size if self.voxel_size_from == "option" else None
+        return open_tiff, (self.path, size, self._seen.as_stored)
+
+    def stored(self) -> Volume:
+        """Return the volume of the stored values, whatever the file says that they mean."""
+        if self._seen.remark is None:
+            return self
+        assert self.path is not None
+        return open_tiff(self.path, self.voxel_size if self.voxel_size_from == "option" else None, True)
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        order, show = self._seen.order, self._seen.show
+        start, stop = [0, 0, 0], [0, 0, 0]
+        for axis, (a, b) in zip(order, zip(box.start, box.stop, strict=True), strict=True):
+            start[axis], stop[axis] = a, b
+        voxels = self._stored(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+        if order != (0, 1, 2):
+            voxels = np.ascontiguousarray(voxels.transpose(order))
+        return voxels if show is None else show(voxels)
+
+    def _stored(self, box: Box) -> NDArray[np.generic]:
+        """Return the stored values of a box of pages, rows and columns."""
+        raise NotImplementedError
 
 
 class MappedTiff(_Tiff):
@@ -54,14 +110,15 @@ class MappedTiff(_Tiff):
     def __init__(
         self,
         mapped: NDArray[np.generic],
-        shape: ZYX,
         dtype: np.dtype[np.generic],
+        seen: Seen,
         **about: Unpack[Described],
     ) -> None:
-        super().__init__(shape, dtype, **about)
+        z, y, x = mapped.shape
+        super().__init__((z, y, x), dtype, seen, **about)
         self._mapped = mapped
 
-    def _read(self, box: Box) -> NDArray[np.generic]:
+    def _stored(self, box: Box) -> NDArray[np.generic]:
         return np.array(self._mapped[box.slices], dtype=self.dtype)
 
 
@@ -70,86 +127,71 @@ class DecodedTiff(_Tiff):
 
     Parameters
     ----------
-    keyframe : tifffile.TiffPage
-        The page that describes all others.
-    pages : list of Strips or None
-        One for each page, in z order; None is a missing page, read as zeros. Takes 16 bytes for each strip.
+    stack : Stack
+        Its pages take 16 bytes for each strip or tile.
+    decoders : mapping of Form to Decoder
+        One for each form of its pages.
     """
 
     def __init__(
-        self,
-        keyframe: tifffile.TiffPage,
-        pages: list[Strips | None],
-        shape: ZYX,
-        dtype: np.dtype[np.generic],
-        **about: Unpack[Described],
+        self, stack: Stack, decoders: Mapping[Form, Decoder], seen: Seen, **about: Unpack[Described]
     ) -> None:
-        super().__init__(shape, dtype, **about)
-        self._keyframe = keyframe
-        self._pages = pages
+        decoder = decoders[stack.form]
+        dtype = readable_dtype(decoder.stored, about.get("path") or Path())
+        super().__init__(stack.shape, dtype, seen, **about)
+        self._pages, self._decoders = stack.pages, decoders
         self._cache = Cache()
-        depth = max(1, keyframe.imagedepth)
-        if keyframe.is_tiled:
-            tile = (max(1, keyframe.tiledepth), keyframe.tilelength, keyframe.tilewidth)
-        else:
-            tile = (1, min(keyframe.rowsperstrip, keyframe.imagelength), keyframe.imagewidth)
-        self._page_shape: ZYX = (depth, keyframe.imagelength, keyframe.imagewidth)
-        self._tile: ZYX = tile
-        self._grid = tuple(-(-n // t) for n, t in zip(self._page_shape, tile, strict=True))
 
-    def _read(self, box: Box) -> NDArray[np.generic]:
+    def check_colours(self) -> None:
+        """Refuse a stack in colour, as far as its first, middle and last page show it."""
+        assert self.path is not None
+        with self.path.open("rb") as file:
+            for z in {0, len(self._pages) // 2, len(self._pages) - 1}:
+                self._decode(file, self._pages[z], 0)
+
+    def _stored(self, box: Box) -> NDArray[np.generic]:
         out = np.zeros(box.shape, self.dtype)
         if not out.size:
             return out
         assert self.path is not None
-        depth = self._page_shape[0]
+        depth = self._pages[0].form.depth
         with self.path.open("rb") as file:
-            for page in range(box.start[0] // depth, -(-box.stop[0] // depth)):
-                strips = self._pages[page]
-                if strips is not None:
-                    self._read_page(file, page, strips, box, out)
+            for z in range(box.start[0] // depth, -(-box.stop[0] // depth)):
+                self._read_page(file, z, box, out)
         return out
 
-    def _read_page(
-        self, file: BinaryIO, page: int, strips: Strips, box: Box, out: NDArray[np.generic]
-    ) -> None:
-        origin = (page * self._page_shape[0], 0, 0)
-        page_box = Box.whole(self._page_shape).shift(origin)
-        for index in self._indices(box.clip(page_box).relative_to(page_box)):
-            key = (page, index)
+    def _read_page(self, file: BinaryIO, z: int, box: Box, out: NDArray[np.generic]) -> None:
+        page = self._pages[z]
+        form, origin = page.form, (z * page.form.depth, 0, 0)
+        page_box = Box.whole((form.depth, form.length, form.width)).shift(origin)
+        for index in _indices(form, box.clip(page_box).relative_to(page_box)):
+            key = (z, index)
             segment = self._cache.get(key)
             if segment is None:
-                segment = self._decode(file, strips, index)
+                segment = self._decode(file, page, index)
                 self._cache.put(key, segment)
-            part = self._segment_box(index, segment.shape).shift(origin).clip(page_box)
+            part = _segment_box(form, index, segment.shape).shift(origin).clip(page_box)
             wanted = part.clip(box)
             out[wanted.relative_to(box).slices] = segment[wanted.relative_to(part).slices]
 
-    def _indices(self, inner: Box) -> Iterator[int]:
-        """Yield the strips or tiles of a page that a box meets."""
-        z, y, x = (
-            range(a // t, -(-b // t)) for a, b, t in zip(inner.start, inner.stop, self._tile, strict=True)
-        )
-        _, ny, nx = self._grid
-        for k in z:
-            for j in y:
-                for i in x:
-                    yield (k * ny + j) * nx + i
+    def _decode(self, file: BinaryIO, page: Page, index: int) -> NDArray[np.generic]:
+        assert self.path is not None
+        segment = self._decoders[page.form].read(self.path, file, page, index)
+        return np.ascontiguousarray(segment).astype(self.dtype, copy=False)
 
-    def _segment_box(self, index: int, shape: tuple[int, ...]) -> Box:
-        _, ny, nx = self._grid
-        d, h, w = self._tile
-        z, y, x = index // (ny * nx) * d, index // nx % ny * h, index % nx * w
-        return Box((z, y, x), (z + shape[0], y + shape[1], x + shape[2]))
 
-    def _decode(self, file: BinaryIO, strips: Strips, index: int) -> NDArray[np.generic]:
-        count = int(strips.counts[index])
-        if count == 0:
-            return np.full(self._tile, self._keyframe.nodata).astype(self.dtype)
-        file.seek(int(strips.offsets[index]))
-        with as_input_error(f"{self.path} is damaged, strip or tile {index} does not decode"):
-            segment, _, _ = self._keyframe.decode(file.read(count), index, jpegtables=strips.jpeg_tables)
-        return np.ascontiguousarray(segment[..., 0]).astype(self.dtype, copy=False)
+def _indices(form: Form, inner: Box) -> Iterator[int]:
+    """Yield the strips or tiles of a page that a box meets."""
+    z, y, x = (range(a // t, -(-b // t)) for a, b, t in zip(inner.start, inner.stop, form.tile, strict=True))
+    _, ny, nx = form.grid
+    return ((k * ny + j) * nx + i for k, j, i in itertools.product(z, y, x))
+
+
+def _segment_box(form: Form, index: int, shape: tuple[int, ...]) -> Box:
+    _, ny, nx = form.grid
+    d, h, w = form.tile
+    z, y, x = index // (ny * nx) * d, index // nx % ny * h, index % nx * w
+    return Box((z, y, x), (z + shape[0], y + shape[1], x + shape[2]))
 
 
 def is_tiff(path: Path) -> bool:
@@ -160,61 +202,102 @@ def is_tiff(path: Path) -> bool:
         return file.read(4) in _MAGIC
 
 
-def open_tiff(path: Path, voxel_size: VoxelSize | None = None) -> Volume:
+def open_tiff(path: Path, voxel_size: VoxelSize | None = None, as_stored: bool = False) -> Volume:
     """Open a TIFF stack: plain, BigTIFF, ImageJ or OME; one channel, one time point.
+
+    Where a file says that 0 is white, or has a table of greys, its values are turned into what is shown;
+    ``remarks`` of the volume say so.
 
     Parameters
     ----------
     voxel_size : (float, float, float), optional
         nm, z y x; instead of what the file says.
+    as_stored : bool
+        Leave the stored values as they are.
 
     Raises
     ------
     InputError
-        Where the file is no TIFF, truncated, in colour, or no single stack.
+        Where the file is no TIFF, truncated, damaged, in colour, or no single stack.
     """
-    with as_input_error(f"{path} is no readable TIFF"), tifffile.TiffFile(path) as file:
-        volume = _open(path, file, voxel_size)
-        record = record_in(file)
+    with _opened(path) as chain:
+        pages = list(Forms(chain).pages())
+        with tifffile.TiffFile(path) as file:
+            record = record_in(file)
+            labelled = evidence_of_labels(record)
+            volume = _open(path, file, pages, voxel_size, as_stored or labelled is not None)
     volume.origin = origin_of(record)
-    volume.labelled = evidence_of_labels(record)
+    volume.labelled = labelled
     return volume
 
 
 def tiff_record(path: Path) -> Record | None:
     """Return what vemseg wrote into a TIFF about it, None where it wrote nothing."""
-    with as_input_error(f"{path} is no readable TIFF"), tifffile.TiffFile(path) as file:
-        return record_in(file)
+    with _opened(path) as chain:
+        next(chain.directories(), None)
+        with tifffile.TiffFile(path) as tiff:
+            return record_in(tiff)
 
 
-def _open(path: Path, file: tifffile.TiffFile, voxel_size: VoxelSize | None) -> Volume:
-    stack = only_stack(path, file)
-    found = tiff_voxel_size(file, stack)
-    shape, dtype = stack.shape_zyx(path), readable_dtype(stack.dtype, path)
+@contextmanager
+def _opened(path: Path) -> Iterator[Chain]:
+    """Open a file, and turn all that goes wrong with it into one line that names it."""
+    with as_input_error(f"{path} is no readable TIFF"), path.open("rb", buffering=0) as file:
+        yield Chain.of(path, file)
+
+
+def _open(
+    path: Path,
+    file: tifffile.TiffFile,
+    pages: Sequence[Page],
+    voxel_size: VoxelSize | None,
+    as_stored: bool,
+) -> Volume:
+    stack = only_stack(path, file, pages)
+    decoders = decoders_of(path, file, stack.pages)
+    stored = decoders[stack.form].stored
+    seen = _seen(stack, readable_dtype(stored, path), file.byteorder, as_stored)
+    edges = tiff_edges(file, stack)
     about: Described = {
-        "voxel_size": voxel_size or found,
+        "voxel_size": voxel_size or edges.voxel_size,
         "voxel_size_from": "option" if voxel_size else "file",
         "name": volume_name(path),
         "path": path,
     }
-    stored, size = stack.dtype.newbyteorder(file.byteorder), path.stat().st_size
-    if stack.offset is not None and stored.kind != "b":
-        if stack.offset + math.prod(shape) * stored.itemsize > size:
-            raise truncated(path)
-        return MappedTiff(np.memmap(path, stored, "r", stack.offset, shape), shape, dtype, **about)
-    pages = [_strips(path, file, page, size) for page in stack.pages]
-    expected = -(-shape[0] // max(1, stack.keyframe.imagedepth))
-    if len(pages) != expected:
-        raise InputError(f"{path} is truncated or damaged: {len(pages)} pages instead of {expected}")
-    return DecodedTiff(stack.keyframe, pages, shape, dtype, **about)
+    start = _start_of_piece(stack, stored)
+    if start is None:
+        decoded = DecodedTiff(stack, decoders, seen, **about)
+        if stack.form.samples > 1:
+            decoded.check_colours()
+        volume: _Tiff = decoded
+    else:
+        mapped = np.memmap(path, stored.newbyteorder(file.byteorder), "r", start, stack.shape)
+        volume = MappedTiff(mapped, readable_dtype(stored, path), seen, **about)
+    volume.size_hint = edges.hint
+    volume.pictured = _colours(stack.form)
+    told = (*stack.remarks, seen.remark, volume.pictured)
+    volume.remarks = tuple(remark for remark in told if remark is not None)
+    return volume
 
 
-def _strips(path: Path, file: tifffile.TiffFile, page: Page | None, size: int) -> Strips | None:
-    if page is None:
+def _seen(stack: Stack, dtype: np.dtype[np.generic], byteorder: str, as_stored: bool) -> Seen:
+    show, remark = (None, None) if as_stored else as_shown(stack.form, dtype, byteorder)
+    return Seen(stack.order, show, remark, as_stored)
+
+
+def _colours(form: Form) -> str | None:
+    """Return what to say of a stack of several equal samples, None where there is one sample."""
+    if form.samples == 1:
         return None
-    if page.parent is not file:
-        raise InputError(f"{path} is one part of an OME image in several files: join them into one file")
-    offsets, counts = np.array(page.dataoffsets, np.int64), np.array(page.databytecounts, np.int64)
-    if not offsets.size or np.any(offsets + counts > size):
-        raise truncated(path)
-    return Strips(offsets, counts, page.jpegtables)
+    colours = form.samples - form.alpha
+    equal = f"its {colours} colour samples are equal and are read as one" if colours > 1 else ""
+    return "; ".join(part for part in (equal, "its transparency is left out" if form.alpha else "") if part)
+
+
+def _start_of_piece(stack: Stack, stored: np.dtype[np.generic]) -> int | None:
+    """Return where the voxels of a stack begin if they lie in the file in one piece, as they are."""
+    each = int(stack.form.needed.sum())
+    if stored.kind not in "iuf" or not all(page.form.plain and page.in_one_piece for page in stack.pages):
+        return None
+    starts = np.array([page.offsets[0] for page in stack.pages])
+    return int(starts[0]) if (np.diff(starts) == each).all() else None

@@ -5,31 +5,79 @@ Descriptions are those of ImageJ and OME, and tifffile's own.
 
 from __future__ import annotations
 
-import re
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import tifffile
 
 from vemseg.geometry import VoxelSize
 from vemseg.volume.about import Record, parse_record
-from vemseg.volume.tiff_pages import Stack
+from vemseg.volume.tiff_ome import elements, ome_root
+from vemseg.volume.tiff_pages import shaped_description
+from vemseg.volume.tiff_stack import Stack
 from vemseg.volume.units import nanometres, voxel_size_or_none
 
 LARGEST_PIXEL_NM = 5000.0
-"""The largest edge of a pixel in nm that is believed where a TIFF states pixels per inch or cm.
+"""The largest edge of a voxel in nm that is believed.
 
-Larger ones are settings for a printer: 300 dpi is 84667 nm.
+Larger ones are settings for a printer (300 dpi is 84667 nm), or of another unit than the file says.
 """
 
 _RESOLUTION_UNIT_NM = {2: 2.54e7, 3: 1e7, 4: 1e6, 5: 1e3}  # inch, cm; not in the standard: mm, µm
 
 
-def tiff_voxel_size(file: tifffile.TiffFile, stack: Stack) -> VoxelSize | None:
-    """Return the voxel size of a stack in nm, z y x.
+@dataclass(frozen=True)
+class Edges:
+    """What a TIFF states of the edges of its voxels, z, y, x.
 
-    A stack whose step between slices is not stated has an unknown voxel size; a single plane has no step, so
-    its in-plane edge stands in.
+    Attributes
+    ----------
+    nm : tuple of (float or None)
+        In nm, None where that is not known.
+    bare : tuple of (float or None)
+        The numbers that the file gives without a unit of length.
+    """
+
+    nm: tuple[float | None, float | None, float | None]
+    bare: tuple[float | None, ...] = (None, None, None)
+
+    @property
+    def believed(self) -> tuple[float | None, ...]:
+        """The edges that voxels of electron microscopy may have."""
+        return tuple(edge if edge is not None and 0 < edge <= LARGEST_PIXEL_NM else None for edge in self.nm)
+
+    @property
+    def voxel_size(self) -> VoxelSize | None:
+        """All three edges, None unless all are known."""
+        z, y, x = self.believed
+        return voxel_size_or_none(z, y, x)
+
+    @property
+    def hint(self) -> str:
+        """What the file does say where that is no voxel size, with the option to paste; else empty."""
+        known = dict(zip("zyx", self.believed, strict=True))
+        odd = [edge for edge in self.nm if edge is not None and edge > LARGEST_PIXEL_NM]
+        said = ", ".join(f"{axis} {edge:.6g} nm" for axis, edge in known.items() if edge is not None)
+        if self.voxel_size is not None:
+            return ""
+        if said:
+            option = ",".join("?" if edge is None else f"{edge:.6g}" for edge in known.values())
+            return f"the file says {said}: --voxel-size {option}"
+        if odd:
+            return f"the file says {odd[0]:.6g} nm, which is no voxel of electron microscopy"
+        if all(number is not None and 0 < number < math.inf for number in self.bare):
+            numbers = ",".join(f"{number:.6g}" for number in self.bare)
+            return f"the file says {numbers} (z,y,x) without a unit: --voxel-size {numbers} if that is nm"
+        return ""
+
+
+def tiff_edges(file: tifffile.TiffFile, stack: Stack) -> Edges:
+    """Return what a TIFF states of the edges of the voxels of a stack.
+
+    Where the step between slices is not stated it is not known; a single plane has no step, so its in-plane
+    edge stands in. Nothing is known where pages are no planes of y and x.
 
     Parameters
     ----------
@@ -37,18 +85,21 @@ def tiff_voxel_size(file: tifffile.TiffFile, stack: Stack) -> VoxelSize | None:
     stack : Stack
         What of the file is read.
     """
-    single = "Z" not in stack.axes and len(stack.shape) <= 2
+    if stack.order != (0, 1, 2):
+        return Edges((None, None, None))
     if stack.kind == "ome":
-        return _ome(file.ome_metadata, single)
+        return _for_one_plane(_ome(file.ome_metadata), stack)
     described: Mapping[str, object] = {}
     if stack.kind == "imagej":
         described = file.imagej_metadata or {}
-    elif stack.kind == "shaped" and file.shaped_metadata:
-        described = file.shaped_metadata[0]
-    unit, spacing = nanometres(described.get("unit")), _number(described.get("spacing"))
-    z = None if unit is None or spacing is None else spacing * unit
-    y, x = _plane(stack.keyframe, unit, trust_tag=stack.kind != "imagej")
-    return voxel_size_or_none(y if single and z is None else z, y, x)
+    elif stack.kind == "shaped":
+        described = shaped_description(file)
+    return _for_one_plane(_counted(file.pages[0], described, trust_tag=stack.kind != "imagej"), stack)
+
+
+def _for_one_plane(edges: Edges, stack: Stack) -> Edges:
+    z, y, x = edges.nm
+    return replace(edges, nm=(y, y, x)) if z is None and stack.shape[0] == 1 else edges
 
 
 def record_in(file: tifffile.TiffFile) -> Record | None:
@@ -64,21 +115,28 @@ def record_in(file: tifffile.TiffFile) -> Record | None:
     return None if described is None else parse_record(described.text)
 
 
-def _plane(
-    page: tifffile.TiffPage, unit: float | None, *, trust_tag: bool
-) -> tuple[float | None, float | None]:
-    """Return the edges y, x of a pixel in nm, from the tags that count pixels per unit.
+def _counted(page: tifffile.TiffPage, described: Mapping[str, object], *, trust_tag: bool) -> Edges:
+    """Return the edges from the tags that count pixels per unit, and the spacing that a description gives.
 
     The unit is the one of the tag, where that yields the size of a pixel and not of a print; ImageJ keeps its
-    own unit in its description and leaves the one of the tag alone, whatever it says.
+    own units in its description and leaves the one of the tag alone, whatever it says. ImageJ takes the
+    magnitude of a negative spacing.
     """
-    edges = [_edge(page.tags.get(name)) for name in ("YResolution", "XResolution")]
+    spacing = _number(described.get("spacing"))
+    z = None if spacing is None else abs(spacing)
+    y, x = (_edge(page.tags.get(name)) for name in ("YResolution", "XResolution"))
+    units = [described.get(name, described.get("unit")) for name in ("zunit", "yunit", "unit")]
     tag = page.tags.get("ResolutionUnit") if trust_tag else None
     stated = _RESOLUTION_UNIT_NM.get(int(tag.value)) if tag is not None else None
-    if stated is not None and all(edge is not None and edge * stated <= LARGEST_PIXEL_NM for edge in edges):
-        unit = stated
-    y, x = (None if edge is None or unit is None else edge * unit for edge in edges)
-    return y, x
+    lengths = [nanometres(unit) for unit in units]
+    if stated is not None and all(edge is not None and edge * stated <= LARGEST_PIXEL_NM for edge in (y, x)):
+        lengths[1:] = stated, stated
+    z_nm, y_nm, x_nm = (
+        None if edge is None or length is None else edge * length
+        for edge, length in zip((z, y, x), lengths, strict=True)
+    )
+    without_unit = all(unit is None or unit == "" for unit in units)
+    return Edges((z_nm, y_nm, x_nm), (z, y, x) if without_unit else (None, None, None))
 
 
 def _edge(tag: tifffile.TiffTag | None) -> float | None:
@@ -88,27 +146,24 @@ def _edge(tag: tifffile.TiffTag | None) -> float | None:
     return units / pixels if pixels else None
 
 
-def _ome(xml: str | None, single: bool) -> VoxelSize | None:
+def _ome(xml: str | None) -> Edges:
     """Return the physical size of the first image; the standard's default unit is µm."""
     pixels = _ome_element(xml, "Pixels")
     if pixels is None:
-        return None
+        return Edges((None, None, None))
     edges: list[float | None] = []
     for axis in "ZYX":
         number = _number(pixels.get(f"PhysicalSize{axis}"))
         unit = nanometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        edges.append(None if number is None or unit is None else number * unit)
+        edges.append(None if number is None or unit is None else abs(number) * unit)
     z, y, x = edges
-    return voxel_size_or_none(y if single and z is None else z, y, x)
+    return Edges((z, y, x))
 
 
 def _ome_element(xml: str | None, name: str) -> ET.Element | None:
     """Return the first element of that name in OME-XML, None where there is none or the text is damaged."""
-    try:
-        root = ET.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", xml or ""))
-    except ET.ParseError:
-        return None
-    return next((element for element in root.iter() if element.tag.rpartition("}")[2] == name), None)
+    root = ome_root(xml)
+    return None if root is None else next(elements(root, name), None)
 
 
 def _number(value: object) -> float | None:

@@ -34,6 +34,12 @@ class Cropped(Volume):
         self.crop = box
         self.origin = add(volume.origin, box.start)
         self.labelled = volume.labelled
+        self.pictured, self.remarks, self.size_hint = volume.pictured, volume.remarks, volume.size_hint
+
+    def stored(self) -> Volume:
+        """Return the same part of the stored values."""
+        source = self.source.stored()
+        return self if source is self.source else Cropped(source, self.crop)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         return self.source.read(box.shift(self.crop.start))
