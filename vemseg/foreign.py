@@ -103,7 +103,7 @@ def read_text(path: Path, complaint: str, kind: type[VemsegError] = InputError) 
 
 
 class Form(Generic[Found]):
-    """What a kind of document must hold; values are checked by pydantic, and not converted but by it.
+    """What a kind of document must hold; values are checked, strictly, and not converted.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ class Form(Generic[Found]):
 
         with reading(complaint, kind):
             try:
-                return self._adapter.validate_python(data)
+                return self._adapter.validate_python(data, strict=True)
             except ValidationError as error:
                 raise kind(f"{complaint}: {_first_of(error.errors(include_url=False)[0])}") from None
 
