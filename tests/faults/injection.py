@@ -17,7 +17,7 @@ COUNT, KILL, FAIL, SHORT, LASTING = range(5)
 """What happens to the operation that is hit; the numbers are those of ``files.c``."""
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EDQUOT)
-"""What a disk says when it is full, broken, closed to this user, or when the user's share of it is used up."""
+"""What a disk says that is full, broken, closed to this user, or of which this user has no more share."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Fault:
     number : int
         Which operation is hit, from 1 on; 0 for none.
     action : int
-        COUNT does nothing. KILL ends the process, in the middle of the operation where that writes. FAIL makes
-        this one fail, LASTING this one and all later ones. SHORT writes half, from this one on.
+        COUNT does nothing. KILL ends the process, in the middle of an operation that writes. FAIL makes this
+        one fail, LASTING this one and all later ones. SHORT writes half, from this one on.
     error : int
         The error number of FAIL and LASTING.
     reading : bool

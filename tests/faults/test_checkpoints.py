@@ -1,4 +1,4 @@
-"""Checkpoints that lie about their sizes are refused in one line, at once, before memory is taken for them."""
+"""Checkpoints that lie about their sizes are refused in one line, before memory is taken for them."""
 
 import shutil
 import zipfile
@@ -61,14 +61,14 @@ def test_a_checkpoint_in_another_wrapping(tmp_path, state):
     refuse(tmp_path / "bomb.pt", "its parts claim 10000000 bytes")
 
 
-@pytest.mark.parametrize("setting", ["dim = 65536", "depth = 1000", "fov = 65535"])
+@pytest.mark.parametrize("setting", ["dim = 65536", "depth = 60", "fov = 65535"])
 def test_a_run_whose_recipe_asks_for_more_than_its_weights_hold(tmp_path, setting):
     import_weights(GOLDEN, None, tmp_path / "run", overwrite=False)
     shutil.copytree(tmp_path / "run", tmp_path / "lie")
     key, recipe = setting.split()[0], tmp_path / "lie" / "recipe.toml"
     lines = recipe.read_text().splitlines()
     recipe.write_text("\n".join(setting if line.startswith(f"{key} =") else line for line in lines))
-    with pytest.raises(InputError, match="settings ask for|ask for .* numbers for positions"):
+    with pytest.raises(InputError, match=r"settings ask for|ask for .* numbers for positions"):
         open_model(str(tmp_path / "lie")).load()
 
 
@@ -76,5 +76,5 @@ def test_no_number_of_a_model_is_larger_than_any_model(tmp_path):
     import_weights(GOLDEN, None, tmp_path / "run", overwrite=False)
     recipe = tmp_path / "run" / "recipe.toml"
     recipe.write_text(recipe.read_text().replace("heads = 1\n", "heads = 99999999999\n"))
-    with pytest.raises(InputError, match="at most 65536|must be a multiple"):
+    with pytest.raises(InputError, match=r"at most 65536|must be a multiple"):
         open_model(str(tmp_path / "run"))
