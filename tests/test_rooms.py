@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(["files", "geometry", "names", "resources"], 1),
+    **dict.fromkeys(["files", "foreign", "geometry", "names", "resources"], 1),
     **dict.fromkeys(["budget", "context", "drawing", "metrics", "phantom", "recipe", "tiling"], 2),
     **dict.fromkeys(["batch", "blocks", "catalog", "run", "volume"], 3),
     **dict.fromkeys(["features", "labelling", "models", "sampling"], 4),
@@ -42,7 +42,7 @@ DOORS = {
     "sklearn": {"labelling"},
     "skimage": {"drawing"},
     "matplotlib": {"drawing"},
-    "pydantic": {"recipe"},
+    "pydantic": {"recipe", "foreign"},
     "torch": TENSORS,
     "torchvision": TENSORS,
     "timm": TENSORS,

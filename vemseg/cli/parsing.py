@@ -11,9 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vemseg.errors import UsageError
+from vemseg.foreign import quoted, read_text, reading
 from vemseg.geometry import ZYX
 from vemseg.names import is_tiff_name, volume_name
 from vemseg.resources import parse_bytes
+
+MOST_DIGITS = 19
+"""Most digits of a label: it has at most 64 bits."""
 
 
 def settings(given: Sequence[str] | None, shortcuts: Mapping[str, object]) -> list[str]:
@@ -137,16 +141,16 @@ def _pairs(text: str, example: str) -> list[tuple[str, str]]:
 
 
 def _label(text: str, whole: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"'{text}' in '{whole}' is no label: labels are whole numbers")
+    if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
+        raise UsageError(f"'{quoted(text)}' in '{quoted(whole)}' is no label: labels are whole numbers")
     return int(text)
 
 
 def _names_in(path: Path) -> dict[int, str]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read names from {path}: {error}") from None
+    complaint = f"cannot read names from {path}"
+    text = read_text(path, complaint, UsageError)
+    with reading(complaint, UsageError):
+        table = tomllib.loads(text)
     if not all(isinstance(value, str) for value in table.values()):
         raise UsageError(f'{path}: each line gives a label its name, such as 1 = "nucleus"')
     return {_label(key, str(path)): value for key, value in table.items()}

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.context import Context
-from vemseg.drawing import comparison, montage, save, three_planes
+from vemseg.drawing import Manner, comparison, montage, save, three_planes
 from vemseg.drawing.pictures import Planes
 from vemseg.drawing.pixels import Style
 from vemseg.errors import InputError, OutputExistsError, UsageError
-from vemseg.geometry import ZYX, Box
+from vemseg.geometry import ZYX
 from vemseg.metrics import merge_greedy
 from vemseg.names import split_name
-from vemseg.pipeline.beside import planes, state_in
+from vemseg.pipeline.beside import state_in
 from vemseg.pipeline.evaluate import blank_zero, count
 from vemseg.run import Output, State, provenance, write_json
-from vemseg.volume import Volume, crop_of, describe, open_grey, open_labels
+from vemseg.volume import Thinned, Volume, crop_of, describe, open_grey, open_labels, planes, sections
 
 _log = logging.getLogger("vemseg")
 
@@ -203,26 +203,26 @@ def _draw(
     context: Context,
 ) -> None:
     """Draw the pictures and publish them."""
-    grey, painted, truth = volumes
+    grey = Thinned(volumes[0])
+    painted, truth = (labels and Thinned(labels) for labels in volumes[1:])
     folder = output.path.parent
     stem = output.path.name.removesuffix("_pictures.json")
-    position, shown = look.position(grey.shape), painted or truth
-    style, alpha, names = look.style, look.alpha, None if scene.names is None else dict(scene.names)
-    raw = planes(grey, position)
-    seen = _blank(raw) if shown is None else planes(shown, position)
+    position, shown = look.position(grey.source.shape), painted or truth
+    at, steps = grey.at(position), grey.steps
+    manner, names = Manner(look.style, look.alpha, steps), None if scene.names is None else dict(scene.names)
+    raw = planes(grey, at)
+    seen = _blank(raw) if shown is None else planes(shown, at)
     pixel = None if grey.voxel_size is None else (grey.voxel_size[1], grey.voxel_size[2])
-    figures = {
-        "planes": three_planes(raw, seen, grey.voxel_size, names, position=position, style=style, alpha=alpha)
-    }
+    figures = {"planes": three_planes(raw, seen, grey.voxel_size, names, position=at, manner=manner)}
     context.report("drawing", 0.3)
     at_z = np.unique(np.linspace(0, grey.shape[0] - 1, look.slices + 2).round().astype(int)[1:-1]).tolist()
-    cuts = None if shown is None else _slices(shown, at_z)
-    figures["montage"] = montage(_slices(grey, at_z), cuts, at_z, pixel, names, style=style, alpha=alpha)
-    if painted is not None and truth is not None:
-        cut, found, wished = (_slices(part, [position[0]])[0] for part in (grey, painted, truth))
+    cuts, places = None if shown is None else sections(shown, at_z), [z * steps[0] for z in at_z]
+    figures["montage"] = montage(sections(grey, at_z), cuts, places, pixel, names, manner=manner)
+    if painted and truth and volumes[1] and volumes[2]:
+        cut, found, wished = (sections(part, [at[0]])[0] for part in (grey, painted, truth))
         classes = None if scene.reference_names is None else dict(scene.reference_names)
-        merged = _merged(painted, truth, found)
-        figures["comparison"] = comparison(cut, merged, wished, classes, pixel, style=style, alpha=alpha)
+        merged = _merged(volumes[1], volumes[2], found)
+        figures["comparison"] = comparison(cut, merged, wished, classes, pixel, manner=manner)
     for kind, figure in figures.items():
         save(figure, output.growing(folder / f"{stem}_{kind}.png"), dpi=DPI)
     origin = provenance("pictures", inputs=output.inputs, extra={"state": output.state})
@@ -255,8 +255,3 @@ def _like(path: str | None, grey: Volume, crop: str | None) -> Volume | None:
 def _blank(like: Planes) -> Planes:
     z, y, x = (np.zeros(plane.shape, np.uint8) for plane in like)
     return z, y, x
-
-
-def _slices(volume: Volume, at: list[int]) -> NDArray[np.generic]:
-    _, height, width = volume.shape
-    return np.concatenate([volume.read(Box((z, 0, 0), (z + 1, height, width))) for z in at])

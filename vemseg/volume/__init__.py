@@ -4,6 +4,7 @@
                  zarr_reading, ngff)
     base, views  what every volume can do; crops and permuted axes
     resample     a volume on a coarser or finer grid
+    thinned      every so many voxels of a volume, for pictures
     inputs       volumes as the verbs begin with them
     intensity    grey values to [0, 1]
     meaning      whether voxels are labels or grey values, as far as that can be told
@@ -24,6 +25,7 @@ from vemseg.volume.opening import FORMATS, Format, open_volume, record
 from vemseg.volume.renaming import rename_labels
 from vemseg.volume.resample import Resampled
 from vemseg.volume.store import LabelStore
+from vemseg.volume.thinned import Thinned, planes, sections
 from vemseg.volume.views import Cropped, Permuted
 from vemseg.volume.writing import finish_grey, finish_labels, write_volume
 
@@ -39,6 +41,7 @@ __all__ = [
     "Permuted",
     "Record",
     "Resampled",
+    "Thinned",
     "Volume",
     "check_grey",
     "check_labels",
@@ -51,8 +54,10 @@ __all__ = [
     "open_grey",
     "open_labels",
     "open_volume",
+    "planes",
     "record",
     "rename_labels",
+    "sections",
     "sharp_plane_first",
     "write_volume",
 ]

@@ -106,7 +106,7 @@ def parse_record(text: object) -> Record | None:
         return None
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -1,25 +1,5 @@
-"""Errors of other libraries on damaged input, turned into one line that names the file."""
+"""Errors of other libraries on damaged input, turned into one line: see ``vemseg.foreign``."""
 
-from __future__ import annotations
+from vemseg.foreign import reading as as_input_error
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from vemseg.errors import InputError, VemsegError
-
-
-@contextmanager
-def as_input_error(complaint: str) -> Iterator[None]:
-    """Turn whatever a reader or codec raises inside the block into an ``InputError``.
-
-    Parameters
-    ----------
-    complaint : str
-        What is wrong and where; the library's own words follow it.
-    """
-    try:
-        yield
-    except (VemsegError, MemoryError):
-        raise
-    except Exception as error:  # every codec and every damaged tag raises its own kind
-        raise InputError(f"{complaint}: {' '.join(str(error).split())}") from error
+__all__ = ["as_input_error"]
