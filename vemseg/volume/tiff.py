@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.names import volume_name
-from vemseg.volume.about import Record, evidence_of_labels, origin_of
+from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Described, Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
@@ -176,7 +176,7 @@ def open_tiff(path: Path, voxel_size: VoxelSize | None = None) -> Volume:
     with as_input_error(f"{path} is no readable TIFF"), tifffile.TiffFile(path) as file:
         volume = _open(path, file, voxel_size)
         record = record_in(file)
-    volume.origin = origin_of(record)
+    volume.start, volume.origin = start_of(record), origin_of(record, volume.voxel_size)
     volume.labelled = evidence_of_labels(record)
     return volume
 

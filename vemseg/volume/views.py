@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.geometry import ZYX, Box, add
+from vemseg.geometry import ZYX, Box, add, moved
 from vemseg.volume.base import Volume
 
 
@@ -32,8 +32,9 @@ class Cropped(Volume):
         )
         self.source = volume
         self.crop = box
-        self.origin = add(volume.origin, box.start)
-        self.labelled = volume.labelled
+        self.start = add(volume.start, box.start)
+        self.origin = moved(volume.origin, box.start, volume.voxel_size)
+        self.resembling(volume)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         return self.source.read(box.shift(self.crop.start))
@@ -63,8 +64,10 @@ class Permuted(Volume):
         )
         self.source = volume
         self.order = order
-        self.origin = _permute(volume.origin, order)
-        self.labelled = volume.labelled
+        self.start = _permute(volume.start, order)
+        at = volume.origin
+        self.origin = None if at is None else (at[order[0]], at[order[1]], at[order[2]])
+        self.resembling(volume)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         back = (self.order.index(0), self.order.index(1), self.order.index(2))
