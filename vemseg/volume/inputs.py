@@ -14,7 +14,7 @@ from vemseg.volume.intensity import Intensity, measure_intensity
 from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import open_volume, record
-from vemseg.volume.views import Cropped, Permuted
+from vemseg.volume.views import Cropped, Permuted, Whole
 
 _log = logging.getLogger("vemseg")
 
@@ -72,7 +72,7 @@ def _check_size(volume: Volume) -> None:
         edges = " x ".join(f"{edge:.6g}" for edge in size)
         raise InputError(
             f"{volume.address} states voxels of {edges} nm (z, y, x), too large for electron microscopy "
-            "(1 µm is often written where nothing is known): give the true size in nm, such as --voxel-size 8,8,8"
+            "(writers that know none put 1 µm): give the true size in nm, such as --voxel-size 8,8,8"
         )
 
 
@@ -95,6 +95,8 @@ def open_labels(path: str | Path, crop: str | None = None, *, offline: bool = Fa
         Where the crop cannot be parsed, or reaches beyond the volume.
     """
     volume = open_volume(path, crop=crop, offline=offline)
+    if volume.dtype.kind == "f":
+        volume = Whole(volume)
     check_labels(volume)
     return volume
 
