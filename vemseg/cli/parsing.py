@@ -158,7 +158,7 @@ def _names_in(path: Path) -> dict[int, str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         table = _NAME_FILES.get(path.suffix.lower(), tomllib.loads)(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UsageError(
             f'cannot read names from {path}: {error}; write TOML (1 = "nucleus"), JSON ({{"1": "nucleus"}}) '
             "or CSV (1,nucleus)"

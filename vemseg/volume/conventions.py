@@ -78,7 +78,7 @@ def unknown_size_in(attributes: Attributes) -> str | None:
 
 def named_axes(attributes: Attributes) -> tuple[str, ...]:
     """Return the names of an array's axes where its attributes hold nothing but names; else ()."""
-    for key in ("_ARRAY_DIMENSIONS", "axis_names", "DIMENSION_LABELS", "dimension_labels"):
+    for key in ("_ARRAY_DIMENSIONS", "axis_names", "axes", "DIMENSION_LABELS", "dimension_labels"):
         names = _listed(attributes.get(key))
         if isinstance(names, list) and names and all(isinstance(name, str) and name for name in names):
             return tuple(axis_name(name) for name in names)

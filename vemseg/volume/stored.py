@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Unpack
@@ -36,6 +36,34 @@ class StoredArray(Protocol):
 
     def __getitem__(self, index: Any) -> Any:
         """Return a part of it, of numpy's indexing by integers and slices, as something numpy takes."""
+
+
+class Lazy:
+    """An array that is opened where it is first read, in whichever process that is.
+
+    Parameters
+    ----------
+    opener : callable
+        A function of a module, which opens the array.
+    where : tuple
+        Its arguments; they can be pickled.
+    shape, dtype
+        Of the array.
+    """
+
+    def __init__(
+        self, opener: Callable[..., Any], where: tuple[Any, ...], shape: tuple[int, ...], dtype: Any
+    ) -> None:
+        self.opener, self.where, self.shape, self.dtype = opener, where, shape, dtype
+        self._opened: Any = None
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._opened is None:
+            self._opened = self.opener(*self.where)
+        return self._opened[index]
+
+    def __reduce__(self) -> tuple[type[Lazy], tuple[Any, ...]]:
+        return Lazy, (self.opener, self.where, self.shape, self.dtype)
 
 
 @dataclass(frozen=True)
