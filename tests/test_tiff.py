@@ -439,7 +439,7 @@ def test_what_is_known_of_the_voxel_size_is_told(tmp_path, options, hint, caplog
     tifffile.imwrite(tmp_path / "v.tif", cell(), photometric="minisblack", **options)
     assert open_grey(tmp_path / "v.tif").voxel_size is None
     assert "voxel size unknown" in caplog.text and f"the file says {hint}" in caplog.text
-    assert open_volume(tmp_path / "v.tif", crop="1:,:,:").size_hint == f"the file says {hint}"
+    assert open_volume(tmp_path / "v.tif", crop="1:,:,:").hint == f"the file says {hint}"
 
 
 # --- damage ----------------------------------------------------------------------------------------------

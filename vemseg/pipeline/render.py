@@ -10,18 +10,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg.comparison import blank_zero, count, placed
 from vemseg.context import Context
 from vemseg.drawing import Manner, comparison, montage, save, three_planes
 from vemseg.drawing.pictures import Planes
 from vemseg.drawing.pixels import Style
-from vemseg.errors import InputError, OutputExistsError, UsageError
+from vemseg.errors import OutputExistsError, UsageError
 from vemseg.geometry import ZYX
 from vemseg.metrics import merge_greedy
 from vemseg.names import split_name
 from vemseg.pipeline.beside import state_in
-from vemseg.pipeline.evaluate import blank_zero, count
 from vemseg.run import Output, State, provenance, write_json
-from vemseg.volume import Thinned, Volume, crop_of, describe, open_grey, open_labels, planes, sections
+from vemseg.volume import (
+    Choice,
+    Thinned,
+    Volume,
+    crop_of,
+    describe,
+    identity,
+    open_grey,
+    open_labels,
+    planes,
+    sections,
+)
 
 _log = logging.getLogger("vemseg")
 
@@ -39,12 +50,14 @@ class Scene:
     volume : str
         The grey volume.
     labels, reference : str, optional
-        Label volumes of the same shape.
+        Label volumes of the same subject.
     names, reference_names : mapping of int to str, optional
         Names of labels, and of the reference's classes.
     voxel_size, crop : str, optional
         As in ``segment``; labels and reference of the whole shape are cropped likewise. Where the crop is
-        left out, the one that the labels recorded is used.
+        left out, places and voxel sizes decide, or else the crop that the labels recorded.
+    choice : Choice
+        What is read where the file of the grey volume holds more than one.
     """
 
     volume: str
@@ -54,18 +67,23 @@ class Scene:
     reference_names: Names | None = None
     voxel_size: str | None = None
     crop: str | None = None
+    choice: Choice = Choice()
 
-    def open(self) -> tuple[Volume, Volume | None, Volume | None]:
-        """Open the grey volume, the labels and the reference, all of one shape.
+    def open(self, context: Context) -> tuple[Volume, Volume | None, Volume | None]:
+        """Open the grey volume, the labels and the reference: the part that all show, on the same voxels.
 
         Raises
         ------
         InputError
-            Where shapes differ, or a file that should hold labels does not.
+            Where they have nothing in common, or a file that should hold labels does not.
         """
-        crop = self.crop or (None if self.labels is None else crop_of(self.labels))
-        grey = open_grey(self.volume, self.voxel_size, crop)
-        return grey, _like(self.labels, grey, crop), _like(self.reference, grey, crop)
+        grey = open_grey(self.volume, self.voxel_size, choice=self.choice, offline=context.offline)
+        painted = None if self.labels is None else open_labels(self.labels, offline=context.offline)
+        truth = None if self.reference is None else open_labels(self.reference, offline=context.offline)
+        volumes = [volume for volume in (grey, painted, truth) if volume is not None]
+        recorded = None if self.labels is None else crop_of(self.labels)
+        found = iter(placed(volumes, crop=self.crop, recorded=recorded, finest_of=1))
+        return next(found), painted and next(found), truth and next(found)
 
 
 @dataclass(frozen=True)
@@ -157,7 +175,7 @@ def render(
     """
     if out.is_file():
         raise OutputExistsError(f"{out} is a file: give a directory for the pictures with -o")
-    grey, painted, truth = scene.open()
+    grey, painted, truth = scene.open(context)
     position = look.position(grey.shape)
     stem, _ = split_name(Path(scene.volume))
     both = painted is not None and truth is not None
@@ -191,6 +209,7 @@ def _state(scene: Scene, look: Look, position: ZYX, grey: Volume) -> State:
         "reference": scene.reference is not None,
         "crop": facts["crop"],
         "voxel_size": facts["voxel_size_nm"],
+        **identity(grey),
         **{key: {str(k): v for k, v in (legend or {}).items()} for key, legend in legends.items()},
     }
 
@@ -233,23 +252,11 @@ def _draw(
 
 def _merged(labels: Volume, reference: Volume, part: NDArray[np.generic]) -> NDArray[np.int64]:
     """Give the labels of a slice the class that greedy merging over the whole volume finds for them."""
-    tables, clusters, classes = count(labels, reference, None, Context())
+    tables, clusters, classes = count([labels, reference], Context())
     greedy = merge_greedy(blank_zero(tables.sum(axis=0), clusters)).mapping
     table = {label: classes[c] for i, label in enumerate(clusters) if (c := greedy[i]) is not None}
     ids, inverse = np.unique(part, return_inverse=True)
     return np.array([table.get(int(label), 0) for label in ids])[inverse].reshape(part.shape)
-
-
-def _like(path: str | None, grey: Volume, crop: str | None) -> Volume | None:
-    """Open labels that lie on the grid of a volume, cropped like it where they are as large as its file."""
-    if path is None:
-        return None
-    labels = open_labels(path)
-    if crop is not None and labels.shape != grey.shape:
-        labels = open_labels(path, crop)
-    if labels.shape != grey.shape:
-        raise InputError(f"{path} has shape {labels.shape}, but the volume has {grey.shape} (z, y, x)")
-    return labels
 
 
 def _blank(like: Planes) -> Planes:

@@ -18,10 +18,19 @@ Axes are z, y, x in all of it; other orders exist only inside the readers.
 
 from vemseg.volume.about import About, LabelInfo, Record
 from vemseg.volume.base import ArrayVolume, Volume
-from vemseg.volume.inputs import crop_of, describe, intensity_of, open_grey, open_labels, sharp_plane_first
+from vemseg.volume.inputs import (
+    crop_of,
+    describe,
+    identity,
+    intensity_of,
+    open_grey,
+    open_labels,
+    sharp_plane_first,
+)
 from vemseg.volume.intensity import Intensity, measure_intensity
+from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
-from vemseg.volume.opening import FORMATS, Format, open_volume, record
+from vemseg.volume.opening import FORMATS, Format, absolute, open_volume, record
 from vemseg.volume.renaming import rename_labels
 from vemseg.volume.resample import Resampled
 from vemseg.volume.store import LabelStore
@@ -33,6 +42,7 @@ __all__ = [
     "FORMATS",
     "About",
     "ArrayVolume",
+    "Choice",
     "Cropped",
     "Format",
     "Intensity",
@@ -43,12 +53,14 @@ __all__ = [
     "Resampled",
     "Thinned",
     "Volume",
+    "absolute",
     "check_grey",
     "check_labels",
     "crop_of",
     "describe",
     "finish_grey",
     "finish_labels",
+    "identity",
     "intensity_of",
     "measure_intensity",
     "open_grey",

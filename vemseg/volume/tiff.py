@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.names import volume_name
-from vemseg.volume.about import Record, evidence_of_labels, origin_of
+from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Described, Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
@@ -226,7 +226,7 @@ def open_tiff(path: Path, voxel_size: VoxelSize | None = None, as_stored: bool =
             record = record_in(file)
             labelled = evidence_of_labels(record)
             volume = _open(path, file, pages, voxel_size, as_stored or labelled is not None)
-    volume.origin = origin_of(record)
+    volume.start, volume.origin = start_of(record), origin_of(record, volume.voxel_size)
     volume.labelled = labelled
     return volume
 
@@ -273,7 +273,7 @@ def _open(
     else:
         mapped = np.memmap(path, stored.newbyteorder(file.byteorder), "r", start, stack.shape)
         volume = MappedTiff(mapped, readable_dtype(stored, path), seen, **about)
-    volume.size_hint = edges.hint
+    volume.hint = edges.hint
     volume.pictured = _colours(stack.form)
     told = (*stack.remarks, seen.remark, volume.pictured)
     volume.remarks = tuple(remark for remark in told if remark is not None)
