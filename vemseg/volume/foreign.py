@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from vemseg.errors import InputError, VemsegError
 
+QUOTED = 200
+"""The most characters of a library's own words that a message quotes."""
+
 
 @contextmanager
 def as_input_error(complaint: str) -> Iterator[None]:
@@ -22,4 +25,5 @@ def as_input_error(complaint: str) -> Iterator[None]:
     except (VemsegError, MemoryError):
         raise
     except Exception as error:  # every codec and every damaged tag raises its own kind
-        raise InputError(f"{complaint}: {' '.join(str(error).split())}") from error
+        words = " ".join(str(error).split())[:QUOTED] or type(error).__name__
+        raise InputError(f"{complaint}: {words}") from error
