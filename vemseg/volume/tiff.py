@@ -94,7 +94,8 @@ class _Tiff(Volume):
         start, stop = [0, 0, 0], [0, 0, 0]
         for axis, (a, b) in zip(order, zip(box.start, box.stop, strict=True), strict=True):
             start[axis], stop[axis] = a, b
-        voxels = self._stored(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+        with as_input_error(f"{self.path} cannot be read"):
+            voxels = self._stored(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
         if order != (0, 1, 2):
             voxels = np.ascontiguousarray(voxels.transpose(order))
         return voxels if show is None else show(voxels)
