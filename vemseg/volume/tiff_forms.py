@@ -160,7 +160,8 @@ class Form:
     @cached_property
     def alpha(self) -> int:
         """How many of the samples are transparency, the last ones."""
-        return len(self.extra) if self.extra and all(kind in (1, 2) for kind in self.extra) else 0
+        clear = bool(self.extra) and all(kind in (1, 2) for kind in self.extra)
+        return min(len(self.extra), self.samples - 1) if clear else 0
 
     def __str__(self) -> str:
         name = {1: "uint", 2: "int", 3: "float"}.get(self.formats[0])
