@@ -317,6 +317,16 @@ def test_where_0_is_white_grey_values_are_inverted_and_labels_are_not(
         np.testing.assert_array_equal(open_labels(tmp_path / "v.tif").read(Box.whole(SHAPE)), stored)
 
 
+def test_where_the_meaning_is_missing_0_is_black(tmp_path):
+    write_pages(tmp_path / "v.tif", cell())
+    data = (tmp_path / "v.tif").read_bytes()
+    tag, other = struct.pack("<HHI", 262, 3, 1), struct.pack("<HHI", 261, 3, 1)
+    assert data.count(tag) == 12
+    (tmp_path / "v.tif").write_bytes(data.replace(tag, other))
+    reads_as(tmp_path / "v.tif", cell())
+    assert open_volume(tmp_path / "v.tif").remarks == ()
+
+
 def grey_table(values):
     return np.tile(np.asarray(values).astype(np.uint16), (3, 1))
 
@@ -488,6 +498,16 @@ def test_tags_that_lie(tmp_path, name, value, words, compression):
         patched(path, page, name, value)
     with pytest.raises(InputError, match=words if compression is None else "."):
         read(path)
+
+
+@pytest.mark.parametrize("page", range(0, 12, 11))
+def test_lengths_that_a_program_left_out(tmp_path, page):
+    path = tmp_path / "v.tif"
+    write_pages(path, cell())
+    patched(path, page, "StripByteCounts", 0)
+    reads_as(path, cell())
+    patched(path, page, "StripOffsets", 0)
+    refuses(path, f"page {page + 1} holds no data")
 
 
 def test_voxels_of_an_unknown_type(tmp_path):

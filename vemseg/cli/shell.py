@@ -151,3 +151,5 @@ def _log(level: int) -> None:
         root.addHandler(_Messages())
     root.setLevel(logging.WARNING if _shell.verbose else logging.ERROR)
     logging.getLogger("vemseg").setLevel(level)
+    # tifffile logs what it finds wrong with a file; the error that ends the command says it in words
+    logging.getLogger("tifffile").setLevel(logging.WARNING if _shell.verbose else logging.CRITICAL)

@@ -94,7 +94,8 @@ class _Tiff(Volume):
         start, stop = [0, 0, 0], [0, 0, 0]
         for axis, (a, b) in zip(order, zip(box.start, box.stop, strict=True), strict=True):
             start[axis], stop[axis] = a, b
-        voxels = self._stored(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+        with as_input_error(f"{self.path} cannot be read"):
+            voxels = self._stored(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
         if order != (0, 1, 2):
             voxels = np.ascontiguousarray(voxels.transpose(order))
         return voxels if show is None else show(voxels)
@@ -274,8 +275,10 @@ def _open(
         mapped = np.memmap(path, stored.newbyteorder(file.byteorder), "r", start, stack.shape)
         volume = MappedTiff(mapped, readable_dtype(stored, path), seen, **about)
     volume.hint = edges.hint
-    volume.pictured = _colours(stack.form)
-    told = (*stack.remarks, seen.remark, volume.pictured)
+    colours = stack.form.samples - stack.form.alpha
+    volume.pictured = f"its {colours} colour samples are equal and are read as one" if colours > 1 else None
+    clear = "its transparency is left out" if stack.form.alpha else None
+    told = (*stack.remarks, seen.remark, volume.pictured, clear)
     volume.remarks = tuple(remark for remark in told if remark is not None)
     return volume
 
@@ -283,15 +286,6 @@ def _open(
 def _seen(stack: Stack, dtype: np.dtype[np.generic], byteorder: str, as_stored: bool) -> Seen:
     show, remark = (None, None) if as_stored else as_shown(stack.form, dtype, byteorder)
     return Seen(stack.order, show, remark, as_stored)
-
-
-def _colours(form: Form) -> str | None:
-    """Return what to say of a stack of several equal samples, None where there is one sample."""
-    if form.samples == 1:
-        return None
-    colours = form.samples - form.alpha
-    equal = f"its {colours} colour samples are equal and are read as one" if colours > 1 else ""
-    return "; ".join(part for part in (equal, "its transparency is left out" if form.alpha else "") if part)
 
 
 def _start_of_piece(stack: Stack, stored: np.dtype[np.generic]) -> int | None:

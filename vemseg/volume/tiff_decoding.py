@@ -88,6 +88,9 @@ class Decoder:
                 if self.form.largest < SMALL_PIECE:
                     raise InputError(f"{path} is damaged, {what} claims more than its size") from error
                 raise
+            d, h, w = self.form.tile
+            if piece.ndim != 4 or piece.shape[-1] != inside or piece.size > d * h * w * inside:
+                raise InputError(f"{path} is damaged, {what} has the shape {piece.shape}")
         return np.asarray(piece)
 
 

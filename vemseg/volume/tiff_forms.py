@@ -27,7 +27,7 @@ _SCALARS = {
     "width": (256, 0),
     "length": (257, 0),
     "compression": (259, 1),
-    "meaning": (262, 0),
+    "meaning": (262, 1),
     "bit_order": (266, 1),
     "samples": (277, 1),
     "rows": (278, 2**32 - 1),
@@ -52,10 +52,11 @@ _FOREIGN = {34412: "Zeiss LSM", 33629: "MetaMorph STK", 34362: "FluoView"}
 """Formats that count planes in a tag of their own, by the code of that tag."""
 
 _DEFLATE, _ZSTD = dict.fromkeys((8, 32946, 50013), 1040), dict.fromkeys((34926, 50000), 2**16)
-RATIOS = {1: 1, 5: 1500, 32773: 66, 34925: 2**15, **_DEFLATE, **_ZSTD}
+_JPEG = dict.fromkeys((6, 7, 33007, 34892), 2048)
+RATIOS = {1: 1, 5: 1500, 32773: 66, 34925: 2**15, **_DEFLATE, **_ZSTD, **_JPEG}
 """How many bytes one stored byte can become at most, by the number of a compression.
 
-None, LZW, PackBits, LZMA, Deflate and Zstandard, each rounded up.
+None, LZW, PackBits, LZMA, Deflate, Zstandard and JPEG (a bit for 64 pixels of two bytes), rounded up.
 """
 
 MOST_PER_BYTE = 2**24
@@ -159,7 +160,8 @@ class Form:
     @cached_property
     def alpha(self) -> int:
         """How many of the samples are transparency, the last ones."""
-        return len(self.extra) if self.extra and all(kind in (1, 2) for kind in self.extra) else 0
+        clear = bool(self.extra) and all(kind in (1, 2) for kind in self.extra)
+        return min(len(self.extra), self.samples - 1) if clear else 0
 
     def __str__(self) -> str:
         name = {1: "uint", 2: "int", 3: "float"}.get(self.formats[0])
@@ -202,7 +204,7 @@ class Page(NamedTuple):
     def in_one_piece(self) -> bool:
         """Whether the voxels lie in the file as they are, row after row."""
         form = self.form
-        if form.compression != 1 or form.tiled or form.apart > 1:
+        if form.compression != 1 or form.tiled or form.apart > 1 or not self.counts.all():
             return False
         return len(self.offsets) == 1 or bool((np.diff(self.offsets) == form.needed[:-1]).all())
 
@@ -311,6 +313,10 @@ class Forms:
             belong = f"{listed} {form.pieces} where {len(needed)} belong"
             raise self.chain.damaged(f"page {directory.number} lists {belong}")
         offsets, counts = offsets[: len(needed)], counts[: len(needed)]
+        if form.compression == 1:  # some programs leave the lengths 0, as those of empty pieces are
+            counts = np.where((counts == 0) & (offsets > 0), needed, counts)
+        if not (form.tiled or counts.any()):
+            raise self.chain.damaged(f"page {directory.number} holds no data")
         self._check(directory.number, form, offsets, counts)
         return offsets, counts
 
