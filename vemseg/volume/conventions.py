@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vemseg.volume.frame import Frame, axis_name, numbers, size_hint
@@ -112,7 +113,7 @@ def _vigra(attributes: Attributes, n: int) -> Frame | None:
     if len(names) != n:
         return None
     size = frame_in({key: value for key, value in attributes.items() if key != "axistags"}, n)
-    return Frame(names) if size is None else size.along(names)
+    return Frame(names) if size is None else replace(size.along(names), ordered=True)
 
 
 def _element_size(attributes: Attributes, n: int) -> Frame | None:

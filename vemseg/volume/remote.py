@@ -27,6 +27,10 @@ _DRIVERS = ("zarr3", "zarr2", "zarr", "n5", "precomputed", "neuroglancer-precomp
 _REVERSED = ("resolution", "voxel_size", "offset", "units", "axes", "axis_names", "dimensions")
 """Attributes of N5 whose lists run from x."""
 
+_TRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "3s"}
+_PATIENCE = {f"{kind}_request_retries": _TRIES for kind in ("http", "s3", "gcs")}
+"""How often a host that does not answer is asked again."""
+
 _MOST_ABOVE = 6
 """How many groups above an array are asked for metadata."""
 
@@ -103,7 +107,7 @@ class Place:
         """
         tensorstore = needed("tensorstore", self.address)
         with as_input_error(f"{self.address} cannot be reached"):
-            store = tensorstore.KvStore.open(self.kvstore()).result()
+            store = tensorstore.KvStore.open(self.kvstore(), context=tensorstore.Context(_PATIENCE)).result()
             found = store.read(name).result()
         if found.state != "value":
             return None
@@ -352,7 +356,9 @@ def opened(driver: str, kvstore: str, turned: bool, scale: int | None = None) ->
     """
     place = json.loads(kvstore)
     tensorstore = needed("tensorstore", place["path"])
-    spec = {"driver": driver, "kvstore": place} | ({} if scale is None else {"scale_index": scale})
+    spec = {"driver": driver, "kvstore": place, "context": _PATIENCE} | (
+        {} if scale is None else {"scale_index": scale}
+    )
     with as_input_error(f"{place['path']} is no readable array"):
         store = tensorstore.open(spec, open=True, read=True).result()
     store = store[tensorstore.d[:].translate_to[0]]

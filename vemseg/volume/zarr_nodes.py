@@ -60,8 +60,9 @@ def open_node(path: Path) -> Node:
             store = zarr.storage.ZipStore(str(zipped.file), mode="r")
             found: Node = zarr.open(store, path=zipped.inner, mode="r")
             return found
-        node: Node = zarr.open(str(path), mode="r")
-        if isinstance(node, zarr.Array) or multiscale_of(node.attrs) or not _is_old(path):
+        both = _is_old(path)
+        node: Node = zarr.open(str(path), mode="r", zarr_format=3 if both else None)
+        if isinstance(node, zarr.Array) or multiscale_of(node.attrs) or not both:
             return node
         older: Node = zarr.open(str(path), mode="r", zarr_format=2)
     if isinstance(older, zarr.Array) or multiscale_of(older.attrs):
