@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from vemseg.errors import InputError
+from vemseg.foreign import quoted
 from vemseg.geometry import ZYX, VoxelSize
 from vemseg.volume.about import RGB, About, Record, legend
 from vemseg.volume.units import nanometres, voxel_size_or_none
@@ -69,8 +72,15 @@ def multiscale_of(attributes: Attributes) -> Multiscale | None:
         own = _scale(dataset)
         if own is not None and whole is not None and len(own) == len(whole):
             own = tuple(a * b for a, b in zip(own, whole, strict=True))
-        levels[str(dataset.get("path", ""))] = own
+        levels[_inside(str(dataset.get("path", "")))] = own
     return Multiscale(tuple(axes), tuple(units), levels)
+
+
+def _inside(path: str) -> str:
+    """Return the path of an array in its group; refuse one that leads out of it."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\0" in path:
+        raise InputError(f"the metadata name the array '{quoted(path)}', which lies outside of their group")
+    return path
 
 
 def is_image_collection(attributes: Attributes) -> bool:

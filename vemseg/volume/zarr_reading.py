@@ -150,6 +150,11 @@ def open_zarr(path: Path, voxel_size: VoxelSize | None = None) -> Volume:
     InputError
         Where it is neither, has several channels or time points, or is damaged.
     """
+    with as_input_error(f"{path} is no readable Zarr"):
+        return _open(path, voxel_size)
+
+
+def _open(path: Path, voxel_size: VoxelSize | None) -> Volume:
     found = _locate(path)
     stated = found.image.voxel_size(found.level) if found.image else None
     volume = ZarrVolume(
@@ -171,7 +176,8 @@ def open_zarr(path: Path, voxel_size: VoxelSize | None = None) -> Volume:
 
 def zarr_record(path: Path) -> Record | None:
     """Return what vemseg wrote into an OME-Zarr, or into the one that an array lies in; else None."""
-    return record_in(_locate(path).attributes)
+    with as_input_error(f"{path} is no readable Zarr"):
+        return record_in(_locate(path).attributes)
 
 
 def _locate(path: Path) -> Located:
