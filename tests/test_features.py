@@ -17,6 +17,10 @@ ATTRIBUTES = {
     "inside": [[0, 1, 1], [3, 16, 21]],
     "cell": [1, 4, 4],
     "model": "abc",
+    "order": [0, 1, 2],
+    "recipe": "",
+    "volume": {"path": None, "crop": None},
+    "state": {"inputs": []},
 }
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vemseg.errors import InputError
 from vemseg.files import atomic_path
+from vemseg.foreign import Form, reading
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.tiling import Floats
 
@@ -28,6 +29,24 @@ CHUNK_BYTES = 2**21
 
 Values = tuple[NDArray[np.float16], NDArray[np.float16]]
 """Vectors (z, y, x, d) and the mean intensities of their patches (z, y, x)."""
+
+
+_ATTRIBUTES = Form(
+    {
+        "positions": tuple[list[float], list[float], list[float]],
+        "source_shape": tuple[int, int, int],
+        "voxel_size_nm": tuple[float, float, float] | None,
+        "order": tuple[int, int, int],
+        "inside": tuple[tuple[int, int, int], tuple[int, int, int]],
+        "cell": tuple[int, int, int],
+        "recipe": str,
+        "model": str,
+        "volume": {"path": str | None, "crop": str | None},
+        "state": {"inputs": list[dict[str, str | int | None]]},
+        "classes?": list[str],
+    }
+)
+"""The attributes of stored features that are read."""
 
 
 def are_features(path: Path) -> bool:
@@ -55,19 +74,36 @@ class Features:
     """
 
     def __init__(self, path: Path, mode: str = "r") -> None:
-        try:
+        with reading(f"{path}: no features written by 'vemseg embed'"):
             group = zarr.open_group(path, mode=mode)
             self.attributes: dict[str, Any] = dict(group.attrs)
             self._vectors, self._intensities = group["vectors"], group["intensities"]
             self._codes = group.get("codes")
-        except (KeyError, ValueError, OSError) as error:
-            raise InputError(f"{path}: no features written by 'vemseg embed' ({error})") from None
-        if self.attributes.get("kind") != KIND or self.attributes.get("format") != FORMAT:
-            raise InputError(f"{path}: no features this version of vemseg can read")
-        self.path = path
-        self.shape: ZYX = tuple(self._vectors.shape[:3])
-        self.dim = int(self._vectors.shape[3])
-        self.box_shape: ZYX = tuple(self._vectors.shards[:3])
+            self.path = path
+            if self.attributes.get("kind") != KIND or self.attributes.get("format") != FORMAT:
+                raise InputError(f"{path}: no features this version of vemseg can read")
+            _ATTRIBUTES.check(self.attributes, f"{path}: damaged features")
+            self.shape: ZYX = tuple(self._vectors.shape[:3])
+            self.dim = int(self._vectors.shape[3])
+            self.box_shape: ZYX = tuple(self._vectors.shards[:3])
+            self._check_arrays()
+
+    def _check_arrays(self) -> None:
+        """Refuse arrays and attributes that do not fit each other."""
+        lengths = tuple(len(axis) for axis in self.positions)
+        grid, codes = Box.whole(self.shape), self._codes
+        for fits, what in (
+            (self._vectors.dtype == self._intensities.dtype == np.float16, "its numbers are no float16"),
+            (self._vectors.ndim == 4 and self.dim >= 1, "its vectors have other axes"),
+            (self._intensities.shape == self.shape == lengths, "its arrays have other shapes"),
+            (min(self.source_shape) > 0 and min(self.cell) > 0, "its volume or its cells hold nothing"),
+            (grid.contains(self.inside) and self.inside.size > 0, "its vectors lie outside"),
+            (all(np.all(np.diff(axis) > 0) for axis in self.positions), "its positions do not rise"),
+            (sorted(self.attributes["order"]) == [0, 1, 2], "its axes are in no order"),
+            (codes is None or (codes.ndim == 2 and codes.shape[1] == self.dim), "its codebook is of another"),
+        ):
+            if not fits:
+                raise InputError(f"{self.path}: damaged features: {what}")
 
     @classmethod
     def create(
@@ -122,7 +158,8 @@ class Features:
     @property
     def codes(self) -> NDArray[np.float32] | None:
         """The codebook (n, d) of the model that made the vectors; None where it has none."""
-        return None if self._codes is None else np.asarray(self._codes[:], np.float32)
+        with reading(f"{self.path} is damaged, its codebook does not decode"):
+            return None if self._codes is None else np.asarray(self._codes[:], np.float32)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -166,12 +203,14 @@ class Features:
 
     def vectors(self, box: Box) -> NDArray[np.float16]:
         """Read vectors: (z, y, x, d)."""
-        values: NDArray[np.float16] = self._vectors[box.slices]
+        with reading(f"{self.path} is damaged, its vectors {box} do not decode"):
+            values: NDArray[np.float16] = self._vectors[box.slices]
         return values
 
     def intensities(self, box: Box) -> NDArray[np.float16]:
         """Read mean intensities: (z, y, x)."""
-        values: NDArray[np.float16] = self._intensities[box.slices]
+        with reading(f"{self.path} is damaged, its intensities {box} do not decode"):
+            values: NDArray[np.float16] = self._intensities[box.slices]
         return values
 
 

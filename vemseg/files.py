@@ -30,6 +30,9 @@ UNWRITABLE = DISK_FULL | {
 TEMPORARY = ".partial-*"
 """Glob pattern of the names that files have while they are written."""
 
+_CHUNK = re.compile(r"\.[0-9a-f]{32}\.partial$")
+"""Matches the names that zarr gives the files of a store while they are written."""
+
 _SHORT = re.compile(r"\d+ requested and \d+ written")
 """Matches what numpy says when the disk becomes full while an array is written."""
 
@@ -88,6 +91,13 @@ def sweep(path: Path) -> None:
     """Remove the temporary files that killed writers of ``path`` left; nobody may be writing it now."""
     for left in path.parent.glob(f".partial-????????-{glob.escape(path.name)}"):
         left.unlink(missing_ok=True)
+
+
+def sweep_stores(folder: Path) -> None:
+    """Remove the temporary files that killed writers of chunks left below a folder; nobody may be writing."""
+    for left in folder.rglob("*.partial"):
+        if _CHUNK.search(left.name) and left.is_file():
+            left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

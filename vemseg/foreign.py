@@ -8,12 +8,13 @@ and TOML hold is checked by a ``Form``, one for each kind of document.
 
 from __future__ import annotations
 
+import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from vemseg.errors import InputError, VemsegError
 
@@ -26,7 +27,8 @@ MOST_QUOTED = 200
 MOST_TEXT = 2**26
 """Most bytes of a text that is read whole: recipes, names, descriptions, cluster centres."""
 
-Found = TypeVar("Found")
+Kind = Any
+"""A type, or a mapping of names to these: see ``Form``."""
 
 
 def quoted(words: object) -> str:
@@ -102,46 +104,69 @@ def read_text(path: Path, complaint: str, kind: type[VemsegError] = InputError) 
         return data.decode("utf-8")
 
 
-class Form(Generic[Found]):
-    """What a kind of document must hold; values are checked, strictly, and not converted.
+class Form:
+    """What a kind of document must hold: the names of its entries and the types of their values.
+
+    Values are checked strictly: a text is no number. Entries that the form does not name are left alone.
 
     Parameters
     ----------
-    kind : type
-        A ``TypedDict``, a dataclass or any other type that pydantic knows.
+    kind : type, or mapping of str to type or mapping
+        The type of the whole document, or of each of its entries; a mapping within a mapping is a table. An
+        entry whose name ends in ``?`` may be missing.
+
+    Examples
+    --------
+    >>> Form({"shape": tuple[int, int, int], "name?": str}).check({"shape": [1, 2, 3]}, "a document")
+    {'shape': [1, 2, 3]}
     """
 
-    def __init__(self, kind: type[Found]) -> None:
+    def __init__(self, kind: Kind) -> None:
         self._kind = kind
 
     @cached_property
-    def _adapter(self) -> TypeAdapter[Found]:
-        from pydantic import TypeAdapter  # half of the time that the command line takes to start
+    def _adapter(self) -> TypeAdapter[Any]:
+        from pydantic import TypeAdapter  # it takes half of the time in which the command line starts
 
-        return TypeAdapter(self._kind)
+        return TypeAdapter(_model(self._kind))
 
-    def check(self, data: object, complaint: str, kind: type[VemsegError] = InputError) -> Found:
-        """Return the data as the form says, or raise an error that names the first place that is wrong.
+    def check(self, data: Any, complaint: str) -> Any:
+        """Return the data if they are of this form.
 
         Parameters
         ----------
         data : object
-            Plain values, as JSON and TOML give them.
-        complaint, kind
-            As for :func:`reading`.
+            What JSON gives: tables, lists, numbers, texts.
+        complaint : str
+            What is wrong and where; the first place that is wrong follows it.
 
         Raises
         ------
-        VemsegError
-            Of the given kind.
+        InputError
+            Where they are not.
         """
         from pydantic import ValidationError
 
-        with reading(complaint, kind):
+        with reading(complaint):
+            text = json.dumps(data)
             try:
-                return self._adapter.validate_python(data, strict=True)
+                self._adapter.validate_json(text, strict=True)
             except ValidationError as error:
-                raise kind(f"{complaint}: {_first_of(error.errors(include_url=False)[0])}") from None
+                raise InputError(f"{complaint}: {_first_of(error.errors(include_url=False)[0])}") from None
+        return data
+
+
+def _model(kind: Kind) -> Any:
+    """Return a type that pydantic knows."""
+    from pydantic import create_model
+
+    if not isinstance(kind, Mapping):
+        return kind
+    fields: dict[str, Any] = {}
+    for name, inner in kind.items():
+        optional = name.endswith("?")
+        fields[name.removesuffix("?")] = (_model(inner) | None, None) if optional else (_model(inner), ...)
+    return create_model("Document", **fields)
 
 
 def _first_of(found: Any) -> str:

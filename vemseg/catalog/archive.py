@@ -7,11 +7,9 @@ grows beyond the size it declares, and all must fit the disk before the first is
 
 from __future__ import annotations
 
-import lzma
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +19,13 @@ from typing import IO
 from vemseg.catalog.cache import check_space
 from vemseg.errors import InputError, Interrupted, MissingError
 from vemseg.files import atomic_path, sweep, writing
+from vemseg.foreign import quoted, reading
 from vemseg.resources import byte_text
 
 CHUNK = 2**20
 """Bytes that are copied at once."""
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
-"""The errors of archives that are broken, encrypted, or compressed in a way that Python does not know."""
+MOST_HEADER = 2**20
+"""Most bytes of a header of a TAR archive: a long name, or what POSIX calls extended attributes."""
 
 Archive = zipfile.ZipFile | tarfile.TarFile
 Entry = zipfile.ZipInfo | tarfile.TarInfo
@@ -143,7 +142,7 @@ def _opened(archive: Path) -> Iterator[Archive]:
         if zipfile.is_zipfile(archive):
             opened: Archive = zipfile.ZipFile(archive)
         elif tarfile.is_tarfile(archive):
-            opened = tarfile.TarFile.open(archive)
+            opened = tarfile.TarFile.open(archive, tarinfo=_Header)
         else:
             raise InputError(f"{archive}: neither a ZIP nor a TAR archive, or one that is cut off")
     with opened:
@@ -154,11 +153,12 @@ def _opened(archive: Path) -> Iterator[Archive]:
 def _undamaged(what: str) -> Iterator[None]:
     """Turn the errors of a damaged archive into one line; errors of the system, which have a number, pass."""
     try:
-        yield
-    except (*DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise InputError(f"{what} ({error})") from None
+        with reading(what):
+            yield
+    except InputError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+            raise error.__cause__ from None
+        raise
 
 
 def _entries(opened: Archive, archive: Path) -> Iterator[tuple[Member, Entry]]:
@@ -181,17 +181,34 @@ def _entries(opened: Archive, archive: Path) -> Iterator[tuple[Member, Entry]]:
         else:
             name, size, folder = entry.name, entry.size, entry.isdir()
             plain = folder or entry.isreg()
-        path = PurePosixPath(name)
+        path, shown = PurePosixPath(name), quoted(repr(name))
         if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-            raise InputError(f"{archive}: not a trustworthy archive: it holds {name!r}, which leads outside")
+            raise InputError(f"{archive}: not a trustworthy archive: it holds {shown}, which leads outside")
         if not plain:
-            raise InputError(f"{archive}: not a trustworthy archive: {name!r} is neither file nor folder")
+            raise InputError(f"{archive}: not a trustworthy archive: {shown} is neither file nor folder")
         if folder:
             continue
         if path in seen:
-            raise InputError(f"{archive}: not a trustworthy archive: it holds {name!r} twice")
+            raise InputError(f"{archive}: not a trustworthy archive: it holds {shown} twice")
         seen.add(path)
         yield Member(path, size), entry
+
+
+class _Header(tarfile.TarInfo):
+    """An entry of a TAR archive whose headers may not be larger than any honest one."""
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+        about_others = (
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+        )
+        if self.type in about_others and self.size > MOST_HEADER:
+            raise InputError(f"not a trustworthy archive: it has a header of {byte_text(self.size)}")
+        found: tarfile.TarInfo = super()._proc_member(tarfile_)  # type: ignore[misc]
+        return found
 
 
 def _reading(opened: Archive, entry: Entry) -> IO[bytes]:

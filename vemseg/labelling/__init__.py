@@ -8,6 +8,7 @@
     centroids   k-means, and which centroids are nearest to a vector
     joining     which of many small clusters, codes or components belong together
     columns     labellers whose scores follow from an affine map of the vector
+    saved       whether a labeller that was read from a file can be used
     describing  what fitted classes are like: the encoder's suggestions, how far apart they are
     affine, mixture, linkage, codebook, named
                 one method each: its labeller, and how that is fitted

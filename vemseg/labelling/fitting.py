@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
+from vemseg.foreign import quoted
 from vemseg.labelling.base import FORMAT, KIND, Demand, Graph, Labeller, Metadata, Sample, Single, Source
 from vemseg.labelling.describing import described
+from vemseg.labelling.saved import check_saved
 from vemseg.recipe import METHODS, ClusterTable
 from vemseg.run import load_tensors
 
@@ -121,15 +123,19 @@ def load(path: Path) -> Labeller:
     if metadata.get("kind") != KIND:
         raise InputError(f"{path}: no clusters saved by vemseg")
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: clusters of format {metadata.get('format')}; this version reads {FORMAT}")
+        raise InputError(
+            f"{path}: clusters of format {quoted(metadata.get('format'))}; this version reads {FORMAT}"
+        )
     method = metadata.get("method")
-    if method not in METHODS:
-        raise InputError(f"{path}: clusters of method '{method}', which this version does not have")
+    if not isinstance(method, str) or method not in METHODS:
+        raise InputError(f"{path}: clusters of method '{quoted(method)}', which this version does not have")
     kept = {key: value for key, value in metadata.items() if key not in ("kind", "format")}
     try:
-        return _of(method).restored(arrays, kept)
+        labeller = _of(method).restored(arrays, kept)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    check_saved(labeller, f"{path}: damaged clusters")
+    return labeller
 
 
 def _of(method: str) -> type[Labeller]:

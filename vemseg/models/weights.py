@@ -23,6 +23,9 @@ BESIDE = "beside"
 """Key in the metadata of a file of weights: names of tensors in it that are not the encoder's."""
 
 
+_NAMES = Form(list[str])
+
+
 def save_encoder(path: Path, objective: Objective, metadata: Mapping[str, object]) -> None:
     """Write an objective's encoder, and the tensors it keeps beside that, as float32."""
     beside = objective.tensors()
@@ -63,7 +66,7 @@ def load_encoder(table: ModelTable, weights: Path | None, spacing: Spacing = (1.
     if not weights.is_file():
         raise MissingError(f"no weights at {weights}: train the run to its first checkpoint")
     arrays, facts = load_tensors(weights)
-    for name in Form(list[str]).check(facts.get(BESIDE, []), f"{weights}: damaged weights"):
+    for name in _NAMES.check(facts.get(BESIDE, []), f"{weights}: damaged weights"):
         arrays.pop(name, None)
     refuse_oversized(lambda: build_encoder(table, spacing), sum(a.size for a in arrays.values()), weights)
     encoder = build_encoder(table, spacing)

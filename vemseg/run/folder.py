@@ -18,6 +18,7 @@ import numpy as np
 
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.files import TEMPORARY, write_text, writing
+from vemseg.foreign import Form, read_text, reading
 from vemseg.recipe import Recipe, diff, parse_recipe
 from vemseg.run.files import Json, plain, read_json, write_json
 from vemseg.run.fingerprint import fingerprint, same
@@ -41,6 +42,21 @@ _COURSE = (
 """Patterns of the files that starting again removes; all others belong to the user."""
 _BEGINNING = "beginning"
 """A key that ``run.json`` has while a run begins; whatever an earlier run left is given up then."""
+_LINE = Form({"step": int})
+"""A line of the metrics."""
+_INFO_FORM = Form(
+    {
+        "inputs?": list[dict[str, str | int | None]],
+        "parents?": list[dict[str, str | int | None]],
+        "volumes?": list[dict[str, object]],
+        "finished?": str,
+        "resumed?": list[dict[str, str]],
+        "imported?": {"sha256?": str},
+        "start?": {"model": str, "hash": str},
+        "teacher?": {"model": str, "hash": str},
+    }
+)
+"""What ``run.json`` says that is read again."""
 _COMPARED = ("shape", "voxel_size_nm", "crop", "intensity")
 """The facts on a volume, beside its content, that change what a model learns from it."""
 
@@ -129,8 +145,8 @@ class Run:
             what = f"no {_RECIPE} in" if path.is_dir() else "no directory"
             raise InputError(f"not a vemseg run: {what} {path}")
         try:
-            recipe = parse_recipe((path / _RECIPE).read_text(encoding="utf-8"), str(path / _RECIPE))
-        except (OSError, UnicodeDecodeError, UsageError) as error:
+            recipe = parse_recipe(read_text(path / _RECIPE, "no text"), str(path / _RECIPE))
+        except UsageError as error:
             raise InputError(f"cannot read run {path}: {error}") from error
         return cls(path, recipe)
 
@@ -156,8 +172,9 @@ class Run:
     @property
     def info(self) -> Json:
         """Where the run comes from: the content of ``run.json``."""
-        data: Json = read_json(self.path / _INFO)
-        return data
+        path = self.path / _INFO
+        found: Json = _INFO_FORM.check(read_json(path), f"cannot read {path}")
+        return found
 
     @property
     def finished(self) -> bool:
@@ -179,11 +196,13 @@ class Run:
         """Return all lines; a last line that a crash cut off is left out."""
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        try:
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-        except ValueError as error:
-            raise InputError(f"cannot read {self.metrics}: {error}") from error
+        complaint = f"cannot read {self.metrics}"
+        lines = read_text(self.metrics, complaint).splitlines(keepends=True)
+        with reading(complaint):
+            found: list[Json] = [json.loads(line) for line in lines if line.endswith("\n")]
+        for line in found:
+            _LINE.check(line, complaint)
+        return found
 
     def truncate_metrics(self, step: int) -> None:
         """Forget what was reported after a step, before going on from there."""
@@ -234,14 +253,14 @@ class Run:
                 f"{key} {_show(old)} there, {_show(new)} now" for key, (old, new) in differing.items()
             )
             raise OutputExistsError(f"{self.path} was made with other settings ({shown}): {way_out}")
-        known = info["inputs"]
+        known = info.get("inputs") or []
         if len(known) != len(inputs) or not all(map(same, known, inputs)):
-            names = ", ".join(Path(entry["path"]).name for entry in known)
+            names = ", ".join(Path(str(entry.get("path"))).name for entry in known)
             raise OutputExistsError(f"{self.path} was made from other volumes ({names}): {way_out}")
         if changed := _changed(info.get("volumes"), details.get("volumes")):
             raise OutputExistsError(f"{self.path} read its volumes in another way ({changed}): {way_out}")
         self._remove([TEMPORARY])
-        if info["finished"]:
+        if info.get("finished"):
             return
         entry = {"started": now(), "command": shlex.join(sys.argv), "host": platform.node()}
         write_json(self.path / _INFO, info | {"resumed": [*info.get("resumed", []), entry]})

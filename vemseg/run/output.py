@@ -15,12 +15,13 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
 
-from vemseg.errors import OutputExistsError
-from vemseg.files import DISK_FULL, TEMPORARY, flush, remove, writing
+from vemseg.errors import InputError, OutputExistsError
+from vemseg.files import DISK_FULL, TEMPORARY, flush, remove, sweep_stores, writing
+from vemseg.foreign import Form, quoted
 from vemseg.run.files import Json, plain, read_json, write_json
 from vemseg.run.fingerprint import Record, fingerprint, same
 from vemseg.run.locks import Lock
@@ -33,6 +34,11 @@ State = Json
 LOCK, BEGUN, ASIDE = ".lock", "state.json", "replaced"
 """Names in the partial directory: of the lock, of the file that says how the result was begun, and of an
 older result while it is replaced."""
+
+_BEGUN_FORM = Form(
+    {"state?": dict[str, object], "replaces": bool, "moves?": dict[str, str], "stale?": list[str]}
+)
+"""What ``state.json`` in a partial directory says."""
 
 INPUTS = "inputs"
 """Key of a state: the fingerprints of the inputs, in order."""
@@ -226,6 +232,7 @@ class Output:
         if begun is not None and self._is(begun["state"]):
             _log.info("going on in %s", self.partial)
             self.resumed, self.state = True, begun["state"]
+            sweep_stores(self.partial)
             return
         if begun is not None and not self._overwrite:
             found = difference(begun["state"], self._settings, self._inputs)
@@ -237,6 +244,8 @@ class Output:
     def _is(self, made: State) -> bool:
         """Tell whether a state is the one that is asked for."""
         known = made.get(INPUTS, [])
+        if not isinstance(known, list) or not all(isinstance(one, dict) for one in known):
+            return False
         return (
             {key: value for key, value in made.items() if key != INPUTS} == self._settings
             and len(known) == len(self._inputs)
@@ -245,7 +254,13 @@ class Output:
 
     def _begun(self) -> State | None:
         path = self.partial / BEGUN
-        found: State | None = read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        found: State = _BEGUN_FORM.check(read_json(path), f"cannot read {path}")
+        for name in [*(found.get("stale") or ()), *(found.get("moves") or {}).values()]:
+            _check_inside(name, path, parts=1)
+        for name in found.get("moves") or {}:
+            _check_inside(name, path)
         return found
 
     def _note(self, begun: State) -> None:
@@ -298,6 +313,13 @@ class Output:
         for entry in self.partial.iterdir():
             if entry.name not in kept:
                 remove(entry)
+
+
+def _check_inside(name: str, path: Path, parts: int | None = None) -> None:
+    """Refuse the name of a file that lies elsewhere, as only another program would write it."""
+    found = PurePath(name)
+    if found.is_absolute() or ".." in found.parts or not found.parts or len(found.parts) > (parts or 9):
+        raise InputError(f"cannot read {path}: it names '{quoted(name)}', which is no file of this output")
 
 
 def difference(before: State | None, now: State, inputs: Sequence[Path]) -> str:

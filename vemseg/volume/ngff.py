@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from types import MappingProxyType
 
+from vemseg.errors import InputError
+from vemseg.foreign import quoted
 from vemseg.geometry import ZYX
 from vemseg.volume.about import RGB, About, Record, legend
 from vemseg.volume.conventions import Attributes
@@ -50,9 +53,16 @@ def multiscale_of(attributes: Attributes) -> Multiscale | None:
     for dataset in image.get("datasets") or []:
         if isinstance(dataset, Mapping):
             own = compose(dataset.get("coordinateTransformations"), n)
-            path = str(dataset.get("path", "")).strip("/")
+            path = _inside(str(dataset.get("path", "")).strip("/"))
             levels[path], entries[path] = Frame(axes, units, *chained(own, whole)), dataset
     return Multiscale(levels, entries, _channels(attributes))
+
+
+def _inside(path: str) -> str:
+    """Return the path of an array in its group; refuse one that leads out of it."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\0" in path:
+        raise InputError(f"the metadata name the array '{quoted(path)}', which lies outside of their group")
+    return path
 
 
 def _described(attributes: Attributes, key: str) -> object:

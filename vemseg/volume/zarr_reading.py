@@ -91,6 +91,11 @@ def open_zarr(path: Path, wish: Wish = Wish()) -> Volume:
     UsageError
         Where something is chosen that is not there.
     """
+    with as_input_error(f"{path} is no readable Zarr"):
+        return _open(path, wish)
+
+
+def _open(path: Path, wish: Wish) -> Volume:
     found = _locate(path, wish.choice.level)
     volume = open_stored(
         found.array,
@@ -112,7 +117,8 @@ def open_zarr(path: Path, wish: Wish = Wish()) -> Volume:
 
 def zarr_record(path: Path) -> Record | None:
     """Return what vemseg wrote into an OME-Zarr, or into the one that an array lies in; else None."""
-    return record_in(_locate(path).attributes)
+    with as_input_error(f"{path} is no readable Zarr"):
+        return record_in(_locate(path).attributes)
 
 
 def _locate(path: Path, level: str | None = None) -> Located:
