@@ -9,7 +9,7 @@
     joining     which of many small clusters, codes or components belong together
     columns     labellers whose scores follow from an affine map of the vector
     describing  what fitted classes are like: the encoder's suggestions, how far apart they are
-    affine, mixture, linkage, codebook, named
+    affine, mixture, linkage, codebook, hyperbolic, named
                 one method each: its labeller, and how that is fitted
 
 Classes are numbered from 1, from dark to bright by the mean intensity of the patches they hold (ties: the
