@@ -41,6 +41,9 @@ from vemseg.recipe import Han2022Table
 LEAST = 1e-5
 """Is added to variances and standard deviations, so that none is zero."""
 
+FAINT = 1 / 64
+"""A cube with a smaller standard deviation is not brought to 1, or it would become pure noise."""
+
 SHOWN = 5.0
 """Grey values of standardised cubes between minus and plus half of this are told apart in pictures."""
 
@@ -215,12 +218,9 @@ class MetricAutoencoder(Objective):
 
 
 def standardised(cubes: Tensor) -> Tensor:
-    """Bring each cube (..., g, g, g) to mean 0 and standard deviation 1.
-
-    A deviation below g^-1.5 counts as that much, so that a cube without contrast does not become pure noise.
-    """
+    """Bring each cube (..., g, g, g) to mean 0 and standard deviation 1, or less if it is ``FAINT``."""
     deviation, mean = torch.std_mean(cubes, dim=(-3, -2, -1), keepdim=True)
-    return (cubes - mean) / deviation.clamp_min(cubes.shape[-1] ** -1.5)
+    return (cubes - mean) / deviation.clamp_min(FAINT)
 
 
 def gaussian_divergence(mean: Tensor, variance: Tensor) -> Tensor:
