@@ -51,6 +51,7 @@ def table(method="kmeans", **settings):
 
 FITTED = [
     {"method": "kmeans"},
+    {"method": "minibatch", "batch": 200},
     {"method": "gmm"},
     {"method": "gmm", "components": 7},
     {"method": "linkage", "linkage": "ward", "parts": 12},
@@ -186,7 +187,7 @@ def test_more_classes_than_vectors_is_a_mistake_in_use():
         fit(np.eye(3, dtype=np.float16), np.zeros(3, np.float32), table())
 
 
-@pytest.mark.parametrize("method", ["kmeans", "gmm"])
+@pytest.mark.parametrize("method", ["kmeans", "minibatch", "gmm"])
 @pytest.mark.parametrize("scale", ["none", "standardise", "whiten"])
 def test_more_classes_than_distinct_vectors_is_a_fault_of_the_input(scale, method):
     vectors = np.repeat(np.eye(3, dtype=np.float16), 40, axis=0)
@@ -232,7 +233,7 @@ def test_interpolated_scores_are_exact_where_a_labeller_says_so(blobs, method, s
     labeller = fit_labeller(table(scale=scale, **method), sample)
     a, b = torch.from_numpy(vectors[:1000]).float().view(2, 500, 8)
     mixed, scores = labeller.scores(torch.lerp(a, b, 0.3)), torch.lerp(*map(labeller.scores, (a, b)), 0.3)
-    assert labeller.exact_under_interpolation == (method["method"] == "kmeans")
+    assert labeller.exact_under_interpolation == (method["method"] in ("kmeans", "minibatch"))
     assert torch.allclose(mixed, scores, rtol=1e-5, atol=1e-4) == labeller.exact_under_interpolation
 
 

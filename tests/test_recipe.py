@@ -387,7 +387,9 @@ def test_what_is_registered_can_be_named_and_is_checked(write, monkeypatch):
         load_recipe(path, ["model.edg=2"])
     with pytest.raises(UsageError, match=r"embed\.stride must be a multiple of model\.edge \(4\), not 42"):
         load_recipe(path, ["embed.stride=42"])
-    with pytest.raises(UsageError, match=r"must be one of maester, his4mae, sdae, unet, classical, toy, not"):
+    with pytest.raises(
+        UsageError, match=r"must be one of maester, his4mae, sdae, unet, han2022, cihs, classical, toy, not"
+    ):
         load_recipe(path, ["model.kind=boy"])
 
 

@@ -46,6 +46,7 @@ DOORS = {
     "torch": TENSORS,
     "torchvision": TENSORS,
     "timm": TENSORS,
+    "geoopt": {"models"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

@@ -13,6 +13,10 @@ COVER = [
     Placement(8 * patch, patch, kept * patch, 1) for patch in (3, 4, 5, 7, 8) for kept in (1, 2, 3, 4, 6, 8)
 ]
 EXPAND = [Placement(40, 5, stride, 5) for stride in (5, 7, 10, 13, 20, 23, 33, 40)]
+ONE_EACH = [
+    Placement(fov, fov, stride, fov)
+    for fov, stride in ((9, 1), (9, 2), (9, 4), (9, 9), (8, 1), (8, 2), (8, 3))
+]
 OTHER = [
     Placement(32, 8, 16, 2),
     Placement(32, 8, 24, 4),
@@ -22,7 +26,7 @@ OTHER = [
     Placement(11, 1, 1, 1),
     Placement(10, 2, 2, 2),
 ]
-PLACEMENTS = COVER + EXPAND + OTHER
+PLACEMENTS = COVER + EXPAND + ONE_EACH + OTHER
 SIZES = (1, 2, 5, 17, 40, 83)
 
 
@@ -38,7 +42,9 @@ all_placements = pytest.mark.parametrize("placement", PLACEMENTS, ids=name)
     [
         ((81, 5, 20, 1), "81 is no multiple of the patch, 5"),
         ((80, 5, 4, 5), "stride 4 must lie between"),
-        ((80, 5, 85, 5), "stride 85 must lie between"),
+        ((80, 5, 85, 5), "stride 85 must lie between the patch"),
+        ((9, 9, 0, 9), "stride 0 must lie between 1 and"),
+        ((9, 9, 10, 9), "stride 10 must lie between 1 and"),
         ((80, 5, 20, 2), "shift 2 does not divide the patch"),
         ((80, 5, 23, 1), "stride 23 must be a multiple of the patch"),
     ],

@@ -401,6 +401,24 @@ def test_in_fp32_it_is_adamw():
     assert all(p.grad is None for p in ours.parameters())
 
 
+def test_amsgrad_and_the_longest_gradient_are_those_of_torch():
+    table = TrainTable(weight_decay=0.0, amsgrad=True, clip=0.5)
+    ours, theirs = small_module(), small_module()
+    master = MasterAdamW(ours, table)
+    trained = [p for p in theirs.parameters() if p.requires_grad]
+    adam = torch.optim.Adam(trained, lr=0.01, amsgrad=True)
+    for step in range(10):
+        for module in (ours, theirs):
+            backward(module, step)
+        norm = torch.nn.utils.clip_grad_norm_(trained, 0.5)
+        assert norm > 0.5
+        master.step(0.01)
+        adam.step()
+        adam.zero_grad()
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b)
+
+
 def test_norms_and_biases_can_be_spared_the_decay():
     table = TrainTable(weight_decay=0.5, decay_vectors=False)
     module, before = small_module(), small_module()
@@ -444,9 +462,9 @@ def test_updates_below_the_resolution_of_bf16_add_up():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
-@pytest.mark.parametrize("decay_vectors", [True, False])
-def test_the_optimiser_state_restores(dtype, device, decay_vectors):
-    table = TrainTable(decay_vectors=decay_vectors)
+@pytest.mark.parametrize("settings", [{}, {"decay_vectors": False}, {"amsgrad": True, "clip": 0.5}])
+def test_the_optimiser_state_restores(dtype, device, settings):
+    table = TrainTable(**settings)
     first, second = small_module(dtype).to(device), small_module(dtype).to(device)
     a = MasterAdamW(first, table)
     for step in range(3):

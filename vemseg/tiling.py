@@ -13,6 +13,7 @@ this at every *shift* within a patch:
   stride = FOV it is the *whole-slice* pass.
 - shift = 1: *cover-and-stride* (MAESTER, section 3.3): every voxel is once the centre of a kept token.
 - a dense encoder has FOV = patch + 2 halo and stride = shift = patch; its FOVs are read as one window.
+- FOV = patch = shift: one vector for a whole window, every ``stride`` voxels (Han et al., section 3.1).
 
 What comes out is a :class:`Lattice`: the sorted positions at which there are vectors, in voxels, not
 necessarily evenly spaced, and the place of each kept token of each FOV among them. Scores are interpolated
@@ -43,7 +44,8 @@ class Placement:
     fov, patch : int
         Voxels of a field of view and of a patch; ``fov`` is a multiple of ``patch``.
     stride : int
-        Voxels from one FOV to the next, and width of the kept middle of a FOV.
+        Voxels from one FOV to the next, and width of the kept middle of a FOV. At least ``patch``, unless the
+        FOV is a single patch: such a FOV has one token, and may move by any number of voxels up to ``fov``.
     shift : int
         Voxels between repetitions within a patch: a divisor of ``patch``. Below ``patch``, ``stride``
         must be a multiple of ``patch``.
@@ -62,10 +64,11 @@ class Placement:
     def __post_init__(self) -> None:
         if self.fov % self.patch:
             raise UsageError(f"a field of view of {self.fov} is no multiple of the patch, {self.patch}")
-        if not self.patch <= self.stride <= self.fov:
+        least = 1 if self.fov == self.patch else self.patch
+        if not least <= self.stride <= self.fov:
+            what = f"the patch ({self.patch})" if least > 1 else "1"
             raise UsageError(
-                f"stride {self.stride} must lie between the patch ({self.patch}) "
-                f"and the field of view ({self.fov})"
+                f"stride {self.stride} must lie between {what} and the field of view ({self.fov})"
             )
         if self.patch % self.shift:
             raise UsageError(f"shift {self.shift} does not divide the patch, {self.patch}")

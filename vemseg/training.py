@@ -48,8 +48,9 @@ class MasterAdamW:
     module : nn.Module
         Its trainable parameters are optimised.
     settings : TrainTable
-        Betas, eps and weight decay. Norms and biases decay too, as in the reference code of MAESTER, unless
-        ``decay_vectors`` is off, as in that of SdAE.
+        Betas, eps, weight decay and AMSGrad. Norms and biases decay too, as in the reference code of MAESTER,
+        unless ``decay_vectors`` is off, as in that of SdAE. Gradients longer than ``clip`` are shortened to
+        that norm, unless it is 0.
     """
 
     def __init__(self, module: nn.Module, settings: TrainTable) -> None:
@@ -66,8 +67,10 @@ class MasterAdamW:
             betas=settings.betas,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
+            amsgrad=settings.amsgrad,
             fused=True,
         )
+        self.clip = settings.clip
 
     def step(self, lr: float) -> None:
         """Apply the gradients of the parameters and clear them."""
@@ -77,6 +80,8 @@ class MasterAdamW:
         for master, parameter in short:
             master.grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.masters, self.clip)
         self.adamw.step()
         self.adamw.zero_grad()
         if short:
@@ -93,7 +98,7 @@ class MasterAdamW:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore the masters and moments that :meth:`state` returned."""
-        moments = ("step", "exp_avg", "exp_avg_sq")
+        moments = ["step", "exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self.adamw.defaults["amsgrad"]
         with torch.no_grad():
             for name, master, parameter in zip(self.names, self.masters, self.parameters, strict=True):
                 master.copy_(tensors[f"master.{name}"])

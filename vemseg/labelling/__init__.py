@@ -10,7 +10,7 @@
     columns     labellers whose scores follow from an affine map of the vector
     saved       whether a labeller that was read from a file can be used
     describing  what fitted classes are like: the encoder's suggestions, how far apart they are
-    affine, mixture, linkage, codebook, named
+    affine, mixture, linkage, codebook, hyperbolic, named
                 one method each: its labeller, and how that is fitted
 
 Classes are numbered from 1, from dark to bright by the mean intensity of the patches they hold (ties: the

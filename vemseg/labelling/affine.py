@@ -16,9 +16,9 @@ from torch import Tensor
 
 from vemseg.context import Context
 from vemseg.labelling.base import Metadata, Sample, Source
-from vemseg.labelling.centroids import centroids, nearness
+from vemseg.labelling.centroids import centroids, mini_batch_centroids, nearness
 from vemseg.labelling.columns import ColumnsLabeller, prepared
-from vemseg.recipe import KMeansTable
+from vemseg.recipe import KMeansTable, MiniBatchTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,3 +56,14 @@ class AffineLabeller(AffineScores):
     def of_centres(cls, centres: NDArray[np.floating], metadata: Metadata) -> Self:
         """Return a labeller that gives each vector the nearest of centres (K, d), numbered in their order."""
         return cls(*nearness(centres).rounded(), metadata={"method": "kmeans"} | metadata)
+
+
+@dataclass(frozen=True, eq=False)
+class MiniBatchLabeller(AffineScores):
+    """The clusters of k-means on mini-batches (Han et al., section 3.1)."""
+
+    @classmethod
+    def fit(cls, table: MiniBatchTable, sample: Sample, source: Source | None, context: Context) -> Self:
+        """Find classes by k-means on mini-batches of the sample."""
+        data, scaled = prepared(table, sample)
+        return cls(*nearness(mini_batch_centroids(data, table)).after(scaled).rounded())

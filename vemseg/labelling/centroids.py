@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from vemseg.errors import InputError
 from vemseg.labelling.base import Doubles, Single
 from vemseg.labelling.columns import Columns
 from vemseg.labelling.joining import square_distances
-from vemseg.recipe import CentroidTable
+from vemseg.recipe import CentroidTable, MiniBatchTable
 
 SEARCH = 50_000
 """Number of vectors on which the restarts of k-means compete; the best is refined on the whole sample."""
@@ -61,11 +61,41 @@ def centroids(data: Single, k: int, table: CentroidTable, restarts: int) -> Sing
         if len(search) < len(data):
             found = lloyd(data, found.cluster_centers_, 1)
     if len(np.unique(found.labels_)) < k:
-        distinct = len(np.unique(data, axis=0))
-        if distinct < k:
-            what, mend = (f"k = {k} classes", "-k") if k == table.k else (f"{k} parts", "their number")
-            raise InputError(f"{what}, but the sample has only {distinct} distinct vectors: lower {mend}")
+        refuse_few(data, k, table)
     centres: Single = found.cluster_centers_.astype(np.float32)
+    return centres
+
+
+def refuse_few(data: Single, k: int, table: CentroidTable) -> None:
+    """Raise InputError where there are fewer than ``k`` distinct vectors among ``data`` (n, d)."""
+    distinct = len(np.unique(data, axis=0))
+    if distinct < k:
+        what, mend = (f"k = {k} classes", "-k") if k == table.k else (f"{k} parts", "their number")
+        raise InputError(f"{what}, but the sample has only {distinct} distinct vectors: lower {mend}")
+
+
+def mini_batch_centroids(data: Single, table: MiniBatchTable) -> Single:
+    """Find centroids (k, d) of shuffled vectors (n, d) by k-means on mini-batches (Sculley, WWW 2010).
+
+    It ends before ``max_iterations`` passes once ten mini-batches have brought nothing new.
+
+    Raises
+    ------
+    InputError
+        Where there are fewer than ``k`` distinct vectors.
+    """
+    made = MiniBatchKMeans(
+        table.k,
+        max_iter=table.max_iterations,
+        batch_size=table.batch,
+        n_init=table.restarts,
+        random_state=table.seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        centres: Single = made.fit(data).cluster_centers_.astype(np.float32)
+    if len(np.unique(made.labels_)) < table.k:
+        refuse_few(data, table.k, table)
     return centres
 
 

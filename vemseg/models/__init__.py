@@ -4,6 +4,7 @@
     objective    the contract of all objectives, which training minimises
     devices      chooses the device and the type of numbers to compute with
     layers       parts that several models share
+    cubes        encoders of cubes, and the cubes that train them
     vit, unet, classical
                  encoders
     planes       an encoder of planes that is applied across all three axes
@@ -11,6 +12,9 @@
     patch_mean   the mean intensity of each patch, as an encoder
     mae, self_distilled, his4mae, sdae, invariance, recognition, self_training, distilled
                  objectives
+    han2022, cihs
+                 variational autoencoders of cubes: encoder, decoder and objective
+    hyperbolic   the latent space of cihs
     views        what dense encoders see of a region in training
     running_mean an encoder that follows another one
     codebook     codes, the vectors that tokens are replaced by

@@ -266,7 +266,14 @@ def taught_by(settings: UNetTable, teacher: Encoder, stride: int) -> Distillatio
         Ready for inference.
     stride : int
         Pixels from one of the teacher's fields of view to the next, if it has fixed ones.
+
+    Raises
+    ------
+    UsageError
+        Where the teacher's fields of view are fixed and thicker than a plane.
     """
+    if teacher.fixed_fov and teacher.fov[0] > 1:
+        raise UsageError("a teacher with fixed fields of view must look at single planes, not at cubes")
     view = PlaneTeacher(teacher, stride) if teacher.fixed_fov else DenseTeacher(teacher)
     return Distillation(settings, view)
 

@@ -151,9 +151,10 @@ class Encoder(nn.Module):
     def placements(self, table: EmbedTable) -> tuple[Placement, Placement, Placement]:
         """Return how the fields of view are laid along z, y and x.
 
-        The settings of a recipe count where the field of view is fixed and holds several patches; otherwise
-        windows are laid side by side. An encoder that gives one vector for each of overlapping windows
-        overrides this: ``Placement(fov, fov, fov, shift)`` puts a vector every ``shift`` voxels.
+        The settings of a recipe count where the field of view is fixed; otherwise windows are laid side by
+        side. A field of view that is a single patch gives a vector every ``stride`` voxels (expand-stride) or
+        at every voxel (cover-and-stride), or fields of view are laid side by side (whole-slice). Along an
+        axis on which a field of view has fewer voxels, the stride shrinks in proportion.
 
         Raises
         ------
@@ -168,8 +169,12 @@ class Encoder(nn.Module):
         return z, y, x
 
     def _placement(self, fov: int, patch: int, table: EmbedTable) -> Placement:
-        if fov == patch or not self.fixed_fov:
+        if not self.fixed_fov:
             return Placement(fov, patch, patch, patch)
+        if fov == patch:
+            widest = max(self.fov)
+            stride = {"cover-and-stride": 1, "whole-slice": widest}.get(table.placement, table.stride)
+            return Placement(fov, fov, max(1, min(stride, widest) * fov // widest), fov)
         match table.placement:
             case "cover-and-stride":
                 return Placement(fov, patch, table.kept * patch, 1)

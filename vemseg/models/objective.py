@@ -93,6 +93,12 @@ class Objective(nn.Module):
         return {}
 
 
+def device_generator(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return random numbers on a device that follow from those of a step; ``generator`` moves on by one."""
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
+
+
 def step_generator(seed: int, step: int) -> torch.Generator:
     """Return the random numbers an objective may use in one step."""
     return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)

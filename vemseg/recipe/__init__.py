@@ -7,15 +7,20 @@ recipe may extend one other, and single keys are set with ``table.key=value``.
 
 from vemseg.recipe.cluster.base import CentroidTable, ClusterTable
 from vemseg.recipe.cluster.codebook import CodebookTable
+from vemseg.recipe.cluster.hyperbolic import HyperbolicTable
 from vemseg.recipe.cluster.kmeans import KMeansTable
 from vemseg.recipe.cluster.linkage import LinkageTable
+from vemseg.recipe.cluster.minibatch import MiniBatchTable
 from vemseg.recipe.cluster.mixture import MixtureTable
 from vemseg.recipe.cluster.named import NamedTable
 from vemseg.recipe.kinds import KINDS, Kind
 from vemseg.recipe.loading import DEFAULT_RECIPE, load_recipe, override, parse_recipe, sets, shipped
 from vemseg.recipe.methods import METHODS, Method
 from vemseg.recipe.model.base import ModelTable
+from vemseg.recipe.model.cihs import CihsTable
 from vemseg.recipe.model.classical import ClassicalTable
+from vemseg.recipe.model.cubes import CubeTable
+from vemseg.recipe.model.han2022 import Han2022Table
 from vemseg.recipe.model.his4mae import His4maeTable
 from vemseg.recipe.model.sdae import SdaeTable
 from vemseg.recipe.model.self_distilled import SelfDistilledTable
@@ -29,17 +34,22 @@ __all__ = [
     "KINDS",
     "METHODS",
     "CentroidTable",
+    "CihsTable",
     "ClassicalTable",
     "ClusterTable",
     "CodebookTable",
+    "CubeTable",
     "EmbedTable",
     "FovTable",
+    "Han2022Table",
     "His4maeTable",
+    "HyperbolicTable",
     "KMeansTable",
     "Kind",
     "LinkageTable",
     "MaesterTable",
     "Method",
+    "MiniBatchTable",
     "MixtureTable",
     "ModelTable",
     "NamedTable",

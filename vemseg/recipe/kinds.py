@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vemseg.recipe.model.base import ModelTable
+from vemseg.recipe.model.cihs import CihsTable
 from vemseg.recipe.model.classical import ClassicalTable
+from vemseg.recipe.model.han2022 import Han2022Table
 from vemseg.recipe.model.his4mae import His4maeTable
 from vemseg.recipe.model.sdae import SdaeTable
 from vemseg.recipe.model.unet import UNetTable
@@ -65,6 +67,10 @@ KINDS: dict[str, Kind] = {
         self_training="vemseg.models.self_training:SelfTraining",
         scale="whiten",
     ),
+    "han2022": Kind(
+        Han2022Table, "vemseg.models.han2022:Han2022Encoder", "vemseg.models.han2022:MetricAutoencoder"
+    ),
+    "cihs": Kind(CihsTable, "vemseg.models.cihs:CihsEncoder", "vemseg.models.cihs:HyperbolicAutoencoder"),
     "classical": Kind(ClassicalTable, "vemseg.models.classical:ClassicalEncoder", scale="standardise"),
 }
 """Every kind of model, by its name in ``model.kind``."""

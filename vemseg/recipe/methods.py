@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from vemseg.recipe.cluster.base import ClusterTable
 from vemseg.recipe.cluster.codebook import CodebookTable
+from vemseg.recipe.cluster.hyperbolic import HyperbolicTable
 from vemseg.recipe.cluster.kmeans import KMeansTable
 from vemseg.recipe.cluster.linkage import LinkageTable
+from vemseg.recipe.cluster.minibatch import MiniBatchTable
 from vemseg.recipe.cluster.mixture import MixtureTable
 from vemseg.recipe.cluster.named import NamedTable
 
@@ -33,6 +35,8 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "kmeans": Method(KMeansTable, "vemseg.labelling.affine:AffineLabeller"),
+    "minibatch": Method(MiniBatchTable, "vemseg.labelling.affine:MiniBatchLabeller"),
+    "hyperbolic": Method(HyperbolicTable, "vemseg.labelling.hyperbolic:HyperbolicLabeller"),
     "gmm": Method(MixtureTable, "vemseg.labelling.mixture:MixtureLabeller"),
     "linkage": Method(LinkageTable, "vemseg.labelling.linkage:LinkageLabeller"),
     "codebook": Method(CodebookTable, "vemseg.labelling.codebook:CodebookLabeller"),

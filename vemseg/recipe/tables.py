@@ -88,6 +88,10 @@ class TrainTable(Table):
         Settings of AdamW. Gradients much smaller than ``eps`` hardly move their parameters.
     decay_vectors : bool
         Whether weight decay also applies to parameters that are vectors: norms and biases.
+    amsgrad : bool
+        Whether the second moments never fall (AMSGrad; Reddi, Kale and Kumar, ICLR 2018).
+    clip : float
+        Largest norm of the gradient of all parameters together; longer ones are shortened. 0 for no limit.
     precision : {"auto", "bf16", "fp32"}
         Number format of the network; ``auto`` is bf16 where the device computes with it natively.
     seed : int
@@ -110,6 +114,8 @@ class TrainTable(Table):
     betas: tuple[Share, Share] = (0.9, 0.999)
     eps: Positive = 1e-8
     decay_vectors: bool = True
+    amsgrad: bool = False
+    clip: Annotated[float, Field(ge=0)] = 0.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     seed: Seed = 0
     log_every: Count = 50

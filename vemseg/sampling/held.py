@@ -53,8 +53,8 @@ class HeldBoxes:
         """Cut windows, and their labels if there are labels; a mirrored voxel keeps its label."""
         strides = np.array([self.shape[1] * self.shape[2], self.shape[2], 1])
         axes = np.concatenate([draw.axis[:, None], plane_axes(draw.axis)], axis=1)
-        planes, rows, columns = (along * strides[axes[:, k], None] for k, along in enumerate(index))
-        planes = planes + (draw.box * math.prod(self.shape))[:, None]
-        inside = torch.from_numpy((planes[:, :, None] + rows[:, None])[..., None] + columns[:, None, None])
-        inside = inside.to(self._images.device)
+        places = [along * strides[axes[:, k], None] for k, along in enumerate(index)]
+        places[0] = places[0] + (draw.box * math.prod(self.shape))[:, None]
+        planes, rows, columns = (torch.from_numpy(along).to(self._images.device) for along in places)
+        inside = (planes[:, :, None] + rows[:, None])[..., None] + columns[:, None, None]
         return self._images.view(-1)[inside], None if self._labels is None else self._labels.view(-1)[inside]

@@ -1,0 +1,197 @@
+"""Cubes of voxels: encoders that give one vector for a cube, and the cubes that train them.
+
+A cube of radius r reaches r short voxel edges from its centre to each side. It is looked at on a grid of
+points, whose outermost lie on its sides, between voxels by linear interpolation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from vemseg.geometry import ZYX
+from vemseg.models.encoder import Encoder, Kept, Memory, Spacing
+from vemseg.models.layers import KeepsExact
+from vemseg.recipe import CubeTable
+
+
+class CubeEncoder(KeepsExact, Encoder):
+    """Encode cubes of voxels, one vector each.
+
+    Subclasses write :meth:`vectors` and say how much memory a point of the grid takes.
+
+    Parameters
+    ----------
+    table : CubeTable
+        Gives the edge of the cubes in short voxel edges, and the points of the grid along each axis.
+    spacing : (float, float, float)
+        Edges of the working voxels in units of the shortest. Along an axis with longer voxels a window has
+        fewer of them, just enough to hold the cube.
+    """
+
+    fixed_fov = True
+    exact: ClassVar[tuple[str, ...]] = ("along_z", "along_y", "along_x")
+
+    point_bytes: int
+    """Bytes of activations for each point of the grids that are encoded together."""
+
+    along_z: Tensor
+    along_y: Tensor
+    along_x: Tensor
+
+    def __init__(self, table: CubeTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
+        super().__init__()
+        self.grid = table.grid
+        for name, edge in zip(self.exact, spacing, strict=True):
+            self.register_buffer(name, interpolating(table.edge, edge, table.grid), persistent=False)
+        self.fov: ZYX = (self.along_z.shape[1], self.along_y.shape[1], self.along_x.shape[1])
+        self.patch = self.fov
+
+    def cubes(self, windows: Tensor) -> Tensor:
+        """Resample windows (b, 1, z, y, x) of the size of ``fov``: float32 (b, 1, g, g, g)."""
+        cubes = torch.einsum("zi,bcijk->bczjk", self.along_z, windows.float())
+        cubes = torch.einsum("yj,bczjk->bczyk", self.along_y, cubes)
+        return torch.einsum("xk,bczyk->bczyx", self.along_x, cubes)
+
+    def vectors(self, cubes: Tensor) -> Tensor:
+        """Return the vectors of cubes: float32 (b, 1, g, g, g), intensities in [0, 1] -> (b, dim)."""
+        raise NotImplementedError
+
+    def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
+        """Return the vectors of windows: (b, 1, z, y, x) -> (b, 1, 1, 1, dim)."""
+        return self.vectors(self.cubes(windows))[:, None, None, None]
+
+    forward = encode
+
+    def memory(self, batch: int) -> Memory:
+        """Return the memory that a batch of cubes takes."""
+        return Memory(fixed=batch * self.grid**3 * self.point_bytes)
+
+
+def interpolating(edge: int, voxel: float, grid: int) -> Tensor:
+    """Return the linear interpolation along one axis from the voxels of a window to the points of a cube.
+
+    Parameters
+    ----------
+    edge : int
+        Short voxels along an edge of the cube.
+    voxel : float
+        Edge of the window's voxels along this axis, in short voxel edges.
+    grid : int
+        Number of points, evenly spaced; the first and the last lie (edge - 1) / 2 from the middle.
+
+    Returns
+    -------
+    Tensor float32 (grid, n)
+        Weights of the n voxels of the window. It has as few as hold the cube, an odd number where ``edge`` is
+        odd, so that its middle is the middle of a voxel.
+    """
+    radius, shift = (edge - 1) / 2 / voxel, 0.0 if edge % 2 else 0.5
+    n = round(2 * (math.ceil(radius - shift - 1e-9) + shift)) + 1
+    points = torch.linspace(-radius, radius, grid, dtype=torch.float64) + (n - 1) / 2
+    away = (points[:, None] - torch.arange(n, dtype=torch.float64)).abs()
+    return (1 - away).clamp_min(0).float()
+
+
+class Cubes(NamedTuple):
+    """How cubes lie in windows, n of them in each of b windows.
+
+    Attributes
+    ----------
+    centres : Tensor float32 (b, n, 3)
+        Their centres in voxels from the middle of the window, z y x.
+    radii : Tensor float32 (b, n)
+        Distances in voxels from the centre to the sides.
+    frames : Tensor float32 (b, n, 3, 3)
+        In rows the directions of the first, second and third axis of each cube, z y x.
+    """
+
+    centres: Tensor
+    radii: Tensor
+    frames: Tensor
+
+    @classmethod
+    def upright(cls, radii: Tensor) -> Cubes:
+        """Return cubes of radii (b, n) in the middle of their windows, whose axes are those of the window."""
+        frames = torch.eye(3, device=radii.device).expand(*radii.shape, 3, 3)
+        return cls(radii.new_zeros(*radii.shape, 3), radii, frames)
+
+    def cut(self, windows: Tensor, grid: int, moved: Tensor | None = None) -> Tensor:
+        """Cut the cubes out of windows, all at once.
+
+        Parameters
+        ----------
+        windows : Tensor float32 (b, 1, w, w, w)
+            They are as large as the cubes need; beyond them, the voxels of the border are repeated.
+        grid : int
+            Points along each axis of a cube.
+        moved : Tensor float32 (b, n, g, g, g, 3), optional
+            How far each point is moved along the axes of its cube, in radii.
+
+        Returns
+        -------
+        Tensor float32 (b, n, g, g, g)
+        """
+        b, n = self.radii.shape
+        points = lattice(grid, windows.device) if moved is None else lattice(grid, windows.device) + moved
+        flat = points.expand(b, n, grid, grid, grid, 3).reshape(b, n, -1, 3)
+        half = (windows.shape[-1] - 1) / 2
+        places = torch.baddbmm(
+            (self.centres / half).reshape(b * n, 1, 3),
+            flat.reshape(b * n, -1, 3),
+            (self.frames * (self.radii / half)[..., None, None]).reshape(b * n, 3, 3),
+        )
+        places = places.flip(-1).view(b, n * grid, grid, grid, 3)
+        found = grid_sample(windows, places, mode="bilinear", padding_mode="border", align_corners=True)
+        return found.view(b, n, grid, grid, grid)
+
+
+def lattice(grid: int, device: torch.device) -> Tensor:
+    """Return the points of a cube of radius 1: float32 (g, g, g, 3), z y x in [-1, 1]."""
+    along = torch.linspace(-1, 1, grid, device=device)
+    return torch.stack(torch.meshgrid(along, along, along, indexing="ij"), dim=-1)
+
+
+def rotations(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw frames (*shape, 3, 3) of all orientations, each as likely: float32, right-handed."""
+    normal = torch.randn(*shape, 2, 3, generator=generator, device=generator.device)
+    first = normal[..., 0, :] / normal[..., 0, :].norm(dim=-1, keepdim=True)
+    second = normal[..., 1, :] - (normal[..., 1, :] * first).sum(dim=-1, keepdim=True) * first
+    second = second / second.norm(dim=-1, keepdim=True)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-2)
+
+
+def quarter_turns(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw frames (*shape, 3, 3) whose first axis lies along z, up or down, and the others along y and x."""
+    signs = _signs((*shape, 2), generator)
+    turned = torch.randint(2, (*shape, 1), generator=generator, device=generator.device).float()
+    nothing = torch.zeros_like(turned)
+    first = torch.cat([signs[..., :1], nothing, nothing], dim=-1)
+    second = torch.cat([nothing, signs[..., 1:] * (1 - turned), signs[..., 1:] * turned], dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-2)
+
+
+def mirrored(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn each axis of frames (..., 3, 3) round with probability 1/2."""
+    return frames * _signs((*frames.shape[:-1], 1), generator)
+
+
+def in_ball(shape: tuple[int, ...], radius: float, generator: torch.Generator) -> Tensor:
+    """Draw points of a ball, each part of it as likely: float32 (*shape, 3)."""
+    normal = torch.randn(*shape, 3, generator=generator, device=generator.device)
+    far = torch.rand(*shape, 1, generator=generator, device=generator.device) ** (1 / 3)
+    points: Tensor = normal / normal.norm(dim=-1, keepdim=True) * (radius * far)
+    return points
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Draw numbers in [low, high): float32."""
+    return low + (high - low) * torch.rand(*shape, generator=generator, device=generator.device)
+
+
+def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randint(2, shape, generator=generator, device=generator.device).float() * 2 - 1
