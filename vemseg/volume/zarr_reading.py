@@ -14,6 +14,7 @@ from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Volume
 from vemseg.volume.conventions import Attributes, frame_in, named_axes, of_level, unknown_size_in
+from vemseg.volume.foreign import as_input_error
 from vemseg.volume.frame import axis_name
 from vemseg.volume.ngff import (
     Multiscale,
