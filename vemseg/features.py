@@ -5,12 +5,14 @@ FEATURES.zarr/
   vectors            float16 (z, y, x, d), one shard per written box
   intensities        float16 (z, y, x), mean intensity of each vector's patch
   codes              float32 (n, d), the codebook of a model that learned one
+  labeller/          the arrays of the labeller that was trained with a model
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,8 @@ class Features:
         Shape, and voxel size in nm (None where unknown), of the volume the vectors were computed from.
     box_shape : (int, int, int)
         Shape of a shard, in lattice points; boxes to be written start at multiples of it.
+    learned : dict of str to array
+        The labeller that was trained with the model; empty where there is none.
     attributes : dict
         Everything else that was stored with the vectors.
     """
@@ -60,6 +64,8 @@ class Features:
             self.attributes: dict[str, Any] = dict(group.attrs)
             self._vectors, self._intensities = group["vectors"], group["intensities"]
             self._codes = group.get("codes")
+            found = dict(group["labeller"].arrays()) if "labeller" in group else {}
+            self.learned: dict[str, NDArray[np.generic]] = {key: array[:] for key, array in found.items()}
         except (KeyError, ValueError, OSError) as error:
             raise InputError(f"{path}: no features written by 'vemseg embed' ({error})") from None
         if self.attributes.get("kind") != KIND or self.attributes.get("format") != FORMAT:
@@ -78,6 +84,7 @@ class Features:
         box_shape: ZYX,
         attributes: Mapping[str, object],
         codes: NDArray[np.float32] | None = None,
+        learned: Mapping[str, NDArray[np.generic]] = MappingProxyType({}),
     ) -> Features:
         """Make an empty store.
 
@@ -96,6 +103,8 @@ class Features:
             anything else worth keeping.
         codes : float32 (n, d), optional
             The model's codebook.
+        learned : mapping of str to array
+            The labeller that was trained with the model; empty where there is none.
         """
         growing = path.with_name(f"{path.name}.new")
         group = zarr.create_group(growing, overwrite=True)
@@ -108,6 +117,8 @@ class Features:
         group.create_array("intensities", shape=shape, dtype="float16", chunks=chunk, shards=shard)
         if codes is not None:
             group.create_array("codes", data=codes)
+        for name, array in learned.items():
+            group.require_group("labeller").create_array(name, data=array)
         group.attrs.update(
             {
                 "kind": KIND,

@@ -9,8 +9,8 @@
     joining     which of many small clusters, codes or components belong together
     columns     labellers whose scores follow from an affine map of the vector
     describing  what fitted classes are like: the encoder's suggestions, how far apart they are
-    affine, mixture, linkage, codebook, named
-                one method each: its labeller, and how that is fitted
+    affine, mixture, linkage, codebook, named, incremental, cuts, sccs
+                one method each: its labeller, and how that is fitted; the last three look at graphs
 
 Classes are numbered from 1, from dark to bright by the mean intensity of the patches they hold (ties: the
 larger first), so that the numbers do not change from one fit to the next. A saved labeller keeps its numbers
@@ -22,7 +22,7 @@ A new method needs a module here, a table under ``recipe/cluster`` and a line in
 from __future__ import annotations
 
 from vemseg.labelling.affine import AffineLabeller
-from vemseg.labelling.base import Demand, Graph, Labeller, Sample, Source, legend
+from vemseg.labelling.base import Demand, Labeller, Sample, Source, legend
 from vemseg.labelling.choosing import Choice, find_classes
 from vemseg.labelling.describing import suggestion_text
 from vemseg.labelling.fitting import check, count, demands, fit, load
@@ -31,7 +31,6 @@ __all__ = [
     "AffineLabeller",
     "Choice",
     "Demand",
-    "Graph",
     "Labeller",
     "Sample",
     "Source",

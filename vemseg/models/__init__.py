@@ -9,7 +9,7 @@
     planes       an encoder of planes that is applied across all three axes
     filtered     an encoder with filters beside it
     patch_mean   the mean intensity of each patch, as an encoder
-    mae, self_distilled, his4mae, sdae, invariance, recognition, self_training, distilled
+    mae, self_distilled, his4mae, sdae, invariance, recognition, self_training, distilled, sccs
                  objectives
     views        what dense encoders see of a region in training
     running_mean an encoder that follows another one
@@ -24,6 +24,7 @@ A method is registered in ``vemseg.recipe.kinds``; nothing here lists methods.
 
 from vemseg.models.building import (
     build_encoder,
+    build_labeller,
     build_objective,
     build_self_training,
     build_student,
@@ -49,6 +50,7 @@ __all__ = [
     "Spacing",
     "ThreePlanes",
     "build_encoder",
+    "build_labeller",
     "build_objective",
     "build_self_training",
     "build_student",
