@@ -250,9 +250,10 @@ class Labeller(ABC):
 
     @property
     def settings(self) -> OwnTable:
-        """The ``[cluster]`` table that it was fitted with, as its metadata say."""
+        """The ``[cluster]`` table that it was fitted with, but for the size of the sample."""
         table = METHODS[self.metadata["method"]].table
-        own = {key: value for key, value in self.metadata.items() if key in table.model_fields}
+        keys = table.model_fields.keys() - {"sample"}  # metadata say how many vectors there were
+        own = {key: value for key, value in self.metadata.items() if key in keys}
         frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
         return table.model_validate(frozen)
 

@@ -30,7 +30,7 @@ from vemseg.recipe import CutTable, DeepCutTable, SpectralTable
 
 Ints = NDArray[np.int64]
 
-_cuts: WeakKeyDictionary[Graph, tuple[CutTable, Ints]] = WeakKeyDictionary()
+_cuts: WeakKeyDictionary[Graph, tuple[dict[str, object], Ints]] = WeakKeyDictionary()
 """The last cut of each graph that is still there: fitting looks at the graphs of a sample several times."""
 
 
@@ -69,8 +69,9 @@ class CutLabeller(AffineScores):
     @classmethod
     def _cut(cls, table: CutTable, graph: Graph) -> Ints:
         """Return the cut of a graph, the last one if it was cut with the same settings."""
-        if graph not in _cuts or _cuts[graph][0] != table:
-            _cuts[graph] = table, cls.cut(table, graph)
+        settings = table.model_dump(exclude={"sample"})
+        if graph not in _cuts or _cuts[graph][0] != settings:
+            _cuts[graph] = settings, cls.cut(table, graph)
         return _cuts[graph][1]
 
 

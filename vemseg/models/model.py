@@ -18,7 +18,7 @@ from vemseg.models.building import differing_encoder
 from vemseg.models.checkpoints import import_maester, reference_recipe
 from vemseg.models.encoder import Encoder, Spacing
 from vemseg.models.weights import load_codes, load_encoder, load_learned
-from vemseg.recipe import KINDS, Recipe, load_recipe, override, shipped
+from vemseg.recipe import KINDS, METHODS, Recipe, load_recipe, override, shipped
 from vemseg.run import Run, sha256
 
 _log = logging.getLogger("vemseg")
@@ -141,7 +141,8 @@ def pinned_name(name: str) -> str:
 def _run(path: Path, title: str, settings: Sequence[str]) -> Model:
     """Return the model of a run directory."""
     run = Run.open(path)
-    trained = KINDS[run.recipe.model.kind].objective is not None
+    table, method = run.recipe.model, METHODS[run.recipe.cluster.method]
+    trained = KINDS[table.kind].objective is not None or method.objective is not None
     return Model(override(run.recipe, settings), run.model if trained else None, title)
 
 
