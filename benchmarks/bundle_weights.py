@@ -28,10 +28,9 @@ from vemseg import drawing
 from vemseg.files import write_text
 from vemseg.models import build_encoder, build_objective
 from vemseg.models.unet import BatchNorm
-from vemseg.pipeline.train import tissue_sources
 from vemseg.recipe import Recipe
 from vemseg.run import Run, load_tensors, save_tensors
-from vemseg.sampling import Sampler
+from vemseg.sampling import Sampler, tissue_sources
 
 Array = NDArray[np.generic]
 

@@ -28,8 +28,8 @@ from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.plan import plan
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import Training, train
-from vemseg.recipe import KMeansTable, MixtureTable, NamedTable, UNetTable, load_recipe
-from vemseg.volume import ArrayVolume, open_volume, record
+from vemseg.recipe import KMeansTable, MixtureTable, NamedTable, RegionsTable, UNetTable, load_recipe
+from vemseg.volume import open_volume, record
 
 CLASSES = ("cytosol", "membrane", "mitochondrion")
 SHAPE = (8, 36, 50)
@@ -125,8 +125,8 @@ def test_every_wrapper_passes_the_classes_on():
 def test_every_source_knows_the_classes_and_features_stored_before_have_none(clusters, tmp_path):
     source = clusters.open(Context())
     stored = open_features(embed(clusters, tmp_path / "f.zarr"), (), source.machine)
-    regions = ArrayVolume(np.arange(np.prod(SHAPE), dtype=np.int32).reshape(SHAPE) // 100)
-    sources = [source, source.held(Context()), stored, RegionVectors.of(source, regions, Context())]
+    table = RegionsTable(method="slic", size=9.0)
+    sources = [source, source.held(Context()), stored, RegionVectors(source, table)]
     for one in sources:
         assert one.classes == CLASSES
         assert one.sample(50, 0, Context()).classes == CLASSES
@@ -367,15 +367,14 @@ def test_the_confidence_of_named_classes_is_their_probability(
 
 def test_the_confidence_of_regions_is_painted(clusters):
     source = clusters.open(Context())
-    numbers = np.arange(np.prod(SHAPE), dtype=np.int32).reshape(SHAPE) // 700
-    regions = RegionVectors.of(source, ArrayVolume(numbers), Context())
+    regions = RegionVectors(source, RegionsTable(method="slic", size=9.0))
     labeller = fit(KMeansTable(k=3), regions.sample(1000, 0, Context()), regions)
     whole = Box.whole(SHAPE)
     labels, certain = regions.rated(whole, regions.read(whole), labeller)
     np.testing.assert_array_equal(labels, regions.labels(whole, regions.read(whole), labeller))
-    confidence = labeller.confidence(labeller.graph_scores(regions.graph())).numpy()
-    for number, expected in enumerate(confidence):
-        assert np.unique(certain[numbers == number]).tolist() == [round(255 * expected)]
+    for part in (regions.divided(number) for number in range(len(regions.parts))):
+        confidence = labeller.confidence(labeller.graph_scores(part.graph)).numpy()
+        np.testing.assert_array_equal(certain[part.box.slices], np.rint(255 * confidence)[part.numbers])
 
 
 def test_labels_and_confidence_appear_together_and_go_on_after_a_stop(clusters, tmp_path, monkeypatch):

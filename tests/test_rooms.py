@@ -19,7 +19,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "errors": 0,
     **dict.fromkeys(["files", "foreign", "geometry", "names", "resources"], 1),
-    **dict.fromkeys(["budget", "context", "drawing", "metrics", "phantom", "recipe", "tiling"], 2),
+    **dict.fromkeys(["budget", "context", "drawing", "graphs", "metrics", "phantom", "recipe"], 2),
+    **dict.fromkeys(["superpixels", "tiling"], 2),
     **dict.fromkeys(["batch", "blocks", "catalog", "run", "volume"], 3),
     **dict.fromkeys(["comparison", "features", "labelling", "models", "sampling"], 4),
     **dict.fromkeys(["datasets", "dense", "distillation", "training"], 5),
@@ -32,15 +33,18 @@ NEIGHBOURS = {("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
 PARTS_OF_MODELS = ["devices", "layers", "encoder", "objective"]
 ABOVE_METHODS = ["building", "weights", "checkpoints", "model", "__init__"]
 
-TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} - {"comparison"} | {"batch"}
+TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} - {"comparison"} | {
+    "batch",
+    "graphs",
+}
 DOORS = {
     "zarr": {"volume", "features"},
     "tifffile": {"volume"},
     "imagecodecs": {"volume"},
     "filelock": {"run"},
     "pooch": {"catalog"},
-    "sklearn": {"labelling"},
-    "skimage": {"drawing"},
+    "sklearn": {"graphs", "labelling"},
+    "skimage": {"drawing", "superpixels"},
     "matplotlib": {"drawing"},
     "pydantic": {"recipe", "foreign"},
     "torch": TENSORS,

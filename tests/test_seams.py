@@ -1,11 +1,10 @@
 """The seams are real: what is defined in this file alone goes through every verb.
 
 An encoder with its objective, a way of clustering and a file format are each one class, one table and one
-registration; no other file of the package is changed. A source of superpixels and a second process that
-writes blocks of the same labels stand for what comes later.
+registration; no other file of the package is changed. So is a labeller that looks at the neighbours of a
+region. A second process that writes blocks of the same labels stands for what comes later.
 """
 
-import itertools
 import json
 import multiprocessing
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from vemseg.blocks import EXECUTORS, here
 from vemseg.budget import Need
 from vemseg.cli import app
 from vemseg.context import Context
-from vemseg.dense import Maker, RegionVectors, StoredVectors, Wanted, interpolated
+from vemseg.dense import Maker, RegionVectors, StoredVectors, Wanted
 from vemseg.features import HeldFeatures
 from vemseg.geometry import Box
 from vemseg.labelling import Labeller, fit, load
@@ -30,7 +29,7 @@ from vemseg.models import Encoder, Objective
 from vemseg.models.encoder import Memory
 from vemseg.phantom import Phantom
 from vemseg.pipeline.segment import segment
-from vemseg.recipe import KINDS, METHODS, ClusterTable, Kind, Method, ModelTable
+from vemseg.recipe import KINDS, METHODS, ClusterTable, Kind, Method, ModelTable, RegionsTable, load_recipe
 from vemseg.run import Run
 from vemseg.volume import FORMATS, ArrayVolume, Format, Volume, open_volume
 
@@ -203,15 +202,7 @@ def test_what_is_defined_here_goes_through_every_verb(registered, volume, tmp_pa
     assert json.loads(scores.read_text())["protocols"][0]["mean"]["dice"] == 1.0
 
 
-# Superpixels
-
-
-def regions_of(shape):
-    """Return an over-segmentation: bricks of uneven size, one of them a single voxel, numbers with a gap."""
-    z, y, x = (np.arange(n) // edge for n, edge in zip(shape, (3, 7, 5), strict=True))
-    regions = 1 + z[:, None, None] * 200 + y[:, None] * 20 + x
-    regions[0, 0, 0] = 0
-    return regions.astype(np.int32)
+# Regions
 
 
 def source_of(shape, order):
@@ -225,58 +216,18 @@ def source_of(shape, order):
     held = HeldFeatures(positions, 3, points, points.shape)
     for_vectors, for_grey = (*points.shape, 3), points.shape
     held.write(points, *(rng.normal(size=s).astype(np.float16) for s in (for_vectors, for_grey)))
-    return StoredVectors(lambda: grey, shape, order, held, MAKER, MACHINE)
+    maker = Maker(load_recipe("classical"), "model", "random vectors", None, (), ())
+    return StoredVectors(lambda: grey, shape, order, held, maker, MACHINE)
 
 
-MAKER = Maker(None, "model", "random vectors", None, (), ())
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)], ids=str)
-def test_the_vector_of_a_region_is_the_mean_over_its_voxels(order, monkeypatch):
-    monkeypatch.setattr("vemseg.budget.MOST_VOXELS", 2**10)  # several blocks
-    source, regions = source_of((9, 16, 13), order), regions_of((9, 16, 13))
-    found = RegionVectors.of(source, ArrayVolume(regions), Context())
-    values = source.values(Box.whole(source.shape)).double()
-    planes = [[] for _ in range(regions.shape[order[0]])]
-    for plane, _, strip in interpolated(values, source.interpolations(Box.whole(regions.shape))):
-        planes[plane].append(strip)
-    dense = torch.stack([torch.cat(strips) for strips in planes]).numpy()
-    dense = dense.transpose(*(order.index(axis) for axis in range(3)), 3)
-    numbers, sizes = np.unique(regions, return_counts=True)
-    np.testing.assert_array_equal(found.regions.numbers, numbers)
-    np.testing.assert_array_equal(found.regions.sizes, sizes)
-    slow = [dense[regions == number].mean(axis=0) for number in numbers]
-    np.testing.assert_allclose(found.graph().vectors, slow, atol=1e-3)
-    expected = set()
-    for axis, (z, y, x) in itertools.product(range(3), np.ndindex(regions.shape)):
-        step = [axis == a for a in range(3)]
-        if all(at + s < n for at, s, n in zip((z, y, x), step, regions.shape, strict=True)):
-            pair = sorted((regions[z, y, x], regions[z + step[0], y + step[1], x + step[2]]))
-            expected |= {tuple(pair)} if pair[0] < pair[1] else set()
-    assert {tuple(numbers[edge]) for edge in found.graph().edges} == expected
-
-
-def test_superpixels_are_labelled_by_any_labeller(registered):
-    source, regions = source_of((9, 16, 13), (0, 1, 2)), regions_of((9, 16, 13))
-    found = RegionVectors.of(source, ArrayVolume(regions), Context())
-    labeller = fit(ToyClusters(k=3, sample=1000), found.sample(1000, 0, Context()), found)
-    whole = Box.whole(regions.shape)
-    painted = found.labels(whole, found.read(whole), labeller)
-    assert set(np.unique(painted)) == {1, 2, 3}
-    for number, vector in zip(np.unique(regions), found.graph().vectors, strict=True):
-        own = np.unique(painted[regions == number])
-        assert own.tolist() == [1 + int(labeller.scores(torch.from_numpy(vector).float()).argmax())]
-    for box in whole.split((4, 5, 13)):
-        np.testing.assert_array_equal(found.labels(box, found.read(box), labeller), painted[box.slices])
-    few = found.sample(7, 0, Context())
-    assert len(few.vectors) == len(np.unique(few.vectors, axis=0)) == 7
+REGIONS = RegionsTable(method="slic", size=12.0, tile=16)
 
 
 class Smoothing(ToyLabeller):
     """Scores of a region are the mean over itself and the regions it touches: no map of single vectors."""
 
     def graph_scores(self, graph):
-        own = self.scores(torch.from_numpy(graph.vectors).float())
+        own = self.scores(graph.features(torch.float32))
         total, count = own.clone(), torch.ones(len(own), 1)
         for a, b in torch.from_numpy(graph.edges).T, torch.from_numpy(graph.edges).T.flip(0):
             total.index_add_(0, a, own[b])
@@ -285,30 +236,32 @@ class Smoothing(ToyLabeller):
 
     @classmethod
     def fit(cls, table, sample, source, context):
-        assert len(source.graph().vectors) == source.count  # what a graph network would learn from
+        assert sum(map(len, sample.graphs)) == len(sample.vectors)  # what a graph network would learn from
         return super().fit(table, sample, source, context)
 
 
 def test_a_labeller_may_look_at_a_region_and_its_neighbours(registered, monkeypatch):
     monkeypatch.setitem(METHODS, "toy", Method(ToyClusters, f"{HERE}:Smoothing"))
-    source, regions = source_of((9, 16, 13), (0, 1, 2)), regions_of((9, 16, 13))
-    found = RegionVectors.of(source, ArrayVolume(regions), Context())
-    labeller = fit(ToyClusters(k=3, sample=1000), found.sample(1000, 0, Context()), found)
-    whole = Box.whole(regions.shape)
-    painted, graph = found.labels(whole, found.read(whole), labeller), found.graph()
-    own = labeller.scores(torch.from_numpy(graph.vectors).float()).numpy()
-    changed = 0
-    for i, number in enumerate(np.unique(regions)):
-        near = [i, *(b for a, b in graph.edges if a == i), *(a for a, b in graph.edges if b == i)]
-        expected = 1 + own[near].mean(axis=0).argmax()
-        assert np.unique(painted[regions == number]).tolist() == [expected]
-        changed += expected != 1 + own[i].argmax()
+    found = RegionVectors(source_of((5, 16, 23), (0, 1, 2)), REGIONS)
+    sample = found.sample(1000, 0, Context())
+    labeller = fit(ToyClusters(k=3, sample=1000), sample, found)
+    painted = found.labels(found.volume.box, found.read(found.volume.box), labeller)
+    changed, classes, grey = 0, [], []
+    for part in (found.divided(number) for number in range(len(found.parts))):
+        graph, edges = part.graph, part.graph.edges
+        own = labeller.scores(graph.features(torch.float32)).numpy()
+        for i in range(len(graph)):
+            near = [i, *(b for a, b in edges if a == i), *(a for a, b in edges if b == i)]
+            expected = 1 + own[near].mean(axis=0).argmax()
+            assert np.unique(painted[part.box.slices][part.numbers == i]).tolist() == [expected]
+            changed += expected != 1 + own[i].argmax()
+            classes.append(expected)
+        grey.append(graph.intensities)
     assert changed  # or neighbours had nothing to say
-    together = labeller.graph_scores(graph).argmax(dim=-1).numpy()
-    sizes = np.bincount(together, minlength=3)
+    sizes = np.bincount(classes, minlength=4)[1:]
     assert labeller.metadata["sizes"] == sizes.tolist()
-    grey = [graph.intensities[together == c].mean() for c in range(3) if sizes[c]]
-    assert grey == sorted(grey)  # classes are numbered from dark to bright as they are painted
+    means = [np.concatenate(grey)[np.array(classes) == c + 1].mean() for c in range(3) if sizes[c]]
+    assert means == sorted(means)  # classes are numbered from dark to bright as they are painted
 
 
 # A second process

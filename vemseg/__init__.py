@@ -24,6 +24,8 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              tiling      placements: index arithmetic
              metrics     contingency tables -> Dice, matching, merging
              drawing     arrays -> figures
+             graphs      regions as graphs: affinities, spectra, the network of SCCS
+             superpixels images divided into regions of even grey
              phantom     a procedural cell with exact labels; random tissue
     floor 1  geometry    Box, axis order, nanometres
              files       files that appear whole or not at all

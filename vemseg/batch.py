@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from vemseg.graphs import Graph
 
 UNKNOWN = 255
 """The label of a voxel whose class is not known; a loss must leave such voxels out."""
@@ -55,6 +59,10 @@ class Batch:
         The number of the source that each sample comes from.
     nearby : callable, or None
         Does the work of :meth:`around`; set by the sampler.
+    graphs : tuple of Graph
+        Where samples are parts of volumes that are divided into regions: the graph of each.
+    find_reference : callable, or None
+        Does the work of :meth:`reference`; set by the sampler of graphs.
     """
 
     images: Tensor
@@ -62,6 +70,8 @@ class Batch:
     positions: Tensor | None = None
     volume: Tensor | None = None
     nearby: Nearby | None = field(default=None, repr=False, compare=False)
+    graphs: tuple[Graph, ...] = ()
+    find_reference: Callable[[], Graph] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,7 +81,21 @@ class Batch:
         labels, positions, volume = (
             None if tensor is None else tensor[:n] for tensor in (self.labels, self.positions, self.volume)
         )
-        return Batch(self.images[:n], labels, positions, volume, self.nearby)
+        return Batch(
+            self.images[:n], labels, positions, volume, self.nearby, self.graphs[:n], self.find_reference
+        )
+
+    def reference(self) -> Graph:
+        """Return the graph that classes are anchored in, the same one in all steps.
+
+        Raises
+        ------
+        ValueError
+            Where the samples are no graphs.
+        """
+        if self.find_reference is None:
+            raise ValueError("this batch was not made by a sampler of graphs, so it has no reference")
+        return self.find_reference()
 
     def around(self, offsets: Tensor) -> Tensor:
         """Cut windows of the same size at some distance from each sample.
@@ -101,3 +125,16 @@ class Batch:
         if offsets.ndim != 3 or len(offsets) != len(self) or offsets.shape[2] != 3:
             raise ValueError(f"offsets must be ({len(self)}, p, 3), not {tuple(offsets.shape)}")
         return self.nearby(offsets)
+
+
+class Batches(Protocol):
+    """Where training gets its batches from: windows of volumes, or graphs."""
+
+    device: torch.device
+    """Where batches are made."""
+
+    def batch(self, step: int, size: int) -> Batch:
+        """Return the samples of one step; a step that is asked for again is the same."""
+
+    def close(self) -> None:
+        """Stop the other processes, if there are any."""

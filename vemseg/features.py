@@ -5,12 +5,14 @@ FEATURES.zarr/
   vectors            float16 (z, y, x, d), one shard per written box
   intensities        float16 (z, y, x), mean intensity of each vector's patch
   codes              float32 (n, d), the codebook of a model that learned one
+  labeller/          the arrays of the labeller that was trained with a model
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,8 @@ class Features:
         Shape, and voxel size in nm (None where unknown), of the volume the vectors were computed from.
     box_shape : (int, int, int)
         Shape of a shard, in lattice points; boxes to be written start at multiples of it.
+    learned : dict of str to array
+        The labeller that was trained with the model; empty where there is none.
     attributes : dict
         Everything else that was stored with the vectors.
     """
@@ -79,6 +83,8 @@ class Features:
             self.attributes: dict[str, Any] = dict(group.attrs)
             self._vectors, self._intensities = group["vectors"], group["intensities"]
             self._codes = group.get("codes")
+            found = dict(group["labeller"].arrays()) if "labeller" in group else {}
+            self.learned: dict[str, NDArray[np.generic]] = {key: array[:] for key, array in found.items()}
             self.path = path
             if self.attributes.get("kind") != KIND or self.attributes.get("format") != FORMAT:
                 raise InputError(f"{path}: no features this version of vemseg can read")
@@ -114,6 +120,7 @@ class Features:
         box_shape: ZYX,
         attributes: Mapping[str, object],
         codes: NDArray[np.float32] | None = None,
+        learned: Mapping[str, NDArray[np.generic]] = MappingProxyType({}),
     ) -> Features:
         """Make an empty store.
 
@@ -132,6 +139,8 @@ class Features:
             anything else worth keeping.
         codes : float32 (n, d), optional
             The model's codebook.
+        learned : mapping of str to array
+            The labeller that was trained with the model; empty where there is none.
         """
         growing = path.with_name(f"{path.name}.new")
         group = zarr.create_group(growing, overwrite=True)
@@ -144,6 +153,8 @@ class Features:
         group.create_array("intensities", shape=shape, dtype="float16", chunks=chunk, shards=shard)
         if codes is not None:
             group.create_array("codes", data=codes)
+        for name, array in learned.items():
+            group.require_group("labeller").create_array(name, data=array)
         group.attrs.update(
             {
                 "kind": KIND,

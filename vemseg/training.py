@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vemseg import drawing
+from vemseg.batch import Batches
 from vemseg.context import Context
 from vemseg.errors import VemsegError
 from vemseg.models import save_encoder
@@ -25,7 +26,6 @@ from vemseg.models.layers import choose_attention
 from vemseg.models.objective import Objective, Preview, step_generator
 from vemseg.recipe import TrainTable
 from vemseg.run import Run, load_tensors, save_tensors
-from vemseg.sampling import Sampler
 
 PREVIEWS = 6
 """Number of samples in a picture of reconstructions."""
@@ -135,7 +135,7 @@ class Trainer:
     ----------
     objective : Objective
         Already on its device, in float32.
-    sampler : Sampler
+    sampler : Batches
         Where batches come from.
     run : Run
         Where checkpoints, metrics and pictures go; a checkpoint found there is resumed.
@@ -143,7 +143,7 @@ class Trainer:
         Steps, batch, schedule, precision, seed.
     limit : float, optional
         Seconds of training, including those before a resume; the schedule ends with it.
-    held : Sampler, optional
+    held : Batches, optional
         Held-out data that the objective's ``validate`` is called on from time to time. The mean of each score
         over a few batches is written to the metrics under its name with ``held_`` before it.
     """
@@ -151,11 +151,11 @@ class Trainer:
     def __init__(
         self,
         objective: Objective,
-        sampler: Sampler,
+        sampler: Batches,
         run: Run,
         settings: TrainTable,
         limit: float | None = None,
-        held: Sampler | None = None,
+        held: Batches | None = None,
     ) -> None:
         self.objective, self.sampler, self.run = objective, sampler, run
         self.settings, self.limit, self.held = settings, limit, held

@@ -37,6 +37,13 @@ class ClassKind(StrEnum):
     named = "named"
 
 
+class RegionKind(StrEnum):
+    """What gets a label as a whole: regions of even grey, or every voxel by itself."""
+
+    slic = "slic"
+    none = "none"
+
+
 class LabelStyle(StrEnum):
     """How labels are drawn on a picture."""
 
@@ -152,6 +159,15 @@ WhichClasses = Annotated[
         help="clusters: found here. named: those that the model knows by name.",
     ),
 ]
+Regions = Annotated[
+    RegionKind | None,
+    _model(
+        "--regions",
+        metavar="KIND",
+        show_default="none",
+        help="slic: label superpixels as a whole, one vector for each. none: label every voxel by itself.",
+    ),
+]
 Config = Annotated[
     str | None,
     _model(
@@ -170,6 +186,12 @@ Teacher = Annotated[
     str | None,
     _model(
         "--teacher", metavar="MODEL", help="Train the dense encoder to give the vectors of another model."
+    ),
+]
+Encoder = Annotated[
+    str | None,
+    _model(
+        "--encoder", metavar="MODEL", help="Train the recipe's labeller (sccs) on the vectors of this model."
     ),
 ]
 Steps = Annotated[int | None, _model("--steps", metavar="N", help="Training steps.")]

@@ -20,6 +20,7 @@ def segment(
     k: options.Classes = None,
     k_range: options.ClassesRange = None,
     classes: options.WhichClasses = None,
+    regions: options.Regions = None,
     model: options.Model = None,
     clusters: options.Clusters = None,
     out: options.LabelsOut = None,
@@ -46,7 +47,7 @@ def segment(
     if clusters is not None and (given := [name for name, value in numbers.items() if value is not None]):
         raise UsageError(f"{given[0]} and --clusters do not go together: the file holds its classes")
     chosen, covering = class_settings(classes, k, k_range), placement_settings(placement, kept, stride)
-    settings = parsing.settings(set_, {**chosen, "cluster.seed": seed, **covering})
+    settings = parsing.settings(set_, {**chosen, "cluster.seed": seed, **covering, "regions.method": regions})
     legend = parsing.names(names)
     out = out or parsing.default_labels(volume)
     seconds = parsing.duration(adapt) if adapt else None

@@ -24,6 +24,7 @@ def train(
     config: options.Config = None,
     start: options.Start = None,
     teacher: options.Teacher = None,
+    encoder: options.Encoder = None,
     steps: options.Steps = None,
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
@@ -44,7 +45,7 @@ def train(
     recipe = _recipe(config, start, parsing.settings(set_, shortcuts))
     seconds = parsing.duration(max_time) if max_time else None
     if dump_config:
-        return shell.result(_as_trained(recipe, teacher).to_toml().rstrip())
+        return shell.result(_as_trained(recipe, teacher, encoder).to_toml().rstrip())
     if out is None or not (volumes or recipe.tissue.kinds):
         raise UsageError("name what to learn from and where to put it: vemseg train cell.tif -o run")
     with shell.stoppable(device=device, offline=offline) as context:
@@ -58,6 +59,7 @@ def train(
             recipe,
             start=open_model(start) if start else None,
             teacher=open_model(teacher) if teacher else None,
+            encoder=open_model(encoder) if encoder else None,
             voxel_size=voxel_size,
             crop=crop,
             choice=parsing.choice(channel, time, level, axes),
@@ -79,11 +81,13 @@ def _recipe(config: str | None, start: str | None, settings: list[str]) -> Recip
     return open_model(start, settings).recipe
 
 
-def _as_trained(recipe: Recipe, teacher: str | None) -> Recipe:
-    """Return the settings that training would use: a student's follow its teacher."""
-    if teacher is None:
+def _as_trained(recipe: Recipe, teacher: str | None, encoder: str | None) -> Recipe:
+    """Return the settings that training would use: they follow a teacher, or the encoder of a labeller."""
+    if teacher is None and encoder is None:
         return recipe
     from vemseg.distillation import student_recipe
     from vemseg.models import open_model
 
+    if teacher is None:
+        return recipe.on_vectors_of(open_model(encoder).recipe)
     return student_recipe(recipe, open_model(teacher))

@@ -15,7 +15,8 @@ numbers and give the same labels.
     sources   the contract of everything that has vectors of a volume, and what lattices share
     computed  an encoder laid over a volume
     stored    vectors that ``embed`` stored, or that are held in memory
-    regions   one vector for each region of an over-segmentation
+    regions   one vector for each region of even grey, such as superpixels (parts, pooling)
+    graph_sampler  graphs to train a labeller on
     opening   what a user names -> a source
     grid      the working grid, and the layout of the lattice on it
     scores    interpolation from the lattice to voxels
@@ -29,10 +30,11 @@ numbers and give the same labels.
 """
 
 from vemseg.dense.computed import ComputedVectors, Covering
+from vemseg.dense.graph_sampler import GraphSampler
 from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
 from vemseg.dense.holding import point_stages
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
-from vemseg.dense.opening import Wanted, lay_over, lay_over_volume, open_features
+from vemseg.dense.opening import Wanted, lay_over, lay_over_volume, open_features, training_source
 from vemseg.dense.planning import WRITTEN, check_sample, label_blocks, point_blocks
 from vemseg.dense.pseudo import Judge, PseudoLabels
 from vemseg.dense.regions import RegionVectors
@@ -48,6 +50,7 @@ __all__ = [
     "ComputedVectors",
     "Covering",
     "EmbedJob",
+    "GraphSampler",
     "Grid",
     "Head",
     "Interpolations",
@@ -76,5 +79,6 @@ __all__ = [
     "point_blocks",
     "point_stages",
     "sample_cells",
+    "training_source",
     "working_grid",
 ]

@@ -204,7 +204,7 @@ class ComputedVectors(LatticeVectors):
         self.maker, self.machine = maker, machine
         self.dim, self.intensity = covering.encoder.dim, covering.intensity
         self.sweeps = tuple(order[axis] for axis in covering.encoder.sweeps)
-        layout = covering.layout
+        layout, self.factors = covering.layout, covering.grid.factors
         self.positions, self.inside, self.cell = layout.positions, layout.inside, layout.cell
         self._means = covering.with_encoder(PatchMean(covering.encoder))
 

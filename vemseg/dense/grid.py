@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vemseg.geometry import ZYX, Box, is_anisotropic
+from vemseg.geometry import ZYX, Box, VoxelSize, is_anisotropic
 from vemseg.tiling import Floats, Lattice, Placement, rescaled
 from vemseg.volume import Resampled, Volume
 
@@ -51,16 +51,34 @@ def working_grid(volume: Volume, voxel_size: float | tuple[float, float]) -> Gri
         The model's voxel edge in nm, or the smallest and largest of them.
     """
     size = volume.voxel_size
+    z, y, x = working_factors(size, voxel_size)
     if size is None:
-        return Grid(volume, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+        return Grid(volume, (z, y, x), (1.0, 1.0, 1.0))
+    edges = (size[0] * z, size[1] * y, size[2] * x)
+    spacing = (edges[0] / min(edges), edges[1] / min(edges), edges[2] / min(edges))
+    return Grid(volume if (z, y, x) == (1.0, 1.0, 1.0) else Resampled(volume, (z, y, x)), (z, y, x), spacing)
+
+
+def working_factors(
+    size: VoxelSize | None, voxel_size: float | tuple[float, float]
+) -> tuple[float, float, float]:
+    """Return the edge of a working voxel in voxels of a volume, as :func:`working_grid` takes it.
+
+    Parameters
+    ----------
+    size : (float, float, float) or None
+        Edge of the volume's voxels in nm, its sharp plane (y, x); None where it is not known.
+    voxel_size : float or (float, float)
+        The model's voxel edge in nm, or the smallest and largest of them.
+    """
+    if size is None:
+        return (1.0, 1.0, 1.0)
     if isinstance(voxel_size, tuple):
         voxel_size = float(np.clip(math.sqrt(size[1] * size[2]), *voxel_size))
     wanted = (size[0] if is_anisotropic(size) else voxel_size, voxel_size, voxel_size)
     ratios = (wanted[0] / size[0], wanted[1] / size[1], wanted[2] / size[2])
     z, y, x = (1.0 if abs(ratio - 1.0) <= SAME_VOXEL_SIZE else ratio for ratio in ratios)
-    edges = (size[0] * z, size[1] * y, size[2] * x)
-    spacing = (edges[0] / min(edges), edges[1] / min(edges), edges[2] / min(edges))
-    return Grid(volume if (z, y, x) == (1.0, 1.0, 1.0) else Resampled(volume, (z, y, x)), (z, y, x), spacing)
+    return z, y, x
 
 
 @dataclass(frozen=True)

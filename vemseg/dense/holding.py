@@ -69,7 +69,8 @@ def hold(source: LatticeVectors, context: Context, keep: Path | None = None) -> 
     if keep is not None:
         keep.unlink(missing_ok=True)
     volume = source.volume
-    return StoredVectors(lambda: volume, volume.shape, source.order, held, source.maker, source.machine)
+    known = source.maker, source.machine, source.factors
+    return StoredVectors(lambda: volume, volume.shape, source.order, held, *known)
 
 
 def point_stages(source: LatticeVectors, features: Features | HeldFeatures) -> Stages[Given, Values]:

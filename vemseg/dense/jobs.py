@@ -69,7 +69,7 @@ class EmbedJob(Job[Given, Values]):
 
     def open(self, context: Context) -> Stages[Given, Values]:
         """Open source and store."""
-        return point_stages(self.wanted.open(context), Features(self.store, mode="r+"))
+        return point_stages(self.wanted.vectors(context), Features(self.store, mode="r+"))
 
 
 def label_stages(

@@ -11,16 +11,17 @@ import torch
 
 from vemseg.context import Context
 from vemseg.dense.computed import ComputedVectors, Covering
-from vemseg.dense.grid import Grid, lay_out, working_grid
+from vemseg.dense.grid import Grid, lay_out, working_factors, working_grid
+from vemseg.dense.regions import RegionVectors
 from vemseg.dense.scale import best_grid
-from vemseg.dense.sources import LatticeVectors, Maker
+from vemseg.dense.sources import LatticeVectors, Maker, VectorSource
 from vemseg.dense.stored import StoredVectors
 from vemseg.errors import InputError, UsageError
 from vemseg.features import Features, are_features
 from vemseg.geometry import is_anisotropic
 from vemseg.models import Encoder, Filtered, Machine, Model, ThreePlanes, open_model, settle
 from vemseg.models.model import pinned_name
-from vemseg.recipe import override, parse_recipe
+from vemseg.recipe import Recipe, override, parse_recipe
 from vemseg.run import same
 from vemseg.sampling import Source, plain_windows
 from vemseg.volume import Choice, Intensity, Volume, absolute, intensity_of, open_grey, sharp_plane_first
@@ -75,7 +76,19 @@ class Wanted:
             settings=(*self.settings, f"train.precision={precision}"),
         )
 
-    def open(self, context: Context) -> LatticeVectors:
+    def open(self, context: Context) -> VectorSource:
+        """Open what :meth:`vectors` opens, divided into regions where the recipe asks for them.
+
+        Raises
+        ------
+        UsageError, InputError, MissingError, ResourceError
+            As there.
+        """
+        source = self.vectors(context)
+        table = source.maker.recipe.regions
+        return RegionVectors(source, table) if table.wanted else source
+
+    def vectors(self, context: Context) -> LatticeVectors:
         """Open the volume and lay the model over it, or open stored features and the volume they are of.
 
         Raises
@@ -131,8 +144,16 @@ def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedV
     covering = Covering(encoder, grid, layout, intensity, machine.device, batch, recipe.embed.smooth)
     inputs = (volume.path,) if volume.path else ()
     parents = tuple(model.parents)
-    maker = Maker(recipe, model.hash, model.title, model.codes, inputs, parents, encoder.classes)
+    learned = model.codes, inputs, parents, encoder.classes, model.learned
+    maker = Maker(recipe, model.hash, model.title, *learned)
     return ComputedVectors(volume, order, covering, maker, machine)
+
+
+def training_source(volume: Volume, recipe: Recipe) -> Source:
+    """Return a volume as training looks at it."""
+    oriented, _ = sharp_plane_first(volume)
+    grid = working_grid(oriented, recipe.volume.voxel_size)
+    return Source(grid.volume, intensity_of(volume, recipe.volume))
 
 
 def _say_scale(grid: Grid) -> None:
@@ -196,11 +217,15 @@ def open_features(path: Path, settings: Sequence[str], machine: Machine) -> Stor
     features = Features(path)
     facts = features.attributes
     recipe = override(parse_recipe(facts["recipe"], str(path)), settings)
-    maker = Maker(recipe, facts["model"], f"of {path}", features.codes, (path,), (), features.classes)
-    z, y, x = facts["order"]
-    return StoredVectors(
-        lambda: _volume_of(features), features.source_shape, (z, y, x), features, maker, machine
+    maker = Maker(
+        recipe, facts["model"], f"of {path}", features.codes, (path,), (), features.classes, features.learned
     )
+    z, y, x = facts["order"]
+    size = features.voxel_size
+    along = None if size is None else (size[z], size[y], size[x])
+    factors = facts.get("factors") or working_factors(along, recipe.volume.voxel_size)
+    known = maker, machine, (factors[0], factors[1], factors[2])
+    return StoredVectors(lambda: _volume_of(features), features.source_shape, (z, y, x), features, *known)
 
 
 def _volume_of(features: Features) -> Volume:

@@ -78,7 +78,7 @@ def check_sample(table: ClusterTable, sources: Sequence[VectorSource], limit: in
         Where the method of clustering does not go with the model.
     """
     codes = sources[0].maker.codes
-    labelling.check(table, codes, sources[0].classes)
+    labelling.check(table, codes, sources[0].classes, sources[0].maker.learned)
     n = table.sample_of(sum(math.prod(source.volume_shape) for source in sources))
     if not n:  # nothing is looked for
         return 0

@@ -1,177 +1,254 @@
-"""One vector for each region of an over-segmentation, such as superpixels, which are labelled as a whole.
+"""One vector for each region of a volume that is divided into regions of even grey, such as superpixels.
 
-The vector of a region is the mean, over its voxels, of the vectors interpolated there. It is summed from the
-lattice points directly: each counts as much as it weighs in the interpolation to the region's voxels. So no
-vector per voxel is ever made, and the mean is exact.
+The volume is looked at in parts: whole slices, or tiles of slices. Each part is divided by itself, and its
+regions become the nodes of a graph. The vector of a region is the mean of the vectors of its voxels, and
+beside it their standard deviation (SCCS, section "spG Construction"). Parts are made when they are needed
+and dropped again, so a volume of any size is labelled in bounded memory, and every graph gets the same
+classes wherever blocks are cut.
+
+Slices lie across the first axis of the lattice, which is across the sharp plane of an anisotropic volume.
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
-from vemseg.budget import Budget, Need
+from vemseg.budget import Budget
 from vemseg.context import Context
-from vemseg.dense.planning import WRITING, label_blocks
+from vemseg.dense.parts import Parts
+from vemseg.dense.pooling import CHANNELS, moments
 from vemseg.dense.scores import Interpolations
-from vemseg.dense.sources import Given, LatticeVectors, VectorSource
-from vemseg.errors import InputError, Interrupted
+from vemseg.dense.sources import Given, LatticeVectors, VectorSource, turned
+from vemseg.errors import Interrupted
 from vemseg.geometry import ZYX, Box
-from vemseg.labelling import Graph, Labeller, Sample
-from vemseg.tiling import Interpolation
-from vemseg.volume import Volume
+from vemseg.graphs import Graph
+from vemseg.graphs.affinity import HELD, STRIP
+from vemseg.labelling import Labeller, Sample
+from vemseg.recipe import RegionsTable
+from vemseg.superpixels import divide
+from vemseg.tiling import Floats, Interpolation, Ints, interpolation, reflect
+from vemseg.volume import Permuted, intensity_of
 
-MOST_REGIONS = 2**24
-"""Most regions of a volume, numbered from 0; their vectors must fit into memory."""
+DIVIDING = 320.0
+"""Bytes for each voxel of a part while it is divided and the weights of its voxels are worked out."""
 
-WEIGHING = 96.0
-"""Bytes needed for each voxel of a block while its share in the vectors of regions is worked out."""
+POOLING = 24.0
+"""Bytes for each number at the lattice points of a part while they are summed up, ``CHANNELS`` at a time."""
+
+NODE = 24.0
+"""Bytes for each number of the vectors of a graph, and for each entry of a strip of its affinity."""
 
 
 @dataclass(frozen=True)
-class Regions:
-    """What is known of the regions of a volume; arrays are in the order of their numbers.
+class Divided:
+    """A part of a volume, divided into regions.
 
     Attributes
     ----------
-    volume : Volume of integers
-        The number of each voxel's region.
-    numbers : int64 (n,)
-        The numbers that occur, ascending; they may have gaps.
-    sizes : int64 (n,)
-        Voxels of each region.
-    edges : int64 (e, 2)
-        Pairs of regions that touch face to face, as places in ``numbers``, each once, the lower first.
+    box : Box
+        Voxels of the volume, its axes in the order of the lattice; it may reach beyond the volume's border.
+    numbers : int64 (z, y, x)
+        The region of each voxel, which is its place in the graph.
+    graph : Graph
+    grey : float32 (z, y, x)
+        Intensities.
     """
 
-    volume: Volume
-    numbers: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    edges: NDArray[np.int64]
+    box: Box
+    numbers: Ints
+    graph: Graph
+    grey: NDArray[np.float32]
 
 
 class RegionVectors(VectorSource):
-    """The mean vectors of regions, and which of them touch.
+    """The vectors of the regions of a volume, part by part.
 
     Parameters
     ----------
     source : LatticeVectors
         The source whose vectors are averaged.
-    regions : Regions
-    vectors : float16 (n, d)
-        Mean vector of each region.
-    intensities : float32 (n,)
-        Mean intensity of each region, in [0, 1].
+    table : RegionsTable
+    whole : bool, optional
+        Whether parts are whole slices; by default as the table says.
     """
 
-    def __init__(
-        self,
-        source: LatticeVectors,
-        regions: Regions,
-        vectors: NDArray[np.float16],
-        intensities: NDArray[np.float32],
-    ) -> None:
-        self.volume, self.machine = source.volume, source.machine
-        self.maker = replace(source.maker, model=f"{source.maker.model} averaged over regions")
-        self.regions, self.dim = regions, vectors.shape[1]
-        self._graph = Graph(vectors, intensities, regions.edges)
-        self._found: tuple[Labeller, NDArray[np.uint8], NDArray[np.uint8]] | None = None
+    def __init__(self, source: LatticeVectors, table: RegionsTable, whole: bool | None = None) -> None:
+        self.source, self.table = source, table
+        self.whole = table.whole if whole is None else whole
+        self.machine, self.dim, self.sweeps = source.machine, 2 * source.dim, source.sweeps
+        made = json.dumps([source.maker.model, table.model_dump(mode="json")])
+        self.maker = replace(source.maker, model=f"regions {hashlib.sha256(made.encode()).hexdigest()}")
+        self.volume, self.intensity = source.volume, source.intensity
+        self._grey = source.intensity or intensity_of(self.volume, source.maker.recipe.volume)
+        order = source.order
+        self._turned = self.volume if order == (0, 1, 2) else Permuted(self.volume, order)
+        self.parts = Parts.of(self._turned, source.factors, table, self.whole)
 
-    @classmethod
-    def of(cls, source: LatticeVectors, regions: Volume, context: Context) -> RegionVectors:
-        """Average the vectors of a source over regions, block by block.
+    @property
+    def volume_shape(self) -> ZYX:
+        """Shape of the volume."""
+        return self.source.volume_shape
 
-        Raises
-        ------
-        InputError
-            Where the regions have another shape than the volume, or a number outside 0 .. MOST_REGIONS - 1.
-        Interrupted
-            Where the work was stopped.
-        """
-        if regions.shape != source.volume.shape:
-            raise InputError(
-                f"{regions.name}: regions of {regions.shape} voxels, but the volume has {source.volume.shape}"
-            )
-        shape = label_blocks(source, 2 * source.dim, context.limit, WEIGHING).shape
-        blocks = list(Box.whole(regions.shape).split(shape))
-        total, touching = np.zeros((0, source.dim + 2)), np.zeros((0, 2), np.int64)
-        for i, box in enumerate(blocks):
-            if context.stopped():
-                raise Interrupted("stopped while regions were averaged: the same command starts again")
-            total = _added(total, _sums(source, box, _numbers(regions, box)))
-            pairs = _touching(_numbers(regions, _and_next(box, regions.box)))
-            touching = np.unique(np.concatenate([touching, pairs]), axis=0)
-            context.report("averaging", (i + 1) / len(blocks), f"{i + 1}/{len(blocks)} blocks")
-        sizes = np.rint(total[:, -1]).astype(np.int64)
-        numbers = np.flatnonzero(sizes)
-        means = total[numbers, :-1] / sizes[numbers, None]
-        found = Regions(regions, numbers, sizes[numbers], np.searchsorted(numbers, touching))
-        return cls(source, found, means[:, :-1].astype(np.float16), means[:, -1].astype(np.float32))
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the encoder itself tells apart, unless their logits are standardised away."""
+        return () if self.table.standardise else self.maker.classes
 
     @property
     def count(self) -> int:
-        """Number of regions."""
-        return len(self.regions.numbers)
+        """About how many regions there are."""
+        return len(self.parts) * self.parts.regions
 
-    def graph(self) -> Graph:
-        """Return the vectors of all regions, and which of these touch."""
-        return self._graph
+    def divided(self, number: int) -> Divided:
+        """Return a part by its number: read, encoded, divided and summed up."""
+        box = self.parts.box(number)
+        points = self._points(box)
+        return self._divided(box, points, self.source.values(points).numpy())
 
     def sample(self, n: int, seed: int, context: Context, keep: Path | None = None) -> Sample:
-        """Return the vectors of ``n`` random regions; of all regions where there are fewer."""
-        chosen = np.arange(self.count)
-        if n < self.count:
-            chosen = np.sort(np.random.default_rng([seed, 0x5E6]).choice(self.count, n, replace=False))
-        return Sample(
-            self._graph.vectors[chosen], self._graph.intensities[chosen], self.maker.codes, self.classes
-        )
+        """Return the graphs of random parts with ``n`` regions or more together; all where there are fewer.
+
+        Nothing is kept where the work is stopped: a sample has few parts.
+        """
+        graphs: list[Graph] = []
+        for number in self._drawn(n, seed):
+            if context.stopped():
+                raise Interrupted("stopped while regions were sampled: the same command starts again")
+            graphs.append(self.divided(number).graph)
+            done = sum(map(len, graphs))
+            context.report("sampling", min(1.0, done / n), f"{done} regions of {len(graphs)} parts")
+            if done >= n:
+                break
+        vectors = [np.empty((0, self.dim), np.float16), *(graph.vectors for graph in graphs)]
+        grey = [np.empty(0, np.float32), *(graph.intensities for graph in graphs)]
+        arrays = np.concatenate(vectors), np.concatenate(grey)
+        return Sample(*arrays, self.maker.codes, self.classes, tuple(graphs), self.maker.learned)
+
+    def _drawn(self, n: int, seed: int) -> list[int]:
+        """Return the parts of a sample of ``n`` regions, in random order; some more, as regions vary."""
+        if not n:
+            return []
+        most = min(len(self.parts), 2 * -(-n // self.parts.regions))
+        drawn = np.random.default_rng([seed, 0x5E6]).choice(len(self.parts), most, replace=False)
+        return [int(number) for number in drawn]
 
     def read(self, box: Box) -> Given:
-        """Read the numbers of the regions in a box."""
-        return self.regions.volume.read(box)
+        """Read what the lattice points of all parts in a box are computed from."""
+        return self.source.read_points(self._points(self._slab(box)))
 
     def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
-        """Paint each region of a box with its class; the classes of all are found together, once."""
-        classes, _ = self._classes(labeller)
-        painted: NDArray[np.uint8] = classes[np.searchsorted(self.regions.numbers, given)]
-        return painted
+        """Paint each region of a box with its class."""
+        return self._painted(box, given, labeller, rate=False)[0]
 
     def rated(
         self, box: Box, given: Given, labeller: Labeller
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Paint each region of a box with its class, and with how certain that is."""
-        place = np.searchsorted(self.regions.numbers, given)
-        classes, certain = self._classes(labeller)
-        return classes[place], certain[place]
+        labels, certain = self._painted(box, given, labeller, rate=True)
+        return labels, certain
 
-    def _classes(self, labeller: Labeller) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return the label of each region, and how certain it is (0 where the labeller cannot tell)."""
-        if self._found is None or self._found[0] is not labeller:
-            scores = labeller.graph_scores(self._graph)
-            label = 1 + scores.argmax(dim=-1)
-            certain = labeller.confidence(scores) if labeller.rates else torch.zeros(len(scores))
-            self._found = labeller, _bytes(label), _bytes(certain.mul(255).round())
-        return self._found[1:]
+    def _painted(
+        self, box: Box, given: Given, labeller: Labeller, rate: bool
+    ) -> tuple[NDArray[np.uint8], ...]:
+        """Return the labels of a box and, where that is wanted, how certain they are."""
+        slab = self._slab(box)
+        points, inside = self._points(slab), turned(box, self.source.order)
+        vectors = self.source.compute(points, given).numpy()
+        painted = tuple(np.empty(inside.shape, np.uint8) for _ in range(1 + rate))
+        for number in self.parts.touching(inside):
+            part = self._divided(self.parts.box(number), points, vectors)
+            scores = labeller.graph_scores(part.graph)
+            values = [1 + scores.argmax(dim=-1)]
+            if rate:
+                values.append(labeller.confidence(scores).mul(255).round())
+            both = part.box.clip(inside)
+            numbers = part.numbers[both.relative_to(part.box).slices]
+            for one, out in zip(values, painted, strict=True):
+                out[both.relative_to(inside).slices] = _bytes(one)[numbers]
+        return tuple(np.ascontiguousarray(out.transpose(self.source.back)) for out in painted)
+
+    def _divided(self, box: Box, points: Box, vectors: NDArray[np.float16]) -> Divided:
+        """Divide a part whose lattice points are among those with these vectors (z, y, x, d)."""
+        grey = self._grey.apply(self._turned.read_reflected(box))
+        numbers = divide(grey, self.parts.regions, self.table.compactness, self.parts.spacing)
+        axes = _relative(self._axes(box), points)
+        mean, deviation = moments(vectors, axes, numbers, self.table.standardise)
+        graph = Graph(
+            np.concatenate([mean, deviation], axis=1).astype(np.float16),
+            (np.bincount(numbers.ravel(), grey.ravel()) / np.bincount(numbers.ravel())).astype(np.float32),
+            _touching(numbers),
+        )
+        return Divided(box, numbers, graph, grey)
+
+    def _axes(self, box: Box) -> Interpolations:
+        """Return how each axis is interpolated to the voxels of a part, mirrored beyond the border."""
+        z, y, x = (
+            _mirrored(positions, start, stop, n)
+            for positions, start, stop, n in zip(
+                self.source.positions, box.start, box.stop, self._turned.shape, strict=True
+            )
+        )
+        return z, y, x
+
+    def _points(self, box: Box) -> Box:
+        """Return the lattice points that the voxels of parts lie between."""
+        z, y, x = self._axes(box)
+        return Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
+
+    def _slab(self, box: Box) -> Box:
+        """Return the box of all parts in a box of the volume, its axes in the order of the lattice."""
+        return self.parts.around(turned(box, self.source.order))
 
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Return the voxels themselves: labels of regions need no context."""
-        return stop - start, stop - start
+        """Return what the parts that cover ``start .. stop`` read and compute along an axis."""
+        along = self.source.order.index(axis)
+        edge, n = self.parts.shape[along], self.volume.shape[axis]
+        return self.source.reach(axis, start // edge * edge, min(-(-stop // edge) * edge, n))
 
     def budgets(self, k: int, written: float, limit: int) -> list[Budget]:
-        """Return what painting takes: the numbers of the regions, and their order."""
-        item = float(self.regions.volume.dtype.itemsize)
-        return [Budget.of_process(limit, 0, (Need(window=2 * item + 16.0, voxel=WRITING + written),))]
+        """Return what labelling takes: the vectors of the lattice, and one part at a time."""
+        return [
+            replace(budget, base=budget.base + self.part_bytes) if budget.name == "memory" else budget
+            for budget in self.source.budgets(self.source.dim, written, limit)
+        ]
+
+    @property
+    def part_bytes(self) -> int:
+        """Bytes that it takes to divide a part and to score its graph."""
+        box = self.parts.box(0)
+        numbers = self._points(box).size * (self.source.dim + CHANNELS)
+        nodes = 2 * self.parts.regions
+        strips = nodes * max(STRIP, min(nodes, HELD))
+        return int(DIVIDING * box.size + POOLING * numbers + NODE * (nodes * self.dim + strips))
 
     def work(self, box: Box) -> float:
-        """Return the voxels of the box."""
-        return float(box.size)
+        """Return how many voxels are encoded, or vectors read, for a box."""
+        return self._part_work(self._slab(box))
+
+    def sampling_work(self, n: int, seed: int) -> float:
+        """Return how many voxels are encoded for a sample."""
+        needed = self._drawn(n, seed)[: -(-n // self.parts.regions)]
+        return sum(self._part_work(self.parts.box(number)) for number in needed)
+
+    def _part_work(self, box: Box) -> float:
+        """Return how many voxels are encoded, or vectors read, for parts; axes as the lattice has them."""
+        return self.source.work(turned(box.clip(self._turned.box), self.source.back))
+
+    def holding_bytes(self, limit: int) -> int:
+        """Return the bytes that :meth:`held` keeps within a limit."""
+        return self.source.holding_bytes(limit)
+
+    def held(self, context: Context, keep: Path | None = None) -> RegionVectors:
+        """Return the regions of vectors that are held in memory where they are few, else this source."""
+        return RegionVectors(self.source.held(context, keep), self.table, self.whole)
 
 
 def _bytes(values: Tensor) -> NDArray[np.uint8]:
@@ -179,14 +256,25 @@ def _bytes(values: Tensor) -> NDArray[np.uint8]:
     return found
 
 
-def _and_next(box: Box, whole: Box) -> Box:
-    """Return a box with one voxel more at the end of each axis, where there is one."""
-    z, y, x = box.stop
-    return Box(box.start, (z + 1, y + 1, x + 1)).clip(whole)
+def _mirrored(positions: Floats, start: int, stop: int, n: int) -> Interpolation:
+    """Interpolate at voxels ``start .. stop`` of an axis of ``n``, mirrored where they lie outside."""
+    folded = reflect(np.arange(start, stop), n)
+    low = int(folded.min())
+    rule, place = interpolation(positions, low, int(folded.max()) + 1), folded - low
+    return Interpolation(rule.start, rule.stop, rule.left[place], rule.right[place], rule.weight[place])
 
 
-def _touching(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the pairs of numbers that lie face to face, each once, the lower first: int64 (e, 2)."""
+def _relative(axes: Interpolations, points: Box) -> Interpolations:
+    """Count the neighbours of voxels from the first of some lattice points, instead of the first needed."""
+    z, y, x = (
+        replace(rule, left=rule.left + rule.start - start, right=rule.right + rule.start - start)
+        for rule, start in zip(axes, points.start, strict=True)
+    )
+    return z, y, x
+
+
+def _touching(numbers: Ints) -> Ints:
+    """Return the pairs of regions that lie face to face, each once, the lower first: int64 (e, 2)."""
     pairs = []
     for axis in range(3):
         n = numbers.shape[axis]
@@ -194,48 +282,3 @@ def _touching(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         differ = first != second
         pairs.append(np.sort(np.stack([first[differ], second[differ]], axis=1), axis=1))
     return np.unique(np.concatenate(pairs), axis=0)
-
-
-def _numbers(regions: Volume, box: Box) -> NDArray[np.int64]:
-    numbers = regions.read(box).astype(np.int64)
-    if numbers.min() < 0 or numbers.max() >= MOST_REGIONS:
-        raise InputError(f"{regions.name}: regions are numbered from 0 to {MOST_REGIONS - 1} at most")
-    return numbers
-
-
-def _sums(source: LatticeVectors, box: Box, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Interpolate vectors, intensities and ones to the voxels of a box, and sum by region: (r, d + 2)."""
-    axes, points = source.interpolations(box), source.points_of(box)
-    given = source.read_points(points)
-    vectors = source.compute(points, given).numpy().reshape(-1, source.dim)
-    grey = source.intensities(points, given).reshape(-1, 1)
-    values = np.concatenate([vectors, grey, np.ones_like(grey)], axis=1).astype(np.float64)
-    weights = _weights(axes, points.shape, numbers.transpose(source.order))
-    summed: NDArray[np.float64] = weights @ values
-    return summed
-
-
-def _weights(axes: Interpolations, shape: ZYX, numbers: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Return how much each of ``shape`` lattice points weighs in each region: sparse (regions, points)."""
-    matrix = sparse.csr_matrix((int(numbers.max()) + 1, math.prod(shape)))
-    for corner in np.ndindex(2, 2, 2):
-        (z, wz), (y, wy), (x, wx) = (_side(axis, right) for axis, right in zip(axes, corner, strict=True))
-        weight = (wz[:, None, None] * wy[:, None] * wx).ravel()
-        point = ((z[:, None, None] * shape[1] + y[:, None]) * shape[2] + x).ravel()
-        counts = weight > 0
-        entries = (weight[counts], (numbers.ravel()[counts], point[counts]))
-        matrix += sparse.csr_matrix(entries, shape=matrix.shape)
-    return matrix
-
-
-def _side(axis: Interpolation, right: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the neighbour of each voxel on one side, and its weight."""
-    weight = axis.weight.astype(np.float64)
-    return (axis.right, weight) if right else (axis.left, 1 - weight)
-
-
-def _added(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Add two arrays of which one may have fewer rows."""
-    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
-    longer[: len(shorter)] += shorter
-    return longer

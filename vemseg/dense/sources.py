@@ -7,8 +7,8 @@ planes, resampling, context and lattices is its own affair.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from vemseg.dense.scores import (
     rated_interpolated,
 )
 from vemseg.geometry import ZYX, Box
-from vemseg.labelling import Graph, Labeller, Sample
+from vemseg.labelling import Labeller, Sample
 from vemseg.models import Machine
 from vemseg.recipe import Recipe
 from vemseg.tiling import Floats, interpolation
@@ -36,7 +36,7 @@ Head = Callable[[Tensor], Tensor]
 """Turns float16 vectors (..., d) into the channels that are kept of them (..., c), float32."""
 
 Given = NDArray[np.generic]
-"""What was read for a box: voxels, stored vectors, or the numbers of regions."""
+"""What was read for a box: voxels, or stored vectors."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Maker:
         The volume or stored features, and the files that decide what the model computes.
     classes : tuple of str
         The classes that the encoder itself tells apart (see ``models.Encoder``).
+    learned : mapping of str to array
+        The labeller that was trained together with the model; empty where there is none.
     """
 
     recipe: Recipe
@@ -65,6 +67,7 @@ class Maker:
     inputs: tuple[Path, ...]
     parents: tuple[Path, ...]
     classes: tuple[str, ...] = ()
+    learned: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
 
 class VectorSource(ABC):
@@ -126,10 +129,6 @@ class VectorSource(ABC):
         Interrupted
             Where the work was stopped.
         """
-
-    def graph(self) -> Graph | None:
-        """Return all vectors with their neighbours; None where they are too many, as on a lattice."""
-        return None
 
     @abstractmethod
     def read(self, box: Box) -> Given:
@@ -201,12 +200,15 @@ class LatticeVectors(VectorSource):
         The lattice points within the volume.
     cell : (int, int, int)
         Shape of the boxes of lattice points that are cheapest to compute together.
+    factors : (float, float, float)
+        Edge of a working voxel in voxels of the volume, along the axes of the lattice.
     """
 
     order: ZYX
     positions: tuple[Floats, Floats, Floats]
     inside: Box
     cell: ZYX
+    factors: tuple[float, float, float]
 
     @abstractmethod
     def read_points(self, points: Box) -> Given:
@@ -270,10 +272,10 @@ class LatticeVectors(VectorSource):
         """Return the vectors of random lattice points, drawn cell by cell."""
         if not n:
             nothing = np.empty((0, self.dim), np.float16), np.empty(0, np.float32)
-            return Sample(*nothing, self.maker.codes, self.classes)
+            return Sample(*nothing, self.maker.codes, self.classes, learned=self.maker.learned)
         cells = sample_cells(self.inside, self.cell, n, seed)
         vectors, grey = collect(cells, self._sampled, context, keep)
-        return Sample(vectors, grey, self.maker.codes, self.classes)
+        return Sample(vectors, grey, self.maker.codes, self.classes, learned=self.maker.learned)
 
     def _sampled(self, cell: SampleCell) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         given = self.read_points(cell.cells)
@@ -282,7 +284,7 @@ class LatticeVectors(VectorSource):
 
     def interpolations(self, box: Box) -> Interpolations:
         """Return how each axis of the lattice is interpolated to the voxels of a box."""
-        return interpolations(self.positions, _turned(box, self.order))
+        return interpolations(self.positions, turned(box, self.order))
 
     def points_of(self, box: Box) -> Box:
         """Return the lattice points that the voxels of a box lie between."""
@@ -297,7 +299,7 @@ class LatticeVectors(VectorSource):
         """Interpolate the scores at the lattice points to the voxels of a box and take the best class."""
         scores = self.compute(self.points_of(box), given, in_parts(labeller.scores))
         turned = argmax_interpolated(scores, self.interpolations(box))
-        return np.ascontiguousarray(turned.transpose(self._back))
+        return np.ascontiguousarray(turned.transpose(self.back))
 
     def rated(
         self, box: Box, given: Given, labeller: Labeller
@@ -305,23 +307,27 @@ class LatticeVectors(VectorSource):
         """Interpolate the scores to voxels, take the best class and rate it."""
         scores = self.compute(self.points_of(box), given, in_parts(labeller.scores))
         turned = rated_interpolated(scores, self.interpolations(box), labeller.confidence)
-        labels, certain = (np.ascontiguousarray(part.transpose(self._back)) for part in turned)
+        labels, certain = (np.ascontiguousarray(part.transpose(self.back)) for part in turned)
         return labels, certain
 
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
         """Return window and lattice points along an axis of the volume."""
-        along = self._back[axis]
+        along = self.back[axis]
         rule = interpolation(self.positions[along], start, stop)
         return self.point_reach(along, rule.start, rule.stop)
 
+    def held(self, context: Context, keep: Path | None = None) -> LatticeVectors:
+        """Return these vectors in memory where they are few."""
+        return self
+
     @property
-    def _back(self) -> ZYX:
+    def back(self) -> ZYX:
         """Axis of the lattice for each axis of the volume; turns arrays back."""
         return self.order.index(0), self.order.index(1), self.order.index(2)
 
 
-def _turned(box: Box, order: ZYX) -> Box:
-    """Return a box of the volume with its axes in the order of the lattice."""
+def turned(box: Box, order: ZYX) -> Box:
+    """Return a box with its axes in another order: axis ``i`` of it is axis ``order[i]`` of the one given."""
     return Box(_ordered(box.start, order), _ordered(box.stop, order))
 
 

@@ -58,6 +58,8 @@ class StoredVectors(LatticeVectors):
     store : VectorStore
     maker : Maker
     machine : Machine
+    factors : (float, float, float)
+        Edge of a working voxel in voxels of the volume, along the axes of the lattice.
     """
 
     def __init__(
@@ -68,9 +70,10 @@ class StoredVectors(LatticeVectors):
         store: VectorStore,
         maker: Maker,
         machine: Machine,
+        factors: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ) -> None:
         self._open_volume, self._volume_shape = open_volume, volume_shape
-        self.order, self.store = order, store
+        self.order, self.store, self.factors = order, store, factors
         self.maker, self.machine = maker, machine
         self.dim = store.dim
         self.positions, self.inside, self.cell = store.positions, store.inside, store.cell

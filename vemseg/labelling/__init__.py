@@ -10,8 +10,8 @@
     columns     labellers whose scores follow from an affine map of the vector
     saved       whether a labeller that was read from a file can be used
     describing  what fitted classes are like: the encoder's suggestions, how far apart they are
-    affine, mixture, linkage, codebook, hyperbolic, named
-                one method each: its labeller, and how that is fitted
+    affine, mixture, linkage, codebook, hyperbolic, named, incremental, cuts, sccs
+                one method each: its labeller, and how that is fitted; the last three look at graphs
 
 Classes are numbered from 1, from dark to bright by the mean intensity of the patches they hold (ties: the
 larger first), so that the numbers do not change from one fit to the next. A saved labeller keeps its numbers
@@ -23,7 +23,7 @@ A new method needs a module here, a table under ``recipe/cluster`` and a line in
 from __future__ import annotations
 
 from vemseg.labelling.affine import AffineLabeller
-from vemseg.labelling.base import Demand, Graph, Labeller, Sample, Source, legend
+from vemseg.labelling.base import Demand, Labeller, Sample, Source, legend
 from vemseg.labelling.choosing import Choice, find_classes
 from vemseg.labelling.describing import suggestion_text
 from vemseg.labelling.fitting import check, count, demands, fit, load
@@ -32,7 +32,6 @@ __all__ = [
     "AffineLabeller",
     "Choice",
     "Demand",
-    "Graph",
     "Labeller",
     "Sample",
     "Source",

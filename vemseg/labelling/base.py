@@ -17,6 +17,8 @@ from torch import Tensor
 from vemseg.context import Context
 from vemseg.errors import InputError
 from vemseg.geometry import Box
+from vemseg.graphs import Graph
+from vemseg.recipe import METHODS
 from vemseg.run import save_tensors
 
 Single = NDArray[np.float32]
@@ -33,6 +35,9 @@ names of classes that are the encoder's own."""
 
 SAMPLE_BYTES = 12
 """Bytes for each number of the sample while classes are fitted: two copies in float16, two in float32."""
+
+Arrays = Mapping[str, NDArray[np.generic]]
+"""Arrays of a labeller, by name."""
 
 Metadata = dict[str, Any]
 """How a labeller was made, as plain JSON."""
@@ -54,30 +59,18 @@ class Sample:
         The codebook that the model learned; None where it has none.
     classes : tuple of str
         The classes that the encoder itself tells apart (see ``models.Encoder``); empty where it knows none.
+    graphs : tuple of Graph
+        Where vectors stand for regions: the graphs that the vectors are the nodes of, in the same order.
+    learned : mapping of str to array
+        The labeller that was trained together with the model, as its arrays; empty where there is none.
     """
 
     vectors: NDArray[np.float16]
     intensities: Single
     codes: Single | None = None
     classes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Graph:
-    """All vectors of a source, and which of them belong side by side.
-
-    Attributes
-    ----------
-    vectors : float16 (n, d)
-    intensities : float32 (n,)
-        Mean intensity of what each vector stands for.
-    edges : int64 (e, 2)
-        Pairs of vectors that are neighbours, each once, the lower number first.
-    """
-
-    vectors: NDArray[np.float16]
-    intensities: NDArray[np.float32]
-    edges: NDArray[np.int64]
+    graphs: tuple[Graph, ...] = ()
+    learned: Arrays = field(default_factory=dict)
 
 
 def legend(k: int, names: Mapping[int, str], own: Mapping[int, str] = MappingProxyType({})) -> dict[int, str]:
@@ -118,9 +111,6 @@ class Source(Protocol):
 
     def sample(self, n: int, seed: int, context: Context) -> Sample:
         """Return a sample of ``n`` vectors, or of all where there are fewer."""
-
-    def graph(self) -> Graph | None:
-        """Return all of them with their neighbours; None where they are too many, as on a lattice."""
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """Return what a box of the volume is labelled from: voxels, vectors or region numbers."""
@@ -182,7 +172,7 @@ class Labeller(ABC):
 
     def graph_scores(self, graph: Graph) -> Tensor:
         """Return the scores of all vectors of a graph, float32 (n, K); by default, each is scored alone."""
-        return self.scores(torch.from_numpy(graph.vectors).float())
+        return self.scores(graph.features(torch.float32))
 
     @property
     def rates(self) -> bool:
@@ -233,7 +223,7 @@ class Labeller(ABC):
         """
 
     @classmethod  # noqa: B027 - a method may have nothing to refuse
-    def check(cls, table: OwnTable, codes: Single | None, classes: tuple[str, ...]) -> None:
+    def check(cls, table: OwnTable, codes: Single | None, classes: tuple[str, ...], learned: Arrays) -> None:
         """Refuse what cannot be fitted, before a sample is drawn; by default nothing is refused.
 
         Parameters
@@ -243,6 +233,8 @@ class Labeller(ABC):
             The codebook of the model.
         classes : tuple of str
             The classes that the encoder itself tells apart.
+        learned : mapping of str to array
+            The labeller that was trained together with the model; empty where there is none.
 
         Raises
         ------
@@ -255,6 +247,15 @@ class Labeller(ABC):
         """Return the memory that each step of fitting to ``n`` vectors of length ``dim`` takes."""
         smaller = f"a smaller sample (--set cluster.sample={n // 4})"
         return [Demand(f"fit classes to {n} vectors", SAMPLE_BYTES * n * dim, smaller)]
+
+    @property
+    def settings(self) -> OwnTable:
+        """The ``[cluster]`` table that it was fitted with, but for the size of the sample."""
+        table = METHODS[self.metadata["method"]].table
+        keys = table.model_fields.keys() - {"sample"}  # metadata say how many vectors there were
+        own = {key: value for key, value in self.metadata.items() if key in keys}
+        frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
+        return table.model_validate(frozen)
 
     def noting(self, facts: Mapping[str, object]) -> Self:
         """Return the same labeller with these facts added to its metadata."""
@@ -289,7 +290,7 @@ class Labeller(ABC):
         save_tensors(path, given, {"kind": KIND, "format": FORMAT} | self.metadata)
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, NDArray[np.generic]], metadata: Metadata) -> Self:
+    def restored(cls, arrays: Arrays, metadata: Metadata) -> Self:
         """Make a labeller of saved arrays and metadata.
 
         Raises

@@ -10,7 +10,7 @@ from typing import Self
 
 from vemseg.context import Context
 from vemseg.errors import UsageError
-from vemseg.labelling.base import Demand, Sample, Single, Source
+from vemseg.labelling.base import Arrays, Demand, Sample, Single, Source
 from vemseg.labelling.columns import prepared
 from vemseg.labelling.linkage import JoinedLabeller
 from vemseg.recipe import CodebookTable
@@ -32,7 +32,9 @@ class CodebookLabeller(JoinedLabeller):
         return cls.joined(data, codes, table.k, table.linkage, scaled)
 
     @classmethod
-    def check(cls, table: CodebookTable, codes: Single | None, classes: tuple[str, ...]) -> None:
+    def check(
+        cls, table: CodebookTable, codes: Single | None, classes: tuple[str, ...], learned: Arrays
+    ) -> None:
         """Refuse a model without a codebook, and more classes than there are codes."""
         n = len(_required(codes))
         if table.k > n:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vemseg.labelling.base import MARGIN, Graph, Labeller, Metadata, Sample
+from vemseg.labelling.base import MARGIN, Labeller, Metadata, Sample
 
 STEPS = 64
 """Number of parts in which the sample is looked at."""
@@ -22,8 +22,8 @@ SURE = 0.5
 """A suggestion of a smaller probability is called unsure."""
 
 
-def described(labeller: Labeller, sample: Sample, graph: Graph | None) -> Metadata:
-    """Return what the vectors of a sample, or all vectors of a graph, say of classes.
+def described(labeller: Labeller, sample: Sample) -> Metadata:
+    """Return what the vectors of a sample say of classes.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def described(labeller: Labeller, sample: Sample, graph: Graph | None) -> Metada
     """
     total = np.zeros((labeller.k, len(sample.classes)))
     sizes, ahead = np.zeros(labeller.k, np.int64), []
-    for scores, vectors in _scored(labeller, sample, graph):
+    for scores, vectors in _scored(labeller, sample):
         best = scores.topk(2, dim=-1).values
         ahead.append((best[:, 0] - best[:, 1]).numpy())
         label = scores.argmax(dim=-1).numpy()
@@ -53,10 +53,11 @@ def suggestion_text(name: str, probability: float) -> str:
     return text if probability >= SURE else f"unsure ({text})"
 
 
-def _scored(labeller: Labeller, sample: Sample, graph: Graph | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield scores (n, K) and vectors (n, d), float32, part by part."""
-    if graph is not None:
-        yield labeller.graph_scores(graph), torch.from_numpy(graph.vectors).float()
+def _scored(labeller: Labeller, sample: Sample) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield scores (n, K) and vectors (n, d), float32, part by part; the nodes of a graph together."""
+    for graph in sample.graphs:
+        yield labeller.graph_scores(graph), graph.features(torch.float32)
+    if sample.graphs:
         return
     for part in np.array_split(sample.vectors, STEPS):
         vectors = torch.from_numpy(part.astype(np.float32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pkgutil import resolve_name
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
 from vemseg.foreign import quoted
-from vemseg.labelling.base import FORMAT, KIND, Demand, Graph, Labeller, Metadata, Sample, Single, Source
+from vemseg.labelling.base import FORMAT, KIND, Arrays, Demand, Labeller, Metadata, Sample, Single, Source
 from vemseg.labelling.describing import described
 from vemseg.labelling.saved import check_saved
 from vemseg.recipe import METHODS, ClusterTable
@@ -30,7 +31,7 @@ def fit(
 ) -> Labeller:
     """Fit classes to a sample of vectors by the method of a table, and number them from dark to bright.
 
-    The classes of a method without ``k``, which are the encoder's own, keep their order.
+    Classes that the model brings with it (``ClusterTable.finds``) keep their order.
 
     Parameters
     ----------
@@ -46,25 +47,25 @@ def fit(
     ------
     UsageError
         Where the sample has fewer vectors than classes, or than parts to join; where the method needs a
-        codebook and the model has none.
+        codebook and the model has none. Where the method works on regions and the sample holds none.
     InputError
         Where the sample has fewer than K distinct vectors, or holds NaN or infinity.
     """
     n = len(sample.vectors)
+    facts: Metadata = table.model_dump(mode="json") | {"sample": n}
+    if not table.finds:
+        return _of(table.method).fit(table, sample, source, context).noting(facts)
     if table.k > n:
         raise UsageError(f"k = {table.k} classes cannot be fitted to a sample of {n} vectors")
+    if table.regions and not sample.graphs:
+        raise UsageError(f"cluster.method {table.method} works on regions, and these vectors stand for none")
     refuse_damaged(sample)
-    facts: Metadata = table.model_dump(mode="json") | {"sample": n}
-    if not table.k:  # classes that are known: there is nothing to find, and their order is theirs
-        return _of(table.method).fit(table, sample, source, context).noting(facts)
     context.report("clustering", 0.0, f"{n} vectors into {table.k} classes")
     labeller = _of(table.method).fit(table, sample, source, context)
-    graph = source.graph() if source is not None else None
-    label, grey = _labels_of_graph(labeller, graph) if graph else _labels_of_sample(labeller, sample)
-    order, counted = _dark_to_bright(label, grey, labeller.k)
+    order, counted = _dark_to_bright(_labels_in(labeller, sample), sample.intensities, labeller.k)
     labeller = labeller.reordered(order)
     context.report("clustering", 1.0, f"{n} vectors into {table.k} classes")
-    return labeller.noting(facts | counted | described(labeller, sample, graph))
+    return labeller.noting(facts | counted | described(labeller, sample))
 
 
 def refuse_damaged(sample: Sample) -> None:
@@ -87,7 +88,12 @@ def count(table: ClusterTable, classes: tuple[str, ...]) -> int:
     return table.k or len(classes)
 
 
-def check(table: ClusterTable, codes: Single | None, classes: tuple[str, ...] = ()) -> None:
+def check(
+    table: ClusterTable,
+    codes: Single | None,
+    classes: tuple[str, ...] = (),
+    learned: Arrays = MappingProxyType({}),
+) -> None:
     """Refuse settings with which the method of a table cannot fit classes, before a sample is drawn.
 
     Parameters
@@ -97,13 +103,15 @@ def check(table: ClusterTable, codes: Single | None, classes: tuple[str, ...] = 
         The model's codebook.
     classes : tuple of str
         The classes that the encoder itself tells apart.
+    learned : mapping of str to array
+        The labeller that was trained together with the model; empty where there is none.
 
     Raises
     ------
     UsageError
         Says what is missing.
     """
-    _of(table.method).check(table, codes, classes)
+    _of(table.method).check(table, codes, classes, learned)
 
 
 def demands(table: ClusterTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
@@ -143,14 +151,12 @@ def _of(method: str) -> type[Labeller]:
     return found
 
 
-def _labels_of_graph(labeller: Labeller, graph: Graph) -> tuple[NDArray[np.int64], Single]:
-    """Return the class of every node of a graph, scored together, and its intensity."""
-    return labeller.graph_scores(graph).argmax(dim=-1).numpy(), graph.intensities
-
-
-def _labels_of_sample(labeller: Labeller, sample: Sample) -> tuple[NDArray[np.int64], Single]:
-    """Return the class of every vector of a sample, and its intensity."""
-    return labels_of(labeller, sample.vectors), sample.intensities
+def _labels_in(labeller: Labeller, sample: Sample) -> NDArray[np.int64]:
+    """Return the class of every vector of a sample; the nodes of a graph are scored together."""
+    if not sample.graphs:
+        return labels_of(labeller, sample.vectors)
+    each = [labeller.graph_scores(graph).argmax(dim=-1).numpy() for graph in sample.graphs]
+    return np.concatenate(each)
 
 
 def labels_of(labeller: Labeller, vectors: NDArray[np.float16]) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
 from vemseg.labelling.affine import AffineScores
-from vemseg.labelling.base import OWN, Sample, Single, Source
+from vemseg.labelling.base import OWN, Arrays, Sample, Single, Source
 from vemseg.recipe import NamedTable
 
 
@@ -34,7 +34,9 @@ class NamedLabeller(AffineScores):
         return cls(weight, np.zeros(len(names), np.float32), metadata={OWN: list(names)})
 
     @classmethod
-    def check(cls, table: NamedTable, codes: Single | None, classes: tuple[str, ...]) -> None:
+    def check(
+        cls, table: NamedTable, codes: Single | None, classes: tuple[str, ...], learned: Arrays
+    ) -> None:
         """Refuse a model that knows no classes by name, or other than 2 to 255 of them."""
         _required(classes)
 

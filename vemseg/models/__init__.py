@@ -10,7 +10,7 @@
     planes       an encoder of planes that is applied across all three axes
     filtered     an encoder with filters beside it
     patch_mean   the mean intensity of each patch, as an encoder
-    mae, self_distilled, his4mae, sdae, invariance, recognition, self_training, distilled
+    mae, self_distilled, his4mae, sdae, invariance, recognition, self_training, distilled, sccs
                  objectives
     han2022, cihs
                  variational autoencoders of cubes: encoder, decoder and objective
@@ -28,6 +28,7 @@ A method is registered in ``vemseg.recipe.kinds``; nothing here lists methods.
 
 from vemseg.models.building import (
     build_encoder,
+    build_labeller,
     build_objective,
     build_self_training,
     build_student,
@@ -53,6 +54,7 @@ __all__ = [
     "Spacing",
     "ThreePlanes",
     "build_encoder",
+    "build_labeller",
     "build_objective",
     "build_self_training",
     "build_student",

@@ -9,7 +9,7 @@ import torch
 from vemseg.errors import UsageError
 from vemseg.models.encoder import Encoder, Spacing
 from vemseg.models.objective import Objective
-from vemseg.recipe import KINDS, ModelTable
+from vemseg.recipe import KINDS, METHODS, ClusterTable, ModelTable
 
 
 def build_encoder(table: ModelTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> Encoder:
@@ -86,6 +86,36 @@ def build_self_training(table: ModelTable, seed: int, start: Encoder, found: int
         raise UsageError(f"a '{table.kind}' knows no classes, so it cannot train itself on those it finds")
     torch.manual_seed(seed)
     objective: Objective = resolve_name(name)(table, start, found)
+    return objective
+
+
+def build_labeller(table: ClusterTable, seed: int, encoder: Encoder, dim: int) -> Objective:
+    """Return the objective that trains the labeller of a ``[cluster]`` table, initialised by a seed.
+
+    Parameters
+    ----------
+    table : ClusterTable
+        Its settings.
+    seed : int
+    encoder : Encoder
+        What vectors come from; it is not trained.
+    dim : int
+        Length of the vectors that are labelled.
+
+    Raises
+    ------
+    UsageError
+        Where labellers of this method are fitted, not trained.
+    """
+    name = METHODS[table.method].objective
+    if name is None:
+        trained = ", ".join(method for method, known in METHODS.items() if known.objective)
+        raise UsageError(
+            f"--encoder trains a labeller on the vectors of a model, and cluster.method {table.method} is "
+            f"fitted by 'segment': add -c {trained}"
+        )
+    torch.manual_seed(seed)
+    objective: Objective = resolve_name(name)(table, encoder, dim)
     return objective
 
 

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.catalog import DEFAULT_WEIGHTS, bundled_weights, find_weights
-from vemseg.errors import InputError, MissingError
+from vemseg.errors import InputError, MissingError, UsageError
+from vemseg.models.building import differing_encoder
 from vemseg.models.checkpoints import import_maester, reference_recipe
 from vemseg.models.encoder import Encoder, Spacing
-from vemseg.models.weights import load_codes, load_encoder
-from vemseg.recipe import KINDS, Recipe, load_recipe, override, shipped
+from vemseg.models.weights import load_codes, load_encoder, load_learned
+from vemseg.recipe import KINDS, METHODS, Recipe, load_recipe, override, shipped
 from vemseg.run import Run, sha256
 
 _log = logging.getLogger("vemseg")
@@ -59,10 +60,28 @@ class Model:
             return import_maester(self.weights)[1].encoder
         return load_encoder(self.recipe.model, self.weights, spacing)
 
+    def refuse_other(self, recipe: Recipe) -> None:
+        """Refuse a recipe whose encoder has other settings.
+
+        Raises
+        ------
+        UsageError
+            Names the settings.
+        """
+        if differing := differing_encoder(recipe.model, self.recipe.model):
+            raise UsageError(
+                f"{self.title} is another model than the recipe's: it differs in {', '.join(differing)}"
+            )
+
     @property
     def codes(self) -> NDArray[np.float32] | None:
         """The codebook (n, d) that the model learned, or None if it has none."""
         return load_codes(self.weights)
+
+    @property
+    def learned(self) -> dict[str, NDArray[np.generic]]:
+        """The labeller that was trained together with the model, as its arrays; empty if there is none."""
+        return load_learned(self.weights)
 
     @property
     def parents(self) -> list[Path]:
@@ -122,7 +141,8 @@ def pinned_name(name: str) -> str:
 def _run(path: Path, title: str, settings: Sequence[str]) -> Model:
     """Return the model of a run directory."""
     run = Run.open(path)
-    trained = KINDS[run.recipe.model.kind].objective is not None
+    table, method = run.recipe.model, METHODS[run.recipe.cluster.method]
+    trained = KINDS[table.kind].objective is not None or method.objective is not None
     return Model(override(run.recipe, settings), run.model if trained else None, title)
 
 

@@ -16,6 +16,7 @@ from vemseg.models.building import build_encoder
 from vemseg.models.codebook import CODES
 from vemseg.models.encoder import Encoder, Spacing
 from vemseg.models.objective import Objective
+from vemseg.models.sccs import LABELLER
 from vemseg.recipe import ModelTable
 from vemseg.run import load_tensors, save_tensors
 
@@ -39,6 +40,14 @@ def load_codes(weights: Path | None) -> NDArray[np.float32] | None:
     if weights is None or weights.suffix != ".safetensors" or not weights.is_file():
         return None
     return load_tensors(weights)[0].get(CODES)
+
+
+def load_learned(weights: Path | None) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays of the labeller that was saved with an encoder's weights; none without one."""
+    if weights is None or weights.suffix != ".safetensors" or not weights.is_file():
+        return {}
+    saved = load_tensors(weights)[0].items()
+    return {name.removeprefix(LABELLER): value for name, value in saved if name.startswith(LABELLER)}
 
 
 def load_encoder(table: ModelTable, weights: Path | None, spacing: Spacing = (1.0, 1.0, 1.0)) -> Encoder:

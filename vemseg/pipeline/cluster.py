@@ -78,7 +78,7 @@ def cluster(
         if output.done:
             _log.info("%s is there already, made with the same settings", out)
             return out
-        if table.k and not (table.k_range or sets(settings, "cluster.k")):
+        if table.finds and not (table.k_range or sets(settings, "cluster.k")):
             _log.info("no number of classes given (-k): taking %d", table.k)
         samples = [
             source.sample(each, table.seed, context, output.partial / f"sample-{i}.safetensors")

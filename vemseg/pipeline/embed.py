@@ -98,7 +98,8 @@ def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:
     if not store.exists():
         remove(output.partial / DONE)
         about = _about(source, output)
-        Features.create(store, source.positions, source.dim, block_shape, about, source.maker.codes)
+        learned = source.maker.codes, source.maker.learned
+        Features.create(store, source.positions, source.dim, block_shape, about, *learned)
     return store
 
 
@@ -119,6 +120,7 @@ def _about(source: ComputedVectors, output: Output) -> dict[str, object]:
         "order": list(source.order),
         "inside": [list(inside.start), list(inside.stop)],
         "cell": list(source.cell),
+        "factors": list(source.factors),
         "classes": list(source.classes),
         "recipe": recipe.to_toml(),
         "model": source.maker.model,

@@ -147,7 +147,7 @@ def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
     """Say what is computed with, and what was not chosen by the user."""
     source.machine.say()
     table = source.maker.recipe.cluster
-    if table.k and not (given or table.k_range):
+    if table.finds and not (given or table.k_range):
         _log.info("no number of classes given (-k): taking %d", table.k)
     _log.info("%s: %s", source.volume.name, blocks)
 
@@ -203,9 +203,7 @@ def _state(source: VectorSource, out: Path, clusters: Path | None, extras: Extra
     volume = describe(source.volume)
     return {
         "output": out.name,
-        "settings": source.maker.recipe.flat(
-            ("volume", "model", "embed", "cluster"), without=("embed.batch",)
-        ),
+        "settings": source.maker.recipe.of_vectors | source.maker.recipe.flat(("volume", "model", "cluster")),
         "model": source.maker.model,
         "clusters": None if clusters is None else sha256(clusters),
         "voxel_size": volume["voxel_size_nm"],

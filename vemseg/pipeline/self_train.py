@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 
 from vemseg.context import Context
-from vemseg.dense import Judge, PseudoLabels, lay_over_volume
+from vemseg.dense import Judge, PseudoLabels, lay_over_volume, training_source
 from vemseg.geometry import is_anisotropic
 from vemseg.labelling import fit
 from vemseg.models import Model, build_self_training, settle
@@ -23,13 +23,10 @@ from vemseg.pipeline.train import (
     carry_out,
     details_of,
     open_all,
-    refuse_other_encoder,
     sampler_of,
-    source_of,
-    tissue_sources,
 )
 from vemseg.recipe import KMeansTable, NamedTable, Recipe
-from vemseg.sampling import Source, Synthetic
+from vemseg.sampling import Source, Synthetic, tissue_sources
 from vemseg.volume import Volume
 
 FOUND = 8
@@ -77,16 +74,16 @@ def self_train(training: Training, context: Context) -> Path:
     """
     start, recipe = training.start, training.recipe
     assert start is not None
-    refuse_other_encoder(recipe, start)
+    start.refuse_other(recipe)
     machine = settle(context, recipe.train.precision)
     volume = open_all(training, context)[0]
-    source = source_of(volume, recipe)
+    source = training_source(volume, recipe)
     tissue = [_tissue_like(source.volume, recipe)] if recipe.tissue.alike else tissue_sources(recipe.tissue)
     sources: list[Source | Synthetic] = [_with_found_classes(source, start, context), *tissue]
     objective = build_self_training(recipe.model, recipe.train.seed, start.load(), FOUND)
     sampler = sampler_of(sources, objective, recipe, machine)
     inputs = [volume.path] if volume.path else []
-    details = details_of(training, [volume], [source], machine)
+    details = details_of(training, [volume], [source.intensity], machine)
     return carry_out(training, recipe, Course(objective, sampler, machine, inputs, details), context)
 
 

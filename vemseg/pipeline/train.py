@@ -5,21 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vemseg.batch import Batches
 from vemseg.context import Context
-from vemseg.dense import working_grid
+from vemseg.dense import GraphSampler, lay_over_volume, training_source
 from vemseg.distillation import agreement, distillation, student_recipe
 from vemseg.errors import Interrupted, OutputExistsError, UsageError
-from vemseg.models import Machine, Model, Objective, build_objective, differing_encoder, settle
-from vemseg.phantom.tissue import Tissue
-from vemseg.recipe import Recipe, TissueTable
+from vemseg.models import (
+    Machine,
+    Model,
+    Objective,
+    build_labeller,
+    build_objective,
+    settle,
+)
+from vemseg.recipe import METHODS, Recipe
 from vemseg.resources import usable_cores
 from vemseg.run import Run, sha256
-from vemseg.sampling import Sampler, Source, Synthetic, hold_out
+from vemseg.sampling import Sampler, Source, Synthetic, hold_out, tissue_sources
 from vemseg.training import Trainer
-from vemseg.volume import Choice, Volume, describe, intensity_of, open_grey, sharp_plane_first
+from vemseg.volume import Choice, Intensity, Volume, describe, open_grey
 
 _log = logging.getLogger("vemseg")
 
@@ -41,6 +48,8 @@ class Training:
     teacher : Model, optional
         The encoder whose vectors a dense one is taught to give, instead of the recipe's own objective. How
         well it does in the end is said, and kept in ``run.json``; see ``vemseg.distillation``.
+    encoder : Model, optional
+        The model on whose vectors the labeller of the recipe is trained, instead of an encoder.
     voxel_size, crop : str, optional
         Voxel size and crop of every volume; a voxel size that is left out is read from the file.
     choice : Choice
@@ -56,6 +65,7 @@ class Training:
     recipe: Recipe
     start: Model | None = None
     teacher: Model | None = None
+    encoder: Model | None = None
     voxel_size: str | None = None
     crop: str | None = None
     choice: Choice = Choice()
@@ -65,12 +75,12 @@ class Training:
     @property
     def origin(self) -> Model | None:
         """The model that the training begins with or learns from; None where there is none."""
-        return self.teacher or self.start
+        return self.teacher or self.encoder or self.start
 
     @property
     def role(self) -> str:
-        """What ``origin`` is to this training: "start" or "teacher"."""
-        return "start" if self.teacher is None else "teacher"
+        """What ``origin`` is to this training: "start", "teacher" or "encoder"."""
+        return "teacher" if self.teacher else "encoder" if self.encoder else "start"
 
     @property
     def parents(self) -> list[Path]:
@@ -90,14 +100,16 @@ def train(training: Training, context: Context) -> Path:
     Raises
     ------
     UsageError
-        Where ``start`` is another model than the recipe's, or ``teacher`` does not fit it.
+        Where ``start`` is another model than the recipe's, or ``teacher`` or ``encoder`` does not fit it.
     OutputExistsError
         Where another run is there, or one that began from another model or learns from another teacher.
     Interrupted
         Where the training was stopped and its state saved.
     """
-    if training.start is not None and training.teacher is not None:
-        raise UsageError("--from and --teacher do not go together: a student begins from nothing")
+    if sum(model is not None for model in (training.start, training.teacher, training.encoder)) > 1:
+        raise UsageError("--from, --teacher and --encoder do not go together: give one of them")
+    if training.encoder is not None or METHODS[training.recipe.cluster.method].objective:
+        return _train_labeller(training, context)
     recipe = (
         training.recipe if training.teacher is None else student_recipe(training.recipe, training.teacher)
     )
@@ -106,8 +118,8 @@ def train(training: Training, context: Context) -> Path:
     student = None if training.teacher is None else distillation(recipe, training.teacher, device)
     objective = student if student is not None else _objective(recipe, training.start)
     opened = open_all(training, context)
-    learnt = [source_of(volume, recipe) for volume in opened]
-    details = details_of(training, opened, learnt, machine)
+    learnt = [training_source(volume, recipe) for volume in opened]
+    details = details_of(training, opened, [source.intensity for source in learnt], machine)
     held: list[Source] = []
     if student is not None:
         learnt, held = hold_out(learnt, student.encoder.slices, student.window[1])
@@ -122,6 +134,24 @@ def train(training: Training, context: Context) -> Path:
     )
 
 
+def _train_labeller(training: Training, context: Context) -> Path:
+    """Train the labeller of a recipe on the vectors that a model gives of volumes."""
+    table = training.recipe.cluster
+    if training.encoder is None:
+        raise UsageError(
+            f"cluster.method {table.method} is trained on the vectors of a model: name it with --encoder"
+        )
+    recipe = training.recipe.on_vectors_of(training.encoder.recipe)
+    model = replace(training.encoder, recipe=recipe)
+    opened = open_all(training, context)
+    sources = [lay_over_volume(model, volume, context) for volume in opened]
+    sampler = GraphSampler(sources, recipe)
+    objective = build_labeller(table, recipe.train.seed, model.load(), sampler.dim)
+    machine, inputs = sources[0].machine, [volume.path for volume in opened if volume.path]
+    details = details_of(training, opened, [source.intensity for source in sources], machine)
+    return carry_out(training, recipe, Course(objective, sampler, machine, inputs, details), context)
+
+
 @dataclass(frozen=True)
 class Course:
     """What a training consists of, once its volumes and models are open.
@@ -129,7 +159,7 @@ class Course:
     Attributes
     ----------
     objective : Objective
-    sampler : Sampler
+    sampler : Batches
         Closed at the end.
     machine : Machine
     inputs : list of Path
@@ -141,7 +171,7 @@ class Course:
     """
 
     objective: Objective
-    sampler: Sampler
+    sampler: Batches
     machine: Machine
     inputs: Sequence[Path]
     details: Mapping[str, object]
@@ -192,10 +222,10 @@ def _fit(trainer: Trainer, context: Context) -> None:
 
 
 def details_of(
-    training: Training, volumes: Sequence[Volume], sources: Sequence[Source], machine: Machine
+    training: Training, volumes: Sequence[Volume], grey: Sequence[Intensity | None], machine: Machine
 ) -> dict[str, object]:
     """Return what ``run.json`` says of the volumes, the machine, and the model to begin or learn from."""
-    facts = [describe(volume, source.intensity) for volume, source in zip(volumes, sources, strict=True)]
+    facts = [describe(volume, intensity) for volume, intensity in zip(volumes, grey, strict=True)]
     details: dict[str, object] = {
         "volumes": facts,
         "machine": machine.facts,
@@ -206,13 +236,6 @@ def details_of(
     return details
 
 
-def source_of(volume: Volume, recipe: Recipe) -> Source:
-    """Return a volume as training looks at it."""
-    oriented, _ = sharp_plane_first(volume)
-    grid = working_grid(oriented, recipe.volume.voxel_size)
-    return Source(grid.volume, intensity_of(volume, recipe.volume))
-
-
 def sampler_of(
     sources: Sequence[Source | Synthetic], objective: Objective, recipe: Recipe, machine: Machine
 ) -> Sampler:
@@ -221,35 +244,13 @@ def sampler_of(
     return Sampler(sources, objective.window, recipe.fov, recipe.train.seed, machine.device, others)
 
 
-def tissue_sources(table: TissueTable) -> list[Synthetic]:
-    """Return the sources of synthetic tissue: one for each thickness of sections."""
-    if not table.kinds:
-        return []
-    pixels = [
-        table.pixel if ratio == 1 else (table.section[0] / ratio, table.section[1] / ratio)
-        for ratio in table.ratios
-    ]
-    return [
-        Synthetic(Tissue(ratio, pixel, table.kinds), table.held, table.pace)
-        for ratio, pixel in zip(table.ratios, pixels, strict=True)
-    ]
-
-
 def _objective(recipe: Recipe, start: Model | None) -> Objective:
     """Return the recipe's own objective, its encoder with the weights of a model where one is given."""
     objective = build_objective(recipe.model, recipe.train.seed)
     if start is not None:
-        refuse_other_encoder(recipe, start)
+        start.refuse_other(recipe)
         objective.begin_with(start.load())
     return objective
-
-
-def refuse_other_encoder(recipe: Recipe, start: Model) -> None:
-    """Refuse a model whose encoder has other settings than the recipe's."""
-    if differing := differing_encoder(recipe.model, start.recipe.model):
-        raise UsageError(
-            f"{start.title} is another model than the recipe's: it differs in {', '.join(differing)}"
-        )
 
 
 def _refuse_other_origin(run: Run, training: Training) -> None:

@@ -7,6 +7,14 @@ recipe may extend one other, and single keys are set with ``table.key=value``.
 
 from vemseg.recipe.cluster.base import CentroidTable, ClusterTable
 from vemseg.recipe.cluster.codebook import CodebookTable
+from vemseg.recipe.cluster.graphs import (
+    CutTable,
+    DeepCutTable,
+    DsmTable,
+    IncrementalTable,
+    SccsTable,
+    SpectralTable,
+)
 from vemseg.recipe.cluster.hyperbolic import HyperbolicTable
 from vemseg.recipe.cluster.kmeans import KMeansTable
 from vemseg.recipe.cluster.linkage import LinkageTable
@@ -27,6 +35,7 @@ from vemseg.recipe.model.self_distilled import SelfDistilledTable
 from vemseg.recipe.model.unet import UNetTable
 from vemseg.recipe.model.vit import MaesterTable, ViTTable
 from vemseg.recipe.recipe import Recipe, diff
+from vemseg.recipe.regions import RegionsTable
 from vemseg.recipe.tables import EmbedTable, FovTable, TissueTable, TrainTable, VolumeTable
 
 __all__ = [
@@ -39,11 +48,15 @@ __all__ = [
     "ClusterTable",
     "CodebookTable",
     "CubeTable",
+    "CutTable",
+    "DeepCutTable",
+    "DsmTable",
     "EmbedTable",
     "FovTable",
     "Han2022Table",
     "His4maeTable",
     "HyperbolicTable",
+    "IncrementalTable",
     "KMeansTable",
     "Kind",
     "LinkageTable",
@@ -54,8 +67,11 @@ __all__ = [
     "ModelTable",
     "NamedTable",
     "Recipe",
+    "RegionsTable",
+    "SccsTable",
     "SdaeTable",
     "SelfDistilledTable",
+    "SpectralTable",
     "TissueTable",
     "TrainTable",
     "UNetTable",

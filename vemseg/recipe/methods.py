@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from vemseg.recipe.cluster.base import ClusterTable
 from vemseg.recipe.cluster.codebook import CodebookTable
+from vemseg.recipe.cluster.graphs import DeepCutTable, DsmTable, IncrementalTable, SccsTable, SpectralTable
 from vemseg.recipe.cluster.hyperbolic import HyperbolicTable
 from vemseg.recipe.cluster.kmeans import KMeansTable
 from vemseg.recipe.cluster.linkage import LinkageTable
@@ -27,10 +28,14 @@ class Method:
         Its settings.
     labeller : str
         A subclass of ``labelling.Labeller``, given as ``module:name`` and imported only when it is needed.
+    objective : str or None
+        What trains the labeller on the vectors of an encoder, called with (table, encoder, dim): dim is the
+        length of the vectors. None where it is fitted to a sample instead.
     """
 
     table: type[ClusterTable]
     labeller: str
+    objective: str | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -41,5 +46,12 @@ METHODS: dict[str, Method] = {
     "linkage": Method(LinkageTable, "vemseg.labelling.linkage:LinkageLabeller"),
     "codebook": Method(CodebookTable, "vemseg.labelling.codebook:CodebookLabeller"),
     "named": Method(NamedTable, "vemseg.labelling.named:NamedLabeller"),
+    "incremental": Method(IncrementalTable, "vemseg.labelling.incremental:IncrementalLabeller"),
+    "spectral": Method(SpectralTable, "vemseg.labelling.cuts:SpectralLabeller"),
+    "dsm": Method(DsmTable, "vemseg.labelling.cuts:SpectralLabeller"),
+    "deepcut": Method(DeepCutTable, "vemseg.labelling.cuts:DeepCutLabeller"),
+    "sccs": Method(
+        SccsTable, "vemseg.labelling.sccs:SccsLabeller", objective="vemseg.models.sccs:SpectralClustering"
+    ),
 }
 """Every method of clustering, by its name in ``cluster.method``."""

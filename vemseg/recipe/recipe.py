@@ -10,12 +10,14 @@ from typing import Annotated, Self
 import tomli_w
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
-from vemseg.recipe.base import Table
+from vemseg.errors import UsageError
+from vemseg.recipe.base import Table, require
 from vemseg.recipe.choices import CLUSTER, MODEL
 from vemseg.recipe.cluster.base import ClusterTable
 from vemseg.recipe.cluster.kmeans import KMeansTable
 from vemseg.recipe.model.base import ModelTable
 from vemseg.recipe.model.vit import MaesterTable
+from vemseg.recipe.regions import RegionsTable
 from vemseg.recipe.tables import EmbedTable, FovTable, TissueTable, TrainTable, VolumeTable
 
 
@@ -36,11 +38,15 @@ class Recipe(Table):
     tissue: TissueTable = TissueTable()
     train: TrainTable = TrainTable()
     embed: EmbedTable = EmbedTable()
+    regions: RegionsTable = RegionsTable()
     cluster: Annotated[SerializeAsAny[ClusterTable], BeforeValidator(CLUSTER.checked)] = KMeansTable()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.model.check_placement(self.embed)
+        method = self.cluster.method
+        needless = self.regions.wanted or not self.cluster.regions
+        require(needless, f"cluster.method {method} works on regions: add --regions slic (regions.method)")
         return self
 
     @property
@@ -57,6 +63,31 @@ class Recipe(Table):
             for key, value in keys.items()
             if (name := f"{table}.{key}") not in without
         }
+
+    def on_vectors_of(self, encoder: Recipe) -> Recipe:
+        """Return this recipe for the vectors of a model: voxels and encoder are those of the model.
+
+        How fields of view are laid, and across which axes, stays as it is here.
+
+        Raises
+        ------
+        UsageError
+            Where that does not suit the model.
+        """
+        kept = self.embed.model_dump(include={"placement", "kept", "stride", "planes"})
+        tables = {"volume": encoder.volume, "model": encoder.model}
+        embed = encoder.embed.model_copy(update=kept)
+        try:
+            encoder.model.check_placement(embed)
+        except ValueError as error:
+            raise UsageError(f"the encoder does not go with this recipe: {error}") from None
+        return self.model_copy(update={**tables, "embed": embed})
+
+    @property
+    def of_vectors(self) -> dict[str, object]:
+        """The settings that vectors depend on besides the model; those of regions where there are any."""
+        tables = ("embed", "regions") if self.regions.wanted else ("embed",)
+        return self.flat(tables, without=("embed.batch",))
 
     @property
     def hash(self) -> str:

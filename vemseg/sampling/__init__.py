@@ -20,6 +20,16 @@ of processes changes nothing, since each takes its share of the same batch.
 from vemseg.sampling.draws import Draw
 from vemseg.sampling.sampler import Sampler, plain_windows
 from vemseg.sampling.sources import HELD_OUT, Source, hold_out
-from vemseg.sampling.synthetic import Maker, Synthetic
+from vemseg.sampling.synthetic import Maker, Synthetic, tissue_sources
 
-__all__ = ["HELD_OUT", "Draw", "Maker", "Sampler", "Source", "Synthetic", "hold_out", "plain_windows"]
+__all__ = [
+    "HELD_OUT",
+    "Draw",
+    "Maker",
+    "Sampler",
+    "Source",
+    "Synthetic",
+    "hold_out",
+    "plain_windows",
+    "tissue_sources",
+]

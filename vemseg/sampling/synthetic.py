@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.phantom.tissue import Tissue
+from vemseg.recipe import TissueTable
 from vemseg.sampling.draws import Draw
 from vemseg.sampling.held import BYTES_PER_LABEL, BYTES_PER_VOXEL, HeldBoxes, Index
 from vemseg.sampling.stocks import Needs, Stock
@@ -116,3 +118,17 @@ class MadeStock(Stock):
     def positions(self, boxes: NDArray[np.int64], middles: Floats) -> Floats:
         """Return NaN, since synthetic blocks lie in no volume."""
         return np.full(middles.shape, np.nan)
+
+
+def tissue_sources(table: TissueTable) -> list[Synthetic]:
+    """Return the sources of synthetic tissue: one for each thickness of sections."""
+    if not table.kinds:
+        return []
+    pixels = [
+        table.pixel if ratio == 1 else (table.section[0] / ratio, table.section[1] / ratio)
+        for ratio in table.ratios
+    ]
+    return [
+        Synthetic(Tissue(ratio, pixel, table.kinds), table.held, table.pace)
+        for ratio, pixel in zip(table.ratios, pixels, strict=True)
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -45,7 +45,15 @@ class ClusterTable(Table):
     others : float
         Standard deviation of the features that are not whitened, which weighs them against the whitened ones,
         of standard deviation 1.
+    regions : bool
+        Whether the method works on the regions of a volume only (``[regions]``), which it sees as graphs.
+    finds : bool
+        Whether classes are looked for in a sample of vectors. If not, the model has them already, under
+        numbers that they keep.
     """
+
+    regions: ClassVar[bool] = False
+    finds: ClassVar[bool] = True
 
     method: str
     k: Classes = 6
@@ -59,6 +67,8 @@ class ClusterTable(Table):
 
     def sample_of(self, voxels: int) -> int:
         """Return how many vectors classes are fitted on, for volumes with a number of voxels together."""
+        if not self.finds:
+            return 0
         return self.sample if isinstance(self.sample, int) else max(self.k, round(self.sample * voxels))
 
     @property

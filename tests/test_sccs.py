@@ -1,0 +1,252 @@
+"""SCCS from a volume to labels: one loop trains it, it resumes exactly, its classes stay the same."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from vemseg.batch import Batch
+from vemseg.cli import app
+from vemseg.context import Context
+from vemseg.dense import GraphSampler, RegionVectors, Wanted
+from vemseg.errors import Interrupted, UsageError
+from vemseg.features import Features
+from vemseg.geometry import Box
+from vemseg.graphs import Graph
+from vemseg.labelling import Sample, fit, load
+from vemseg.models import build_encoder, build_labeller, open_model
+from vemseg.phantom import Phantom
+from vemseg.pipeline.embed import embed
+from vemseg.pipeline.segment import segment
+from vemseg.pipeline.train import Training, train
+from vemseg.recipe import ClassicalTable, RegionsTable, SccsTable, load_recipe
+from vemseg.run import Run, load_tensors
+from vemseg.volume import open_volume
+
+SHAPE = (5, 40, 48)
+SMALL = [
+    "cluster.k=3", "cluster.warmup=6", "cluster.widths=[8, 6, 4]", "cluster.every=2",
+    "regions.tile=32", "regions.size=20", "regions.parts=6",
+    "train.steps=24", "train.log_every=6",
+    "cluster.kappa=0.3",  # vectors of four numbers lie near each other
+]  # fmt: skip
+
+
+def cell(path, seed=3, shape=SHAPE):
+    grey = Phantom(shape, seed).read(Box.whole(shape))
+    about = {"axes": "ZYX", "spacing": 16, "unit": "nm"}
+    tifffile.imwrite(path, grey, imagej=True, resolution=(1 / 16, 1 / 16), metadata=about)
+    return path
+
+
+def learn(volumes, out, context=Context(), settings=()):
+    recipe = load_recipe("sccs", [*SMALL, *settings])
+    encoder = open_model("classical", ["model.sigmas=[1.0]"])
+    return train(Training([str(volume) for volume in volumes], out, recipe, encoder=encoder), context)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sccs")
+    volumes = [cell(folder / f"cell{seed}.tif", seed) for seed in (3, 4)]
+    return volumes, learn(volumes, folder / "run")
+
+
+def voxels(path):
+    found = open_volume(path)
+    return found.read(found.box)
+
+
+def test_a_run_says_what_it_learned_and_every_step_can_be_read(trained):
+    run = Run.open(trained[1])
+    assert run.finished and run.recipe.model == ClassicalTable(sigmas=(1.0,)) and run.recipe.regions.wanted
+    assert run.info["encoder"]["model"] == "classical"
+    lines = run.read_metrics()
+    assert [line["step"] for line in lines] == [6, 12, 18, 24]
+    assert "clustering" not in lines[0] and lines[0]["loss"] == pytest.approx(lines[0]["spectral"])
+    for line in lines[1:]:
+        expected = line["spectral"] + line["clustering"] + 0.1 * line["smoothness"]
+        assert line["loss"] == pytest.approx(expected, rel=1e-4)
+    assert 0 < lines[0]["density"] <= 1
+    assert set(open_model(str(run.path)).learned) == {
+        "first", "second", "third", "hidden", "hidden_bias", "out", "out_bias"
+    }  # fmt: skip
+
+
+def test_training_again_or_in_two_parts_gives_the_same_bytes(trained, tmp_path):
+    volumes, run = trained
+    calls = iter(range(10**6))
+    stop_later = Context(stopped=lambda: next(calls) >= 14)  # after the classes are anchored
+    with pytest.raises(Interrupted, match="state saved"):
+        learn(volumes, tmp_path / "parts", stop_later)
+    learn(volumes, tmp_path / "parts")
+    for name in ("model.safetensors", "checkpoint.safetensors"):
+        whole, parts = (load_tensors(folder / name)[0] for folder in (run, tmp_path / "parts"))
+        assert whole.keys() == parts.keys()
+        for key in whole:
+            np.testing.assert_array_equal(whole[key], parts[key], err_msg=key)
+
+
+def test_labels_are_those_of_the_network_and_the_same_wherever_blocks_are_cut(trained, tmp_path, monkeypatch):
+    volumes, run = trained
+    out = segment(Wanted(str(volumes[0]), str(run)), tmp_path / "seg.tif")
+    labels, labeller = voxels(out), load(tmp_path / "seg_clusters.safetensors")
+    source = Wanted(str(volumes[0]), str(run)).open(Context())
+    assert isinstance(source, RegionVectors) and labeller.k == 3
+    for part in (source.divided(number) for number in range(len(source.parts))):
+        classes = 1 + labeller.graph_scores(part.graph).argmax(dim=-1).numpy()
+        np.testing.assert_array_equal(labels[part.box.slices], classes[part.numbers])
+        alone = labeller.scores(part.graph.features(torch.float32))
+        np.testing.assert_array_equal(alone, labeller.graph_scores(part.graph))
+    monkeypatch.setattr("vemseg.budget.MOST_VOXELS", 2**11)
+    again = segment(
+        Wanted(str(volumes[0]), str(run)), tmp_path / "again.ome.zarr", context=Context(threads=1)
+    )
+    np.testing.assert_array_equal(voxels(again), labels)
+
+
+def test_classes_keep_their_numbers_in_every_volume(trained, tmp_path):
+    volumes, run = trained
+    labellers = []
+    for i, volume in enumerate(volumes):
+        segment(Wanted(str(volume), str(run)), tmp_path / f"{i}.tif")
+        labellers.append(load(tmp_path / f"{i}_clusters.safetensors"))
+    np.testing.assert_array_equal(labellers[0].out, labellers[1].out)  # not put in order by each volume
+    saved = tmp_path / "0_clusters.safetensors"
+    by_file = segment(Wanted(str(volumes[1]), str(run)), tmp_path / "file.tif", clusters=saved)
+    np.testing.assert_array_equal(voxels(by_file), voxels(tmp_path / "1.tif"))
+
+
+def test_stored_features_give_the_same_labels(trained, tmp_path):
+    volumes, run = trained
+    wanted = Wanted(str(volumes[0]), str(run))
+    features = embed(wanted, tmp_path / "features.zarr")
+    assert set(Features(features).learned) == set(open_model(str(run)).learned)
+    direct = segment(wanted, tmp_path / "direct.tif")
+    stored = segment(Wanted(str(features)), tmp_path / "stored.tif")
+    np.testing.assert_array_equal(voxels(stored), voxels(direct))
+
+
+def graph_of(n=40, dim=6):
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=(3, dim))[np.arange(n) % 3] + 0.2 * rng.normal(size=(n, dim))).astype(
+        np.float16
+    )
+    return Graph(values, (np.arange(n) % 3).astype(np.float32), np.zeros((0, 2), np.int64))
+
+
+def test_gradients_reach_only_what_they_should():
+    table = SccsTable(k=3, warmup=1, widths=(5, 4, 3), dropout=0.0)
+    encoder = build_encoder(ClassicalTable())
+    objective = build_labeller(table, 0, encoder, 6)
+    graph = graph_of()
+    batch = Batch(torch.zeros(1, 1, 1, 4, 4), graphs=(graph,), find_reference=lambda: graph)
+    generator = torch.Generator().manual_seed(0)
+    objective(batch, generator)["loss"].backward()  # warming up: the spectral loss alone
+    network = objective.network
+    head = [network.hidden.weight, network.hidden.bias, network.out.weight, network.out.bias]
+    assert all(part.grad is None for part in head)
+    assert all(weight.grad.abs().sum() > 0 for weight in network.convolutions)
+    objective.zero_grad(set_to_none=True)
+    terms = objective(batch, generator)
+    (terms["clustering"] + terms["smoothness"]).backward()
+    assert all(part.grad.abs().sum() > 0 for part in [*head, *network.convolutions])
+    assert all(parameter.grad is None for parameter in encoder.parameters())
+    assert not any(buffer.requires_grad for buffer in objective.means.buffers())
+
+
+def test_the_network_learns_the_groups_of_a_graph():
+    table = SccsTable(k=3, warmup=30, widths=(8, 6, 4), every=2, dropout=0.0)
+    objective = build_labeller(table, 0, build_encoder(ClassicalTable()), 6)
+    graph = graph_of(60)
+    batch = Batch(torch.zeros(1, 1, 1, 4, 4), graphs=(graph,), find_reference=lambda: graph)
+    adam = torch.optim.Adam(objective.network.parameters(), lr=1e-2)
+    lines = []
+    for step in range(150):
+        terms = objective(batch, torch.Generator().manual_seed(step))
+        adam.zero_grad()
+        terms["loss"].backward()
+        adam.step()
+        lines.append({name: float(value) for name, value in terms.items()})
+    assert lines[29]["spectral"] < 0.7 * lines[0]["spectral"]
+    assert lines[-1]["clustering"] < 0.3 * lines[30]["clustering"]
+    arrays = {name.split(".")[1]: value.detach().numpy() for name, value in objective.tensors().items()}
+    labeller = fit(table, Sample(graph.vectors[:0], graph.intensities[:0], learned=arrays))
+    label = labeller.graph_scores(graph).argmax(dim=1).numpy()
+    np.testing.assert_array_equal(label, np.arange(60) % 3)  # from dark to bright
+
+
+def test_a_sampler_of_graphs_repeats_itself_and_takes_volumes_equally(trained):
+    volumes, run = trained
+    recipe = Run.open(run).recipe
+    sources = [Wanted(str(volume), str(run)).vectors(Context()) for volume in volumes]
+    sampler, poor = (GraphSampler(sources, recipe) for _ in range(2))
+    poor.room = 0  # nothing is kept: the same graphs are made again
+    seen = []
+    for step in range(6):
+        one, other = sampler.batch(step, 1), poor.batch(step, 1)
+        np.testing.assert_array_equal(one.graphs[0].vectors, other.graphs[0].vectors)
+        assert one.images.shape == (1, 1, 1, 32, 32)
+        seen.append((int(one.volume), one.graphs[0].vectors.tobytes()))
+    assert len(set(seen)) == 6 and [volume for volume, _ in seen].count(0) == 3
+    most = max(sampler.parts, key=lambda part: sampler.sources[part[0]].divided(part[1]).graph.variety)
+    expected = sampler.sources[most[0]].divided(most[1]).graph
+    np.testing.assert_array_equal(sampler.batch(0, 1).reference().vectors, expected.vectors)
+
+
+def refused(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        app([str(argument) for argument in arguments], prog_name="vemseg")
+    return ended.value.code
+
+
+def test_what_does_not_go_together_is_refused_in_one_line(trained, tmp_path, capfd):
+    volume, run = trained[0][0], trained[1]
+    cases = [
+        (["train", volume, "-c", "sccs", "-o", tmp_path / "r"], "name it with --encoder"),
+        (["train", volume, "-c", "maester", "--encoder", "classical", "-o", tmp_path / "r"], "add -c sccs"),
+        (["segment", volume, "-m", run, "-k", "5", "-o", tmp_path / "s.tif"], "trained for 3 classes"),
+        (["segment", volume, "-m", "classical", "--set", "cluster.method=dsm", "-o", tmp_path / "s.tif"],
+         "add --regions slic"),
+        (["segment", volume, "-m", "classical", "--regions", "slic", "--set", "cluster.method=sccs",
+          "-o", tmp_path / "s.tif"], "-c sccs --encoder MODEL"),
+    ]  # fmt: skip
+    for arguments, words in cases:
+        assert refused(*arguments) == 2
+        found = capfd.readouterr().err
+        assert words in " ".join(found.split()) and "Traceback" not in found
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["kmeans", "incremental", "spectral", "dsm", "deepcut"])
+def test_every_method_labels_regions_and_its_saved_classes_give_the_same(trained, tmp_path, method):
+    settings = (
+        "regions.method=slic", "regions.size=20", "model.sigmas=[1.0]", "cluster.sample=200", "cluster.k=3",
+        f"cluster.method={method}", "cluster.restarts=1",
+    )  # fmt: skip
+    wanted = Wanted(str(trained[0][0]), "classical", settings)
+    out = segment(wanted, tmp_path / "seg.tif")
+    labels = voxels(out)
+    assert set(np.unique(labels)) <= {1, 2, 3} and len(np.unique(labels)) > 1
+    saved = tmp_path / "seg_clusters.safetensors"
+    again = segment(wanted, tmp_path / "again.tif", clusters=saved)
+    np.testing.assert_array_equal(voxels(again), labels)
+    grey = json.loads((tmp_path / "seg.json").read_text())["classes"]
+    means = [row["mean_intensity_in_sample"] for row in grey if row["mean_intensity_in_sample"] is not None]
+    assert means == sorted(means)
+
+
+def test_a_method_of_graphs_refuses_a_sample_without_any():
+    table = load_recipe("classical", ["cluster.method=dsm", "regions.method=slic"]).cluster
+    vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float16)
+    with pytest.raises(UsageError, match="works on regions"):
+        fit(table, Sample(vectors, np.zeros(50, np.float32)))
+
+
+def test_the_table_of_regions_is_checked():
+    assert not RegionsTable().wanted and RegionsTable(method="slic").wanted
+    for setting in ("regions.size=1", "regions.tile=4", "regions.method=felzenszwalb", "regions.depth=0"):
+        with pytest.raises(UsageError, match="regions"):
+            load_recipe("sccs", [setting])

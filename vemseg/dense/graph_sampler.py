@@ -1,0 +1,85 @@
+"""Graphs to train a labeller on: random parts of volumes, in the same way as they are labelled later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from vemseg.batch import Batch
+from vemseg.dense.regions import Divided, RegionVectors
+from vemseg.dense.sources import LatticeVectors
+from vemseg.graphs import Graph
+from vemseg.recipe import Recipe
+
+
+class GraphSampler:
+    """Makes batches of graphs from a set of parts that is drawn once.
+
+    The parts are ``regions.parts`` tiles of slices (``regions.tile``), as many of each volume as of any
+    other. Training sees each of them once in a round, in an order that is drawn anew for every round. Their
+    graphs are kept in memory, up to ``fov.pool_bytes``; the others are made again.
+
+    Parameters
+    ----------
+    sources : sequence of LatticeVectors
+        The vectors of the volumes, all by the same encoder.
+    recipe : Recipe
+        Its tables ``regions``, ``fov`` and ``train`` count.
+    """
+
+    def __init__(self, sources: Sequence[LatticeVectors], recipe: Recipe) -> None:
+        self.sources = [RegionVectors(source, recipe.regions, whole=False) for source in sources]
+        self.device, self.seed, self.room = (
+            sources[0].machine.device,
+            recipe.train.seed,
+            recipe.fov.pool_bytes,
+        )
+        self.dim = self.sources[0].dim
+        each = -(-recipe.regions.parts // len(sources))
+        rng = np.random.default_rng([self.seed, 0x6A])
+        drawn = [rng.choice(n, min(n, each), replace=False) for n in (len(s.parts) for s in self.sources)]
+        self.parts = [(i, int(number)) for i, some in enumerate(drawn) for number in some]
+        self._kept: dict[int, Divided] = {}
+
+    def batch(self, step: int, size: int) -> Batch:
+        """Return the graphs of a step; the choice depends on nothing that changes but (seed, step)."""
+        chosen = [self._number(step * size + i) for i in range(size)]
+        parts = [self._part(number) for number in chosen]
+        images = np.stack([part.grey for part in parts])[:, None]
+        return Batch(
+            torch.from_numpy(images).to(self.device),
+            volume=torch.tensor([self.parts[number][0] for number in chosen], device=self.device),
+            graphs=tuple(part.graph for part in parts),
+            find_reference=lambda: self.reference,
+        )
+
+    @cached_property
+    def reference(self) -> Graph:
+        """The graph of the part whose vectors vary most: it is likeliest to show all structures.
+
+        SCCS takes one graph as reference and does not say which.
+        """
+        graphs = (self._part(number).graph for number in range(len(self.parts)))
+        return max(graphs, key=lambda graph: graph.variety)
+
+    def _number(self, count: int) -> int:
+        """Return the part that is the ``count``-th to be seen."""
+        turn, place = divmod(count, len(self.parts))
+        return int(np.random.default_rng([self.seed, 0x6B, turn]).permutation(len(self.parts))[place])
+
+    def _part(self, number: int) -> Divided:
+        """Return a part, from memory if it is there."""
+        if number in self._kept:
+            return self._kept[number]
+        source, place = self.parts[number]
+        made = self.sources[source].divided(place)
+        size = made.graph.vectors.nbytes + made.grey.nbytes + made.numbers.nbytes
+        if (len(self._kept) + 1) * size <= self.room:
+            self._kept[number] = made
+        return made
+
+    def close(self) -> None:
+        """Do nothing: there are no other processes."""

@@ -1,0 +1,144 @@
+"""How alike the regions of a graph are, and the spectra that follow from it.
+
+The affinity joins every pair of regions of a graph, whether they touch or not (SCCS, section "spG
+Construction"). It is computed from vectors in strips of rows, so a graph of any size can be multiplied by it
+in bounded memory; a small one is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+STRIP = 1024
+"""Rows of the affinity that are computed at a time."""
+
+HELD = 4096
+"""The affinity of a graph of at most this many nodes is kept; that of a larger one is computed again for
+every product."""
+
+
+class Kernel(Protocol):
+    """The settings of an affinity, as ``recipe.AffinityTable`` has them."""
+
+    @property
+    def kappa(self) -> float:
+        """What distances are divided by."""
+
+    @property
+    def alpha(self) -> float:
+        """Similarities below 1 / alpha become 0; none do where it is 0."""
+
+    @property
+    def distance(self) -> Literal["plain", "squared", "cosine"]:
+        """The form of the similarity, see :func:`similarities`."""
+
+
+def similarities(rows: Tensor, columns: Tensor, kernel: Kernel) -> Tensor:
+    """Return how alike vectors are, before weak similarities are cut off.
+
+    SCCS prints ``exp(-|F_i - F_j|^2 / kappa)``. The later code of the same group computes
+    ``exp(-|F_i - F_j| / kappa)`` with the same kappa of 2, which is "plain" here; "squared" is the printed
+    form. "cosine" is the affinity of DSM and of DeepCut, ``max(cos(F_i, F_j), 0)``.
+
+    Parameters
+    ----------
+    rows, columns : Tensor float (m, d), (n, d)
+    kernel : Kernel
+
+    Returns
+    -------
+    Tensor float (m, n), between 0 and 1.
+    """
+    if kernel.distance == "cosine":
+        a, b = (torch.nn.functional.normalize(side, dim=1) for side in (rows, columns))
+        return (a @ b.T).clamp_(0, 1)
+    apart = torch.cdist(rows, columns, compute_mode="use_mm_for_euclid_dist")
+    if kernel.distance == "squared":
+        apart = apart.square_()
+    return apart.div_(-kernel.kappa).exp_()
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """The sparsified affinity A of the regions of a graph (SCCS, equation 1).
+
+    ``A = max(S - max(S) / alpha, 0)`` for the similarities S. Their largest one is that of a region with
+    itself, 1, so everything below 1 / alpha becomes 0 and the diagonal is 1 - 1 / alpha: no region is
+    isolated, and degrees are positive. With an alpha of 0 nothing is cut off.
+
+    Attributes
+    ----------
+    vectors : Tensor float (n, d)
+        Those of the regions, less their mean: distances stay the same and lose fewer digits.
+    kernel : Kernel
+    """
+
+    vectors: Tensor
+    kernel: Kernel
+
+    @classmethod
+    def of(cls, vectors: Tensor, kernel: Kernel) -> Affinity:
+        """Return the affinity of vectors (n, d)."""
+        centred = vectors if kernel.distance == "cosine" else vectors - vectors.mean(dim=0)
+        return cls(centred, kernel)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def strips(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield rows of A, strip by strip: their places, and a tensor (m, n)."""
+        if len(self) <= HELD:
+            yield from self._held
+        else:
+            yield from self._computed()
+
+    @cached_property
+    def _held(self) -> list[tuple[slice, Tensor]]:
+        return list(self._computed())
+
+    def _computed(self) -> Iterator[tuple[slice, Tensor]]:
+        cut = 1.0 / self.kernel.alpha if self.kernel.alpha else 0.0
+        for start in range(0, len(self), STRIP):
+            rows = slice(start, min(start + STRIP, len(self)))
+            strip = similarities(self.vectors[rows], self.vectors, self.kernel)
+            strip[:, rows].fill_diagonal_(1.0)
+            yield rows, strip.sub_(cut).clamp_(min=0)
+
+    @cached_property
+    def degrees(self) -> Tensor:
+        """The sum of each row: (n,), at least 1 - 1 / alpha."""
+        return torch.cat([strip.sum(dim=1) for _, strip in self.strips()])
+
+    def times(self, values: Tensor) -> Tensor:
+        """Return A @ values for values (n, c)."""
+        return torch.cat([strip @ values for _, strip in self.strips()])
+
+    def normalised_times(self, values: Tensor) -> Tensor:
+        """Return D^-1/2 A D^-1/2 @ values, where D holds the degrees, for values (n, c)."""
+        scale = self.degrees.rsqrt()[:, None]
+        return scale * self.times(scale * values)
+
+    def laplacian_times(self, values: Tensor) -> Tensor:
+        """Return L @ values for the normalised Laplacian L = I - D^-1/2 A D^-1/2 and values (n, c).
+
+        SCCS prints L = D - A and speaks of the normalised one; the later code of the same group has I minus
+        the normalised affinity, as here.
+        """
+        return values - self.normalised_times(values)
+
+    @property
+    def density(self) -> float:
+        """The share of pairs of different regions whose affinity is not 0; 1 where there is one region."""
+        n = len(self)
+        entries = sum(int(torch.count_nonzero(strip)) for _, strip in self.strips())
+        return (entries - n) / (n * (n - 1)) if n > 1 else 1.0
+
+    def dense(self) -> Tensor:
+        """Return A as one tensor (n, n)."""
+        return torch.cat([strip for _, strip in self.strips()])

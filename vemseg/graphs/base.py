@@ -1,0 +1,40 @@
+"""A graph: the vectors of the regions of one part of a volume, and which of these regions touch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The regions of a part of a volume, as vectors.
+
+    Attributes
+    ----------
+    vectors : float16 (n, d)
+    intensities : float32 (n,)
+        Mean intensity of what each vector stands for, in [0, 1].
+    edges : int64 (e, 2)
+        Pairs of vectors whose regions touch face to face, each once, the lower number first.
+    """
+
+    vectors: NDArray[np.float16]
+    intensities: NDArray[np.float32]
+    edges: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def variety(self) -> float:
+        """The variance of the vectors, summed over their channels."""
+        return float(self.vectors.astype(np.float32).var(axis=0, dtype=np.float64).sum())
+
+    def features(self, dtype: torch.dtype) -> Tensor:
+        """Return the vectors as a tensor (n, d) of another type, on the CPU."""
+        return torch.from_numpy(self.vectors).to(dtype)

@@ -1,0 +1,104 @@
+"""Classes of segments: every graph is cut by itself, and its segments go to the nearest of K centres.
+
+A cut says which regions of one graph belong together, and nothing of other graphs. So each segment is
+described by the mean vector of its regions, and k-means on these descriptions, over the graphs of a sample,
+gives the classes. DSM clusters the segments of a data set in the same way (Melas-Kyriazi et al., CVPR 2022),
+with descriptors of a vision transformer; SCCS compares itself with DeepCut graph by graph, matched with the
+reference labels, which needs these.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vemseg.context import Context
+from vemseg.errors import InputError, Interrupted
+from vemseg.graphs import Affinity, Graph, deep_cut, spectral_cut
+from vemseg.labelling.affine import AffineScores
+from vemseg.labelling.base import OwnTable, Sample, Single, Source
+from vemseg.labelling.centroids import centroids, nearness
+from vemseg.labelling.columns import prepared
+from vemseg.recipe import CutTable, DeepCutTable, SpectralTable
+
+Ints = NDArray[np.int64]
+
+_cuts: WeakKeyDictionary[Graph, tuple[dict[str, object], Ints]] = WeakKeyDictionary()
+"""The last cut of each graph that is still there: fitting looks at the graphs of a sample several times."""
+
+
+@dataclass(frozen=True, eq=False)
+class CutLabeller(AffineScores):
+    """A labeller that cuts graphs; the columns of its map are scores of the descriptions of segments."""
+
+    @classmethod
+    @abstractmethod
+    def cut(cls, table: OwnTable, graph: Graph) -> Ints:
+        """Return the segment of each node of a graph, int64 (n,), 0 or more; numbers may have gaps."""
+
+    @classmethod
+    def fit(cls, table: CutTable, sample: Sample, source: Source | None, context: Context) -> Self:
+        """Cut all graphs of a sample, and find K classes among their segments by k-means."""
+        described = []
+        for i, graph in enumerate(sample.graphs):
+            if context.stopped():
+                raise Interrupted("stopped while graphs were cut: the same command starts again")
+            described.append(_described(graph, cls._cut(table, graph))[0])
+            context.report("clustering", i / len(sample.graphs), f"{i + 1} graphs cut")
+        vectors = np.concatenate(described)
+        if len(vectors) < table.k:
+            found = f"but the sample has only {len(vectors)} segments: lower -k"
+            raise InputError(f"k = {table.k} classes, {found}")
+        alone = Sample(vectors.astype(np.float16), np.zeros(len(vectors), np.float32))
+        data, scaled = prepared(table, alone)
+        columns = nearness(centroids(data, table.k, table, table.restarts)).after(scaled)
+        return cls(*columns.rounded(), metadata=table.model_dump(mode="json"))
+
+    def graph_scores(self, graph: Graph) -> Tensor:
+        """Return the scores of the segment that each node belongs to, float32 (n, K)."""
+        vectors, place = _described(graph, self._cut(self.settings, graph))
+        return self.scores(torch.from_numpy(vectors.astype(np.float32)))[torch.from_numpy(place)]
+
+    @classmethod
+    def _cut(cls, table: CutTable, graph: Graph) -> Ints:
+        """Return the cut of a graph, the last one if it was cut with the same settings."""
+        settings = table.model_dump(exclude={"sample"})
+        if graph not in _cuts or _cuts[graph][0] != settings:
+            _cuts[graph] = settings, cls.cut(table, graph)
+        return _cuts[graph][1]
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralLabeller(CutLabeller):
+    """Cuts by the eigenvectors of the Laplacian: numerical spectral clustering, and DSM."""
+
+    @classmethod
+    def cut(cls, table: SpectralTable, graph: Graph) -> Ints:
+        """Cut a graph by k-means on its first eigenvectors."""
+        affinity = Affinity.of(graph.features(torch.float64), table)
+        return spectral_cut(affinity, table.eigenvectors, table.segments, table.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class DeepCutLabeller(CutLabeller):
+    """Cuts by a network that is trained on each graph."""
+
+    @classmethod
+    def cut(cls, table: DeepCutTable, graph: Graph) -> Ints:
+        """Train a network on a graph and cut it."""
+        return deep_cut(graph.features(torch.float32), table)
+
+
+def _described(graph: Graph, segments: Ints) -> tuple[Single, Ints]:
+    """Return the mean vector of each segment, float32 (s, d), and the place of each node's segment in it."""
+    _, place, sizes = np.unique(segments, return_inverse=True, return_counts=True)
+    total = np.zeros((len(sizes), graph.vectors.shape[1]))
+    np.add.at(total, place, graph.vectors.astype(np.float64))
+    return (total / sizes[:, None]).astype(np.float32), place

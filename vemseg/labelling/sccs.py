@@ -1,0 +1,105 @@
+"""The classes of SCCS: a network that was trained once scores the regions of any graph.
+
+Network and classes were trained on many graphs (``models.sccs``), so the labels of different parts and
+volumes agree without being matched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from vemseg.context import Context
+from vemseg.errors import UsageError
+from vemseg.graphs import Affinity, Graph, SpectralNetwork
+from vemseg.labelling.base import Arrays, Labeller, Sample, Single, Source
+from vemseg.recipe import SccsTable
+
+
+@dataclass(frozen=True, eq=False)
+class SccsLabeller(Labeller):
+    """A trained network; its arrays are those of ``graphs.SpectralNetwork``.
+
+    Scores are logarithms of the sigmoid outputs. A confidence is the output of the best class as a share of
+    all outputs of a region.
+
+    Attributes
+    ----------
+    first, second, third : float32 (after, before)
+        Weights of the convolutions.
+    hidden, hidden_bias, out, out_bias : float32
+        Weights and biases of the head.
+    """
+
+    probabilistic: ClassVar[bool] = True
+
+    first: Single
+    second: Single
+    third: Single
+    hidden: Single
+    hidden_bias: Single
+    out: Single
+    out_bias: Single
+
+    @property
+    def k(self) -> int:
+        """Number of classes."""
+        return len(self.out)
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors it takes."""
+        return int(self.first.shape[1])
+
+    @cached_property
+    def _network(self) -> SpectralNetwork:
+        arrays = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "metadata"}
+        return SpectralNetwork.of_arrays(arrays).double().requires_grad_(False)
+
+    def graph_scores(self, graph: Graph) -> Tensor:
+        """Return the scores of all regions of a graph, float32 (n, K).
+
+        They are computed in float64: labels must not depend on how sums are grouped.
+        """
+        vectors = graph.features(torch.float64)
+        affinity = Affinity.of(vectors, self.settings)
+        logits = self._network.logits(self._network.coordinates(vectors, affinity))
+        return logsigmoid(logits).float()
+
+    def scores(self, vectors: Tensor) -> Tensor:
+        """Return the scores of vectors (..., d) as the regions of one graph: (..., K)."""
+        flat = vectors.reshape(-1, self.dim).half().numpy()
+        alone = Graph(flat, np.zeros(len(flat), np.float32), np.zeros((0, 2), np.int64))
+        return self.graph_scores(alone).reshape(*vectors.shape[:-1], self.k)
+
+    def reordered(self, order: NDArray[np.int64]) -> Self:
+        """Return the same classes under other numbers."""
+        kept = self.first, self.second, self.third, self.hidden, self.hidden_bias
+        return type(self)(*kept, self.out[order], self.out_bias[order], metadata=self.metadata)
+
+    @classmethod
+    def fit(cls, table: SccsTable, sample: Sample, source: Source | None, context: Context) -> Self:
+        """Take the network that was trained with the model; nothing is fitted."""
+        cls.check(table, sample.codes, sample.classes, sample.learned)
+        return cls.restored(sample.learned, table.model_dump(mode="json"))
+
+    @classmethod
+    def check(cls, table: SccsTable, codes: Single | None, classes: tuple[str, ...], learned: Arrays) -> None:
+        """Refuse a model without such a network, and another number of classes than it has."""
+        if "out" not in learned:
+            raise UsageError(
+                "cluster.method sccs needs a model that was trained for it: "
+                "vemseg train VOLUMES -c sccs --encoder MODEL -o RUN, then -m RUN"
+            )
+        if table.k != len(learned["out"]):
+            raise UsageError(
+                f"this model was trained for {len(learned['out'])} classes, not {table.k}: leave out -k, or "
+                "train another one"
+            )

@@ -1,0 +1,105 @@
+"""What SCCS minimises: its network and its classes are trained on graphs of an encoder that stays as it is.
+
+Jiang et al., SCCS: Deep Neural Spectral Clustering for Self-Supervised Subcellular Structure Segmentation
+(AAAI), equations 2 to 5. The paper anchors the classes in a reference graph and leaves open when. Coordinates
+of an untrained network mean nothing, so the spectral loss is alone at first, for ``warmup`` steps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vemseg.batch import Batch
+from vemseg.graphs import (
+    Affinity,
+    Graph,
+    IncrementalMeans,
+    SpectralNetwork,
+    clustering_loss,
+    smoothness_loss,
+    spectral_loss,
+)
+from vemseg.graphs.network import dropped
+from vemseg.models.encoder import Encoder
+from vemseg.models.objective import Objective
+from vemseg.recipe import SccsTable
+
+LABELLER = "labeller."
+"""The names of the arrays of a labeller begin with this where they are saved beside an encoder."""
+
+
+class SpectralClustering(Objective):
+    """Spectral loss + gamma_1 x cross-entropy with incremental k-means + gamma_2 x smoothness (equation 5).
+
+    Gradients of the spectral loss reach the convolutions alone, those of the other two the head as well. The
+    classes of the incremental k-means are targets, and no gradient passes through them.
+
+    Parameters
+    ----------
+    table : SccsTable
+    encoder : Encoder
+        What the graphs' vectors come from. It is saved with the network, and not trained.
+    dim : int
+        Length of the vectors of regions.
+    """
+
+    steps: Tensor
+
+    def __init__(self, table: SccsTable, encoder: Encoder, dim: int) -> None:
+        super().__init__()
+        self.table, self.window = table, (1, 1, 1)
+        self.encoder = encoder.requires_grad_(False)
+        self.network = SpectralNetwork(dim, table.widths, table.k)
+        self.means = IncrementalMeans(table.k, table.widths[-1], table.every, table.forgetting)
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``loss``, its terms, and ``density``, the share of pairs of regions with an affinity.
+
+        Parameters
+        ----------
+        batch : Batch
+            Its ``graphs`` count, and its ``reference``.
+        generator : torch.Generator
+            Decides what dropout sets to 0.
+        """
+        anchored = int(self.steps) >= self.table.warmup
+        if anchored and not self.means.known:
+            graph = batch.reference()
+            coordinates, _ = self._embedded(graph)
+            self.means.begin(coordinates.detach(), self._grey(graph), self.table.seed)
+        each = [self._terms(graph, generator, anchored) for graph in batch.graphs]
+        self.steps += 1
+        terms = {name: torch.stack([one[name] for one in each]).mean() for name in each[0]}
+        weights = {"spectral": 1.0, "clustering": self.table.clustering, "smoothness": self.table.smoothness}
+        loss = sum((weights[name] * terms[name] for name in weights if name in terms), torch.zeros(()))
+        return {"loss": loss, **terms}
+
+    def _terms(self, graph: Graph, generator: torch.Generator, anchored: bool) -> dict[str, Tensor]:
+        """Return the terms of the loss of one graph, and add the graph to the classes."""
+        table = self.table
+        coordinates, affinity = self._embedded(graph)
+        terms = {"spectral": spectral_loss(coordinates, affinity, table.mu)}
+        if anchored:
+            targets = self.means.assign(coordinates.detach())
+            kept = dropped(len(coordinates), coordinates.shape[1], table.dropout, generator)
+            logits = self.network.logits(coordinates, kept.to(coordinates.device))
+            terms["clustering"] = clustering_loss(logits, targets)
+            terms["smoothness"] = smoothness_loss(logits.sigmoid(), affinity, table.eta, table.nu)
+            self.means.add(coordinates.detach(), self._grey(graph), targets)
+        return terms | {"density": torch.tensor(affinity.density)}
+
+    def _embedded(self, graph: Graph) -> tuple[Tensor, Affinity]:
+        """Return the spectral coordinates of a graph, and its affinity."""
+        vectors = graph.features(torch.float32).to(self.steps.device)
+        affinity = Affinity.of(vectors, self.table)
+        return self.network.coordinates(vectors, affinity), affinity
+
+    def _grey(self, graph: Graph) -> Tensor:
+        return torch.from_numpy(graph.intensities).to(self.steps.device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the network, its classes from dark to bright, as ``labelling.sccs`` takes it."""
+        arrays = self.network.arrays(self.means.order)
+        return {f"{LABELLER}{name}": value for name, value in arrays.items()}
