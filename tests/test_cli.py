@@ -20,9 +20,9 @@ from rich.console import Console
 
 from vemseg import __version__, cli, recipe
 from vemseg.cli import parsing, shell
-from vemseg.cli.options import PlacementName, ProgressStyle
 from vemseg.cli.progress import Pace, PlainLines, showing, words
 from vemseg.cli.segment import placement_settings
+from vemseg.cli.words import PlacementName, ProgressStyle
 from vemseg.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]

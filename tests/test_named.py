@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vemseg import budget
-from vemseg.cli import options, tables
+from vemseg.cli import tables, words
 from vemseg.cli.segment import class_settings
 from vemseg.context import Context
 from vemseg.dense import RegionVectors, Wanted, interpolated, open_features
@@ -312,7 +312,7 @@ def test_a_plan_of_named_classes_draws_no_sample(named, clusters, tmp_path, monk
 
 
 def test_options_on_classes():
-    kinds = options.ClassKind
+    kinds = words.ClassKind
     nothing = {"cluster.k": None, "cluster.k_range": None, "cluster.method": None}
     assert class_settings(None, "5", None) == nothing | {"cluster.k": "5"}
     assert class_settings(kinds.clusters, "5", None) == nothing | {"cluster.k": "5"}

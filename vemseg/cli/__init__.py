@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 import vemseg
-from vemseg.cli import options
+from vemseg.cli import options, words
 from vemseg.cli.diagnose import diagnose
 from vemseg.cli.evaluate import evaluate
 from vemseg.cli.features import cluster, embed
@@ -92,7 +92,7 @@ def root(
     ] = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
-    progress: options.Progress = options.ProgressStyle.auto,
+    progress: options.Progress = words.ProgressStyle.auto,
 ) -> None:
     """Take the options that stand before a command."""
     set_up(verbose=verbose, quiet=quiet, progress=progress)

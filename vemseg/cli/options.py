@@ -5,51 +5,13 @@ An option that a recipe also decides has no default here: where it is left out, 
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class ProgressStyle(StrEnum):
-    """How to say how far a command is."""
-
-    auto = "auto"
-    rich = "rich"
-    plain = "plain"
-    none = "none"
-
-
-class PlacementName(StrEnum):
-    """How a volume is covered with fields of view."""
-
-    cover_and_stride = "cover-and-stride"
-    expand_stride = "expand-stride"
-    whole_slice = "whole-slice"
-
-
-class ClassKind(StrEnum):
-    """Where classes come from: found among the vectors, or told apart by the encoder itself."""
-
-    clusters = "clusters"
-    named = "named"
-
-
-class RegionKind(StrEnum):
-    """What gets a label as a whole: regions of even grey, or every voxel by itself."""
-
-    slic = "slic"
-    none = "none"
-
-
-class LabelStyle(StrEnum):
-    """How labels are drawn on a picture."""
-
-    fill = "fill"
-    contour = "contour"
-
+from vemseg.cli.words import ClassKind, LabelStyle, PlacementName, ProgressStyle, RegionKind
 
 _argument = partial(typer.Argument, show_default=False)
 input_option = partial(typer.Option, rich_help_panel="Input", show_default=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vemseg.cli.options import ProgressStyle
+from vemseg.cli.words import ProgressStyle
 from vemseg.context import Report, silent
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, reading, shell
+from vemseg.cli import options, parsing, reading, shell, words
 
 
 def render(
@@ -21,7 +21,7 @@ def render(
     offline: options.Offline = False,
     out: options.PicturesOut,
     at: options.At = None,
-    style: options.Style = options.LabelStyle.fill,
+    style: options.Style = words.LabelStyle.fill,
     alpha: options.Alpha = 0.5,
     slices: options.Slices = 8,
     overwrite: options.Overwrite = False,

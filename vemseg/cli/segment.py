@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, reading, shell, tables
+from vemseg.cli import options, parsing, reading, shell, tables, words
 from vemseg.errors import UsageError
 
 
@@ -83,9 +83,7 @@ def segment(
     shell.result(labels)
 
 
-def class_settings(
-    classes: options.ClassKind | None, k: str | None, k_range: str | None
-) -> dict[str, object]:
+def class_settings(classes: words.ClassKind | None, k: str | None, k_range: str | None) -> dict[str, object]:
     """Return the settings of a recipe that options on classes change.
 
     Raises
@@ -95,7 +93,7 @@ def class_settings(
         the model knows.
     """
     numbers = parsing.classes(k, k_range)
-    named = classes is options.ClassKind.named
+    named = classes is words.ClassKind.named
     if named and (k is not None or k_range is not None):
         option = "-k" if k is not None else "--k-range"
         raise UsageError(
@@ -105,7 +103,7 @@ def class_settings(
 
 
 def placement_settings(
-    placement: options.PlacementName | None, kept: int | None, stride: int | None
+    placement: words.PlacementName | None, kept: int | None, stride: int | None
 ) -> dict[str, object]:
     """Return the settings of a recipe that options on placement change; a number alone implies its placement.
 
@@ -114,7 +112,7 @@ def placement_settings(
     UsageError
         Where a number belongs to another placement than the one given.
     """
-    wanted = options.PlacementName
+    wanted = words.PlacementName
     for option, number, owner in (
         ("--kept", kept, wanted.cover_and_stride),
         ("--stride", stride, wanted.expand_stride),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from vemseg.cli import options
+from vemseg.cli import options, words
 from vemseg.cli.failures import exit_codes
 from vemseg.cli.progress import showing
 from vemseg.context import Context
@@ -27,7 +27,7 @@ class Shell:
 
     verbose: bool = False
     quiet: bool = False
-    progress: options.ProgressStyle = options.ProgressStyle.auto
+    progress: words.ProgressStyle = words.ProgressStyle.auto
 
     @functools.cached_property
     def errors(self) -> Console:
@@ -53,12 +53,12 @@ def set_up(
     *,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
-    progress: options.Progress = options.ProgressStyle.auto,
+    progress: options.Progress = words.ProgressStyle.auto,
 ) -> None:
     """Apply the options that may stand before a command as well as after it."""
     _shell.verbose |= verbose
     _shell.quiet |= quiet
-    if progress is not options.ProgressStyle.auto:
+    if progress is not words.ProgressStyle.auto:
         _shell.progress = progress
     _log(logging.DEBUG if _shell.verbose else logging.WARNING if _shell.quiet else logging.INFO)
 
@@ -90,7 +90,7 @@ def working(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
     **surroundings
         Attributes of the ``Context``.
     """
-    style = options.ProgressStyle.none if _shell.quiet else _shell.progress
+    style = words.ProgressStyle.none if _shell.quiet else _shell.progress
     with showing(style, _shell.errors) as report:
         context = Context(report=report, **surroundings)
         yield replace(context, memory=context.limit)  # what is free changes while the command works

@@ -1,0 +1,43 @@
+"""The words that options take, where there are only a few."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ProgressStyle(StrEnum):
+    """How to say how far a command is."""
+
+    auto = "auto"
+    rich = "rich"
+    plain = "plain"
+    none = "none"
+
+
+class PlacementName(StrEnum):
+    """How a volume is covered with fields of view."""
+
+    cover_and_stride = "cover-and-stride"
+    expand_stride = "expand-stride"
+    whole_slice = "whole-slice"
+
+
+class ClassKind(StrEnum):
+    """Where classes come from: found among the vectors, or told apart by the encoder itself."""
+
+    clusters = "clusters"
+    named = "named"
+
+
+class RegionKind(StrEnum):
+    """What gets a label as a whole: regions of even grey, or every voxel by itself."""
+
+    slic = "slic"
+    none = "none"
+
+
+class LabelStyle(StrEnum):
+    """How labels are drawn on a picture."""
+
+    fill = "fill"
+    contour = "contour"
