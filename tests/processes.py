@@ -8,6 +8,7 @@ server, which reads one request per line and answers with one line.
 import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -83,14 +84,16 @@ class Programs:
     ----------
     folder : Path
         For what the processes write to their standard streams.
+    environment : str
+        More variables of the server and the processes.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, **environment):
         self._folder, self._count = folder, 0
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("VEMSEG_", "GITHUB_"))}
         for name in ("FORCE_COLOR", "PY_COLORS", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
             kept.pop(name, None)
-        self.environment = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.environment = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
         self._server = subprocess.Popen(
             [sys.executable, __file__],
             env=self.environment,
@@ -111,7 +114,9 @@ class Programs:
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())
 
-    def start(self, cwd, *args, powerless=False, terminal=None, changes=None, **environment):
+    def start(
+        self, cwd, *args, powerless=False, terminal=None, changes=None, fault=None, limits=None, **environment
+    ):
         """Start the program.
 
         Parameters
@@ -126,6 +131,10 @@ class Programs:
             Device that standard error goes to instead of a file.
         changes : dict, optional
             ``module.NAME`` of constants that are other than usual.
+        fault : injection.Fault, optional
+            What happens to its operations on files; the server must have been started with the library.
+        limits : dict, optional
+            What the process may use at most, by the names of ``resource``, such as ``RLIMIT_AS``.
         environment : str
             More variables, or other values of them.
         """
@@ -140,6 +149,8 @@ class Programs:
             streams=[str(out), terminal or str(err)],
             powerless=powerless,
             changes=changes or {},
+            fault=fault and fault.request(),
+            limits=limits or {},
         )
         return Program(self, pid, out, err)
 
@@ -188,6 +199,12 @@ def become(request):
     if request["powerless"]:
         give_up_capabilities()
     sys.argv = ["vemseg", *request["start"]]
+    for name, most in request["limits"].items():
+        resource.setrlimit(getattr(resource, name), (most, most))
+    if request["fault"]:
+        folder, number, action, error, reading, journal = request["fault"]
+        texts = [text and os.fsencode(text) for text in (folder, journal)]
+        ctypes.CDLL(None).faults_arm(texts[0], ctypes.c_long(number), action, error, reading, texts[1])
     try:
         import_module("vemseg.cli").main()
     except SystemExit as end:

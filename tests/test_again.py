@@ -138,7 +138,7 @@ def test_a_crop_is_known_to_labels_and_to_those_who_read_them(wanted, phantom, t
     for name in ("first.tif", "second.ome.zarr"):
         out = segment(part, tmp_path / name)
         assert record(out)["volume"]["crop"] == "4:20,8:40,0:48"
-        assert open_volume(out).origin == (4, 8, 0)
+        assert open_volume(out).start == (4, 8, 0)
         found = evaluate(Comparison(str(out), str(phantom[1])))
         given = evaluate(Comparison(str(out), str(phantom[1]), crop=crop))
         assert found.voxels == 16 * 32 * 48

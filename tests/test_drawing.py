@@ -184,7 +184,11 @@ def test_three_planes_keep_physical_proportions(voxel_size):
 def test_three_planes_show_the_planes():
     raw, labels = slab()
     figure = drawing.three_planes(
-        planes(raw, 3, 7, 50), planes(labels, 3, 7, 50), (8, 5, 4), {2: "granule"}, alpha=1
+        planes(raw, 3, 7, 50),
+        planes(labels, 3, 7, 50),
+        (8, 5, 4),
+        {2: "granule"},
+        manner=drawing.Manner(alpha=1),
     )
     shown = [axes.images[0].get_array() for axes in figure.axes]
     np.testing.assert_array_equal(shown[0], raw[3])

@@ -14,7 +14,7 @@ from vemseg.context import Context
 from vemseg.geometry import Box
 from vemseg.models import build_objective
 from vemseg.models.invariance import Invariance, vicreg
-from vemseg.models.unet import PATCH
+from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.models.views import Turn
 from vemseg.phantom import Phantom
 from vemseg.recipe import FovTable, Recipe, TrainTable, UNetTable
@@ -100,6 +100,9 @@ def test_the_sixteen_turns_differ_and_all_are_drawn():
 
 class Means(nn.Module):
     """An encoder whose vectors are the mean of their patch in the slab, slices in no order."""
+
+    pieces = 1
+    spread = UNetEncoder.spread
 
     def trunk(self, x):
         return avg_pool2d(x.mean(dim=1, keepdim=True), PATCH)

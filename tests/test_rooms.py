@@ -18,10 +18,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(["files", "geometry", "names", "resources"], 1),
+    **dict.fromkeys(["files", "foreign", "geometry", "names", "resources"], 1),
     **dict.fromkeys(["budget", "context", "drawing", "metrics", "phantom", "recipe", "tiling"], 2),
     **dict.fromkeys(["batch", "blocks", "catalog", "run", "volume"], 3),
-    **dict.fromkeys(["features", "labelling", "models", "sampling"], 4),
+    **dict.fromkeys(["comparison", "features", "labelling", "models", "sampling"], 4),
     **dict.fromkeys(["datasets", "dense", "distillation", "training"], 5),
     "pipeline": 6,
     **dict.fromkeys(["cli", "__main__"], 7),
@@ -32,7 +32,7 @@ NEIGHBOURS = {("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
 PARTS_OF_MODELS = ["devices", "layers", "encoder", "objective"]
 ABOVE_METHODS = ["building", "weights", "checkpoints", "model", "__init__"]
 
-TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} | {"batch"}
+TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} - {"comparison"} | {"batch"}
 DOORS = {
     "zarr": {"volume", "features"},
     "tifffile": {"volume"},
@@ -42,7 +42,7 @@ DOORS = {
     "sklearn": {"labelling"},
     "skimage": {"drawing"},
     "matplotlib": {"drawing"},
-    "pydantic": {"recipe"},
+    "pydantic": {"recipe", "foreign"},
     "torch": TENSORS,
     "torchvision": TENSORS,
     "timm": TENSORS,

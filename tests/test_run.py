@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -413,10 +414,11 @@ LOOP = """
 import time
 from vemseg.run import StopSignal
 with StopSignal() as stop:
-    print("ready", flush=True)
-    for _ in range(6000):
+    for turn in range(6000):
         if stop.requested:
             break
+        if not turn:
+            print("ready", flush=True)
         time.sleep(0.01)
 print("left in good order:", stop.received, flush=True)
 print("again", flush=True)
@@ -434,6 +436,46 @@ def test_a_signal_is_a_request_inside_and_the_end_outside(name):
         assert process.stdout.readline() == "again\n"
         process.send_signal(signal.Signals[name])
         assert process.wait(timeout=30) == -signal.Signals[name]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+BLOCKED = """
+import sys, threading
+from vemseg.run import StopSignal
+with StopSignal() as stop:
+    if sys.argv[1] == "saving":
+        assert not stop.requested
+    print("ready", flush=True)
+    while True:
+        try:
+            open(sys.argv[2]).read()  # a pipe that nobody writes to: neither library nor disk gives in
+        except BaseException:
+            pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "signals", "code", "said"),
+    [
+        ("nothing", ["SIGTERM"], 75, "stopped by SIGTERM before there was anything to save"),
+        ("nothing", ["SIGUSR1"], 75, "stopped by SIGUSR1 before there was anything to save"),
+        ("saving", ["SIGUSR1", "SIGTERM"], 143, "ended at once by SIGTERM, the second signal"),
+    ],
+)
+def test_work_that_is_blocked_ends_at_once(tmp_path, state, signals, code, said):
+    os.mkfifo(tmp_path / "pipe")
+    process = start(BLOCKED, state, tmp_path / "pipe")
+    try:
+        assert process.stdout.readline() == "ready\n"
+        for earlier in signals[:-1]:
+            process.send_signal(signal.Signals[earlier])
+            with pytest.raises(subprocess.TimeoutExpired):  # the first one is a request
+                process.wait(timeout=0.3)
+        process.send_signal(signal.Signals[signals[-1]])
+        assert process.wait(timeout=30) == code
+        assert said in process.stderr.read()
     finally:
         process.kill()
         process.communicate()

@@ -28,7 +28,7 @@ def volume(shape=(6, 400, 400)):
 def test_information_is_that_of_places_and_classes():
     made = encoder()
     windows = torch.rand(2, 1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    rows = made.maps(windows[:, 0]).movedim(1, -1).reshape(-1, 3).double().tolist()
+    rows = made.maps(windows[:, 0]).movedim(2, -1).reshape(-1, 3).double().tolist()
     shares = [[math.exp(x) / sum(map(math.exp, row)) for x in row] for row in rows]
     mean = [sum(column) / len(shares) for column in zip(*shares, strict=True)]
     entropy = sum(-p * math.log(p) for row in shares for p in row) / len(shares)

@@ -124,10 +124,10 @@ class ToyLabeller(Labeller):
 class ToyVolume(Volume):
     """An array of numpy in a file."""
 
-    def __init__(self, path, voxel_size):
+    def __init__(self, path, wish):
         self.array = np.load(path, mmap_mode="r")
         super().__init__(
-            self.array.shape, self.array.dtype, voxel_size=voxel_size or (16.0, 16.0, 16.0),
+            self.array.shape, self.array.dtype, voxel_size=wish.voxel_size or (16.0, 16.0, 16.0),
             voxel_size_from="file", name=path.stem, path=path,
         )  # fmt: skip
 

@@ -130,7 +130,7 @@ OTHER = {
         **{"fov": 64, "view": 40, "slices": 6, "widths": (6, 10), "layers": 2, "dim": 3, "points": 9},
         **{"invariance": 1.0, "variance": 1.0, "covariance": 2.0, "reconstruction": 1.0, "mask_ratio": 0.1},
         **{"mask_block": 4, "contrast": 0.1, "brightness": 0.2, "noise": 0.0, "blur": 0.0, "drift": 1},
-        **{"recognition": 0.5, "balance": 0.2, "average": 0.5},
+        **{"recognition": 0.5, "balance": 0.2, "average": 0.5, "full_resolution": True},
     },
 }
 PLAIN = {

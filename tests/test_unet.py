@@ -12,7 +12,7 @@ import vemseg.models.unet
 from vemseg.dense import lay_out, working_grid
 from vemseg.geometry import Box
 from vemseg.models import Objective, ThreePlanes, build_encoder, load_encoder, save_encoder
-from vemseg.models.unet import PATCH, BatchNorm, UNetEncoder
+from vemseg.models.unet import BatchNorm, UNetEncoder
 from vemseg.recipe import EmbedTable, Recipe, UNetTable
 from vemseg.run import Run
 from vemseg.volume import ArrayVolume, Intensity
@@ -24,12 +24,14 @@ TABLES = [
     UNetTable(fov=32, view=32, widths=(8, 12), layers=1, dim=5, slices=4),
     UNetTable(fov=32, view=32, widths=(4, 8), layers=3, dim=3, slices=6),
     UNetTable(fov=32, view=32, widths=(4, 8, 8), layers=2, dim=4, slices=8),
+    UNetTable(fov=32, view=32, widths=(4, 8), layers=2, dim=3, slices=6, full_resolution=True),
 ]
-SMALL = TABLES[1]
+SMALL, FULL = TABLES[1], TABLES[4]
 
 
 def table_name(table):
-    return f"{'-'.join(map(str, table.widths))}x{table.layers}of{table.slices}"
+    full = "full" if table.full_resolution else ""
+    return f"{'-'.join(map(str, table.widths))}x{table.layers}of{table.slices}{full}"
 
 
 def encoder_of(table=SMALL, spacing=ISOTROPIC, seed=0):
@@ -61,8 +63,11 @@ def test_a_vector_sees_its_patch_and_the_halo_and_nothing_beyond(table, spacing)
     unit = align[1]
     edge = -(-(2 * halo[1] + 2 * unit) // unit) * unit
     shape = (2 * halo[0] + 5 * patch[0], edge, edge)
-    for where in itertools.product([0, unit // PATCH - 1], repeat=2):  # corners of the coarsest pixel
-        tokens = (shape[0] // patch[0] // 2, *(halo[1] // PATCH + w for w in where))
+    middle = shape[0] // patch[0] // 2
+    layers = range(middle, middle + align[0] // patch[0])
+    corners = [0, unit // patch[1] - 1]  # of the coarsest pixel
+    for layer, *where in itertools.product(layers, corners, corners):
+        tokens = (layer, *(halo[1] // patch[1] + w for w in where))
         low, high = seen_by(encoder, shape, tokens)
         for axis in range(3):
             first = tokens[axis] * patch[axis]
@@ -97,15 +102,25 @@ def test_thick_sections_are_looked_at_one_by_one():
     assert torch.equal(encoder.encode(x), apart)
 
 
-def test_slabs_are_the_planes_around_each_patch():
+@pytest.mark.parametrize("table", [TABLES[2], FULL], ids=table_name)
+def test_slabs_are_the_planes_around_each_patch(table):
     for spacing, deep in ((ISOTROPIC, 2), (SECTIONS, 1)):
-        encoder = encoder_of(TABLES[2], spacing)
+        encoder = encoder_of(table, spacing)
         x = noise(8, 16, 16)
         slow = []
         for first in range(0, 8, deep):
             planes = [mirrored(first + offset, 8) for offset in encoder.offsets]
-            slow.append(encoder.head(encoder.trunk(x[:, 0, planes])).permute(0, 2, 3, 1))
+            found = encoder.head(encoder.trunk(x[:, 0, planes]))
+            slow.append(laid_out(found[0], table.dim, deep) if table.full_resolution else found.movedim(1, 3))
         torch.testing.assert_close(encoder.encode(x)[0], torch.cat(slow), rtol=1e-5, atol=1e-5)
+
+
+def laid_out(found, dim, deep):
+    """Lay out the vectors of 2 x 2 x 2 voxels, number by number; thick sections have the mean of two."""
+    out = torch.zeros(2, 2 * found.shape[1], 2 * found.shape[2], dim)
+    for i, (z, d, y, x) in enumerate(itertools.product(range(2), range(dim), range(2), range(2))):
+        out[z, y::2, x::2, d] = found[i]
+    return out if deep == 2 else out.mean(dim=0, keepdim=True)
 
 
 def mirrored(index, n):
@@ -119,8 +134,9 @@ def mirrored(index, n):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("spacing", [ISOTROPIC, SECTIONS], ids=str)
-def test_aligned_windows_of_any_size_give_equal_vectors_inside_the_halo(spacing, dtype):
-    encoder = encoder_of(SMALL, spacing)
+@pytest.mark.parametrize("table", [SMALL, FULL], ids=table_name)
+def test_aligned_windows_of_any_size_give_equal_vectors_inside_the_halo(table, spacing, dtype):
+    encoder = encoder_of(table, spacing)
     encoder.prepare(CPU, dtype)
     patch, halo, align = encoder.patch, encoder.halo, encoder.align
     shape = (12, 72, 80)
@@ -161,11 +177,18 @@ def test_passes_change_nothing(monkeypatch, dtype):
         assert torch.equal(encoder.encode(x), whole)
 
 
-def test_the_patches_kept_are_a_part_of_all():
-    encoder = encoder_of()
+@pytest.mark.parametrize("spacing", [ISOTROPIC, SECTIONS], ids=str)
+@pytest.mark.parametrize("table", [SMALL, FULL], ids=table_name)
+def test_the_patches_kept_are_a_part_of_all(monkeypatch, table, spacing):
+    monkeypatch.setattr(vemseg.models.unet, "PASS_BYTES", 40_000)
+    encoder = encoder_of(table, spacing)
     x = noise(10, 32, 40)
-    kept = (slice(1, 4), slice(3, 13), slice(0, 20))
-    assert torch.equal(encoder.encode(x, kept), encoder.encode(x)[(slice(None), *kept)])
+    for kept in (
+        (slice(1, 4), slice(3, 13), slice(0, 20)),
+        (slice(2, 5), slice(5, 16), slice(7, 20)),
+        (slice(3, 4), slice(None), slice(5, None)),
+    ):
+        assert torch.equal(encoder.encode(x, kept), encoder.encode(x)[(slice(None), *kept)])
 
 
 @pytest.mark.parametrize("table", TABLES, ids=table_name)
@@ -239,6 +262,7 @@ def lay(volume, encoder, smooth=0.0):
 BLOCKS = [(5, 9, 17), (100, 13, 30)]
 
 
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("smooth", [0.0, 1.7])
 @pytest.mark.parametrize(
     ("voxel_size", "shape", "three"),
@@ -253,10 +277,10 @@ BLOCKS = [(5, 9, 17), (100, 13, 30)]
     ],
     ids=str,
 )
-def test_blocks_change_neither_vectors_nor_labels(voxel_size, shape, three, smooth):
+def test_blocks_change_neither_vectors_nor_labels(voxel_size, shape, three, smooth, full):
     volume = ArrayVolume(grey(shape), voxel_size=voxel_size)
     grid = working_grid(volume, 16.0)
-    table = UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3)
+    table = UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3, full_resolution=full)
     encoder = encoder_of(table, grid.spacing).prepare(CPU, torch.float32)
     dense = lay(volume, ThreePlanes(encoder) if three else encoder, smooth)
     points = Box.whole(dense.shape)

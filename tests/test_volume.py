@@ -405,9 +405,9 @@ def test_the_option_overrides_the_file(tmp_path):
 class Dump(ArrayVolume):
     """A toy format: an array as numpy saves it, under a name inside an archive."""
 
-    def __init__(self, path, voxel_size):
+    def __init__(self, path, wish):
         with np.load(path.parent) as arrays:
-            super().__init__(arrays[path.name], voxel_size, name=path.name)
+            super().__init__(arrays[path.name], wish.voxel_size, name=path.name)
         self.path = path
 
     @staticmethod
@@ -418,15 +418,18 @@ class Dump(ArrayVolume):
 def test_a_further_format_is_one_registration(tmp_path, monkeypatch):
     array = grey()
     np.savez(tmp_path / "cell.npz", em=array)
-    (tmp_path / "v.npz").write_bytes(b"")
-    refuse(tmp_path / "v.npz", "unknown format: give a Zarr array or group or a TIFF stack")
+    (tmp_path / "v.npz").write_bytes(b"of no use")
+    refuse(tmp_path / "v.npz", "unknown format: give a Zarr array or group, a TIFF stack")
     monkeypatch.setitem(FORMATS, "numpy archive", Format(Dump.recognises, Dump, (".npz",)))
     assert_reads_as(open_volume(tmp_path / "cell.npz" / "em"), array)
     part = open_volume(tmp_path / "cell.npz" / "em", voxel_size=(3, 2, 1), crop="1:4,:,:")
-    assert (part.shape, part.voxel_size, part.origin) == ((3, 50, 67), (3, 2, 1), (1, 0, 0))
+    assert (part.shape, part.voxel_size, part.start) == ((3, 50, 67), (3, 2, 1), (1, 0, 0))
     assert record(tmp_path / "cell.npz" / "em") is None
+    refuse(tmp_path / "v.npz", "v.npz is no numpy, in spite of its name")
+    (tmp_path / "v.npz").write_bytes(b"")
     refuse(tmp_path / "v.npz", "v.npz is empty")
-    refuse(tmp_path, "no Zarr array or group and no TIFF stack and no numpy archive")
+    (tmp_path / "nothing").mkdir()
+    refuse(tmp_path / "nothing", "no Zarr array or group and no TIFF stack.* and no numpy archive")
 
 
 # --- labels and grey values ------------------------------------------------------------------------------
@@ -577,7 +580,7 @@ def test_zarrs_that_are_no_volume(tmp_path):
     refuse(tmp_path / "g.zarr" / "none", "does not exist")
     ome_zarr(tmp_path / "c.zarr", grey((1, 3, 4)))
     zarr.create_array(str(tmp_path / "t.zarr"), shape=(2, 3, 4, 5), dtype="uint8")
-    refuse(tmp_path / "t.zarr", "2 entries along axis 'c'")
+    refuse(tmp_path / "t.zarr", r"2 channels \(0, 1\): choose one with --channel 0")
     zarr.create_array(str(tmp_path / "line.zarr"), shape=(9,), dtype="uint8")
     refuse(tmp_path / "line.zarr", "1 axes")
     zarr.create_array(str(tmp_path / "complex.zarr"), shape=(3, 4, 5), dtype="complex64")
@@ -623,12 +626,12 @@ def test_crop_option(tmp_path):
 
 def test_views_know_where_they_begin():
     volume = ArrayVolume(grey())
-    assert volume.origin == (0, 0, 0)
+    assert volume.start == (0, 0, 0)
     part = Cropped(volume, Box((2, 10, 20), (7, 45, 60)))
-    assert part.origin == (2, 10, 20)
-    assert Cropped(part, Box((1, 0, 5), (2, 3, 9))).origin == (3, 10, 25)
-    assert Permuted(part, (2, 0, 1)).origin == (20, 2, 10)
-    assert Cropped(Permuted(part, (2, 0, 1)), Box((1, 2, 3), (4, 4, 4))).origin == (21, 4, 13)
+    assert part.start == (2, 10, 20)
+    assert Cropped(part, Box((1, 0, 5), (2, 3, 9))).start == (3, 10, 25)
+    assert Permuted(part, (2, 0, 1)).start == (20, 2, 10)
+    assert Cropped(Permuted(part, (2, 0, 1)), Box((1, 2, 3), (4, 4, 4))).start == (21, 4, 13)
 
 
 def slow_coarser(line, factor):

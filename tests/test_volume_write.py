@@ -456,19 +456,19 @@ def test_records_are_read_back(finished):
 
 
 def test_crops_know_where_they_lay(finished):
-    out = finished((50.0, 4.6, 4.6), origin=(3, 40, 500))
+    out = finished((50.0, 4.6, 4.6), start=(3, 40, 500))
     assert record(out) == RECORD | {"origin_voxels": [3, 40, 500]}
     volume = open_volume(out)
-    assert volume.origin == (3, 40, 500)
-    assert open_volume(out, crop="1:3,2:,:").origin == (4, 42, 500)
-    assert pickle.loads(pickle.dumps(volume)).origin == (3, 40, 500)
+    assert volume.start == (3, 40, 500)
+    assert open_volume(out, crop="1:3,2:,:").start == (4, 42, 500)
+    assert pickle.loads(pickle.dumps(volume)).start == (3, 40, 500)
 
 
 @pytest.mark.parametrize("voxel_size", SIZES)
 def test_origins_move_every_level_of_an_ome_zarr(tmp_path, voxel_size):
     at_zero, moved = (
-        zarr.open_group(str(finish(labels(), tmp_path / name, voxel_size, origin=origin)), mode="r")
-        for name, origin in (("a.zarr", (0, 0, 0)), ("b.zarr", (3, 40, 500)))
+        zarr.open_group(str(finish(labels(), tmp_path / name, voxel_size, start=start)), mode="r")
+        for name, start in (("a.zarr", (0, 0, 0)), ("b.zarr", (3, 40, 500)))
     )
     Image.from_zarr(moved)
     edges = np.array(voxel_size or (1.0, 1.0, 1.0))
@@ -481,7 +481,7 @@ def test_origins_move_every_level_of_an_ome_zarr(tmp_path, voxel_size):
         np.testing.assert_allclose(
             np.subtract(further["translation"], shift["translation"]), edges * (3, 40, 500)
         )
-    assert [open_volume(tmp_path / "b.zarr" / level).origin for level in "01"] == [(3, 40, 500), (0, 0, 0)]
+    assert [open_volume(tmp_path / "b.zarr" / level).start for level in "01"] == [(3, 40, 500), (0, 0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,7 @@ def test_origins_move_every_level_of_an_ome_zarr(tmp_path, voxel_size):
     ],
 )
 def test_origins_are_the_positions_of_planes_in_ome(tmp_path, voxel_size, places):
-    out = finish(labels(dtype="uint32"), tmp_path / "out.tif", voxel_size, origin=(3, 40, 500))
+    out = finish(labels(dtype="uint32"), tmp_path / "out.tif", voxel_size, start=(3, 40, 500))
     with tifffile.TiffFile(out) as file:
         planes = [e for e in ElementTree.fromstring(file.ome_metadata).iter() if e.tag.endswith("}Plane")]
     assert len(planes) == SHAPE[0]
@@ -506,7 +506,7 @@ def test_a_cropped_grey_volume_keeps_its_origin(tmp_path):
     part = Cropped(ArrayVolume(labels(), (4.0, 4.0, 4.0)), Box((3, 40, 50), (9, 60, 90)))
     for name in ("out.tif", "out.zarr"):
         write_volume(part, tmp_path / name)
-        assert open_volume(tmp_path / name).origin == (3, 40, 50)
+        assert open_volume(tmp_path / name).start == (3, 40, 50)
         assert record(tmp_path / name) == {"origin_voxels": [3, 40, 50]}
 
 

@@ -12,6 +12,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              labelling   vectors -> class scores
              sampling    where training looks: volumes, made-up tissue -> batches
              features    vectors on a lattice, on disk
+             comparison  volumes of one subject, brought to the same voxels and counted
     floor 3  volume      voxels on disk: TIFF, OME-Zarr; voxel size, intensities
              run         outputs that appear whole, runs that explain themselves, fingerprints
              blocks      work that any process can do block by block, and one that does it
@@ -26,6 +27,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              phantom     a procedural cell with exact labels; random tissue
     floor 1  geometry    Box, axis order, nanometres
              files       files that appear whole or not at all
+             foreign     what others wrote, read without trust
              names       what a file's name says of a volume
              resources   the memory and cores this process may use
     floor 0  errors      what can go wrong, and its exit code

@@ -61,7 +61,8 @@ def student_recipe(recipe: Recipe, teacher: Model) -> Recipe:
         way_out = " ".join(f"--set 'volume.{key}={theirs[key]}'" for key in keys)
         raise UsageError(f"teacher {teacher.title} sees other voxels ({shown}): add {way_out}")
     dim, scale = build_encoder(teacher.recipe.model).dim, teacher.recipe.cluster.scale
-    own = ["model.classes=[]", "tissue.kinds=[]"]  # a student learns what its teacher sees, and no more
+    # A student learns what its teacher sees, and no more.
+    own = ["model.classes=[]", "model.full_resolution=false", "tissue.kinds=[]"]
     settings = [f"description={DESCRIPTION}", f"model.dim={dim}", f"cluster.scale={scale}"]
     return override(recipe, [*own, *settings])
 

@@ -16,6 +16,9 @@ ZYX = tuple[int, int, int]
 VoxelSize = tuple[float, float, float]
 """Edge lengths of a voxel in nm, in the order z, y, x."""
 
+Position = tuple[float, float, float]
+"""A point in space in nm, in the order z, y, x."""
+
 ANISOTROPY_LIMIT = 1.5
 """A volume whose longest voxel edge exceeds the shortest by more than this factor is anisotropic."""
 
@@ -97,6 +100,26 @@ class Box:
 def add(a: ZYX, b: ZYX) -> ZYX:
     """Add two integer vectors."""
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def moved(origin: Position | None, voxels: ZYX, voxel_size: VoxelSize | None) -> Position | None:
+    """Return the point some voxels further than ``origin``; None where nothing says how long voxels are.
+
+    Parameters
+    ----------
+    origin : (float, float, float) or None
+        nm, z y x; None counts as (0, 0, 0), unless there is nothing to move by.
+    voxels : (int, int, int)
+        How far, along z, y, x.
+    voxel_size : (float, float, float) or None
+        nm, z y x.
+    """
+    if voxel_size is None or (origin is None and not any(voxels)):
+        return None
+    z, y, x = (
+        at + edge * n for at, edge, n in zip(origin or (0.0, 0.0, 0.0), voxel_size, voxels, strict=True)
+    )
+    return z, y, x
 
 
 def parse_box(text: str, shape: ZYX, whose: str = "a volume") -> Box:

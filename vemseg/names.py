@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from vemseg.errors import UsageError
@@ -12,7 +13,28 @@ TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 WRITTEN_TIFF_SUFFIXES = (".tif", ".tiff")
 """Endings, in lower case, of the TIFFs that are written."""
 
-_TWOFOLD = (".ome.zarr", *(f".ome{suffix}" for suffix in TIFF_SUFFIXES))
+ZIPPED_SUFFIXES = (".zip", ".ozx")
+"""Endings, in lower case, of a Zarr hierarchy in one ZIP file."""
+
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5", ".ims", ".ilp")
+"""Endings, in lower case, of HDF5 files."""
+
+_TWOFOLD = (
+    *(".ome.zarr.zip", ".zarr.zip", ".ome.zarr", ".nii.gz"),
+    *(f".ome{suffix}" for suffix in TIFF_SUFFIXES),
+)
+_CONTAINERS = (".zarr", ".n5", *ZIPPED_SUFFIXES, *HDF5_SUFFIXES)
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(?:\+[a-zA-Z0-9]+)?://")
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a text is an address with a scheme, such as ``s3://`` or ``file://``."""
+    return _SCHEME.match(text) is not None
+
+
+def is_pattern(text: str) -> bool:
+    """Tell whether a text names files by wildcards, as ``slices/*.tif`` does."""
+    return not is_url(text) and any(sign in text for sign in "*?[")
 
 
 def split_name(path: Path) -> tuple[str, str]:
@@ -23,17 +45,27 @@ def split_name(path: Path) -> tuple[str, str]:
     return path.stem, path.suffix
 
 
-def volume_name(path: Path) -> str:
-    """Return a short name for a volume: the stem of its file, followed by its place inside a Zarr hierarchy.
+def volume_name(path: str | Path) -> str:
+    """Return a short name for a volume: the stem of its file, followed by its place inside that.
 
     Examples
     --------
     >>> volume_name(Path("/data/cell.ome.tif")), volume_name(Path("cell.zarr/em/s2"))
     ('cell', 'cell-em-s2')
+    >>> volume_name("cell.h5:/volumes/raw"), volume_name("s3://bucket/jrc.n5/em")
+    ('cell-volumes-raw', 'jrc-em')
     """
-    parts = path.absolute().parts
-    outer = max((i for i, part in enumerate(parts) if part.endswith(".zarr")), default=len(parts) - 1)
+    text = _SCHEME.sub("/", str(path)).replace(":/", "/").rstrip("/")
+    whole = Path(text).absolute()
+    parts = (whole.parent if is_pattern(whole.name) else whole).parts
+    inner = [i for i, part in enumerate(parts) if part.lower().endswith(_CONTAINERS)]
+    outer = max(inner, default=len(parts) - 1)
     return "-".join((split_name(Path(parts[outer]))[0], *parts[outer + 1 :]))
+
+
+def is_zipped(path: Path) -> bool:
+    """Tell whether a file's name is that of a Zarr hierarchy in a ZIP file."""
+    return path.suffix.lower() in ZIPPED_SUFFIXES
 
 
 def is_tiff_name(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vemseg.cli import options, parsing, shell, tables
+from vemseg.cli import options, parsing, reading, shell, tables
 from vemseg.errors import ThresholdError
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ def evaluate(
     mapping: options.Map = None,
     names: options.EvaluateNames = None,
     crop: options.ReferenceCrop = None,
+    ignore_place: reading.IgnorePlace = False,
+    offline: options.Offline = False,
     out: options.ScoresOut = None,
     json: options.Json = False,
     fail_under: options.FailUnder = None,
@@ -43,8 +45,9 @@ def evaluate(
         parsing.ids(ignore),
         parsing.mapping(mapping) or {},
         parsing.names(names) or {},
+        by_place=not ignore_place,
     )
-    with shell.working() as context:
+    with shell.working(offline=offline) as context:
         found = compute(comparison, out=out, overwrite=overwrite, context=context)
     shell.show(tables.score_tables(found), as_result=not (json or found.path))
     if json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, shell, tables
+from vemseg.cli import options, parsing, reading, shell, tables
 from vemseg.cli.segment import class_settings, placement_settings
 
 
@@ -11,6 +11,11 @@ def embed(
     *,
     voxel_size: options.VoxelSize = None,
     crop: options.Crop = None,
+    channel: reading.Channel = None,
+    time: reading.TimePoint = None,
+    level: reading.Level = None,
+    axes: reading.Axes = None,
+    offline: options.Offline = False,
     model: options.Model = None,
     out: options.FeaturesOut,
     overwrite: options.Overwrite = False,
@@ -28,11 +33,12 @@ def embed(
     """
     settings = parsing.settings(set_, placement_settings(placement, kept, stride))
     limit = parsing.memory(max_memory)
-    with shell.stoppable(device=device, threads=threads, memory=limit) as context:
+    with shell.stoppable(device=device, threads=threads, memory=limit, offline=offline) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.embed import embed as compute
 
-        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop)
+        choice = parsing.choice(channel, time, level, axes)
+        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice)
         features = compute(wanted, out, overwrite=overwrite, context=context)
     shell.result(features)
 

@@ -45,14 +45,14 @@ class LabelStyle(StrEnum):
 
 
 _argument = partial(typer.Argument, show_default=False)
-_input = partial(typer.Option, rich_help_panel="Input", show_default=False)
+input_option = partial(typer.Option, rich_help_panel="Input", show_default=False)
 _model = partial(typer.Option, rich_help_panel="Model", show_default=False)
 _output = partial(typer.Option, rich_help_panel="Output")
 _out = partial(_output, "-o", "--out", show_default=False)
 _compute = partial(typer.Option, rich_help_panel="Compute")
 _advanced = partial(typer.Option, rich_help_panel="Advanced", show_default=False)
 _messages = partial(typer.Option, rich_help_panel="Messages")
-_flag = {"metavar": "", "show_default": False}
+flag = {"metavar": "", "show_default": False}
 _zyx = {"metavar": "Z,Y,X"}
 _box = {"metavar": "Z0:Z1,Y0:Y1,X0:X1"}
 
@@ -70,36 +70,49 @@ StoredFeatures = Annotated[
 ]
 Prediction = Annotated[str, _argument(metavar="PREDICTION", help="Labels to score.")]
 
-_reference = partial(_input, "--reference", "--gt", metavar="LABELS")
+_reference = partial(input_option, "--reference", "--gt", metavar="LABELS")
 Reference = Annotated[str, _reference(help="Labels to compare with.")]
 ReferenceToDraw = Annotated[str | None, _reference(help="Reference labels to draw for comparison.")]
-Labels = Annotated[str | None, _input("--labels", metavar="LABELS", help="Labels to draw on the volume.")]
-Mask = Annotated[
-    str | None, _input("--mask", metavar="VOLUME", help="Count only voxels where this is above 0.")
+Labels = Annotated[
+    str | None, input_option("--labels", metavar="LABELS", help="Labels to draw on the volume.")
 ]
-Ignore = Annotated[str | None, _input("--ignore", metavar="0,5", help="Reference labels that do not count.")]
+Mask = Annotated[
+    str | None, input_option("--mask", metavar="VOLUME", help="Count only voxels where this is above 0.")
+]
+Ignore = Annotated[
+    str | None, input_option("--ignore", metavar="0,5", help="Reference labels that do not count.")
+]
 Map = Annotated[
-    str | None, _input("--map", metavar="1=2,3=2", help="Your own merge: label 1 is class 2, and so on.")
+    str | None,
+    input_option("--map", metavar="1=2,3=2", help="Your own merge: label 1 is class 2, and so on."),
 ]
 Names = Annotated[
     str | None,
-    _input("--names", metavar="1=nucleus,...", help="Names of the labels, or a .toml file of them."),
+    input_option("--names", metavar="1=nucleus,...", help="Names of the labels, or a .toml file of them."),
 ]
 ReferenceNames = Annotated[
     str | None,
-    _input("--reference-names", metavar="1=nucleus,...", help="Names of the reference's classes."),
+    input_option("--reference-names", metavar="1=nucleus,...", help="Names of the reference's classes."),
 ]
 EvaluateNames = Annotated[
     str | None,
-    _input("--names", "--reference-names", metavar="1=nucleus,...", help="Names of the reference's classes."),
+    input_option(
+        "--names", "--reference-names", metavar="1=nucleus,...", help="Names of the reference's classes."
+    ),
 ]
 VoxelSize = Annotated[
     str | None,
-    _input("--voxel-size", **_zyx, help="Voxel size in nm, where the file has none or a wrong one."),
+    input_option("--voxel-size", **_zyx, help="Voxel size in nm, where the file has none or a wrong one."),
 ]
-Crop = Annotated[str | None, _input("--crop", **_box, help="Use a part of the volume, in voxels.")]
+Crop = Annotated[str | None, input_option("--crop", **_box, help="Use a part of the volume, in voxels.")]
 ReferenceCrop = Annotated[
-    str | None, _input("--crop", **_box, help="Part of the reference that PREDICTION shows.")
+    str | None,
+    input_option(
+        "--crop",
+        **_box,
+        show_default="by places in the files",
+        help="Part of the larger volumes that the smaller ones show.",
+    ),
 ]
 
 # What computes
@@ -182,7 +195,7 @@ Threads = Annotated[
 ]
 Plan = Annotated[
     bool,
-    _compute("--plan", **_flag, help="Show blocks, memory, disk and time this would take, and stop."),
+    _compute("--plan", **flag, help="Show blocks, memory, disk and time this would take, and stop."),
 ]
 Adapt = Annotated[
     str | None,
@@ -233,33 +246,39 @@ PicturesOut = Annotated[Path, _out(metavar="FOLDER", help="Where to put the pict
 BetasegOut = Annotated[Path, _output("-o", "--out", metavar="FOLDER", help="Each cell gets a folder in it.")]
 Cells = Annotated[
     str,
-    _input("--cells", metavar="NAMES", help="high_c1 to high_c4 (the default), low_c1 to low_c3; or 'all'."),
+    input_option(
+        "--cells", metavar="NAMES", help="high_c1 to high_c4 (the default), low_c1 to low_c3; or 'all'."
+    ),
 ]
 Only = Annotated[
     str,
-    _input("--only", metavar="PARTS", help="source,labels (the default); masks for the masks as published."),
+    input_option(
+        "--only", metavar="PARTS", help="source,labels (the default); masks for the masks as published."
+    ),
 ]
 From = Annotated[
     str | None,
-    _input("--from", metavar="URL|FILE", help="A mirror of the archive, or a local copy of it."),
+    input_option("--from", metavar="URL|FILE", help="A mirror of the archive, or a local copy of it."),
 ]
 Sha256 = Annotated[
     str | None, _advanced("--sha256", metavar="HEX", help="SHA-256 of the archive given by --from.")
 ]
 Offline = Annotated[
     bool,
-    _input("--offline", envvar="VEMSEG_OFFLINE", **_flag, help="Download nothing: use what is in the cache."),
+    input_option("--offline", envvar="VEMSEG_OFFLINE", **flag, help="Read nothing from the network."),
 ]
 WeightsName = Annotated[
     str | None, _argument(metavar="[NAME]", help="Bundled weights; without a name, all are listed.")
 ]
 Checkpoint = Annotated[
     Path | None,
-    _input("--from", metavar="FILE", help="A checkpoint of the reference code of MAESTER (.pt) to import."),
+    input_option(
+        "--from", metavar="FILE", help="A checkpoint of the reference code of MAESTER (.pt) to import."
+    ),
 ]
 Centroids = Annotated[
     Path | None,
-    _input(
+    input_option(
         "--centroids", metavar="FILE", help="Cluster centres of the checkpoint: a text file, one per line."
     ),
 ]
@@ -267,8 +286,8 @@ ImportOut = Annotated[
     Path | None, _out(metavar="RUN", help="Where the imported weights go, as a run directory.")
 ]
 PhantomOut = Annotated[Path, _output("-o", "--out", metavar="VOLUME", help="A .tif or .ome.zarr.")]
-Overwrite = Annotated[bool, _output("-f", "--overwrite", **_flag, help="Replace what is there.")]
-Json = Annotated[bool, _output("--json", **_flag, help="Print the result as JSON.")]
+Overwrite = Annotated[bool, _output("-f", "--overwrite", **flag, help="Replace what is there.")]
+Json = Annotated[bool, _output("--json", **flag, help="Print the result as JSON.")]
 FailUnder = Annotated[
     str | None,
     _output(
@@ -278,7 +297,7 @@ FailUnder = Annotated[
         help="Exit with code 7 if the mean is below this.",
     ),
 ]
-DumpConfig = Annotated[bool, _output("--dump-config", **_flag, help="Print the complete recipe and stop.")]
+DumpConfig = Annotated[bool, _output("--dump-config", **flag, help="Print the complete recipe and stop.")]
 
 PhantomShape = Annotated[str, _output("--shape", **_zyx, help="Shape in voxels; one number makes a cube.")]
 PhantomVoxelSize = Annotated[str, _output("--voxel-size", **_zyx, help="Voxel size in nm.")]
@@ -323,8 +342,8 @@ Settings = Annotated[
 
 # Shared by all commands
 
-Verbose = Annotated[bool, _messages("-v", "--verbose", **_flag, help="Say more; show where an error arose.")]
-Quiet = Annotated[bool, _messages("-q", "--quiet", **_flag, help="Only warnings and errors.")]
+Verbose = Annotated[bool, _messages("-v", "--verbose", **flag, help="Say more; show where an error arose.")]
+Quiet = Annotated[bool, _messages("-q", "--quiet", **flag, help="Only warnings and errors.")]
 Progress = Annotated[
     ProgressStyle,
     _messages(

@@ -5,15 +5,26 @@ A text that cannot be parsed raises ``UsageError``, whose message shows how to w
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vemseg.errors import UsageError
+from vemseg.foreign import quoted, read_text, reading
 from vemseg.geometry import ZYX
 from vemseg.names import is_tiff_name, volume_name
 from vemseg.resources import parse_bytes
+
+if TYPE_CHECKING:
+    from vemseg.volume import Choice
+
+MOST_DIGITS = 19
+"""Most digits of a label: it has at most 64 bits."""
 
 
 def settings(given: Sequence[str] | None, shortcuts: Mapping[str, object]) -> list[str]:
@@ -56,12 +67,16 @@ def shape(text: str) -> ZYX:
     return z, y, x
 
 
+def choice(channel: str | None, time: str | None, level: str | None, axes: str | None) -> Choice:
+    """Return what is read of a file that holds more than one volume."""
+    from vemseg.volume import Choice
+
+    return Choice(channel, time, level, axes)
+
+
 def ids(text: str | None) -> list[int]:
-    """Read ``0,5`` as label values."""
-    parts = text.split(",") if text else []
-    if not all(part.strip().isdecimal() for part in parts):
-        raise UsageError(f"'{text}' is no list of labels: write 0,5")
-    return [int(part) for part in parts]
+    """Read ``0,-1`` as label values."""
+    return [_label(part.strip(), text or "") for part in text.split(",")] if text else []
 
 
 def words(text: str) -> list[str]:
@@ -89,7 +104,7 @@ def classes(k: str | None, k_range: str | None) -> dict[str, object]:
 
 
 def names(text: str | None) -> dict[int, str] | None:
-    """Read ``1=nucleus,2=mitochondria``, or a TOML file of lines such as ``1 = "nucleus"``."""
+    """Read ``1=nucleus,2=mitochondria``, or a file of them: TOML, JSON or CSV."""
     if text is None:
         return None
     if "=" not in text:
@@ -137,16 +152,48 @@ def _pairs(text: str, example: str) -> list[tuple[str, str]]:
 
 
 def _label(text: str, whole: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"'{text}' in '{whole}' is no label: labels are whole numbers")
+    if re.fullmatch(rf"-?[0-9]{{1,{MOST_DIGITS}}}", text) is None:
+        raise UsageError(
+            f"'{quoted(text)}' in '{quoted(whole)}' is no label: labels are whole numbers, such as 5 or -1"
+        )
     return int(text)
 
 
 def _names_in(path: Path) -> dict[int, str]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read names from {path}: {error}") from None
-    if not all(isinstance(value, str) for value in table.values()):
+    """Read the names of labels in a file, as its ending says: TOML, JSON, or a table of two columns."""
+    complaint = (
+        f'cannot read names from {path} (write TOML, 1 = "nucleus", JSON, {{"1": "nucleus"}}, '
+        "or CSV, 1,nucleus)"
+    )
+    text = read_text(path, complaint, UsageError).removeprefix("\ufeff")
+    with reading(complaint, UsageError):
+        table = _NAME_FILES.get(path.suffix.lower(), tomllib.loads)(text)
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
         raise UsageError(f'{path}: each line gives a label its name, such as 1 = "nucleus"')
-    return {_label(key, str(path)): value for key, value in table.items()}
+    return {_label(str(key), str(path)): value for key, value in table.items()}
+
+
+def _named_columns(text: str) -> dict[str, str]:
+    """Read a table of two columns, the label and its name, with or without a line of heads.
+
+    Raises
+    ------
+    ValueError
+        Where a line has no label.
+    """
+    dialect = csv.Sniffer().sniff(text, delimiters=",;\t")
+    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), dialect) if any(row)]
+    if rows and not re.fullmatch(r"-?\d+", rows[0][0]):
+        rows = rows[1:]
+    if short := [row for row in rows if len(row) < 2]:
+        raise ValueError(f"the line '{short[0][0]}' has no second column")
+    return {row[0]: row[1] for row in rows}
+
+
+_NAME_FILES: Mapping[str, Callable[[str], object]] = {
+    ".json": json.loads,
+    ".csv": _named_columns,
+    ".tsv": _named_columns,
+    ".txt": _named_columns,
+}
+"""How files of names are read, by their endings; any other is TOML."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, shell
+from vemseg.cli import options, parsing, reading, shell
 
 
 def render(
@@ -14,6 +14,11 @@ def render(
     reference_names: options.ReferenceNames = None,
     voxel_size: options.VoxelSize = None,
     crop: options.Crop = None,
+    channel: reading.Channel = None,
+    time: reading.TimePoint = None,
+    level: reading.Level = None,
+    axes: reading.Axes = None,
+    offline: options.Offline = False,
     out: options.PicturesOut,
     at: options.At = None,
     style: options.Style = options.LabelStyle.fill,
@@ -29,8 +34,9 @@ def render(
     from vemseg.pipeline.render import Look, Scene
     from vemseg.pipeline.render import render as compute
 
-    scene = Scene(volume, labels, reference, legend, classes, voxel_size, crop)
+    choice = parsing.choice(channel, time, level, axes)
+    scene = Scene(volume, labels, reference, legend, classes, voxel_size, crop, choice)
     look = Look(at, style.value, alpha, slices)
-    with shell.working() as context:
+    with shell.working(offline=offline) as context:
         pictures = compute(scene, out, look, overwrite=overwrite, context=context)
     shell.result(*pictures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, shell, tables
+from vemseg.cli import options, parsing, reading, shell, tables
 from vemseg.errors import UsageError
 
 
@@ -11,6 +11,11 @@ def segment(
     *,
     voxel_size: options.VoxelSize = None,
     crop: options.Crop = None,
+    channel: reading.Channel = None,
+    time: reading.TimePoint = None,
+    level: reading.Level = None,
+    axes: reading.Axes = None,
+    offline: options.Offline = False,
     names: options.Names = None,
     k: options.Classes = None,
     k_range: options.ClassesRange = None,
@@ -49,6 +54,7 @@ def segment(
         "device": device,
         "threads": threads,
         "memory": parsing.memory(max_memory),
+        "offline": offline,
     }
     with (shell.working if plan else shell.stoppable)(**surroundings) as context:
         from vemseg.dense import Wanted
@@ -57,7 +63,8 @@ def segment(
         from vemseg.pipeline.plan import plan as foresee
         from vemseg.pipeline.segment import segment as compute
 
-        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop)
+        choice = parsing.choice(channel, time, level, axes)
+        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice)
         extras = Extras(legend, confidence)
         if plan:
             found = foresee(wanted, out, clusters=clusters, extras=extras, context=context)

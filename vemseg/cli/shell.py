@@ -100,7 +100,8 @@ def working(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
 def stoppable(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
     """Yield the context of a command that heeds SIGTERM and SIGUSR1: it saves its state and ends.
 
-    Import the pipeline inside: a signal that comes while its libraries load is heeded too.
+    Import the pipeline inside: a signal that comes while its libraries load ends the command with the same
+    exit code, since the same command goes on.
 
     Parameters
     ----------

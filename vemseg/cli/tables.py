@@ -38,6 +38,10 @@ COLUMNS = {
 """The measure that a column shows, by the head of the column."""
 
 
+MOST_ROWS, MOST_LABELS = 24, 12
+"""The most classes that a table shows, and the most labels that it lists for one class."""
+
+
 def score_tables(found: Evaluation) -> Group:
     """Return a table for each protocol, and which of them look at the reference."""
     from rich.console import Group
@@ -60,6 +64,9 @@ def _score_table(scores: Scores, found: Evaluation) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for name, labels, share, measures in _rows(scores, found):
         table.add_row(name, labels, share, *measures)
+    shown, held = len(table.rows), int((scores.reference_voxels + scores.predicted_voxels > 0).sum())
+    if held > shown:
+        table.add_row(f"and {held - shown} smaller ones", "", "", *("" for _ in COLUMNS))
     means = [_number(scores.mean(measure)) for measure in COLUMNS.values()]
     table.add_section()
     table.add_row(f"mean of {len(scores.present)}", "", "", *means, style="bold")
@@ -69,16 +76,28 @@ def _score_table(scores: Scores, found: Evaluation) -> Table:
 
 
 def _rows(scores: Scores, found: Evaluation) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Yield name, labels, share of the voxels and measures of each class that either side holds."""
-    for i in range(len(found.classes)):
-        if not (scores.reference_voxels[i] or scores.predicted_voxels[i]):
-            continue
-        labels = [str(found.clusters[p]) for p, g in scores.assignment.mapping.items() if g == i]
-        share = f"{scores.reference_voxels[i] / found.voxels:.1%}"
+    """Yield name, labels, share of the voxels and measures of the classes that either side holds.
+
+    Where these are more than ``MOST_ROWS``, the largest are shown.
+    """
+    actual, size = scores.reference_voxels, scores.reference_voxels + scores.predicted_voxels
+    labels: dict[int, list[str]] = {}
+    for p, g in scores.assignment.mapping.items():
+        if g is not None:
+            labels.setdefault(g, []).append(str(found.clusters[p]))
+    largest = sorted(sorted(range(len(size)), key=lambda i: -int(size[i]))[:MOST_ROWS])
+    for i in [i for i in largest if size[i]]:
+        share = f"{actual[i] / found.voxels:.1%}"
         measures = [_number(float(getattr(scores, measure)[i])) for measure in COLUMNS.values()]
         unnamed = f"class {found.classes[i]}"
         name = unnamed if scores.names[i] == unnamed else f"{found.classes[i]} {scores.names[i]}"
-        yield name, ", ".join(labels) or "none", share, measures
+        yield name, _listed(labels.get(i, [])), share, measures
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """Return labels in a row, the first of them where they are many."""
+    more = f" and {len(labels) - MOST_LABELS} more" if len(labels) > MOST_LABELS else ""
+    return (", ".join(labels[:MOST_LABELS]) or "none") + more
 
 
 class Entry(TypedDict, total=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vemseg.cli import options, parsing, shell
+from vemseg.cli import options, parsing, reading, shell
 from vemseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +16,11 @@ def train(
     *,
     voxel_size: options.VoxelSize = None,
     crop: options.Crop = None,
+    channel: reading.Channel = None,
+    time: reading.TimePoint = None,
+    level: reading.Level = None,
+    axes: reading.Axes = None,
+    offline: options.Offline = False,
     config: options.Config = None,
     start: options.Start = None,
     teacher: options.Teacher = None,
@@ -42,7 +47,7 @@ def train(
         return shell.result(_as_trained(recipe, teacher).to_toml().rstrip())
     if out is None or not (volumes or recipe.tissue.kinds):
         raise UsageError("name what to learn from and where to put it: vemseg train cell.tif -o run")
-    with shell.stoppable(device=device) as context:
+    with shell.stoppable(device=device, offline=offline) as context:
         from vemseg.models import open_model
         from vemseg.pipeline.train import Training
         from vemseg.pipeline.train import train as compute
@@ -55,6 +60,7 @@ def train(
             teacher=open_model(teacher) if teacher else None,
             voxel_size=voxel_size,
             crop=crop,
+            choice=parsing.choice(channel, time, level, axes),
             max_seconds=seconds,
             overwrite=overwrite,
         )

@@ -23,7 +23,7 @@ from vemseg.models.model import pinned_name
 from vemseg.recipe import override, parse_recipe
 from vemseg.run import same
 from vemseg.sampling import Source, plain_windows
-from vemseg.volume import Intensity, Volume, intensity_of, open_grey, sharp_plane_first
+from vemseg.volume import Choice, Intensity, Volume, absolute, intensity_of, open_grey, sharp_plane_first
 
 _log = logging.getLogger("vemseg")
 
@@ -54,6 +54,8 @@ class Wanted:
         ``table.key=value`` laid over the model's recipe.
     voxel_size, crop : str or None
         As a user writes them.
+    choice : Choice
+        What is read where the volume's file holds more than one.
     """
 
     path: str
@@ -61,13 +63,14 @@ class Wanted:
     settings: tuple[str, ...] = ()
     voxel_size: str | None = None
     crop: str | None = None
+    choice: Choice = Choice()
 
     def pinned(self, machine: Machine) -> Wanted:
         """Return the same vectors as any process finds them: by absolute paths, in this machine's numbers."""
         precision = "bf16" if machine.dtype == torch.bfloat16 else "fp32"
         return replace(
             self,
-            path=str(Path(self.path).absolute()),
+            path=absolute(self.path),
             model=None if self.model is None else pinned_name(self.model),
             settings=(*self.settings, f"train.precision={precision}"),
         )
@@ -86,9 +89,9 @@ class Wanted:
         """
         if not are_features(Path(self.path)):
             return lay_over(open_model(self.model, self.settings), self, context)
-        if self.model or self.voxel_size or self.crop:
+        if self.model or self.voxel_size or self.crop or self.choice.given:
             raise UsageError(
-                f"{self.path} holds features: model, voxel size and crop are those they were made with"
+                f"{self.path} holds features: what is read, and how, is what they were made with"
             )
         recipe = parse_recipe(Features(Path(self.path)).attributes["recipe"], self.path)
         return open_features(Path(self.path), self.settings, settle(context, recipe.train.precision))
@@ -104,7 +107,8 @@ def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:
         Names the volume; the model and settings that it names are not used.
     context : Context
     """
-    return lay_over_volume(model, open_grey(wanted.path, wanted.voxel_size, wanted.crop), context)
+    volume = open_grey(wanted.path, wanted.voxel_size, wanted.crop, wanted.choice, offline=context.offline)
+    return lay_over_volume(model, volume, context)
 
 
 def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedVectors:
@@ -204,7 +208,7 @@ def _volume_of(features: Features) -> Volume:
     facts = features.attributes
     origin = facts["volume"]
     size = None if features.voxel_size is None else ",".join(map(str, features.voxel_size))
-    volume = open_grey(origin["path"], size, origin["crop"])
+    volume = open_grey(origin["path"], size, origin["crop"], Choice(**origin.get("read", {})))
     known = facts["state"]["inputs"]
     if volume.path is not None and known and not same(known[0], volume.path):
         raise InputError(f"{origin['path']} has changed since {features.path} was made from it")

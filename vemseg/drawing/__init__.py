@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 
 from vemseg.drawing.colours import palette
 from vemseg.drawing.layout import save, scale_bar_length
-from vemseg.drawing.pictures import comparison, montage, reconstructions, three_planes
+from vemseg.drawing.pictures import Manner, comparison, montage, reconstructions, three_planes
 from vemseg.drawing.pixels import error_map, grey, overlay
 from vemseg.drawing.plots import confusion, curve, number_curve, slice_dice
 
 __all__ = [
     "Figure",
+    "Manner",
     "comparison",
     "confusion",
     "curve",

@@ -171,13 +171,18 @@ def scale_bar_length(width: int, pixel: float | None) -> tuple[float, str]:
     return length / pixel, f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
 
 
-def draw_scale_bar(axes: Axes, shape: tuple[int, ...], pixel: float | None) -> None:
-    """Draw a scale bar at the lower right of an image of that shape, white with a dark rim."""
+def draw_scale_bar(axes: Axes, shape: tuple[int, ...], pixel: float | None, step: int = 1) -> None:
+    """Draw a scale bar at the lower right of an image of that shape, white with a dark rim.
+
+    Where the width of a pixel is unknown, the bar counts pixels of the volume, one at each ``step``.
+    """
     figure = axes.figure
     assert isinstance(figure, Figure)
     inches = axes.get_position().size * figure.get_size_inches()  # width, height
     down, right = shape[0] / inches[1], shape[1] / inches[0]  # pixels per inch
-    length, text = scale_bar_length(shape[1], pixel)
+    scale = 1 if pixel is not None else step
+    length, text = scale_bar_length(shape[1] * scale, pixel)
+    length /= scale
     margin, thick = 0.07, 0.035
     end, bottom = shape[1] - 0.5 - margin * right, shape[0] - 0.5 - margin * down
     bar = Rectangle((end - length, bottom - thick * down), length, thick * down, gid="scale bar")

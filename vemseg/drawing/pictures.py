@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,6 +38,24 @@ COLUMNS = 4
 """Panels in a row of a montage or a comparison."""
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How labels are laid over grey values, and which voxels are seen.
+
+    Attributes
+    ----------
+    style, alpha
+        As in ``overlay``.
+    steps : (int, int, int)
+        Voxels of the volume from each pixel that is shown to the next, z y x. Sizes of voxels that are given
+        are those of the pixels shown, so only where they are unknown this is needed.
+    """
+
+    style: Style = "fill"
+    alpha: float = 0.5
+    steps: ZYX = (1, 1, 1)
+
+
 def three_planes(
     raw: Planes,
     labels: Planes,
@@ -44,8 +63,7 @@ def three_planes(
     names: Mapping[int, str] | None = None,
     *,
     position: ZYX | None = None,
-    style: Style = "fill",
-    alpha: float = 0.5,
+    manner: Manner = Manner(),
 ) -> Figure:
     """Draw three orthogonal planes twice, raw and under their labels, all at one physical scale.
 
@@ -58,8 +76,7 @@ def three_planes(
         Label id -> name; the legend lists the ids that are seen.
     position : (int, int, int), optional
         Where the planes cross, z y x: drawn as lines on the raw planes.
-    style, alpha
-        As in ``overlay``.
+    manner : Manner
 
     Raises
     ------
@@ -73,15 +90,15 @@ def three_planes(
         raise InputError(f"planes {[p.shape for p in raw]} are not the (y, x), (z, x), (z, y) of one volume")
     between = limits(np.concatenate([plane.ravel() for plane in raw]))
     shades = [grey(plane, between) for plane in raw]
-    painted = [overlay(g, ids, style, alpha) for g, ids in zip(shades, labels, strict=True)]
+    painted = [overlay(g, ids, manner.style, manner.alpha) for g, ids in zip(shades, labels, strict=True)]
 
-    dz, dy, dx = voxel_size or (1.0, 1.0, 1.0)
+    dz, dy, dx = voxel_size or manner.steps
     legend = entries(_seen(*labels), names)
     page, extent = _fit((z * dz if z > 1 else 0.0, y * dy, x * dx), legends_height([legend], PAGE_WIDTH))
     figure = new_figure(*page)
     for i, (title, planes) in enumerate({"raw": shades, "labels": painted}.items()):
         axes = _orthogonal(figure, GAP + i * (page[0] - GAP) / 2, planes, extent, title)
-        draw_scale_bar(axes[0], (y, x), dx if voxel_size else None)
+        draw_scale_bar(axes[0], (y, x), dx if voxel_size else None, manner.steps[2])
         if i == 0 and position is not None:
             _crossing_lines(axes, position)
     draw_legends(figure, [legend])
@@ -95,8 +112,7 @@ def montage(
     pixel_size: tuple[float, float] | None = None,
     names: Mapping[int, str] | None = None,
     *,
-    style: Style = "fill",
-    alpha: float = 0.5,
+    manner: Manner = Manner(),
 ) -> Figure:
     """Draw slices of a volume in a grid, each under its place in the stack.
 
@@ -110,7 +126,7 @@ def montage(
         Number of each slice along z.
     pixel_size : (float, float), optional
         Height and width of a pixel in nm.
-    names, style, alpha
+    names, manner
         As in ``three_planes``.
     """
     same_shape(raw=raw, **({} if labels is None else {"labels": labels}))
@@ -118,11 +134,11 @@ def montage(
     images: Sequence[NDArray[np.uint8]] = list(shades)
     legend: dict[str, str] = {}
     if labels is not None:
-        images = [overlay(g, ids, style, alpha) for g, ids in zip(shades, labels, strict=True)]
+        images = [overlay(g, ids, manner.style, manner.alpha) for g, ids in zip(shades, labels, strict=True)]
         legend = entries(_seen(labels), names)
     titles = [f"z = {p}" for p in positions]
-    figure, axes = grid(images, titles, min(COLUMNS, len(images)), pixel_size, [legend])
-    draw_scale_bar(axes[-1], raw.shape[1:], pixel_size and pixel_size[1])
+    figure, axes = grid(images, titles, min(COLUMNS, len(images)), pixel_size or manner.steps[1:], [legend])
+    draw_scale_bar(axes[-1], raw.shape[1:], pixel_size and pixel_size[1], manner.steps[2])
     return figure
 
 
@@ -133,8 +149,7 @@ def comparison(
     names: Mapping[int, str] | None = None,
     pixel_size: tuple[float, float] | None = None,
     *,
-    style: Style = "fill",
-    alpha: float = 0.5,
+    manner: Manner = Manner(),
 ) -> Figure:
     """Draw a slice, its labels, the reference and where the two differ, side by side.
 
@@ -147,18 +162,20 @@ def comparison(
         Class id -> name.
     pixel_size : (float, float), optional
         Height and width of a pixel in nm.
-    style, alpha
-        As in ``overlay``.
+    manner
+        As in ``three_planes``.
     """
     shade = grey(raw)
-    painted = [overlay(shade, ids, style, alpha) for ids in (labels, reference)]
+    painted = [overlay(shade, ids, manner.style, manner.alpha) for ids in (labels, reference)]
     errors = error_map(labels, reference)
     found = {tuple(c) for c in np.unique(errors.reshape(-1, 3), axis=0).tolist()}
     classes = entries(_seen(labels, reference), names)
     kinds = {name: css(colour) for name, colour in ERROR_COLOURS.items() if colour in found}
     titles = ["input", "prediction", "reference", "error"]
-    figure, axes = grid([shade, *painted, errors], titles, COLUMNS, pixel_size, [classes, kinds])
-    draw_scale_bar(axes[0], raw.shape, pixel_size and pixel_size[1])
+    figure, axes = grid(
+        [shade, *painted, errors], titles, COLUMNS, pixel_size or manner.steps[1:], [classes, kinds]
+    )
+    draw_scale_bar(axes[0], raw.shape, pixel_size and pixel_size[1], manner.steps[2])
     return figure
 
 

@@ -63,16 +63,22 @@ def to_index(labels: Labels, ids: Iterable[int]) -> NDArray[np.intp]:
     InputError
         Where an id of ``labels`` is not listed.
     """
-    known = np.fromiter(ids, dtype=np.int64)
+    dtype = np.uint64 if labels.dtype == np.uint64 else np.int64
+    limits = np.iinfo(dtype)
+    listed = list(ids)
+    fitting = [i for i, known in enumerate(listed) if limits.min <= known <= limits.max]
+    known = np.array([listed[i] for i in fitting], dtype)  # never floats: ids beyond 2^53 must stay apart
+    place = np.array(fitting, np.intp)
+    values = labels.astype(dtype, copy=False)
     order = np.argsort(known)
-    found = np.searchsorted(known, labels, sorter=order).clip(max=len(known) - 1)
-    index = order[found]
-    strange = labels[known[index] != labels]
+    found = np.searchsorted(known, values, sorter=order).clip(max=max(len(known) - 1, 0))
+    index = order[found] if len(known) else np.zeros(values.shape, np.intp)
+    strange = labels[known[index] != values] if len(known) else labels.ravel()
     if strange.size:
         raise InputError(
-            f"id {strange.flat[0]} is not among the {len(known)} listed ids: add it or mask it out"
+            f"id {strange.flat[0]} is not among the {len(listed)} listed ids: add it or mask it out"
         )
-    return np.asarray(index)
+    return np.asarray(place[index])
 
 
 def drop_classes(table: Table, ids: Iterable[int]) -> Table:

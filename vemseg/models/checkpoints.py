@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from vemseg.errors import InputError, MissingError
+from vemseg.foreign import reading
 from vemseg.models.mae import MaskedAutoencoder
-from vemseg.models.weights import load_state
+from vemseg.models.weights import load_state, refuse_oversized
 from vemseg.recipe import MaesterTable, Recipe, load_recipe
 
 REFERENCE_DECODER = {
@@ -53,7 +55,7 @@ def import_maester(
         Where the file is not such a checkpoint.
     """
     state = _read_pt(path)
-    try:
+    with reading(f"{path}: no MAESTER checkpoint"):
         dim, _, _, patch = state["patch_embed.proj.weight"].shape
         side = round((state["pos_embed"].shape[1] - 1) ** 0.5)
         settings = MaesterTable(
@@ -68,8 +70,7 @@ def import_maester(
             decoder_depth=_count(state, "decoder_blocks"),
             decoder_heads=decoder_heads,
         )
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: no MAESTER checkpoint ({error})") from None
+    refuse_oversized(lambda: MaskedAutoencoder(settings), sum(v.numel() for v in state.values()), path)
     objective = MaskedAutoencoder(settings)
     load_state(objective, {_our_name(name): value.float() for name, value in state.items()}, path)
     return settings, objective
@@ -84,17 +85,31 @@ def reference_recipe(table: MaesterTable, settings: Sequence[str] = ()) -> Recip
 def _read_pt(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingError(f"no checkpoint at {path}")
-    try:
+    with reading(f"{path}: no checkpoint, or one that holds more than tensors"):
+        _refuse_packed(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = type(error).__name__
-        raise InputError(f"{path}: no checkpoint, or one that holds more than tensors ({reason})") from None
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided
+        for name, value in state.items()
+    ):
         raise InputError(f"{path}: holds no state dict of tensors")
+    size, room = sum(value.nbytes for value in state.values()), path.stat().st_size
+    if size > room:
+        raise InputError(f"{path}: its tensors claim {size} bytes, but the file has {room}")
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse files of other formats than PyTorch's since 1.6, and archives whose content outgrows them."""
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: no checkpoint of PyTorch 1.6 or later: load it and save it again")
+    with zipfile.ZipFile(path) as archive:
+        size, room = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+    if size > room:
+        raise InputError(f"{path}: its parts claim {size} bytes, but the file has {room}")
 
 
 def _our_name(name: str) -> str:
@@ -105,4 +120,8 @@ def _our_name(name: str) -> str:
 
 
 def _count(state: dict[str, Tensor], blocks: str) -> int:
-    return 1 + max(int(name.split(".")[1]) for name in state if name.startswith(f"{blocks}."))
+    """Return the number of blocks, whose numbers in the names of tensors leave none out."""
+    found = {name.split(".")[1] for name in state if name.startswith(f"{blocks}.")}
+    if found != {str(number) for number in range(len(found))}:
+        raise ValueError(f"{blocks} are not numbered from 0 to {len(found) - 1}")
+    return len(found)

@@ -54,7 +54,7 @@ class Invariance(Objective):
         seen = torch.where(hidden[:, None], GREY, self.views.disturb(clean, generator))
         dtype = self.decoder.weight.dtype
         trunk = self.encoder.trunk(seen.to(dtype).contiguous(memory_format=torch.channels_last))
-        vectors = self.encoder.head(trunk)
+        vectors = self.encoder.spread(self.encoder.head(trunk)).mean(dim=1)
         a, b = self._places(vectors[:size], turn.undo(vectors[size:]), corners, generator)
         terms = vicreg(a.float(), b.float())
         pixels = self.decoder(trunk).float()
@@ -69,7 +69,7 @@ class Invariance(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Take the vectors of places that both views show: (b, d, y, x) twice -> (b * points, d) twice."""
         size, dim, _, width = a.shape
-        first = corners[:, :, 1:] // PATCH
+        first = corners[:, :, 1:] * self.encoder.pieces // PATCH
         low, high = first.amax(dim=0), first.amin(dim=0) + width
         u = torch.rand(size, self.settings.points, 2, generator=generator)
         places = low[:, None] + (u * (high - low)[:, None]).long()

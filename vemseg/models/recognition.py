@@ -1,6 +1,6 @@
 """The objective of an encoder that knows organelles: tell the class of every place, in synthetic tissue.
 
-A vector stands for 2 x 2 pixels in two slices, so its target is the share of each class among these eight
+Where a vector stands for 2 x 2 pixels in two slices, its target is the share of each class among these eight
 voxels. Its first numbers are the logits of the classes. Volumes without labels may be learned from in the
 same batch, by the objective of :mod:`vemseg.models.invariance`, which then acts on the rest of the vector.
 """
@@ -66,9 +66,9 @@ class Recognition(AveragedObjective):
 
     def _recognise(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         seen, known = self.views.seen(images, labels, generator)
-        vectors = self.learner.maps(seen)
-        shares = class_shares(self.views.middle(known), len(self.settings.classes))
-        logits = vectors[:, : len(self.settings.classes)].float()
+        count = len(self.settings.classes)
+        logits = side_by_side(self.learner.maps(seen)[:, :, :count].float())
+        shares = class_shares(self.views.middle(known), count, PATCH // self.learner.pieces)
         right = (logits.argmax(dim=1) == shares.argmax(dim=1)).float().mean()
         return {"recognition": weighed_entropy(logits, shares, self.settings.balance), "accuracy": right}
 
@@ -77,7 +77,12 @@ class Recognition(AveragedObjective):
         return self.invariance.preview(batch, generator) if self.settings.reconstruction else None
 
 
-def class_shares(labels: Tensor, count: int) -> Tensor:
+def side_by_side(maps: Tensor) -> Tensor:
+    """Put the planes of maps of vectors below each other: (b, p, d, y, x) -> (b, d, p * y, x)."""
+    return maps.transpose(1, 2).flatten(2, 3)
+
+
+def class_shares(labels: Tensor, count: int, patch: int) -> Tensor:
     """Return the share of each class among the voxels of each patch.
 
     Parameters
@@ -85,12 +90,18 @@ def class_shares(labels: Tensor, count: int) -> Tensor:
     labels : Tensor uint8 (b, 2, y, x)
         Classes in the two middle slices; those from ``count`` on, and unknown ones, count as none.
     count : int
+    patch : int
+        Edge of a patch: 2 voxels, or a single one.
 
     Returns
     -------
-    Tensor float32 (b, count, y / 2, x / 2)
+    Tensor float32 (b, count, y / 2, x / 2), or (b, count, 2 * y, x) for patches of a voxel
+        In the second case the slices lie below each other.
     """
-    found = [avg_pool2d((labels == k).float().mean(dim=1, keepdim=True), PATCH) for k in range(count)]
+    if patch == 1:
+        labels = labels.flatten(1, 2)
+        return torch.stack([labels == k for k in range(count)], dim=1).float()
+    found = [avg_pool2d((labels == k).float().mean(dim=1, keepdim=True), patch) for k in range(count)]
     return torch.cat(found, dim=1)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from vemseg.batch import Batch, Pair
 from vemseg.models.averaged import AveragedObjective
-from vemseg.models.recognition import class_shares, weighed_entropy
-from vemseg.models.unet import UNetEncoder
+from vemseg.models.recognition import class_shares, side_by_side, weighed_entropy
+from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.models.views import Viewer
 from vemseg.recipe import UNetTable
 
@@ -43,7 +43,8 @@ class SelfTraining(AveragedObjective):
         self.settings, self.views = settings, Viewer(settings)
         self.window = self.views.window
         self.begin_with(start)
-        self.head = nn.Conv2d(self.learner.width, found, 1)
+        self.found = found
+        self.head = nn.Conv2d(self.learner.width, self.learner.pieces**3 * found, 1)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and its terms: classes ``found``, own classes ``kept``, and ``recognition``.
@@ -59,18 +60,20 @@ class SelfTraining(AveragedObjective):
         seen, labels = self.views.seen(batch.images[:, 0], batch.labels, generator)
         middle, real = self.views.middle(labels), batch.volume == 0
         trunk = self.learner.features(seen)
-        known = self.learner.head(trunk)[:, : len(self.settings.classes)].float()
+        known, count = self.learner.head(trunk).float(), len(self.settings.classes)
         own, new = Pair.parts(middle[real])
         terms = {
-            "found": self._entropy(self.head(trunk[real]).float(), new),
-            "kept": self._entropy(known[real], own),
-            "recognition": self._entropy(known[~real], middle[~real]),
+            "found": self._entropy(self.head(trunk[real]).float(), new, self.found),
+            "kept": self._entropy(known[real], own, count),
+            "recognition": self._entropy(known[~real], middle[~real], count),
         }
         loss = sum(terms.values(), start=known.new_zeros(()))
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
-    def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of some windows, 0 where there are none."""
-        if not len(logits):
-            return logits.sum()
-        return weighed_entropy(logits, class_shares(labels, logits.shape[1]), self.settings.balance)
+    def _entropy(self, given: Tensor, labels: Tensor, count: int) -> Tensor:
+        """Return the cross-entropy of the ``count`` classes of a last layer, 0 where there are no windows."""
+        if not len(given):
+            return given.sum()
+        logits = side_by_side(self.learner.spread(given)[:, :, :count])
+        shares = class_shares(labels, count, PATCH // self.learner.pieces)
+        return weighed_entropy(logits, shares, self.settings.balance)

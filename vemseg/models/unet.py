@@ -1,8 +1,11 @@
 """The dense encoder: a small convolutional network that computes the vectors of whole slices in one pass.
 
-A slab of ``slices`` neighbouring planes goes in, and one vector per 2 x 2 pixels of its middle comes out. So
-vectors have half the resolution in the plane, and in an isotropic volume also across it, where a vector
-stands between the two middle planes. Scores are interpolated from there to voxels as for any other encoder.
+A slab of ``slices`` neighbouring planes goes in, and one vector per 2 x 2 pixels of its middle comes out, or
+one per pixel of its two middle planes (``full_resolution``). In the first case vectors have half the
+resolution in the plane, and in an isotropic volume also across it, where a vector stands between the two
+middle planes; scores are interpolated from there to voxels as for any other encoder. In the second case the
+last layer gives the vectors of 2 x 2 x 2 voxels at once, and lays them out (sub-pixel convolution: Shi et
+al., CVPR 2016), so that nearly all of the network still works at half the resolution.
 The network consists of convolutions only. So a vector depends on nothing but the voxels within ``halo``, and
 does not change with the size of the window.
 
@@ -14,12 +17,13 @@ are three levels, so that the halo stays small.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pixel_shuffle
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vemseg.budget import Need
@@ -76,12 +80,12 @@ class ConvLayer(nn.Module):
 
 
 class UNetEncoder(Encoder):
-    """Encode slabs of planes into one vector per 2 x 2 pixels.
+    """Encode slabs of planes into one vector per 2 x 2 pixels, or per pixel.
 
     Parameters
     ----------
     settings : UNetTable
-        Number of slices, widths of the levels, length of a vector, classes it begins with.
+        Number of slices, widths of the levels, length of a vector, classes it begins with, resolution.
     spacing : (float, float, float)
         Edges of the working voxels in units of the shortest, the axis across the sharp plane first. The
         slices of a slab lie one short edge apart. In an anisotropic volume each slice is taken from the
@@ -102,14 +106,16 @@ class UNetEncoder(Encoder):
         self.width = settings.widths[0]
         self.offsets = slice_offsets(settings.slices, spacing)
         deep = 1 if is_anisotropic(spacing) else PATCH
-        self.patch = (deep, PATCH, PATCH)
+        self.pieces = PATCH if settings.full_resolution else 1
+        self.patch = (1, 1, 1) if settings.full_resolution else (deep, PATCH, PATCH)
         coarsest = PATCH * 2 ** (len(settings.widths) - 1)
         self.align = (deep, coarsest, coarsest)
-        across = max(-self.offsets[0], self.offsets[-1] - deep + 1)
+        inside = (deep - self.patch[0], PATCH - self.patch[1])
+        across = max(-self.offsets[0], self.offsets[-1] - deep + 1) + inside[0]
         across += -across % deep
-        within = _reach(len(settings.widths), settings.layers)
+        within = _reach(len(settings.widths), settings.layers, inside[1])
         self.halo = (across, within, within)
-        self.fov = (deep + 2 * across, PATCH + 2 * within, PATCH + 2 * within)
+        self.fov = (self.patch[0] + 2 * across, self.patch[1] + 2 * within, self.patch[2] + 2 * within)
         self.stem = ConvLayer(settings.slices, settings.widths[0], size=4, stride=2)
         self.down = nn.ModuleList(
             _level(a, b, settings.layers)
@@ -119,7 +125,7 @@ class UNetEncoder(Encoder):
             nn.Conv2d(b, a, 1) for a, b in zip(settings.widths, settings.widths[1:], strict=False)
         )
         self.up = nn.ModuleList(ConvLayer(a, a) for a in settings.widths[:-1])
-        self.head = nn.Conv2d(settings.widths[0], settings.dim, 1)
+        self.head = nn.Conv2d(settings.widths[0], self.pieces**3 * settings.dim, 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def trunk(self, slabs: Tensor) -> Tensor:
@@ -139,9 +145,16 @@ class UNetEncoder(Encoder):
         return self.trunk(slabs.to(self.dtype).contiguous(memory_format=torch.channels_last))
 
     def maps(self, slabs: Tensor) -> Tensor:
-        """Return the vectors of slabs: (b, slices, y, x) -> (b, dim, y / 2, x / 2)."""
-        vectors: Tensor = self.head(self.features(slabs))[:, : self.dim]
-        return vectors
+        """Return the vectors of slabs: (b, slices, y, x) -> (b, p, dim, p * y / 2, p * x / 2).
+
+        p is 2 for vectors of full resolution, which are those of the two middle slices; else 1.
+        """
+        return self.spread(self.head(self.features(slabs))[:, : self.pieces**3 * self.dim])
+
+    def spread(self, found: Tensor) -> Tensor:
+        """Lay out what the last layer gives: (b, p**3 * d, y, x) -> (b, p, d, p * y, p * x)."""
+        b, d, y, x = found.shape
+        return pixel_shuffle(found.reshape(b, self.pieces, d // self.pieces, y, x), self.pieces)
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
         """Return the vectors of windows (b, 1, z, y, x), whose y and x are multiples of ``align``."""
@@ -151,18 +164,33 @@ class UNetEncoder(Encoder):
 
     def layers(self, window: Tensor, kept: Kept) -> Iterator[Tensor]:
         """Yield the vectors of one window (1, 1, z, y, x), a few layers of patches at a time."""
-        deep = self.patch[0]
-        z, rows, columns = kept
-        first = np.arange(window.shape[2] // deep)[z] * deep
+        units = (self.align[0], PATCH, PATCH)
+        z, rows, columns = (
+            _Span.of(wanted, n // patch, unit // patch)
+            for wanted, n, patch, unit in zip(kept, window.shape[2:], self.patch, units, strict=True)
+        )
+        skipped, left = z.inside.start, z.inside.stop - z.inside.start
+        for slabs, count in self._passes(window, z.units):
+            trunk = self.trunk(slabs)[:, :, rows.units, columns.units]
+            vectors = self.spread(self.head(trunk)[:count, : self.pieces**3 * self.dim])
+            if self.align[0] < self.pieces:  # the two middle slices are one section
+                vectors = vectors.mean(dim=1, keepdim=True)
+            layers = vectors.permute(0, 1, 3, 4, 2).flatten(0, 1)[skipped : skipped + left]
+            skipped, left = 0, left - len(layers)
+            yield layers[:, rows.inside, columns.inside]
+
+    def _passes(self, window: Tensor, chosen: slice) -> Iterator[tuple[Tensor, int]]:
+        """Yield slabs of a window that are encoded together, and how many of them count."""
+        first = np.arange(window.shape[2] // self.align[0])[chosen] * self.align[0]
         planes = torch.from_numpy(reflect(first[:, None] + self.offsets, window.shape[2]))
         voxels = window[0, 0].to(self.dtype)
-        widest = voxels[0].numel() / PATCH**2 * self.width * self.dtype.itemsize
+        channels = max(self.width, self.pieces**3 * self.dim)
+        widest = voxels[0].numel() / PATCH**2 * channels * self.dtype.itemsize
         for part in torch.split(planes, max(1, int(PASS_BYTES // widest))):
             alone = len(part) == 1 and voxels[0].numel() < ALONE
             index = part.expand(2, -1) if alone else part
             slabs = voxels[index.to(voxels.device)].contiguous(memory_format=torch.channels_last)
-            vectors = self.head(self.trunk(slabs)[:, :, rows, columns])[: len(part), : self.dim]
-            yield vectors.permute(0, 2, 3, 1)
+            yield slabs, len(part)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -200,20 +228,21 @@ class UNetEncoder(Encoder):
     @torch.no_grad()
     def _centre_logits(self) -> None:
         """Let the logits of all classes add up to 0: cross-entropy leaves that open, clusters should not."""
-        known = slice(0, len(self.classes))
         if self.classes and self.head.bias is not None:
-            self.head.weight[known] -= self.head.weight[known].mean(dim=0, keepdim=True)
-            self.head.bias[known] -= self.head.bias[known].mean()
+            for mine in (self.head.weight, self.head.bias):
+                known = mine.view(self.pieces, self.dim, self.pieces**2, -1)[:, : len(self.classes)]
+                known -= known.mean(dim=1, keepdim=True)
 
     @torch.no_grad()
     def _widen_head(self) -> None:
         """Add channels to the last layer that nobody reads, up to ``LANES`` or a multiple of 8."""
-        wide = max(LANES, -(-self.dim // 8) * 8)
-        if wide > self.dim and self.head.bias is not None:
+        given = self.head.out_channels
+        wide = max(LANES, -(-given // 8) * 8)
+        if wide > given and self.head.bias is not None:
             head = nn.Conv2d(self.head.in_channels, wide, 1)
             for mine, theirs in ((head.weight, self.head.weight), (head.bias, self.head.bias)):
                 assert mine is not None
-                mine.zero_()[: self.dim] = theirs
+                mine.zero_()[:given] = theirs
             self.head = head.to(self.head.weight)
 
     @torch.no_grad()
@@ -221,10 +250,10 @@ class UNetEncoder(Encoder):
         """Return the mutual information between places and classes; see ``Encoder.information``."""
         if not self.classes:
             return 0.0
-        logits = self.maps(windows[:, 0])[:, : len(self.classes)].double()
-        each = torch.log_softmax(logits, dim=1)
-        mean = each.exp().mean(dim=(0, 2, 3))
-        entropy = -(each.exp() * each).sum(dim=1).mean()
+        logits = self.maps(windows[:, 0])[:, :, : len(self.classes)].double()
+        each = torch.log_softmax(logits, dim=2)
+        mean = each.exp().mean(dim=(0, 1, 3, 4))
+        entropy = -(each.exp() * each).sum(dim=2).mean()
         return float(-(mean * mean.clamp_min(1e-12).log()).sum() - entropy)
 
     def memory(self, batch: int) -> Memory:
@@ -252,8 +281,25 @@ def _level(width_in: int, width: int, layers: int) -> nn.Sequential:
     return nn.Sequential(ConvLayer(width_in, width), *(ConvLayer(width, width) for _ in range(layers - 1)))
 
 
-def _reach(levels: int, layers: int) -> int:
+@dataclass(frozen=True)
+class _Span:
+    """The units of an axis that vectors are computed in, and which of their vectors are wanted."""
+
+    units: slice
+    inside: slice
+
+    @classmethod
+    def of(cls, wanted: slice, n: int, each: int) -> _Span:
+        """Return the units, of ``each`` vectors, that hold the wanted ones of ``n``."""
+        start, stop, _ = wanted.indices(n)
+        first = start // each
+        return cls(slice(first, -(-stop // each)), slice(start - first * each, stop - first * each))
+
+
+def _reach(levels: int, layers: int, inside: int) -> int:
     """Return how many voxels beyond its patch a vector sees in the plane, in whole coarsest pixels.
+
+    Patches of full resolution lie up to ``inside`` pixels from the sides of what the network sees as one.
 
     Every 3 x 3 convolution adds a pixel of its level. Pooling and enlarging stay within the coarser pixels,
     but the patch may lie at the corner of one.
@@ -261,5 +307,5 @@ def _reach(levels: int, layers: int) -> int:
     half: int = 2 ** (levels - 1)
     convolutions = layers * (2 * half - 1) + half - 1
     corner, coarsest = half - 1, PATCH * half
-    reach = 1 + PATCH * (convolutions + corner)
+    reach = 1 + PATCH * (convolutions + corner) + inside
     return -(-reach // coarsest) * coarsest

@@ -28,7 +28,7 @@ def transformer(dim: int, depth: int, heads: int, mlp_ratio: float, drop_path: f
     """
     return nn.ModuleList(
         Block(dim, heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm, drop_path=skipped)
-        for skipped in torch.linspace(0, drop_path, depth).tolist()
+        for skipped in torch.linspace(0, drop_path, depth, device="cpu").tolist()
     )
 
 

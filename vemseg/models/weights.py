@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vemseg.errors import InputError, MissingError
+from vemseg.foreign import Form, reading
 from vemseg.models.building import build_encoder
 from vemseg.models.codebook import CODES
 from vemseg.models.encoder import Encoder, Spacing
@@ -57,16 +58,42 @@ def load_encoder(table: ModelTable, weights: Path | None, spacing: Spacing = (1.
     InputError
         Where the tensors are not those of this encoder.
     """
-    encoder = build_encoder(table, spacing)
     if weights is None:
-        return encoder
+        return build_encoder(table, spacing)
     if not weights.is_file():
         raise MissingError(f"no weights at {weights}: train the run to its first checkpoint")
     arrays, facts = load_tensors(weights)
-    for name in facts.get(BESIDE, []):
+    for name in Form(list[str]).check(facts.get(BESIDE, []), f"{weights}: damaged weights"):
         arrays.pop(name, None)
+    refuse_oversized(lambda: build_encoder(table, spacing), sum(a.size for a in arrays.values()), weights)
+    encoder = build_encoder(table, spacing)
     load_state(encoder, {name: torch.from_numpy(value).float() for name, value in arrays.items()}, weights)
     return encoder
+
+
+def refuse_oversized(build: Callable[[], nn.Module], held: int, path: Path) -> None:
+    """Refuse settings that ask for more numbers than a file holds, before any memory is taken for them.
+
+    Parameters
+    ----------
+    build : callable
+        Makes the module of the settings; it is called where tensors have shapes and no values.
+    held : int
+        Numbers in the file.
+    path : Path
+        The file, for the message.
+
+    Raises
+    ------
+    InputError
+        Where the module has more of them.
+    """
+    with torch.device("meta"):
+        asked = sum(value.numel() for value in build().state_dict().values())
+    if asked > held:
+        raise InputError(
+            f"{path}: not the weights of this model (its settings ask for {asked} numbers, it holds {held})"
+        )
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -77,8 +104,5 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> No
     InputError
         Where names or shapes are not the module's.
     """
-    try:
+    with reading(f"{path}: not the weights of this model"):
         module.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not the weights of this model ({reason[:200]})") from None

@@ -79,6 +79,7 @@ def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
         start=start,
         voxel_size=wanted.voxel_size,
         crop=wanted.crop,
+        choice=wanted.choice,
         max_seconds=seconds,
     )
     return (self_train if knows else train)(training, context)

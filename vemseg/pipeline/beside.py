@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.drawing import palette, save, three_planes
-from vemseg.drawing.pictures import Planes
+from vemseg.drawing import Manner, palette, save, three_planes
 from vemseg.errors import InputError
 from vemseg.files import write_text
-from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.geometry import VoxelSize
 from vemseg.labelling import Labeller, legend, suggestion_text
 from vemseg.names import split_name
 from vemseg.run import State, read_json, sidecar, write_json
-from vemseg.volume import Volume, open_volume, rename_labels
+from vemseg.volume import Thinned, Volume, open_volume, planes, rename_labels
 
 Row = dict[str, Any]
 """What the table of classes says of one class, by column."""
@@ -110,9 +109,12 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
 
 def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, str]) -> None:
     """Draw three planes through the middle of a volume and their labels, for a quick check of the labels."""
+    grey, painted = Thinned(volume), Thinned(labels)
     z, y, x = (n // 2 for n in volume.shape)
-    raw, seen = planes(volume, (z, y, x)), planes(labels, (z, y, x))
-    save(three_planes(raw, seen, volume.voxel_size, dict(legend), position=(z, y, x)), path)
+    at = grey.at((z, y, x))
+    raw, seen = planes(grey, at), planes(painted, at)
+    manner = Manner(steps=grey.steps)
+    save(three_planes(raw, seen, grey.voxel_size, dict(legend), position=at, manner=manner), path)
 
 
 def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
@@ -149,14 +151,3 @@ def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
     draw_check(beside(out, "_qc.png"), volume, open_volume(out), captions(renamed))
     write_json(sidecar(out), about | {"classes": renamed})  # last: until then the same call does it again
     return True
-
-
-def planes(volume: Volume, position: ZYX) -> Planes:
-    """Read the three orthogonal planes through a voxel: (y, x), (z, x), (z, y)."""
-    found = []
-    for axis in range(3):
-        start, stop = [0, 0, 0], list(volume.shape)
-        start[axis], stop[axis] = position[axis], position[axis] + 1
-        box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-        found.append(np.squeeze(volume.read(box), axis=axis))
-    return found[0], found[1], found[2]

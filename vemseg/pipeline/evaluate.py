@@ -11,19 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg import metrics
+from vemseg.comparison import blank_zero, count, instance_hint, open_compared
 from vemseg.context import Context
 from vemseg.drawing import confusion, save
 from vemseg.drawing import slice_dice as draw_slice_dice
 from vemseg.errors import InputError, OutputExistsError
-from vemseg.geometry import Box
 from vemseg.run import Output, State, provenance, read_json, write_json
-from vemseg.volume import Volume, crop_of, open_labels
-
-SLAB_VOXELS = 2**24
-"""Voxels that are counted at a time, at least one slice."""
-
-MOST_COUNTS = 2**27
-"""Most numbers in the contingency tables of all slices together: 1 GiB."""
+from vemseg.volume import Volume, crop_of
 
 PROTOCOLS = ("hungarian", "majority", "greedy")
 """The ways in which labels are always matched to classes; each has a picture."""
@@ -40,8 +34,10 @@ class Comparison:
     mask : str, optional
         A volume; voxels count where it is above 0.
     crop : str, optional
-        The part of reference and mask that the prediction shows. Where it is left out and they are larger
-        than the prediction, the crop that the prediction recorded is used.
+        The part of the larger volumes that the smaller ones show. Where it is left out, places and voxel
+        sizes decide, or else the crop that the prediction recorded.
+    by_place : bool
+        False compares voxel by voxel, whatever the files say of places and voxel sizes.
     ignore : sequence of int
         Reference labels that do not count.
     mapping : mapping of int to int
@@ -57,33 +53,20 @@ class Comparison:
     ignore: Sequence[int] = ()
     mapping: Mapping[int, int] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    by_place: bool = True
 
-    def open(self) -> tuple[Volume, Volume, Volume | None, str | None]:
-        """Open prediction, reference and mask, and return the crop that was used.
+    def open(self, context: Context) -> list[Volume]:
+        """Open prediction, reference and mask, if any, on the same voxels.
 
         Raises
         ------
         InputError
-            Where one holds no labels, or their shapes differ.
+            Where one holds no labels, or they have nothing in common.
         """
-        predicted = open_labels(self.prediction)
-        crop = self.crop or crop_of(self.prediction)
-        wanted = self._part(self.reference, predicted, crop)
-        inside = None if self.mask is None else self._part(self.mask, predicted, crop)
-        return predicted, wanted, inside, crop
+        named = (self.prediction, self.reference, self.mask)
+        return open_compared(*named, crop=self.crop, by_place=self.by_place, offline=context.offline)
 
-    def _part(self, path: str, predicted: Volume, crop: str | None) -> Volume:
-        """Open what is compared with the prediction; crop it where it is larger, or where it must be."""
-        volume = open_labels(path)
-        if crop is not None and (self.crop is not None or volume.shape != predicted.shape):
-            volume = open_labels(path, crop)
-        if volume.shape != predicted.shape:
-            raise InputError(
-                f"{self.prediction} has shape {predicted.shape}, but {path} has {volume.shape} (z, y, x)"
-            )
-        return volume
-
-    def state(self, out: Path, crop: str | None) -> State:
+    def state(self, out: Path) -> State:
         """Return what scores depend on besides the content of the volumes."""
         return {
             "output": out.name,
@@ -91,7 +74,8 @@ class Comparison:
             "ignore": list(self.ignore),
             "map": {str(k): v for k, v in self.mapping.items()},
             "names": {str(k): v for k, v in self.names.items()},
-            "crop": crop,
+            "crop": self.crop or crop_of(self.prediction),
+            **({} if self.by_place else {"by_place": False}),
         }
 
 
@@ -167,36 +151,33 @@ def evaluate(
     ResourceError
         Where the directory of ``out`` cannot be made.
     """
-    predicted, wanted, inside, crop = comparison.open()
+    volumes = comparison.open(context)
     if out is None:
-        return _score(comparison, (predicted, wanted, inside), None, context)
+        return _score(comparison, volumes, None, context)
     if out.is_dir():
         raise OutputExistsError(f"{out} is a directory: give a file for the scores with -o")
-    volumes = [volume.path for volume in (predicted, wanted, inside) if volume is not None]
     output = Output(
         out,
-        state=comparison.state(out, crop),
-        inputs=[path for path in volumes if path is not None],
+        state=comparison.state(out),
+        inputs=[volume.path for volume in volumes if volume.path is not None],
         beside=[_picture(out, ending) for ending in (*PROTOCOLS, "manual", "slices")],
         record=lambda: _made(out),
         overwrite=overwrite,
         resumable=False,
     )
     with output:
-        found = _score(comparison, (predicted, wanted, inside), out, context)
+        found = _score(comparison, volumes, out, context)
         if not output.done:
             _write(found, output)
     return found
 
 
 def _score(
-    comparison: Comparison,
-    volumes: tuple[Volume, Volume, Volume | None],
-    out: Path | None,
-    context: Context,
+    comparison: Comparison, volumes: Sequence[Volume], out: Path | None, context: Context
 ) -> Evaluation:
     """Count, match and score."""
-    slices, clusters, classes = count(*volumes, context)
+    slices, clusters, classes = count(volumes, context)
+    instance_hint(classes, comparison.ignore)
     slices = metrics.drop_classes(slices, [classes.index(c) for c in comparison.ignore if c in classes])
     table = slices.sum(axis=0)
     if not table.any():
@@ -229,67 +210,6 @@ def _made(scores: Path) -> State | None:
 
 def _picture(out: Path, ending: str) -> Path:
     return out.with_name(f"{out.stem}_{ending}.png")
-
-
-def count(
-    predicted: Volume, wanted: Volume, inside: Volume | None, context: Context
-) -> tuple[NDArray[np.int64], list[int], list[int]]:
-    """Return the contingency table of every slice, (Z, P, G), and the ids of its rows and columns.
-
-    Parameters
-    ----------
-    predicted, wanted, inside : Volume
-        Labels, reference, and a mask if any, of one shape.
-
-    Raises
-    ------
-    InputError
-        Where there are too many labels for tables of them.
-    """
-    rows = max(1, SLAB_VOXELS // (predicted.shape[1] * predicted.shape[2]))
-    slabs = list(predicted.box.split((rows, *predicted.shape[1:])))
-    clusters, classes = _ids(predicted, slabs), _ids(wanted, slabs)
-    if predicted.shape[0] * len(clusters) * len(classes) > MOST_COUNTS:
-        raise InputError(
-            f"{len(clusters)} labels in the prediction and {len(classes)} in the reference are too many "
-            f"for {predicted.shape[0]} slices: evaluate classes, not instances"
-        )
-    tables = np.zeros((predicted.shape[0], len(clusters), len(classes)), np.int64)
-    for i, slab in enumerate(slabs):
-        found = metrics.to_index(_ints(predicted, slab), clusters)
-        truth = metrics.to_index(_ints(wanted, slab), classes)
-        counted = None if inside is None else _ints(inside, slab) > 0
-        for z in range(slab.shape[0]):
-            tables[slab.start[0] + z] = metrics.contingency(
-                found[z],
-                truth[z],
-                None if counted is None else counted[z],
-                n_pred=len(clusters),
-                n_ref=len(classes),
-            )
-        context.report("counting", (i + 1) / len(slabs))
-    return tables, clusters, classes
-
-
-def _ints(volume: Volume, box: Box) -> NDArray[np.integer]:
-    values: NDArray[np.integer] = volume.read(box)  # type: ignore[assignment]
-    return values
-
-
-def _ids(volume: Volume, slabs: list[Box]) -> list[int]:
-    ids: set[int] = set()
-    for slab in slabs:
-        ids.update(np.unique(_ints(volume, slab)).tolist())
-    return sorted(ids)
-
-
-def blank_zero(table: metrics.Table, clusters: list[int]) -> metrics.Table:
-    """Return the table with the row of label 0 emptied, so that no protocol gives it a class."""
-    if clusters[0] != 0:
-        return table
-    blank = table.copy()
-    blank[0] = 0
-    return blank
 
 
 def _without_zero(assignment: metrics.Assignment, clusters: list[int]) -> metrics.Assignment:

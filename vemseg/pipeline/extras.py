@@ -72,4 +72,4 @@ class Extras:
         assert self.confidence is not None
         about = {"kind": "confidence", "labels": output.path.name, "scale": "0 to 255, which is certain"}
         growing = output.growing(self.confidence)
-        finish_grey(store, growing, About(volume.voxel_size, volume.origin, about))
+        finish_grey(store, growing, About(**volume.placed, description=about))

@@ -10,18 +10,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg.comparison import blank_zero, count, placed
 from vemseg.context import Context
-from vemseg.drawing import comparison, montage, save, three_planes
+from vemseg.drawing import Manner, comparison, montage, save, three_planes
 from vemseg.drawing.pictures import Planes
 from vemseg.drawing.pixels import Style
-from vemseg.errors import InputError, OutputExistsError, UsageError
-from vemseg.geometry import ZYX, Box
+from vemseg.errors import OutputExistsError, UsageError
+from vemseg.geometry import ZYX
 from vemseg.metrics import merge_greedy
 from vemseg.names import split_name
-from vemseg.pipeline.beside import planes, state_in
-from vemseg.pipeline.evaluate import blank_zero, count
+from vemseg.pipeline.beside import state_in
 from vemseg.run import Output, State, provenance, write_json
-from vemseg.volume import Volume, crop_of, describe, open_grey, open_labels
+from vemseg.volume import (
+    Choice,
+    Thinned,
+    Volume,
+    crop_of,
+    describe,
+    identity,
+    open_grey,
+    open_labels,
+    planes,
+    sections,
+)
 
 _log = logging.getLogger("vemseg")
 
@@ -39,12 +50,14 @@ class Scene:
     volume : str
         The grey volume.
     labels, reference : str, optional
-        Label volumes of the same shape.
+        Label volumes of the same subject.
     names, reference_names : mapping of int to str, optional
         Names of labels, and of the reference's classes.
     voxel_size, crop : str, optional
         As in ``segment``; labels and reference of the whole shape are cropped likewise. Where the crop is
-        left out, the one that the labels recorded is used.
+        left out, places and voxel sizes decide, or else the crop that the labels recorded.
+    choice : Choice
+        What is read where the file of the grey volume holds more than one.
     """
 
     volume: str
@@ -54,18 +67,23 @@ class Scene:
     reference_names: Names | None = None
     voxel_size: str | None = None
     crop: str | None = None
+    choice: Choice = Choice()
 
-    def open(self) -> tuple[Volume, Volume | None, Volume | None]:
-        """Open the grey volume, the labels and the reference, all of one shape.
+    def open(self, context: Context) -> tuple[Volume, Volume | None, Volume | None]:
+        """Open the grey volume, the labels and the reference: the part that all show, on the same voxels.
 
         Raises
         ------
         InputError
-            Where shapes differ, or a file that should hold labels does not.
+            Where they have nothing in common, or a file that should hold labels does not.
         """
-        crop = self.crop or (None if self.labels is None else crop_of(self.labels))
-        grey = open_grey(self.volume, self.voxel_size, crop)
-        return grey, _like(self.labels, grey, crop), _like(self.reference, grey, crop)
+        grey = open_grey(self.volume, self.voxel_size, choice=self.choice, offline=context.offline)
+        painted = None if self.labels is None else open_labels(self.labels, offline=context.offline)
+        truth = None if self.reference is None else open_labels(self.reference, offline=context.offline)
+        volumes = [volume for volume in (grey, painted, truth) if volume is not None]
+        recorded = None if self.labels is None else crop_of(self.labels)
+        found = iter(placed(volumes, crop=self.crop, recorded=recorded, finest_of=1))
+        return next(found), painted and next(found), truth and next(found)
 
 
 @dataclass(frozen=True)
@@ -157,7 +175,7 @@ def render(
     """
     if out.is_file():
         raise OutputExistsError(f"{out} is a file: give a directory for the pictures with -o")
-    grey, painted, truth = scene.open()
+    grey, painted, truth = scene.open(context)
     position = look.position(grey.shape)
     stem, _ = split_name(Path(scene.volume))
     both = painted is not None and truth is not None
@@ -191,6 +209,7 @@ def _state(scene: Scene, look: Look, position: ZYX, grey: Volume) -> State:
         "reference": scene.reference is not None,
         "crop": facts["crop"],
         "voxel_size": facts["voxel_size_nm"],
+        **identity(grey),
         **{key: {str(k): v for k, v in (legend or {}).items()} for key, legend in legends.items()},
     }
 
@@ -203,26 +222,26 @@ def _draw(
     context: Context,
 ) -> None:
     """Draw the pictures and publish them."""
-    grey, painted, truth = volumes
+    grey = Thinned(volumes[0])
+    painted, truth = (labels and Thinned(labels) for labels in volumes[1:])
     folder = output.path.parent
     stem = output.path.name.removesuffix("_pictures.json")
-    position, shown = look.position(grey.shape), painted or truth
-    style, alpha, names = look.style, look.alpha, None if scene.names is None else dict(scene.names)
-    raw = planes(grey, position)
-    seen = _blank(raw) if shown is None else planes(shown, position)
+    position, shown = look.position(grey.source.shape), painted or truth
+    at, steps = grey.at(position), grey.steps
+    manner, names = Manner(look.style, look.alpha, steps), None if scene.names is None else dict(scene.names)
+    raw = planes(grey, at)
+    seen = _blank(raw) if shown is None else planes(shown, at)
     pixel = None if grey.voxel_size is None else (grey.voxel_size[1], grey.voxel_size[2])
-    figures = {
-        "planes": three_planes(raw, seen, grey.voxel_size, names, position=position, style=style, alpha=alpha)
-    }
+    figures = {"planes": three_planes(raw, seen, grey.voxel_size, names, position=at, manner=manner)}
     context.report("drawing", 0.3)
     at_z = np.unique(np.linspace(0, grey.shape[0] - 1, look.slices + 2).round().astype(int)[1:-1]).tolist()
-    cuts = None if shown is None else _slices(shown, at_z)
-    figures["montage"] = montage(_slices(grey, at_z), cuts, at_z, pixel, names, style=style, alpha=alpha)
-    if painted is not None and truth is not None:
-        cut, found, wished = (_slices(part, [position[0]])[0] for part in (grey, painted, truth))
+    cuts, places = None if shown is None else sections(shown, at_z), [z * steps[0] for z in at_z]
+    figures["montage"] = montage(sections(grey, at_z), cuts, places, pixel, names, manner=manner)
+    if painted and truth and volumes[1] and volumes[2]:
+        cut, found, wished = (sections(part, [at[0]])[0] for part in (grey, painted, truth))
         classes = None if scene.reference_names is None else dict(scene.reference_names)
-        merged = _merged(painted, truth, found)
-        figures["comparison"] = comparison(cut, merged, wished, classes, pixel, style=style, alpha=alpha)
+        merged = _merged(volumes[1], volumes[2], found)
+        figures["comparison"] = comparison(cut, merged, wished, classes, pixel, manner=manner)
     for kind, figure in figures.items():
         save(figure, output.growing(folder / f"{stem}_{kind}.png"), dpi=DPI)
     origin = provenance("pictures", inputs=output.inputs, extra={"state": output.state})
@@ -233,30 +252,13 @@ def _draw(
 
 def _merged(labels: Volume, reference: Volume, part: NDArray[np.generic]) -> NDArray[np.int64]:
     """Give the labels of a slice the class that greedy merging over the whole volume finds for them."""
-    tables, clusters, classes = count(labels, reference, None, Context())
+    tables, clusters, classes = count([labels, reference], Context())
     greedy = merge_greedy(blank_zero(tables.sum(axis=0), clusters)).mapping
     table = {label: classes[c] for i, label in enumerate(clusters) if (c := greedy[i]) is not None}
     ids, inverse = np.unique(part, return_inverse=True)
     return np.array([table.get(int(label), 0) for label in ids])[inverse].reshape(part.shape)
 
 
-def _like(path: str | None, grey: Volume, crop: str | None) -> Volume | None:
-    """Open labels that lie on the grid of a volume, cropped like it where they are as large as its file."""
-    if path is None:
-        return None
-    labels = open_labels(path)
-    if crop is not None and labels.shape != grey.shape:
-        labels = open_labels(path, crop)
-    if labels.shape != grey.shape:
-        raise InputError(f"{path} has shape {labels.shape}, but the volume has {grey.shape} (z, y, x)")
-    return labels
-
-
 def _blank(like: Planes) -> Planes:
     z, y, x = (np.zeros(plane.shape, np.uint8) for plane in like)
     return z, y, x
-
-
-def _slices(volume: Volume, at: list[int]) -> NDArray[np.generic]:
-    _, height, width = volume.shape
-    return np.concatenate([volume.read(Box((z, 0, 0), (z + 1, height, width))) for z in at])

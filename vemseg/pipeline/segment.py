@@ -53,7 +53,7 @@ from vemseg.pipeline.choice import PLOT, choice_of, draw_choice, say_choice
 from vemseg.pipeline.extras import Extras
 from vemseg.recipe import sets
 from vemseg.run import Output, State, provenance, sha256, sidecar, write_json
-from vemseg.volume import LabelInfo, LabelStore, Volume, describe, finish_labels
+from vemseg.volume import LabelInfo, LabelStore, Volume, describe, finish_labels, identity
 
 _log = logging.getLogger("vemseg")
 
@@ -210,6 +210,7 @@ def _state(source: VectorSource, out: Path, clusters: Path | None, extras: Extra
         "clusters": None if clusters is None else sha256(clusters),
         "voxel_size": volume["voxel_size_nm"],
         "crop": volume["crop"],
+        **identity(source.volume),
         "confidence": None if extras.confidence is None else extras.confidence.name,
     }
 
@@ -295,6 +296,12 @@ def _finish(
         draw_choice(output.growing(beside(out, PLOT)), choice)
     labeller.save(output.growing(beside(out, "_clusters.safetensors")))
     colours = dict(enumerate(palette(labeller.k), start=1))
-    info = LabelInfo(volume.voxel_size, volume.origin, origin, labeller.names, colours, suggestions(classes))
+    info = LabelInfo(
+        **volume.placed,
+        description=origin,
+        names=labeller.names,
+        colours=colours,
+        suggestions=suggestions(classes),
+    )
     finish_labels(store, output.growing(out), info)
     output.publish()

@@ -22,6 +22,7 @@ from vemseg.pipeline.train import (
     Training,
     carry_out,
     details_of,
+    open_all,
     refuse_other_encoder,
     sampler_of,
     source_of,
@@ -29,7 +30,7 @@ from vemseg.pipeline.train import (
 )
 from vemseg.recipe import KMeansTable, NamedTable, Recipe
 from vemseg.sampling import Source, Synthetic
-from vemseg.volume import Volume, open_grey
+from vemseg.volume import Volume
 
 FOUND = 8
 """Number of classes that are looked for in the volume."""
@@ -78,7 +79,7 @@ def self_train(training: Training, context: Context) -> Path:
     assert start is not None
     refuse_other_encoder(recipe, start)
     machine = settle(context, recipe.train.precision)
-    volume = open_grey(training.volumes[0], training.voxel_size, training.crop)
+    volume = open_all(training, context)[0]
     source = source_of(volume, recipe)
     tissue = [_tissue_like(source.volume, recipe)] if recipe.tissue.alike else tissue_sources(recipe.tissue)
     sources: list[Source | Synthetic] = [_with_found_classes(source, start, context), *tissue]

@@ -19,7 +19,7 @@ from vemseg.resources import usable_cores
 from vemseg.run import Run, sha256
 from vemseg.sampling import Sampler, Source, Synthetic, hold_out
 from vemseg.training import Trainer
-from vemseg.volume import Volume, describe, intensity_of, open_grey, sharp_plane_first
+from vemseg.volume import Choice, Volume, describe, intensity_of, open_grey, sharp_plane_first
 
 _log = logging.getLogger("vemseg")
 
@@ -43,6 +43,8 @@ class Training:
         well it does in the end is said, and kept in ``run.json``; see ``vemseg.distillation``.
     voxel_size, crop : str, optional
         Voxel size and crop of every volume; a voxel size that is left out is read from the file.
+    choice : Choice
+        What is read of every volume whose file holds more than one.
     max_seconds : float, optional
         Time for the whole training, earlier parts of a resumed run included; the schedule ends with it.
     overwrite : bool
@@ -56,6 +58,7 @@ class Training:
     teacher: Model | None = None
     voxel_size: str | None = None
     crop: str | None = None
+    choice: Choice = Choice()
     max_seconds: float | None = None
     overwrite: bool = False
 
@@ -73,6 +76,12 @@ class Training:
     def parents(self) -> list[Path]:
         """The files of the model that the training begins with or learns from."""
         return self.origin.parents if self.origin is not None else []
+
+
+def open_all(training: Training, context: Context) -> list[Volume]:
+    """Open the volumes of a training."""
+    how = (training.voxel_size, training.crop, training.choice)
+    return [open_grey(path, *how, offline=context.offline) for path in training.volumes]
 
 
 def train(training: Training, context: Context) -> Path:
@@ -96,7 +105,7 @@ def train(training: Training, context: Context) -> Path:
     device = machine.device
     student = None if training.teacher is None else distillation(recipe, training.teacher, device)
     objective = student if student is not None else _objective(recipe, training.start)
-    opened = [open_grey(path, training.voxel_size, training.crop) for path in training.volumes]
+    opened = open_all(training, context)
     learnt = [source_of(volume, recipe) for volume in opened]
     details = details_of(training, opened, learnt, machine)
     held: list[Source] = []

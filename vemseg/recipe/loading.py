@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vemseg.errors import UsageError
+from vemseg.foreign import read_text, reading
 from vemseg.recipe.base import Raw
 from vemseg.recipe.choices import CHOICES, CLUSTER, MODEL
 from vemseg.recipe.explaining import explain
@@ -102,20 +103,14 @@ def _find(name_or_path: str | Path, relative_to: Path | None = None) -> Path:
 
 
 def _read(path: Path) -> Raw:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"no recipe file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read recipe {path}: {error}") from error
-    return _parse(text, f"recipe {path}")
+    if not path.exists():
+        raise UsageError(f"no recipe file {path}")
+    return _parse(read_text(path, f"cannot read recipe {path}", UsageError), f"recipe {path}")
 
 
 def _parse(text: str, source: str) -> Raw:
-    try:
+    with reading(f"{source} is no valid TOML", UsageError):
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{source} is no valid TOML: {error}") from error
 
 
 def _resolve(raw: Raw, path: Path) -> Raw:
@@ -187,17 +182,18 @@ def _parse_value(text: str) -> object:
     """Read a TOML value; a text that cannot be parsed as one is taken as a string."""
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return table["value"] if len(table) == 1 else text
 
 
 def _validate(raw: Raw, source: str) -> Recipe:
-    filled = _fill(raw)
-    try:
-        return Recipe.model_validate(_freeze(filled))
-    except ValidationError as error:
-        raise UsageError(f"{explain(error.errors()[0], filled)} ({source})") from None
+    with reading(f"{source} is no recipe", UsageError):
+        filled = _fill(raw)
+        try:
+            return Recipe.model_validate(_freeze(filled))
+        except ValidationError as error:
+            raise UsageError(f"{explain(error.errors()[0], filled)} ({source})") from None
 
 
 def _fill(raw: Raw) -> Raw:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from vemseg.errors import InputError, MissingError
 from vemseg.files import atomic_path, write_text
+from vemseg.foreign import read_text, reading
 
 Json = dict[str, Any]
 """An object of JSON: plain values by name."""
@@ -43,12 +44,12 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     InputError
-        Where the file cannot be read or is not JSON.
+        Where the file cannot be read, is no regular file, or is not JSON.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    complaint = f"cannot read {path}"
+    text = read_text(path, complaint)
+    with reading(complaint):
+        return json.loads(text)
 
 
 def save_tensors(
@@ -89,12 +90,12 @@ def load_tensors(path: Path) -> tuple[Tensors, Json]:
     """
     if not path.is_file():
         raise MissingError(f"no file {path}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"cannot read {path} as safetensors: {error}") from error
+    complaint = f"cannot read {path} as safetensors"
+    with reading(complaint), safe_open(path, framework="numpy") as file:
+        metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+        if not isinstance(metadata, dict):
+            raise InputError(f"{complaint}: what it says about itself is no table")
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
 
 
 def plain(value: object) -> object:

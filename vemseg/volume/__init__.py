@@ -4,6 +4,7 @@
                  zarr_reading, ngff)
     base, views  what every volume can do; crops and permuted axes
     resample     a volume on a coarser or finer grid
+    thinned      every so many voxels of a volume, for pictures
     inputs       volumes as the verbs begin with them
     intensity    grey values to [0, 1]
     meaning      whether voxels are labels or grey values, as far as that can be told
@@ -17,13 +18,23 @@ Axes are z, y, x in all of it; other orders exist only inside the readers.
 
 from vemseg.volume.about import About, LabelInfo, Record
 from vemseg.volume.base import ArrayVolume, Volume
-from vemseg.volume.inputs import crop_of, describe, intensity_of, open_grey, open_labels, sharp_plane_first
+from vemseg.volume.inputs import (
+    crop_of,
+    describe,
+    identity,
+    intensity_of,
+    open_grey,
+    open_labels,
+    sharp_plane_first,
+)
 from vemseg.volume.intensity import Intensity, measure_intensity
+from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
-from vemseg.volume.opening import FORMATS, Format, open_volume, record
+from vemseg.volume.opening import FORMATS, Format, absolute, open_volume, record
 from vemseg.volume.renaming import rename_labels
 from vemseg.volume.resample import Resampled
 from vemseg.volume.store import LabelStore
+from vemseg.volume.thinned import Thinned, planes, sections
 from vemseg.volume.views import Cropped, Permuted
 from vemseg.volume.writing import finish_grey, finish_labels, write_volume
 
@@ -31,6 +42,7 @@ __all__ = [
     "FORMATS",
     "About",
     "ArrayVolume",
+    "Choice",
     "Cropped",
     "Format",
     "Intensity",
@@ -39,20 +51,25 @@ __all__ = [
     "Permuted",
     "Record",
     "Resampled",
+    "Thinned",
     "Volume",
+    "absolute",
     "check_grey",
     "check_labels",
     "crop_of",
     "describe",
     "finish_grey",
     "finish_labels",
+    "identity",
     "intensity_of",
     "measure_intensity",
     "open_grey",
     "open_labels",
     "open_volume",
+    "planes",
     "record",
     "rename_labels",
+    "sections",
     "sharp_plane_first",
     "write_volume",
 ]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from vemseg.geometry import ZYX, VoxelSize
+from vemseg.geometry import ZYX, Position, VoxelSize, moved
 
 Record = dict[str, Any]
 """Plain JSON values by name."""
@@ -21,8 +21,11 @@ Record = dict[str, Any]
 RGB = tuple[int, int, int]
 """Red, green, blue, 0..255."""
 
-ORIGIN = "origin_voxels"
-"""The key of a record under which the place of a cropped volume is kept."""
+START = "origin_voxels"
+"""The key of a record under which it is kept which voxel of a file is the first one of a cropped volume."""
+
+ORIGIN = "origin_nm"
+"""The key of a record under which the place of the first voxel in space is kept, in nm."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,17 @@ class About:
     ----------
     voxel_size : (float, float, float) or None
         nm, z y x; None writes no physical size.
-    origin : (int, int, int)
-        Where the first voxel lies in the file that the volume was cropped from, in voxels, z y x.
+    origin : (float, float, float) or None
+        Where the centre of the first voxel lies in space, in nm, z y x; None where nothing states it.
+    start : (int, int, int)
+        Which voxel of the file that the volume was cropped from is its first one, z y x.
     description : mapping
         What the voxels are and where they come from; anything JSON can hold.
     """
 
     voxel_size: VoxelSize | None = None
-    origin: ZYX = (0, 0, 0)
+    origin: Position | None = None
+    start: ZYX = (0, 0, 0)
     description: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -48,9 +54,17 @@ class About:
         """The colour of each label; empty for grey values."""
         return {}
 
+    @property
+    def position(self) -> Position:
+        """Where the centre of the first voxel lies: in nm, or in voxels where their size is unknown."""
+        counted = moved(None, self.start, self.voxel_size or (1.0, 1.0, 1.0)) or (0.0, 0.0, 0.0)
+        return counted if self.voxel_size is None or self.origin is None else self.origin
+
     def source(self) -> Record:
         """Return the record without the names and colours of labels."""
-        place = {ORIGIN: list(self.origin)} if any(self.origin) else {}
+        place: Record = {START: list(self.start)} if any(self.start) else {}
+        if self.position != replace(self, origin=None).position:
+            place[ORIGIN] = list(self.position)
         return {**place, **self.description}
 
     def record(self) -> Record:
@@ -106,17 +120,25 @@ def parse_record(text: object) -> Record | None:
         return None
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
-def origin_of(record: Record | None) -> ZYX:
-    """Return where a record says that the first voxel lies, (0, 0, 0) where it says nothing."""
-    match (record or {}).get(ORIGIN):
+def start_of(record: Record | None) -> ZYX:
+    """Return which voxel of a larger file a record says is the first one, (0, 0, 0) where it says nothing."""
+    match (record or {}).get(START):
         case [int(z), int(y), int(x)]:
             return z, y, x
     return 0, 0, 0
+
+
+def origin_of(record: Record | None, voxel_size: VoxelSize | None) -> Position | None:
+    """Return where a record says that the first voxel lies, in nm; None where it says nothing."""
+    match (record or {}).get(ORIGIN):
+        case [int() | float() as z, int() | float() as y, int() | float() as x] if voxel_size is not None:
+            return float(z), float(y), float(x)
+    return moved(None, start_of(record), voxel_size)
 
 
 def evidence_of_labels(record: Record | None) -> str | None:

@@ -5,14 +5,16 @@ Subclasses read boxes that lie inside; reading across the border, by reflection,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from types import MappingProxyType
+from typing import Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.errors import InputError
-from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.geometry import ZYX, Box, Position, VoxelSize
 from vemseg.tiling import reflect
 
 
@@ -23,6 +25,15 @@ class Described(TypedDict, total=False):
     voxel_size_from: str
     name: str
     path: Path | None
+    address: str | None
+
+
+class Placed(TypedDict):
+    """Where the voxels of a volume lie; see the attributes of ``Volume``."""
+
+    voxel_size: VoxelSize | None
+    origin: Position | None
+    start: ZYX
 
 
 class Volume:
@@ -41,31 +52,40 @@ class Volume:
     name : str
         Short name for logs and figures.
     path : Path or None
-        Where the voxels lie on disk.
-    origin : (int, int, int)
-        Where the first voxel lies in the file that the volume was cropped from, in voxels, z y x; (0, 0, 0)
-        for volumes that are whole.
+        The file or folder in which the voxels lie; None where they are in memory or on another machine.
+    address : str
+        What opens the volume again: its path, a place inside a file (``/data/cell.h5:/raw``), or a URL.
+    choice : mapping of str to str
+        What of the file was chosen to be read: ``{"channel": "1"}``; empty where nothing was said.
+    hint : str or None
+        What the file states of the voxel size though it is not known, with the option that settles it.
+    origin : (float, float, float) or None
+        Where the centre of the first voxel lies in space, in nm, z y x; None where nothing states it.
+    start : (int, int, int)
+        Which voxel of the file that the volume was cropped from is its first one, z y x; (0, 0, 0) for
+        volumes that are whole.
     labelled : str or None
         What in the file says that the voxels are labels; None where nothing does.
     pictured : str or None
         What in the file says that the voxels are a picture and no labels; None where nothing does.
     remarks : tuple of str
         What a user should know of how the file was understood, one sentence each.
-    size_hint : str
-        What the file says of the voxel size where that is not all of it; empty where it says nothing.
     """
 
-    origin: ZYX = (0, 0, 0)
+    origin: Position | None = None
+    start: ZYX = (0, 0, 0)
     labelled: str | None = None
+    hint: str | None = None
+    choice: Mapping[str, str] = MappingProxyType({})
     pictured: str | None = None
     remarks: tuple[str, ...] = ()
-    size_hint: str = ""
     shape: ZYX
     dtype: np.dtype[np.generic]
     voxel_size: VoxelSize | None
     voxel_size_from: str
     name: str
     path: Path | None
+    address: str
 
     def __init__(
         self,
@@ -76,6 +96,7 @@ class Volume:
         voxel_size_from: str = "unknown",
         name: str = "volume",
         path: Path | None = None,
+        address: str | None = None,
     ) -> None:
         if min(shape) < 1:
             raise InputError(f"{path or name} holds no voxels: its shape is {shape} (z, y, x)")
@@ -85,11 +106,24 @@ class Volume:
         self.voxel_size_from = voxel_size_from if voxel_size is not None else "unknown"
         self.name = name
         self.path = path
+        self.address = address or str(path or name)
+
+    def resembling(self, source: Volume) -> Self:
+        """Take over what is known of the volume that this one is a view of; return this one."""
+        self.labelled, self.pictured = source.labelled, source.pictured
+        self.hint, self.remarks = source.hint, source.remarks
+        self.address, self.choice = source.address, dict(source.choice)  # a proxy cannot be pickled
+        return self
 
     @property
     def box(self) -> Box:
         """The box of all voxels."""
         return Box.whole(self.shape)
+
+    @property
+    def placed(self) -> Placed:
+        """Where the voxels lie, as outputs of the same place are told it."""
+        return {"voxel_size": self.voxel_size, "origin": self.origin, "start": self.start}
 
     def stored(self) -> Volume:
         """Return the volume of the values as they are stored: itself, unless a file shows them otherwise."""

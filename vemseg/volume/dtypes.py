@@ -9,7 +9,7 @@ import numpy as np
 from vemseg.errors import InputError
 
 
-def readable_dtype(dtype: object, path: Path) -> np.dtype[np.generic]:
+def readable_dtype(dtype: object, where: str | Path) -> np.dtype[np.generic]:
     """Return the type in which the voxels of a file are handed out, in the machine's byte order.
 
     Integers of any width (labels may need them), float32 and float64 stay as they are, bool becomes uint8,
@@ -28,7 +28,7 @@ def readable_dtype(dtype: object, path: Path) -> np.dtype[np.generic]:
     if found.kind in "iu":
         native: np.dtype[np.generic] = found.newbyteorder("=")
         return native
-    raise InputError(f"{path} holds {found} voxels: convert it to integers or float32")
+    raise InputError(f"{where} holds {found} voxels: convert it to integers or float32")
 
 
 def grey_dtype(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:

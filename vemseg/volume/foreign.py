@@ -1,29 +1,31 @@
-"""Errors of other libraries on damaged input, turned into one line that names the file."""
+"""Readers of other libraries: their errors in one line (``vemseg.foreign``), and imports on demand."""
 
-from __future__ import annotations
+import importlib
+from types import ModuleType
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from vemseg.errors import InputError
+from vemseg.foreign import reading as as_input_error
 
-from vemseg.errors import InputError, VemsegError
-
-QUOTED = 200
-"""The most characters of a library's own words that a message quotes."""
+__all__ = ["as_input_error", "needed"]
 
 
-@contextmanager
-def as_input_error(complaint: str) -> Iterator[None]:
-    """Turn whatever a reader or codec raises inside the block into an ``InputError``.
+def needed(module: str, what: object) -> ModuleType:
+    """Import a library that only some formats need.
 
     Parameters
     ----------
-    complaint : str
-        What is wrong and where; the library's own words follow it.
+    module : str
+    what : object
+        What cannot be read without it.
+
+    Raises
+    ------
+    InputError
+        Where it is not installed, naming the command that installs it.
     """
     try:
-        yield
-    except (VemsegError, MemoryError):
-        raise
-    except Exception as error:  # every codec and every damaged tag raises its own kind
-        words = " ".join(str(error).split())[:QUOTED] or type(error).__name__
-        raise InputError(f"{complaint}: {words}") from error
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"{what} needs {module.split('.')[0]} to be read: pip install 'vemseg[formats]'"
+        ) from error

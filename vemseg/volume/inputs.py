@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from vemseg.errors import InputError
 from vemseg.geometry import ZYX, parse_voxel_size, sharp_axis
+from vemseg.names import is_url
 from vemseg.recipe import VolumeTable
 from vemseg.volume.base import Volume
 from vemseg.volume.intensity import Intensity, measure_intensity
+from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import open_volume, record
-from vemseg.volume.views import Cropped, Permuted
+from vemseg.volume.views import Cropped, Permuted, Whole
 
 _log = logging.getLogger("vemseg")
 
@@ -19,7 +22,18 @@ SHARP_PLANE_FIRST: tuple[ZYX, ZYX, ZYX] = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
 """The order of the axes that turns a volume's sharp plane to (y, x), by the axis across that plane."""
 
 
-def open_grey(path: str | Path, voxel_size: str | None = None, crop: str | None = None) -> Volume:
+LARGEST_VOXEL_NM = 200.0
+"""The longest edge of a voxel that is believed of electron microscopy. Writers that know no size put 1 µm."""
+
+
+def open_grey(
+    path: str | Path,
+    voxel_size: str | None = None,
+    crop: str | None = None,
+    choice: Choice = Choice(),
+    *,
+    offline: bool = False,
+) -> Volume:
     """Open a grey volume, crop it, and say once where its voxel size is unknown.
 
     Parameters
@@ -27,29 +41,52 @@ def open_grey(path: str | Path, voxel_size: str | None = None, crop: str | None 
     path : str or Path
     voxel_size, crop : str, optional
         As a user writes them; the voxel size is the file's where left out.
+    choice : Choice
+        What is read where a file holds more than one volume.
+    offline : bool
+        Whether addresses on the network are refused.
 
     Raises
     ------
     InputError
-        Where it cannot be read, or holds labels.
+        Where it cannot be read, holds labels, or has voxels that are too large for electron microscopy.
     UsageError
         Where the voxel size or crop cannot be parsed, or the crop reaches beyond the volume.
     """
     size = None if voxel_size is None else parse_voxel_size(voxel_size)
-    volume = open_volume(path, voxel_size=size, crop=crop)
+    volume = open_volume(path, voxel_size=size, crop=crop, choice=choice, offline=offline)
     check_grey(volume)
     _tell(volume)
-    if volume.voxel_size is None:
-        _log.warning(
-            "%s: voxel size unknown, taken as the model's; outputs carry none (%s)",
-            volume.name,
-            volume.size_hint or "--voxel-size z,y,x gives it",
-        )
+    _check_size(volume)
     return volume
 
 
-def open_labels(path: str | Path, crop: str | None = None) -> Volume:
+def _check_size(volume: Volume) -> None:
+    """Refuse voxels that cannot be, and say where their size is unknown."""
+    size = volume.voxel_size
+    if size is None:
+        said = volume.hint or "--voxel-size z,y,x gives it"
+        _log.warning(
+            "%s: voxel size unknown, taken as the model's; outputs carry none (%s)", volume.name, said
+        )
+    elif max(size) > LARGEST_VOXEL_NM:
+        edges = " x ".join(f"{edge:.6g}" for edge in size)
+        raise InputError(
+            f"{volume.address} states voxels of {edges} nm (z, y, x), too large for electron microscopy "
+            "(writers that know none put 1 µm): give the true size in nm, such as --voxel-size 8,8,8"
+        )
+
+
+def open_labels(path: str | Path, crop: str | None = None, *, offline: bool = False) -> Volume:
     """Open a volume of labels, and crop it.
+
+    Parameters
+    ----------
+    path : str or Path
+    crop : str, optional
+        As a user writes it.
+    offline : bool
+        Whether addresses on the network are refused.
 
     Raises
     ------
@@ -58,7 +95,9 @@ def open_labels(path: str | Path, crop: str | None = None) -> Volume:
     UsageError
         Where the crop cannot be parsed, or reaches beyond the volume.
     """
-    volume = open_volume(path, crop=crop).stored()
+    volume = open_volume(path, crop=crop, offline=offline).stored()
+    if volume.dtype.kind == "f":
+        volume = Whole(volume)
     check_labels(volume)
     _tell(volume)
     return volume
@@ -93,13 +132,29 @@ def intensity_of(volume: Volume, table: VolumeTable) -> Intensity:
 def describe(volume: Volume, intensity: Intensity | None = None) -> dict[str, object]:
     """Return what provenance says of an input volume."""
     facts: dict[str, object] = {
-        "path": None if volume.path is None else str(volume.path.resolve()),
+        "path": _address(volume),
         "shape": list(volume.shape),
         "dtype": str(volume.dtype),
         "voxel_size_nm": None if volume.voxel_size is None else list(volume.voxel_size),
         "voxel_size_from": volume.voxel_size_from,
         "crop": str(volume.crop) if isinstance(volume, Cropped) else None,
     }
+    if volume.choice:
+        facts["read"] = dict(volume.choice)
     if intensity is not None:
         facts["intensity"] = {"low": intensity.low, "high": intensity.high}
     return facts
+
+
+def identity(volume: Volume) -> dict[str, object]:
+    """Return which part of an input it is that was read, beside its crop; empty for the whole of a file."""
+    whole = volume.path is not None and volume.address == str(volume.path)
+    place: dict[str, object] = {} if whole else {"address": volume.address}
+    return place | ({"read": dict(volume.choice)} if volume.choice else {})
+
+
+def _address(volume: Volume) -> str | None:
+    """Return what opens a volume again from any folder; None for one in memory."""
+    if volume.path is None:
+        return volume.address if is_url(volume.address) else None
+    return str(volume.path.resolve()) if volume.address == str(volume.path) else volume.address

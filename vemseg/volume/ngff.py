@@ -1,19 +1,15 @@
-"""NGFF (OME-Zarr) metadata as plain dictionaries: versions 0.1 to 0.5 are read, 0.5 is written."""
+"""NGFF (OME-Zarr) metadata as plain dictionaries: 0.1 to 0.5 are read, and 0.6 as far as it is known."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
-from vemseg.geometry import ZYX, VoxelSize
+from vemseg.geometry import ZYX
 from vemseg.volume.about import RGB, About, Record, legend
-from vemseg.volume.units import nanometres, voxel_size_or_none
-
-Attributes = Mapping[str, Any]
-"""The attributes of a Zarr group."""
+from vemseg.volume.conventions import Attributes
+from vemseg.volume.frame import UNNAMED, Frame, axis_name, chained, compose, numbers
 
 VERSION = "0.5"
 """The version of NGFF that is written."""
@@ -21,70 +17,131 @@ VERSION = "0.5"
 
 @dataclass(frozen=True)
 class Multiscale:
-    """One image of a group: its axes and the levels of its pyramid, the finest first.
+    """One image of a group: the levels of its pyramid, in the order in which the metadata list them.
 
     Attributes
     ----------
-    axes : tuple of str
-        Names, such as ``("t", "c", "z", "y", "x")``; empty where the metadata name none.
-    units : tuple of (float or None)
-        nm per unit of each axis.
-    levels : dict of str to tuple of float, or None
-        Path of each array and its scale per axis.
+    levels : dict of str to Frame
+        What is said of each array, by its path.
+    entries : dict of str to mapping
+        The entry of each array as it stands, for what other conventions say in it.
+    channels : tuple of str
+        The names of the channels, where there are any.
     """
 
-    axes: tuple[str, ...]
-    units: tuple[float | None, ...]
-    levels: dict[str, tuple[float, ...] | None]
-
-    def voxel_size(self, level: str) -> VoxelSize | None:
-        """Return the voxel size of a level in nm, None unless z, y and x have a scale and a unit."""
-        scale = self.levels.get(level)
-        if scale is None or len(scale) != len(self.axes):
-            return None
-        edges = {
-            axis: None if unit is None else unit * value
-            for axis, unit, value in zip(self.axes, self.units, scale, strict=True)
-        }
-        single_plane = "z" not in self.axes
-        return voxel_size_or_none(edges.get("y" if single_plane else "z"), edges.get("y"), edges.get("x"))
+    levels: dict[str, Frame]
+    entries: dict[str, Attributes] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
 
 
 def multiscale_of(attributes: Attributes) -> Multiscale | None:
     """Return the first multiscale image that a group's attributes describe, or None."""
-    ome = attributes.get("ome")
-    described = (ome if isinstance(ome, Mapping) else attributes).get("multiscales")
+    described = _described(attributes, "multiscales")
     if not isinstance(described, Sequence) or not described or not isinstance(described[0], Mapping):
         return None
     image = described[0]
-    axes: list[str] = []
-    units: list[float | None] = []
-    for axis in image.get("axes") or []:
-        named = axis if isinstance(axis, Mapping) else {"name": axis}
-        axes.append(str(named.get("name", "")))
-        units.append(nanometres(named.get("unit")))
-    whole = _scale(image)
-    levels = {}
+    axes, units = _axes(image)
+    if not axes:
+        axes = UNNAMED[-_longest(image) :] if _longest(image) else ()
+        units = (None,) * len(axes)
+    n = len(axes)
+    whole = compose(image.get("coordinateTransformations"), n)
+    levels, entries = {}, {}
     for dataset in image.get("datasets") or []:
-        own = _scale(dataset)
-        if own is not None and whole is not None and len(own) == len(whole):
-            own = tuple(a * b for a, b in zip(own, whole, strict=True))
-        levels[str(dataset.get("path", ""))] = own
-    return Multiscale(tuple(axes), tuple(units), levels)
+        if isinstance(dataset, Mapping):
+            own = compose(dataset.get("coordinateTransformations"), n)
+            path = str(dataset.get("path", "")).strip("/")
+            levels[path], entries[path] = Frame(axes, units, *chained(own, whole)), dataset
+    return Multiscale(levels, entries, _channels(attributes))
 
 
-def is_image_collection(attributes: Attributes) -> bool:
-    """Tell whether a group is a Bio-Formats collection, whose first image lies in ``0``."""
+def _described(attributes: Attributes, key: str) -> object:
+    """Return an entry of NGFF metadata, which 0.5 keeps under ``ome`` and earlier versions by themselves."""
     ome = attributes.get("ome")
-    return "bioformats2raw.layout" in attributes or (
-        isinstance(ome, Mapping) and "bioformats2raw.layout" in ome
+    return (ome if isinstance(ome, Mapping) else attributes).get(key)
+
+
+def _axes(image: Attributes) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+    """Return names and units of the axes of an image; those of its first coordinate system in 0.6."""
+    listed = image.get("axes")
+    systems = image.get("coordinateSystems")
+    if not listed and isinstance(systems, list) and systems and isinstance(systems[0], Mapping):
+        listed = systems[0].get("axes")
+    axes: list[str] = []
+    units: list[str | None] = []
+    for axis in listed if isinstance(listed, list) else []:
+        named = axis if isinstance(axis, Mapping) else {"name": axis}
+        axes.append(axis_name(named.get("name", ""), named.get("type")))
+        units.append(None if named.get("unit") is None else str(named["unit"]))
+    return tuple(axes), tuple(units)
+
+
+def _longest(image: Attributes) -> int:
+    """Return how many axes the scales of an image have that names none: those of versions up to 0.3."""
+    datasets = [entry for entry in image.get("datasets") or [] if isinstance(entry, Mapping)]
+    steps = [step for entry in [image, *datasets] for step in entry.get("coordinateTransformations") or []]
+    return max((len(numbers(step.get("scale"))) for step in steps if isinstance(step, Mapping)), default=0)
+
+
+def _channels(attributes: Attributes) -> tuple[str, ...]:
+    """Return the names of channels, as ``omero`` lists them."""
+    omero = _described(attributes, "omero")
+    listed = omero.get("channels") if isinstance(omero, Mapping) else None
+    found = [entry if isinstance(entry, Mapping) else {} for entry in listed or []]
+    return tuple(
+        str(entry.get("label") or entry.get("name") or f"channel {i}") for i, entry in enumerate(found)
     )
+
+
+def what_to_name(attributes: Attributes, path: object) -> str | None:
+    """Return what to name instead of a group that holds images but is none: a plate, a well, or labels.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of the group.
+    path : object
+        Where it lies.
+
+    Returns
+    -------
+    str or None
+        What the group is, and an image in it; None where NGFF says nothing of the kind.
+    """
+    plate, well, labels = (_described(attributes, key) for key in ("plate", "well", "labels"))
+    if isinstance(plate, Mapping):
+        wells = [str(entry.get("path")) for entry in plate.get("wells") or [] if isinstance(entry, Mapping)]
+        example = f": name an image of a well, such as {path}/{wells[0]}/0" if wells else " without wells"
+        return f"is a plate of {len(wells)} wells{example}"
+    if isinstance(well, Mapping):
+        images = [str(entry.get("path")) for entry in well.get("images") or [] if isinstance(entry, Mapping)]
+        named = ", ".join(f"{path}/{image}" for image in images[:4])
+        return f"is a well: name an image of it, such as {named}" if images else "is a well without images"
+    if isinstance(labels, list):
+        named = ", ".join(f"{path}/{label}" for label in labels[:4])
+        return f"is a group of labels: name one of them, such as {named}" if labels else "holds no labels yet"
+    return None
+
+
+def images_of(attributes: Attributes, inner: Attributes) -> list[str] | None:
+    """Return the images of a Bio-Formats collection, None where a group is none.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of the group.
+    inner : mapping
+        Of the group ``OME`` in it, which may list the images; empty where there is none.
+    """
+    if _described(attributes, "bioformats2raw.layout") is None and "bioformats2raw.layout" not in attributes:
+        return None
+    series = _described(inner, "series")
+    return [str(name) for name in series] if isinstance(series, list) and series else ["0"]
 
 
 def legend_in(attributes: Attributes) -> Record | None:
     """Return the names and colours of labels in a group's attributes, None where it is no label image."""
-    ome = attributes.get("ome")
-    described = (ome if isinstance(ome, Mapping) else attributes).get("image-label")
+    described = _described(attributes, "image-label")
     if not isinstance(described, Mapping):
         return None
     colours = _by_label(described, "colors", "rgba")
@@ -108,14 +165,6 @@ def record_in(attributes: Attributes) -> Record | None:
     return {**(legend_in(attributes) or {}), **own} if isinstance(own, Mapping) else None
 
 
-def _scale(described: Attributes) -> tuple[float, ...] | None:
-    for transformation in described.get("coordinateTransformations") or []:
-        scale = transformation.get("scale") if transformation.get("type") == "scale" else None
-        if scale and all(isinstance(s, int | float) and math.isfinite(s) for s in scale):
-            return tuple(float(s) for s in scale)
-    return None
-
-
 def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str) -> Record:
     """Return the ``ome`` attribute (NGFF 0.5) of a multiscale image whose levels are ``0``, ``1``, ...
 
@@ -123,7 +172,7 @@ def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str)
     ----------
     about : About
         Its voxel size is that of level 0; without one the axes have no unit, and lengths count voxels of
-        level 0. Its origin moves all levels.
+        level 0. Its place moves all levels.
     factors : sequence of (int, int, int)
         Downsampling factors of each level relative to level 0. All levels start at the same edge, so their
         first centres lie half the difference of the voxel edges further in.
@@ -135,8 +184,8 @@ def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str)
     datasets = []
     for level, factor in enumerate(factors):
         scale = [edge * f for edge, f in zip(edges, factor, strict=True)]
-        along = zip(edges, factor, about.origin, strict=True)
-        shift = [edge * (f - 1) / 2 + edge * start for edge, f, start in along]
+        along = zip(edges, factor, about.position, strict=True)
+        shift = [edge * (f - 1) / 2 + at for edge, f, at in along]
         transformations = [
             {"type": "scale", "scale": scale},
             {"type": "translation", "translation": shift},

@@ -8,15 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from vemseg.errors import InputError
+from vemseg.errors import InputError, MissingError
 from vemseg.geometry import VoxelSize, parse_box
-from vemseg.names import TIFF_SUFFIXES
+from vemseg.names import HDF5_SUFFIXES, TIFF_SUFFIXES, is_url
 from vemseg.volume.about import Record
 from vemseg.volume.base import Volume
+from vemseg.volume.hdf5 import is_hdf5, open_hdf5
+from vemseg.volume.layout import Choice
+from vemseg.volume.mrc import is_mrc, open_mrc
+from vemseg.volume.nifti import is_nifti, open_nifti
+from vemseg.volume.remote import is_n5, open_n5, open_remote
+from vemseg.volume.slices import are_slices, open_slices
+from vemseg.volume.sniffing import complaint
+from vemseg.volume.stored import Wish
 from vemseg.volume.tiff import is_tiff, open_tiff, tiff_record
 from vemseg.volume.views import Cropped
-from vemseg.volume.zarr_reading import is_zarr, open_zarr, zarr_record
+from vemseg.volume.zarr_nodes import is_zarr
+from vemseg.volume.zarr_reading import open_zarr, zarr_record
 
 
 def no_record(path: Path) -> Record | None:
@@ -34,8 +44,8 @@ class Format:
         Tells whether a path is of this format. A path may also lead into a file (``cell.h5/raw``), and need
         not exist.
     open : callable
-        Returns the volume at a path; its second argument is a voxel size (nm, z y x) that takes the place of
-        the file's, or None.
+        Returns the volume at a path, as a ``Wish`` says: with a voxel size (nm, z y x) that takes the place
+        of the file's, and what is read where there is a choice.
     suffixes : tuple of str
         Endings of names, in lower case, that promise this format; only messages need them.
     record : callable
@@ -43,7 +53,7 @@ class Format:
     """
 
     recognises: Callable[[Path], bool]
-    open: Callable[[Path, VoxelSize | None], Volume]
+    open: Callable[[Path, Wish], Volume]
     suffixes: tuple[str, ...] = ()
     record: Callable[[Path], Record | None] = no_record
 
@@ -51,11 +61,23 @@ class Format:
 FORMATS = {
     "Zarr array or group": Format(is_zarr, open_zarr, record=zarr_record),
     "TIFF stack": Format(is_tiff, open_tiff, TIFF_SUFFIXES, tiff_record),
+    "HDF5 file": Format(is_hdf5, open_hdf5, HDF5_SUFFIXES),
+    "MRC file": Format(is_mrc, open_mrc, (".mrc", ".rec", ".st", ".map")),
+    "NIfTI file": Format(is_nifti, open_nifti, (".nii", ".gz")),
+    "N5 or precomputed volume": Format(is_n5, open_n5, (".n5",)),
+    "folder of slices": Format(are_slices, open_slices),
 }
 """The formats that are read, by what messages call them; the first that recognises a path opens it."""
 
 
-def open_volume(path: str | Path, *, voxel_size: VoxelSize | None = None, crop: str | None = None) -> Volume:
+def open_volume(
+    path: str | Path,
+    *,
+    voxel_size: VoxelSize | None = None,
+    crop: str | None = None,
+    choice: Choice = Choice(),
+    offline: bool = False,
+) -> Volume:
     """Open a grey or label volume for reading; nothing but metadata is read yet.
 
     Parameters
@@ -63,11 +85,16 @@ def open_volume(path: str | Path, *, voxel_size: VoxelSize | None = None, crop: 
     path : str or Path
         A TIFF stack (plain, BigTIFF, ImageJ, OME; a 2-D image is a volume with z = 1), a Zarr array, an
         OME-Zarr image, or an array or ``labels/<name>`` group inside one (``cell.zarr/labels/mito``); or
-        whatever else ``FORMATS`` knows.
+        whatever else ``FORMATS`` knows. ``file://`` may stand before it, and other
+        addresses are read over the network.
     voxel_size : (float, float, float), optional
         nm, z y x; instead of what the file says.
     crop : str, optional
         ``z0:z1,y0:y1,x0:x1`` in voxels, as ``vemseg.geometry.parse_box`` reads it.
+    choice : Choice
+        What is read where a file holds more than one volume.
+    offline : bool
+        Whether addresses on the network are refused.
 
     Returns
     -------
@@ -79,13 +106,24 @@ def open_volume(path: str | Path, *, voxel_size: VoxelSize | None = None, crop: 
     ------
     InputError
         Where the path is missing, unknown, damaged, empty, in colour, complex, or has several channels or
-        time points.
+        time points of which none was chosen.
+    MissingError
+        Where the path is an address on the network and ``offline`` is set.
     UsageError
-        Where ``crop`` cannot be parsed, is empty, or reaches beyond the volume.
+        Where ``crop`` cannot be parsed, is empty, or reaches beyond the volume, or something was chosen that
+        is not there.
     """
-    path = Path(path)
-    volume = _format_of(path).open(path, voxel_size)
-    return volume if crop is None else Cropped(volume, parse_box(crop, volume.shape, str(path)))
+    wish, text = Wish(voxel_size, choice), str(path)
+    if is_remote(text):
+        if offline:
+            raise MissingError(
+                f"{text} lies on the network: leave --offline (VEMSEG_OFFLINE) out, or copy it here"
+            )
+        volume = open_remote(text, wish)
+    else:
+        path = local(path)
+        volume = _format_of(path).open(path, wish)
+    return volume if crop is None else Cropped(volume, parse_box(crop, volume.shape, text))
 
 
 def record(path: str | Path) -> Record | None:
@@ -100,16 +138,36 @@ def record(path: str | Path) -> Record | None:
     -------
     dict or None
         The description given when the volume was written. A cropped one has ``origin_voxels`` beside it
-        (see ``Volume.origin``), and labels have ``names`` and ``colours``, by the number of the label as a
-        text.
+        (see ``Volume.start``), one that lies elsewhere in space ``origin_nm`` (see ``Volume.origin``), and
+        labels have ``names`` and ``colours``, by the number of the label as a text.
 
     Raises
     ------
     InputError
         Where the path is missing, damaged, or of no known format.
     """
-    path = Path(path)
+    if is_remote(str(path)):
+        return None
+    path = local(path)
     return _format_of(path).record(path)
+
+
+def is_remote(text: str) -> bool:
+    """Tell whether a text is an address on the network: of any scheme but ``file://``."""
+    return is_url(text) and urlsplit(text).scheme.lower() != "file"
+
+
+def absolute(text: str) -> str:
+    """Return what opens the same volume from any folder."""
+    return text if is_remote(text) else str(local(text).absolute())
+
+
+def local(path: str | Path) -> Path:
+    """Return the path on this machine that a text means: ``file://`` and ``cell.h5:/raw`` are understood."""
+    text = str(path)
+    if is_url(text) and urlsplit(text).scheme.lower() == "file":
+        text = unquote(urlsplit(text).path)
+    return Path(text) if Path(text).exists() else Path(text.replace(":/", "/"))
 
 
 def _format_of(path: Path) -> Format:
@@ -118,22 +176,5 @@ def _format_of(path: Path) -> Format:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if found is None:
-        raise InputError(_complaint(path))
+        raise InputError(complaint(path, {title: known.suffixes for title, known in FORMATS.items()}))
     return found
-
-
-def _complaint(path: Path) -> str:
-    """Say why nothing recognises a path."""
-    if not path.exists():
-        return f"{path} does not exist"
-    if path.is_dir():
-        return (
-            f"{path} is a directory but {' and '.join(f'no {title}' for title in FORMATS)}: give one of these"
-        )
-    for title, known in FORMATS.items():
-        if path.suffix.lower() in known.suffixes:
-            short = title.split()[0]
-            return (
-                f"{path} is no {short}, in spite of its name" if path.stat().st_size else f"{path} is empty"
-            )
-    return f"{path} has an unknown format: give a {' or a '.join(FORMATS)}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.volume.base import Volume
 from vemseg.volume.store import create_array
-from vemseg.volume.zarr_reading import ZarrVolume
+from vemseg.volume.stored import StoredVolume
 
 SMALLEST_LEVEL = 64
 """The coarsest level of a pyramid has at most this many voxels along its longest axis."""
@@ -110,7 +110,7 @@ def write_levels(
         array = create_array(group, str(level), shape, BLOCK_SHAPE, volume.dtype)
         for box in Box.whole(shape).split(array.shards):
             array[box.slices] = downsample(source.read(_scaled(box, step).clip(source.box)), step, reduce)
-        source = ZarrVolume(array, (0, 1, 2), dtype=volume.dtype, name=f"level {level}", path=volume.path)
+        source = StoredVolume(array, volume.dtype, name=f"level {level}", path=volume.path)
     return all_factors
 
 

@@ -18,7 +18,7 @@ from vemseg.volume.ngff import label_metadata, record_in
 from vemseg.volume.tiff import is_tiff, tiff_record
 from vemseg.volume.tiff_tags import ASCII, BYTE, LONG, Value, replace_tags
 from vemseg.volume.tiff_writing import colour_table, table_of_words
-from vemseg.volume.zarr_reading import is_zarr
+from vemseg.volume.zarr_nodes import is_zarr
 
 _DESCRIPTION, _BYTE_COUNTS, _IMAGEJ = 270, 50838, 50839
 

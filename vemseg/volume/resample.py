@@ -46,8 +46,8 @@ class Resampled(Volume):
     Parameters
     ----------
     volume : Volume
-        Grey values. Labels must not be averaged. Its origin is not kept, since that is no whole number
-        of the new voxels.
+        Grey values. Labels must not be averaged. Its place is not kept: what is computed on the new voxels
+        is handed out on those of the volume.
     factors : (float, float, float)
         z, y, x; above 1 coarser, below 1 finer, 1 leaves the axis alone.
     """
@@ -65,6 +65,7 @@ class Resampled(Volume):
             name=volume.name,
             path=volume.path,
         )
+        self.resembling(volume)
         self.source = volume
         self.factors = factors
 

@@ -16,13 +16,13 @@ from vemseg.errors import InputError, OutputExistsError
 from vemseg.files import remove
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.volume.foreign import as_input_error
-from vemseg.volume.zarr_reading import ZarrVolume
+from vemseg.volume.stored import StoredVolume
 
 CHUNK_EDGE = 64
 """The edge in voxels that chunks of a store should have; a viewer reads one chunk at a time."""
 
 
-class LabelStore(ZarrVolume):
+class LabelStore(StoredVolume):
     """Labels (or grey values) written block by block, by one or many writers, and readable.
 
     On disk it is a Zarr group (format 3) whose array ``0`` is the finest level of the OME-Zarr it becomes.
@@ -40,13 +40,13 @@ class LabelStore(ZarrVolume):
         nm = array.attrs.get("voxel_size_nm")
         super().__init__(
             array,
-            (0, 1, 2),
-            dtype=np.dtype(array.dtype),
+            np.dtype(array.dtype),
             voxel_size=None if nm is None else (float(nm[0]), float(nm[1]), float(nm[2])),
             voxel_size_from="file",
             name=directory.name,
             path=directory,
         )
+        self.array = array
         self.directory = directory
         self.block_shape: ZYX = array.shards
 
@@ -117,7 +117,7 @@ class LabelStore(ZarrVolume):
             raise ValueError(
                 f"a block of {array.shape} {array.dtype} does not fit {box.shape} voxels of {self.dtype}"
             )
-        self._array[box.slices] = array
+        self.array[box.slices] = array
 
 
 def create_array(

@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from vemseg.geometry import Box
+from vemseg.geometry import Box, VoxelSize
 from vemseg.volume.about import RGB, About
 from vemseg.volume.base import Volume
 
@@ -40,8 +40,8 @@ def write_tiff(volume: Volume, path: Path, about: About) -> None:
     path : Path
     about : About
         Its record goes into ImageJ's ``Info`` or OME's ``Description``. Colours of labels become a colour
-        table where labels are of one or two bytes (those from 256 on have none). The origin is also the
-        position of each plane in OME; ImageJ has no place for it beside the record.
+        table where labels are of one or two bytes (those from 256 on have none). The place of the first
+        voxel is also the position of each plane in OME, and ImageJ's origin.
     """
     dtype = volume.dtype
     as_imagej = (
@@ -77,10 +77,18 @@ def _planes(volume: Volume) -> Iterator[NDArray[np.generic]]:
 def _imagej_metadata(about: About) -> dict[str, object]:
     metadata: dict[str, object] = {"axes": "ZYX"}
     if about.voxel_size is not None:
-        metadata |= {"spacing": about.voxel_size[0], "unit": "nm"}
+        metadata |= {"spacing": about.voxel_size[0], "unit": "nm"} | _imagej_origin(about, about.voxel_size)
     if record := about.record():
         metadata["Info"] = json.dumps(record)
     return metadata
+
+
+def _imagej_origin(about: About, edges: VoxelSize) -> dict[str, float]:
+    """Return which voxel lies at zero, as ImageJ states a place; nothing where that is the first voxel."""
+    if not any(about.position):
+        return {}
+    voxels = [-at / edge for at, edge in zip(about.position, edges, strict=True)]
+    return dict(zip(("zorigin", "yorigin", "xorigin"), voxels, strict=True))
 
 
 def _ome_metadata(about: About, planes: int) -> dict[str, object]:
@@ -88,7 +96,7 @@ def _ome_metadata(about: About, planes: int) -> dict[str, object]:
     if about.voxel_size is not None:
         for axis, edge in zip("ZYX", about.voxel_size, strict=True):
             metadata |= {f"PhysicalSize{axis}": edge, f"PhysicalSize{axis}Unit": "nm"}
-    if any(about.origin):
+    if any(about.position):
         metadata["Plane"] = _positions(about, planes)
     if record := about.record():
         metadata["Description"] = json.dumps(record)
@@ -96,10 +104,10 @@ def _ome_metadata(about: About, planes: int) -> dict[str, object]:
 
 
 def _positions(about: About, planes: int) -> dict[str, list[float] | list[str]]:
-    """Return where each plane lies in the file that it was cropped from: in nm, or else in pixels."""
+    """Return where each plane lies: in nm, or else in pixels of the file that it was cropped from."""
     unit = "pixel" if about.voxel_size is None else "nm"
     edges = about.voxel_size or (1.0, 1.0, 1.0)
-    z, y, x = (start * edge for start, edge in zip(about.origin, edges, strict=True))
+    z, y, x = about.position
     places = {"Z": [z + i * edges[0] for i in range(planes)], "Y": [y] * planes, "X": [x] * planes}
     positions: dict[str, list[float] | list[str]] = {}
     for axis, values in places.items():

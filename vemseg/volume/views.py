@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.geometry import ZYX, Box, add
+from vemseg.errors import InputError
+from vemseg.geometry import ZYX, Box, add, moved
 from vemseg.volume.base import Volume
 
 
@@ -32,9 +33,9 @@ class Cropped(Volume):
         )
         self.source = volume
         self.crop = box
-        self.origin = add(volume.origin, box.start)
-        self.labelled = volume.labelled
-        self.pictured, self.remarks, self.size_hint = volume.pictured, volume.remarks, volume.size_hint
+        self.start = add(volume.start, box.start)
+        self.origin = moved(volume.origin, box.start, volume.voxel_size)
+        self.resembling(volume)
 
     def stored(self) -> Volume:
         """Return the same part of the stored values."""
@@ -69,13 +70,46 @@ class Permuted(Volume):
         )
         self.source = volume
         self.order = order
-        self.origin = _permute(volume.origin, order)
-        self.labelled = volume.labelled
+        self.start = _permute(volume.start, order)
+        at = volume.origin
+        self.origin = None if at is None else (at[order[0]], at[order[1]], at[order[2]])
+        self.resembling(volume)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         back = (self.order.index(0), self.order.index(1), self.order.index(2))
         inner = self.source.read(Box(_permute(box.start, back), _permute(box.stop, back)))
         return np.ascontiguousarray(inner.transpose(self.order))
+
+
+class Whole(Volume):
+    """Labels that a program stored as floating-point numbers, as integers.
+
+    Parameters
+    ----------
+    volume : Volume
+        Reading it raises ``InputError`` where a number is not whole.
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        super().__init__(
+            volume.shape,
+            np.dtype(np.int64),
+            voxel_size=volume.voxel_size,
+            voxel_size_from=volume.voxel_size_from,
+            name=volume.name,
+            path=volume.path,
+        )
+        self.source = volume
+        self.start, self.origin = volume.start, volume.origin
+        self.resembling(volume)
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        values = np.asarray(self.source.read(box), np.float64)
+        whole = np.rint(values)
+        odd = (whole != values) | ~(np.abs(values) < 2.0**53)
+        if odd.any():
+            raise InputError(f"{self.address} holds {values[odd][0]:g}: labels must be integers")
+        return whole.astype(np.int64)
 
 
 def _permute(values: ZYX, order: ZYX) -> ZYX:

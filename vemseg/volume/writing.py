@@ -61,7 +61,7 @@ def write_volume(source: Volume, target: Path, *, description: Mapping[str, obje
     Parameters
     ----------
     source : Volume
-        Its voxel size and its origin are kept.
+        Its voxel size and its place are kept.
     target : Path
         Where the output grows.
     description : mapping, optional
@@ -72,7 +72,7 @@ def write_volume(source: Volume, target: Path, *, description: Mapping[str, obje
     UsageError
         Where the suffix of ``target`` names no format.
     """
-    about = About(source.voxel_size, source.origin, description or {})
+    about = About(**source.placed, description=description or {})
     if is_tiff_output(target):
         _write_tiff(source, target, about)
         return

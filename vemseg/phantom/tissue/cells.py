@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from vemseg.geometry import ZYX
 from vemseg.phantom.tissue.canvas import F32, Canvas, Part, Point
 
 FAR = np.float32(1e6)
 THIN = 12.0
 """Processes of glia end where they would be thinner than twice so many nm."""
 
-FEW = 8
-"""So few seeds compete for the whole block, and more only for what lies around them."""
+TILE = (9, 24, 24)
+"""Voxels z, y, x that are divided together, among the few seeds that are near."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,17 @@ def seeds(canvas: Canvas, cells: Cells) -> list[Seed]:
     count = int(np.clip(room / (0.55 * middle**3), 3, 180))
     bundle = canvas.direction()
     found: list[Seed] = []
+    places = np.empty((count, 3))
     for number in range(count):
         diameter = float(np.exp(rng.uniform(low, high)))
         axis = bundle + canvas.uniform(0.1, 1.5) * canvas.direction()
         cell = number
         place = rng.uniform(-margin, canvas.extent + margin)
         if found and canvas.chance(cells.joined):
-            near = min(found, key=lambda seed: float(np.linalg.norm(seed.place - place)))
+            near = found[int(np.square(places[:number] - place).sum(axis=1).argmin())]
             cell = near.cell
             diameter = min(diameter, 2.2 * near.radius)
+        places[number] = place
         found.append(
             Seed(
                 place,
@@ -91,14 +97,13 @@ def divide(canvas: Canvas, found: list[Seed], cells: Cells) -> F32:
     The distance to a seed is counted from its surface, so that borders curve around the smaller cell.
     """
     coordinates = _warped(canvas, cells)
-    nearest, second = np.full(canvas.shape, FAR), np.full(canvas.shape, FAR)
-    middle = float(np.sqrt(cells.sizes[0] * cells.sizes[1]))
-    for seed in found:
-        part = canvas.whole() if len(found) <= FEW else _reach(canvas, seed, seed.radius + 1.8 * middle)
-        if part is not None:
-            _compete(canvas, seed, part, coordinates, nearest, second)
-    cap = np.float32(0.9 * middle) if len(found) > FEW else FAR  # beyond it, not all seeds have competed
-    difference = np.minimum(second - nearest, cap)
+    field = _Field.of(found)
+    difference = np.empty(canvas.shape, np.float32)
+    for part in _tiles(canvas.shape):
+        places = np.stack([axis[part].ravel() for axis in coordinates])
+        owner, lead = field.nearest(places)
+        canvas.owner[part] = owner.reshape(difference[part].shape)
+        difference[part] = lead.reshape(difference[part].shape)
     slope = canvas.slopes(difference)
     border: F32 = (difference / np.maximum(slope, np.float32(0.6))).astype(np.float32)
     return border
@@ -113,12 +118,6 @@ def wrap(canvas: Canvas, border: F32, cell: int) -> F32:
     canvas.owner[border < width] = cell
     found: F32 = np.abs(border - width)
     return found
-
-
-def _reach(canvas: Canvas, seed: Seed, width: float) -> Part | None:
-    """Return the voxels that a seed may be nearest to."""
-    half = width * np.sqrt(1 + (seed.stretch**2 - 1) * np.square(seed.axis))
-    return canvas.around(seed.place - half, seed.place + half)
 
 
 def _warped(canvas: Canvas, cells: Cells) -> list[F32]:
@@ -136,24 +135,83 @@ def _warped(canvas: Canvas, cells: Cells) -> list[F32]:
     return bent
 
 
-def _compete(
-    canvas: Canvas, seed: Seed, part: Part, coordinates: list[F32], nearest: F32, second: F32
-) -> None:
-    """Let one more seed take the voxels of a part that it is nearest to."""
-    z, y, x = (field[part] - np.float32(c) for field, c in zip(coordinates, seed.place, strict=True))
-    along = z * np.float32(seed.axis[0])
-    along += y * np.float32(seed.axis[1])
-    along += x * np.float32(seed.axis[2])
-    for offset in (z, y, x, along):
-        offset *= offset
-    z += y
-    z += x
-    along *= np.float32(1 - seed.stretch**-2)
-    z -= along
-    away = np.sqrt(np.maximum(z, 0, out=z), out=z)
-    away -= np.float32(seed.radius)
-    first, other, owner = nearest[part], second[part], canvas.owner[part]
-    mine, closer = owner == seed.cell, away < first
-    np.minimum(other, np.where(mine, FAR, np.where(closer, first, away)), out=other)
-    np.minimum(first, away, out=first)
-    owner[closer] = seed.cell
+def _tiles(shape: ZYX) -> Iterator[Part]:
+    """Yield the parts of a block that are divided one after the other."""
+    for corner in itertools.product(*(range(0, n, edge) for n, edge in zip(shape, TILE, strict=True))):
+        z, y, x = (slice(a, a + edge) for a, edge in zip(corner, TILE, strict=True))
+        yield z, y, x
+
+
+@dataclass(frozen=True)
+class _Field:
+    """The seeds as arrays, in order of their cells.
+
+    Attributes
+    ----------
+    places : float64 (n, 3)
+        In nm.
+    forms : float64 (n, 3, 3)
+        Square forms whose value at an offset from the place is the squared distance.
+    radii : float64 (n,)
+        In nm.
+    cells : int32 (n,)
+    """
+
+    places: NDArray[np.float64]
+    forms: NDArray[np.float64]
+    radii: NDArray[np.float64]
+    cells: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, found: list[Seed]) -> _Field:
+        """Gather seeds."""
+        found = sorted(found, key=lambda seed: seed.cell)
+        axes = np.array([seed.axis for seed in found])
+        shrunk = 1 - np.array([seed.stretch for seed in found]) ** -2.0
+        forms = np.eye(3) - shrunk[:, None, None] * axes[:, :, None] * axes[:, None, :]
+        return cls(
+            np.array([seed.place for seed in found]),
+            forms,
+            np.array([seed.radius for seed in found]),
+            np.array([seed.cell for seed in found], np.int32),
+        )
+
+    def nearest(self, places: F32) -> tuple[NDArray[np.int32], F32]:
+        """Return the nearest cell of each place (3, n) in nm, and how much farther the second nearest is."""
+        low, high = places.min(axis=1), places.max(axis=1)
+        middle = (low + high) / 2
+        few = self._near(middle.astype(np.float64), float(np.linalg.norm(high - low)) / 2)
+        away = few._distances(places - middle[:, None], middle)
+        own, starts = np.unique(few.cells, return_index=True)
+        owner = np.full(places.shape[1], few.cells[0])
+        first, second = np.full(places.shape[1], FAR), np.full(places.shape[1], FAR)
+        for cell, seeds_of_cell in zip(own, np.split(away, starts[1:]), strict=True):
+            mine = seeds_of_cell.min(axis=0) if len(seeds_of_cell) > 1 else seeds_of_cell[0]
+            closer = mine < first
+            np.minimum(second, np.maximum(first, mine), out=second)
+            np.minimum(first, mine, out=first)
+            owner[closer] = cell
+        return owner, second - first
+
+    def _near(self, middle: Point, reach: float) -> _Field:
+        """Return the seeds that can be nearest or second nearest somewhere at most ``reach`` from a place."""
+        offset = self.places - middle
+        away = np.sqrt(np.einsum("ni,nij,nj->n", offset, self.forms, offset)) - self.radii
+        each = np.minimum.reduceat(away, np.flatnonzero(np.diff(self.cells, prepend=-1)))
+        bound = np.partition(each, 1)[1] if len(each) > 1 else np.inf
+        kept = away <= bound + 2 * reach
+        return _Field(self.places[kept], self.forms[kept], self.radii[kept], self.cells[kept])
+
+    def _distances(self, places: F32, middle: F32) -> F32:
+        """Return the distance (seeds, n) in nm of places (3, n), relative to a middle, from each surface."""
+        offset = self.places - middle
+        mixed = self.forms[:, [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]] * [1, 1, 1, 2, 2, 2]
+        linear = -2 * np.einsum("nij,nj->ni", self.forms, offset)
+        constant = np.einsum("ni,nij,nj->n", offset, self.forms, offset)
+        z, y, x = places
+        terms = np.stack([z * z, y * y, x * x, z * y, z * x, y * x, z, y, x, np.ones_like(z)])
+        weights = np.concatenate([mixed, linear, constant[:, None]], axis=1).astype(np.float32)
+        square = weights @ terms
+        away: F32 = np.sqrt(np.maximum(square, 0, out=square), out=square)
+        away -= self.radii[:, None].astype(np.float32)
+        return away

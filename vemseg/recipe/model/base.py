@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from vemseg.recipe.base import Table
+from pydantic import model_validator
+
+from vemseg.recipe.base import Table, require
 from vemseg.recipe.tables import EmbedTable
+
+LARGEST = 2**16
+"""Largest whole number in a table of a model: widths, edges and counts. A run from a stranger may ask for any
+size, and nobody has the memory for a larger one."""
 
 
 class ModelTable(Table):
@@ -23,6 +29,15 @@ class ModelTable(Table):
     encoder_settings: ClassVar[tuple[str, ...]] = ()
 
     kind: str
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                large = isinstance(number, int) and number > LARGEST
+                require(not large, f"model.{name} must be at most {LARGEST}, not {number}")
+        return self
 
     @property
     def known_classes(self) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ class UNetTable(ModelTable):
     classes : tuple of str
         Names of the classes that the encoder is taught to tell apart; a vector begins with their logits.
         Empty if it is taught none.
+    full_resolution : bool
+        Whether there is a vector for each voxel, instead of one for 2 x 2 x 2 of them.
     recognition : float
         Weight of the cross-entropy of classes.
     average : float
@@ -48,7 +50,10 @@ class UNetTable(ModelTable):
         Largest distance in slices between two views of the same place.
     """
 
-    encoder_settings: ClassVar[tuple[str, ...]] = ("slices", "widths", "layers", "dim", "classes")
+    encoder_settings: ClassVar[tuple[str, ...]] = (
+        *("slices", "widths", "layers", "dim", "classes"),
+        "full_resolution",
+    )
 
     kind: Literal["unet"] = "unet"
     fov: Count = 128
@@ -58,6 +63,7 @@ class UNetTable(ModelTable):
     layers: Count = 2
     dim: Count = 24
     classes: tuple[str, ...] = ()
+    full_resolution: bool = False
     recognition: Annotated[float, Field(ge=0)] = 1.0
     average: Share = 0.0
     balance: Annotated[float, Field(ge=0, le=1)] = 0.5

@@ -10,6 +10,14 @@ from vemseg.recipe.base import Count, Positive, multiple, require
 from vemseg.recipe.model.base import ModelTable
 from vemseg.recipe.tables import EmbedTable
 
+MOST_POSITIONS = 2**28
+"""Most numbers in the table of positions: patches of a field of view times width."""
+
+MOST_BLOCKS = 2**7
+"""Most blocks of an encoder or a decoder."""
+
+Depth = Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
+
 
 class ViTTable(ModelTable):
     """A transformer of small patches that learns from masked ones; the sizes are those of MAESTER's Table 1.
@@ -43,12 +51,12 @@ class ViTTable(ModelTable):
     fov: Count = 80
     patch: Count = 5
     dim: Count = 192
-    depth: Count = 14
+    depth: Depth = 14
     heads: Count = 1
     mlp_ratio: Positive = 2.0
     pos_weight: Annotated[float, Field(ge=0)] = 0.08
     decoder_dim: Count = 128
-    decoder_depth: Count = 7
+    decoder_depth: Depth = 7
     decoder_heads: Count = 8
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
@@ -76,6 +84,12 @@ class ViTTable(ModelTable):
             require(
                 dim % 4 == 0,
                 f"model.{side}dim must be a multiple of 4 (sine and cosine of two axes), not {dim}",
+            )
+            numbers = self.grid**2 * dim
+            require(
+                numbers <= MOST_POSITIONS,
+                f"model.fov, model.patch and model.{side}dim ask for {numbers} numbers for positions: "
+                f"at most {MOST_POSITIONS}",
             )
         visible = int(self.grid**2 * (1 - self.mask_ratio))
         require(

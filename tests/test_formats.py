@@ -1,0 +1,484 @@
+"""Formats of the field, written by their own libraries: voxels, voxel sizes, axes and places are compared."""
+
+import functools
+import http.server
+import json
+import pickle
+import threading
+
+import h5py
+import imagecodecs
+import mrcfile
+import nibabel
+import numpy as np
+import pytest
+import tensorstore
+import tifffile
+import zarr
+
+from vemseg.errors import InputError, MissingError, UsageError
+from vemseg.geometry import Box
+from vemseg.volume import Choice, check_grey, describe, identity, open_grey, open_volume
+from vemseg.volume import foreign as foreign_module
+
+SHAPE = (6, 20, 28)
+ARRAY = np.random.default_rng(0).integers(0, 250, SHAPE, dtype=np.uint8)
+PART = Box((1, 3, 5), (4, 9, 22))
+
+
+def assert_reads_as(volume, array, size=None, origin=None):
+    assert volume.shape == array.shape
+    np.testing.assert_array_equal(volume.read(volume.box), array)
+    np.testing.assert_array_equal(volume.read(PART), array[PART.slices])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(volume)).read(PART), array[PART.slices])
+    assert volume.voxel_size == (size and pytest.approx(size))
+    assert volume.origin == (origin and pytest.approx(origin))
+
+
+def refuse(path, message, error=InputError, **more):
+    with pytest.raises(error, match=message) as caught:
+        volume = open_grey(path, **more)
+        volume.read(volume.box)
+    assert "\n" not in str(caught.value)
+
+
+def ome(axes="zyx", scale=(30, 8, 8), unit="nanometer", path="0", shift=None, **image):
+    kinds = {"t": "time", "c": "channel"}
+    described = []
+    for axis in axes:
+        kind = kinds.get(axis.lower(), "space")
+        described.append({"name": axis, "type": kind} | ({"unit": unit} if unit and kind == "space" else {}))
+    steps = [{"type": "scale", "scale": list(scale)}]
+    steps += [{"type": "translation", "translation": list(shift)}] if shift else []
+    return {"axes": described, "datasets": [{"path": path, "coordinateTransformations": steps}], **image}
+
+
+def image(path, array, image, **attributes):
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    level = image["datasets"][0]["path"]
+    group.create_array(level, shape=array.shape, chunks=(8,) * array.ndim, dtype=array.dtype)[...] = array
+    group.attrs.update({"multiscales": [image], **attributes})
+    return path
+
+
+# --- OME-Zarr and Zarr -----------------------------------------------------------------------------------
+
+
+def test_translations_of_dataset_and_image_are_composed(tmp_path):
+    whole = [{"type": "scale", "scale": [2, 2, 2]}, {"type": "translation", "translation": [1, 2, 3]}]
+    described = ome(scale=(15, 4, 4), shift=(1200, 450, 9), coordinateTransformations=whole)
+    path = image(tmp_path / "cell.zarr", ARRAY, described)
+    for place in (path, path / "0", f"file://{path}"):
+        assert_reads_as(open_volume(place), ARRAY, (30, 8, 8), (2401, 902, 21))
+    assert open_volume(path, crop="2:,3:,5:").origin == pytest.approx((2461, 926, 61))
+
+
+@pytest.mark.parametrize("axes", ["XYZ", "xyz", "ZYX", "YXZ"])
+def test_axes_are_turned_whatever_their_order_and_case(tmp_path, axes):
+    order = ["zyx".index(axis) for axis in axes.lower()]
+    scale = [(30, 8, 4)[i] for i in order]
+    path = image(tmp_path / "cell.zarr", ARRAY.transpose(order), ome(axes, scale, shift=scale))
+    assert_reads_as(open_volume(path), ARRAY, (30, 8, 4), (30, 8, 4))
+
+
+def test_names_of_dimensions_count_where_ngff_says_nothing(tmp_path):
+    for names in (("x", "y", "z"), ("Width", "Height", "Depth"), ("column", "row", "plane")):
+        zarr.create_array(str(tmp_path / "a.zarr"), data=ARRAY.T, dimension_names=names, overwrite=True)
+        assert_reads_as(open_volume(tmp_path / "a.zarr"), ARRAY)
+    old = zarr.create_array(str(tmp_path / "b.zarr"), data=ARRAY.T, zarr_format=2)
+    old.attrs["_ARRAY_DIMENSIONS"] = ["x", "y", "z"]
+    assert_reads_as(open_volume(tmp_path / "b.zarr"), ARRAY)
+
+
+def test_names_that_are_not_understood_are_said_or_refused(tmp_path, caplog):
+    zarr.create_array(str(tmp_path / "a.zarr"), data=ARRAY, dimension_names=("dim_0", "dim_1", "dim_2"))
+    assert_reads_as(open_volume(tmp_path / "a.zarr"), ARRAY)
+    assert "dim_0, dim_1, dim_2: taken as z, y, x" in caplog.text
+    zarr.create_array(str(tmp_path / "b.zarr"), data=ARRAY, dimension_names=("x", "y", "depth_nm"))
+    refuse(tmp_path / "b.zarr", "do not tell z, y, x.*--axes zyx")
+    assert open_volume(tmp_path / "b.zarr", choice=Choice(axes="zyx")).shape == SHAPE
+    path = image(tmp_path / "c.zarr", ARRAY[None], ome("zyx"))
+    refuse(path, "4 axes, but its metadata name z, y, x: .*--axes czyx")
+    assert_reads_as(open_volume(path, choice=Choice(axes="czyx")), ARRAY)
+    for wrong in ("zyx", "zzyx", "zyxq"):
+        refuse(path, "--axes", UsageError, choice=Choice(axes=wrong))
+
+
+def test_channels_and_times_are_chosen_by_number_or_name(tmp_path):
+    both = np.stack([ARRAY, 255 - ARRAY])
+    omero = {"channels": [{"label": "ESB"}, {"label": "SE2"}]}
+    path = image(tmp_path / "c.zarr", both, ome("czyx", (1, 30, 8, 8)), omero=omero)
+    refuse(path, r"2 channels \(0 ESB, 1 SE2\): choose one with --channel 0")
+    for chosen in ("1", "SE2"):
+        volume = open_volume(path, choice=Choice(channel=chosen))
+        assert_reads_as(volume, 255 - ARRAY, (30, 8, 8), (0, 0, 0))
+        assert identity(volume) == {"read": {"channel": chosen}}
+    refuse(path, "no such channel; there are 0 ESB, 1 SE2", UsageError, choice=Choice(channel="2"))
+    refuse(path, "no choice of time", UsageError, choice=Choice(channel="0", time="0"))
+    path = image(tmp_path / "t.zarr", both, ome("tzyx", (1, 30, 8, 8)))
+    refuse(path, r"2 time points \(0, 1\): choose one with --time 0")
+    assert_reads_as(open_volume(path, choice=Choice(time="0")), ARRAY, (30, 8, 8), (0, 0, 0))
+    path = image(tmp_path / "one.zarr", ARRAY[None, None], ome("tczyx", (1, 1, 30, 8, 8)))
+    assert_reads_as(open_volume(path, choice=Choice(channel="0")), ARRAY, (30, 8, 8), (0, 0, 0))
+
+
+def test_the_finest_level_is_found_in_any_order(tmp_path):
+    path = image(tmp_path / "cell.zarr", ARRAY, ome(path="fine"))
+    group = zarr.open_group(str(path), mode="r+", zarr_format=2)
+    group.create_array("coarse", shape=(3, 10, 14), dtype="uint8")[:] = ARRAY[::2, ::2, ::2]
+    coarse = ome(scale=(60, 16, 16), shift=(15, 4, 4), path="coarse")["datasets"]
+    described = group.attrs["multiscales"][0]
+    group.attrs["multiscales"] = [described | {"datasets": coarse + described["datasets"]}]
+    assert_reads_as(open_volume(path), ARRAY, (30, 8, 8), (0, 0, 0))
+    for level in ("1", "coarse"):
+        volume = open_volume(path, choice=Choice(level=level))
+        assert (volume.shape, volume.voxel_size, volume.origin) == ((3, 10, 14), (60, 16, 16), (15, 4, 4))
+    refuse(path, r"no such level; there are 0 \(fine\), 1 \(coarse\)", UsageError, choice=Choice(level="2"))
+    bare = [{"path": "coarse"}, {"path": "fine"}]
+    group.attrs["multiscales"] = [{"axes": described["axes"], "datasets": bare}]
+    assert open_volume(path).shape == SHAPE
+
+
+def test_conventions_of_the_field(tmp_path):
+    cosem = {
+        "axes": ["z", "y", "x"],
+        "scale": [5.24, 4, 4],
+        "translate": [10.48, 40, 80],
+        "units": ["nm"] * 3,
+    }
+    cases = {
+        "cosem": ({"transform": cosem}, (5.24, 4, 4), (10.48, 40, 80)),
+        "n5": ({"pixelResolution": {"dimensions": [4, 4, 5], "unit": "nm"}}, (5, 4, 4), (0, 0, 0)),
+        "um": (
+            {"pixelResolution": {"dimensions": [0.004, 0.004, 0.005], "unit": "um"}},
+            (5, 4, 4),
+            (0, 0, 0),
+        ),
+        "cremi": ({"resolution": [40, 4, 4], "offset": [80, 0, 8]}, (40, 4, 4), (80, 0, 8)),
+        "plantseg": ({"element_size_um": [0.03, 0.008, 0.008]}, (30, 8, 8), (0, 0, 0)),
+        "imagej": (
+            {"pixelWidth": 8, "pixelHeight": 8, "pixelDepth": 30, "pixelUnit": "nm"}, (30, 8, 8), (0, 0, 0)
+        ),
+    }  # fmt: skip
+    for name, (attributes, size, origin) in cases.items():
+        array = zarr.create_array(str(tmp_path / f"{name}.zarr"), data=ARRAY, zarr_format=2)
+        array.attrs.update(attributes)
+        assert_reads_as(open_volume(tmp_path / f"{name}.zarr"), ARRAY, size, origin)
+    root = zarr.open_group(str(tmp_path / "jrc.zarr"), mode="w", zarr_format=2)
+    raw = root.create_group("volumes/raw")
+    raw.create_array("s0", shape=SHAPE, dtype="uint8")[:] = ARRAY
+    raw.attrs["multiscales"] = [{"datasets": [{"path": "s0", "transform": cosem}]}]
+    for inner in ("volumes/raw", "volumes/raw/s0"):
+        assert_reads_as(open_volume(tmp_path / "jrc.zarr" / inner), ARRAY, (5.24, 4, 4), (10.48, 40, 80))
+    refuse(tmp_path / "jrc.zarr", r"name one inside it, such as .*jrc\.zarr/volumes/raw")
+
+
+def test_levels_of_n5_are_as_coarse_as_their_factors(tmp_path):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    group.attrs["pixelResolution"] = {"dimensions": [4, 4, 5], "unit": "nm"}
+    for name, factors in (("s0", None), ("s1", [2, 2, 1]), ("s2", None)):
+        array = group.create_array(name, shape=SHAPE, dtype="uint8")
+        if factors:
+            array.attrs["downsamplingFactors"] = factors
+    sizes = [open_volume(tmp_path / "a.zarr" / name).voxel_size for name in ("s0", "s1", "s2")]
+    assert sizes == [(5, 4, 4), (5, 8, 8), None]
+    assert open_volume(tmp_path / "a.zarr" / "s1").origin == (0, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        (
+            {"multiscales": [ome(unit=None)]},
+            r"states 30, 8, 8 \(z, y, x\) without a unit: --voxel-size 30,8,8",
+        ),
+        ({"multiscales": [ome(unit="pixel")]}, "in 'pixel': --voxel-size 30,8,8"),
+        ({"multiscales": [ome(scale=(0, 8, 8))]}, "0, 8, 8 .* which is no size: --voxel-size z,y,x"),
+        ({"multiscales": [{"datasets": [{"path": "0"}]}], "my_voxels": [9, 8, 7]}, "9, 8, 7 .*'my_voxels'"),
+    ],
+)
+def test_numbers_that_are_no_voxel_size_are_quoted(tmp_path, caplog, attributes, said):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    group.create_array("0", shape=SHAPE, dtype="uint8")[:] = ARRAY
+    group.attrs.update(attributes)
+    volume = open_grey(tmp_path / "a.zarr")
+    assert (volume.voxel_size, volume.origin) == (None, None)
+    assert pytest.importorskip("re").search(said, caplog.text)
+    assert open_grey(tmp_path / "a.zarr", "30,8,8").voxel_size == (30, 8, 8)
+
+
+def test_voxels_of_a_micrometre_are_no_electron_microscopy(tmp_path):
+    path = image(tmp_path / "cell.zarr", ARRAY, ome(scale=(1, 1, 1), unit="micrometer"))
+    refuse(path, "1000 x 1000 x 1000 nm .*--voxel-size 8,8,8")
+    assert open_grey(path, "30,8,8").voxel_size == (30, 8, 8)
+
+
+def test_what_holds_images_says_what_to_name(tmp_path):
+    root = zarr.open_group(str(tmp_path / "plate.zarr"), mode="w", zarr_format=2)
+    root.attrs["plate"] = {"wells": [{"path": "A/1"}]}
+    root.create_group("A/1").attrs["well"] = {"images": [{"path": "0"}]}
+    image(tmp_path / "plate.zarr" / "A" / "1" / "0", ARRAY, ome())
+    refuse(tmp_path / "plate.zarr", r"plate of 1 wells: .*plate\.zarr/A/1/0$")
+    refuse(tmp_path / "plate.zarr/A/1", r"is a well: .*A/1/0$")
+    path = image(tmp_path / "cell.zarr", ARRAY, ome())
+    zarr.open_group(str(path / "labels"), mode="w", zarr_format=2).attrs["labels"] = ["mito"]
+    refuse(path / "labels", "is a group of labels: .*labels/mito$")
+    root = zarr.open_group(str(tmp_path / "bf.zarr"), mode="w", zarr_format=2)
+    root.attrs["bioformats2raw.layout"] = 3
+    root.create_group("OME").attrs["series"] = ["em"]
+    image(tmp_path / "bf.zarr" / "em", ARRAY, ome())
+    assert_reads_as(open_volume(tmp_path / "bf.zarr"), ARRAY, (30, 8, 8), (0, 0, 0))
+
+
+def test_metadata_of_two_formats_side_by_side(tmp_path):
+    path = image(tmp_path / "cell.zarr", ARRAY, ome())
+    (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    assert_reads_as(open_volume(path), ARRAY, (30, 8, 8), (0, 0, 0))
+
+
+@pytest.mark.parametrize("name", ["cell.ome.zarr.zip", "cell.ozx", "cell.zip"])
+@pytest.mark.parametrize("top", ["", "cell.zarr"])
+def test_zipped_zarr(tmp_path, name, top):
+    store = zarr.storage.ZipStore(str(tmp_path / name), mode="w")
+    group = zarr.open_group(store, mode="w", path=top)
+    group.create_array("0", shape=SHAPE, chunks=(2, 10, 14), shards=(6, 20, 28), dtype="u1")[:] = ARRAY
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [ome()]}
+    store.close()
+    assert_reads_as(open_volume(tmp_path / name), ARRAY, (30, 8, 8), (0, 0, 0))
+    assert_reads_as(open_volume(tmp_path / name / "0"), ARRAY, (30, 8, 8), (0, 0, 0))
+    assert open_volume(tmp_path / name).name == "cell"
+
+
+# --- HDF5, MRC, NIfTI ------------------------------------------------------------------------------------
+
+
+def test_hdf5_by_its_layouts(tmp_path):
+    path = tmp_path / "cell.h5"
+    with h5py.File(path, "w") as file:
+        raw = file.create_dataset("volumes/raw", data=ARRAY, chunks=(2, 10, 14), compression="gzip")
+        raw.attrs.update({"resolution": [40.0, 4, 4], "offset": [80.0, 0, 8]})
+    for place in (path, f"{path}:/volumes/raw", path / "volumes" / "raw", path / "volumes"):
+        assert_reads_as(open_volume(place), ARRAY, (40, 4, 4), (80, 0, 8))
+    volume = open_volume(path)
+    assert (volume.name, volume.path) == ("cell-volumes-raw", path)
+    assert open_volume(describe(volume)["path"]).shape == SHAPE
+    with h5py.File(path, "a") as file:
+        file["volumes/labels"] = ARRAY
+    refuse(path, "holds 2 volumes .*name one, such as .*cell.h5:/volumes/labels")
+    refuse(f"{path}:/none", "has no /none; it holds /volumes/labels, /volumes/raw")
+
+
+def test_hdf5_of_ilastik(tmp_path):
+    path = tmp_path / "cell.h5"
+    tags = {"axes": [{"key": key, "typeFlags": 2, "resolution": 0, "description": ""} for key in "tzyxc"]}
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("exported_data", data=np.stack([ARRAY, 255 - ARRAY], -1)[None])
+        data.attrs["axistags"] = json.dumps(tags)
+        data.attrs["element_size_um"] = [0.03, 0.008, 0.008]
+    refuse(path, "2 channels")
+    assert_reads_as(open_volume(path, choice=Choice(channel="1")), 255 - ARRAY, (30, 8, 8), (0, 0, 0))
+
+
+def test_hdf5_of_bigdataviewer(tmp_path):
+    with h5py.File(tmp_path / "cell.h5", "w") as file:
+        file["t00000/s00/0/cells"] = ARRAY.astype("int16")
+        file["t00000/s00/1/cells"] = ARRAY[::1, ::2, ::2].astype("int16")
+        file["s00/resolutions"] = [[1.0, 1, 1], [2, 2, 1]]
+        file["s00/subdivisions"] = [[16, 16, 16], [16, 16, 16]]
+    (tmp_path / "cell.xml").write_text(
+        "<SpimData><SequenceDescription><ViewSetups><ViewSetup><voxelSize><unit>um</unit>"
+        "<size>0.008 0.008 0.03</size></voxelSize></ViewSetup></ViewSetups></SequenceDescription></SpimData>"
+    )
+    assert_reads_as(open_volume(tmp_path / "cell.h5"), ARRAY.astype("int16"), (30, 8, 8), (0, 0, 0))
+    coarse = open_volume(tmp_path / "cell.h5", choice=Choice(level="1"))
+    assert (coarse.shape, coarse.voxel_size, coarse.origin) == ((6, 10, 14), (30, 16, 16), (0, 4, 4))
+
+
+def test_mrc(tmp_path):
+    for name, array in (("cell.mrc", ARRAY.astype("int16") - 100), ("cell.rec", ARRAY.astype("float32"))):
+        with mrcfile.new(tmp_path / name) as file:
+            file.set_data(array)
+            file.voxel_size = (80, 80, 300)
+            file.header.origin = (800, 0, 3000)
+        assert_reads_as(open_volume(tmp_path / name), array, (30, 8, 8), (300, 0, 80))
+    with mrcfile.new(tmp_path / "bare.mrc") as file:
+        file.set_data(ARRAY.astype("int8"))
+    assert_reads_as(open_volume(tmp_path / "bare.mrc"), ARRAY.astype("int8"))
+    whole = (tmp_path / "cell.mrc").read_bytes()
+    (tmp_path / "cut.mrc").write_bytes(whole[:-500])
+    refuse(tmp_path / "cut.mrc", "no readable MRC")
+
+
+def test_nifti(tmp_path):
+    affine = np.diag([0.008, 0.008, 0.03, 1.0])
+    affine[:3, 3] = (0.08, 0, 0.3)
+    picture = nibabel.Nifti1Image(ARRAY.T, affine)
+    picture.header.set_xyzt_units("micron")
+    for name in ("cell.nii", "cell.nii.gz"):
+        nibabel.save(picture, tmp_path / name)
+        assert_reads_as(open_volume(tmp_path / name), ARRAY, (30, 8, 8), (300, 0, 80))
+        assert open_volume(tmp_path / name).name == "cell"
+    nibabel.save(nibabel.Nifti1Image(ARRAY.T, np.eye(4)), tmp_path / "bare.nii")
+    assert_reads_as(open_volume(tmp_path / "bare.nii"), ARRAY)
+    turned = nibabel.Nifti1Image(
+        ARRAY.T, np.array([[0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    )
+    nibabel.save(turned, tmp_path / "turned.nii")
+    refuse(tmp_path / "turned.nii", "turned in space")
+    (tmp_path / "cut.nii").write_bytes((tmp_path / "cell.nii").read_bytes()[:200])
+    refuse(tmp_path / "cut.nii", "unknown format|no NIfTI|no readable")
+
+
+# --- slices ----------------------------------------------------------------------------------------------
+
+
+def test_slices_are_read_in_natural_order(tmp_path):
+    many = np.random.default_rng(1).integers(0, 250, (12, 20, 28), dtype=np.uint8)
+    for ending in ("tif", "png"):
+        folder = tmp_path / ending
+        folder.mkdir()
+        for z, plane in enumerate(many):
+            if ending == "tif":
+                tifffile.imwrite(folder / f"cell_z{z}.tif", plane)
+            else:
+                (folder / f"cell_z{z}.png").write_bytes(imagecodecs.png_encode(plane))
+        (folder / "notes.txt").write_text("not a slice")
+        for place in (folder, f"{folder}/*.{ending}"):
+            volume = open_volume(place, voxel_size=(30, 8, 8))
+            assert_reads_as(volume, many, (30, 8, 8))
+            assert volume.name == ending
+    refuse(f"{tmp_path}/tif/*.jpg", "names no picture")
+    tifffile.imwrite(tmp_path / "tif" / "cell_z5.tif", many[0, :9])
+    refuse(tmp_path / "tif", r"cell_z5\.tif is \(9, 28\) pixels, but .*cell_z0\.tif is \(20, 28\)")
+    (tmp_path / "png" / "a.jpg").write_bytes(b"")
+    refuse(tmp_path / "png", "several kinds")
+    rgb = np.stack([many[0], many[1], many[2]], -1)
+    (tmp_path / "rgb").mkdir()
+    tifffile.imwrite(tmp_path / "rgb" / "a.tif", rgb, photometric="rgb")
+    refuse(tmp_path / "rgb", "no grey plane")
+
+
+# --- N5, precomputed and the network ---------------------------------------------------------------------
+
+
+def write_n5(root):
+    """Write an N5 container with one array, as tensorstore does."""
+    spec = {"driver": "n5", "kvstore": {"driver": "file", "path": f"{root}/em/s0"}}
+    metadata = {"dimensions": SHAPE[::-1], "blockSize": [14, 10, 4], "dataType": "uint8"}
+    compression = {"compression": {"type": "gzip"}}
+    store = tensorstore.open(spec | {"metadata": metadata | compression}, create=True).result()
+    store[...] = ARRAY.T
+    attributes = root / "em" / "s0" / "attributes.json"
+    found = json.loads(attributes.read_text())
+    attributes.write_text(json.dumps(found | {"pixelResolution": {"dimensions": [8, 8, 30], "unit": "nm"}}))
+    (root / "attributes.json").write_text('{"n5": "2.5.0"}')
+
+
+def write_precomputed(root, kind="image"):
+    spec = {
+        "driver": "neuroglancer_precomputed",
+        "kvstore": {"driver": "file", "path": str(root)},
+        "multiscale_metadata": {"type": kind, "data_type": "uint8", "num_channels": 1},
+        "scale_metadata": {
+            "size": SHAPE[::-1], "resolution": [8, 8, 30], "voxel_offset": [10, 0, 2],
+            "encoding": "raw", "chunk_size": [14, 10, 4],
+        },
+    }  # fmt: skip
+    store = tensorstore.open(spec, create=True).result()
+    store[...] = ARRAY.T[..., None]
+
+
+def test_n5(tmp_path):
+    write_n5(tmp_path / "cell.n5")
+    (tmp_path / "cell.n5").rename(tmp_path / "renamed.zarr")
+    write_n5(tmp_path / "cell.n5")
+    for place in ("cell.n5", "cell.n5/em", "cell.n5/em/s0", "renamed.zarr/em/s0"):
+        assert_reads_as(open_volume(tmp_path / place), ARRAY, (30, 8, 8), (0, 0, 0))
+    assert open_volume(tmp_path / "cell.n5/em/s0").name == "cell-em-s0"
+    refuse(tmp_path / "cell.n5" / "none", "does not exist|no volume of a known format")
+    block = next(path for path in (tmp_path / "cell.n5" / "em" / "s0" / "0").rglob("*") if path.is_file())
+    block.write_bytes(block.read_bytes()[:20])
+    refuse(tmp_path / "cell.n5", "is damaged, box")
+
+
+def test_precomputed(tmp_path):
+    write_precomputed(tmp_path / "cell")
+    assert_reads_as(open_volume(tmp_path / "cell"), ARRAY, (30, 8, 8), (60, 0, 80))
+    write_precomputed(tmp_path / "labels", "segmentation")
+    with pytest.raises(InputError, match="it is a segmentation"):
+        check_grey(open_volume(tmp_path / "labels"))
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Serve a folder over HTTP, and yield its address and the requests that came."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            asked.append(self.path)
+
+    handler = functools.partial(Handler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_volumes_on_the_network(tmp_path, served):
+    address, asked = served
+    write_n5(tmp_path / "cell.n5")
+    write_precomputed(tmp_path / "pre")
+    image(tmp_path / "old.zarr", ARRAY, ome(shift=(60, 8, 16)))
+    group = zarr.open_group(str(tmp_path / "new.zarr"), mode="w", zarr_format=3)
+    group.create_array("0", shape=SHAPE, chunks=(2, 10, 14), shards=(6, 20, 28), dtype="u1")[:] = ARRAY
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [ome(shift=(60, 8, 16))]}
+    assert_reads_as(open_volume(f"{address}/cell.n5/em"), ARRAY, (30, 8, 8), (0, 0, 0))
+    assert_reads_as(open_volume(f"{address}/pre"), ARRAY, (30, 8, 8), (60, 0, 80))
+    for name in ("old.zarr", "new.zarr", "new.zarr/0"):
+        volume = open_volume(f"{address}/{name}", choice=Choice())
+        assert_reads_as(volume, ARRAY, (30, 8, 8), (60, 8, 16))
+        assert volume.path is None and identity(volume) == {"address": volume.address}
+    assert open_volume(f"n5://{address}/cell.n5/em").name == "cell-em-s0"
+    refuse(f"{address}/none", "no volume of a known format")
+    before = len(asked)
+    refuse(f"{address}/new.zarr", "--offline", MissingError, offline=True)
+    assert len(asked) == before
+
+
+def test_addresses_that_lead_nowhere():
+    refuse("http://127.0.0.1:9/cell.zarr", "cannot be reached")
+    refuse("ftp://example.org/cell.zarr", "use https://", UsageError)
+
+
+# --- what is no volume -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"ZISRAWFILE", "Zeiss CZI file: convert it to OME-Zarr with bioformats2raw"),
+        (b"\x00\x00\x00\x03\x00", "Gatan DM3"),
+        (b"NRRD0004", "an NRRD file: save it as a TIFF stack with Fiji"),
+        (b"\x93NUMPY", "a numpy array"),
+        (b"\x89PNG\r\n", "one PNG picture: give the folder of all slices"),
+        (b"<!DOCTYPE html>", "a web page"),
+        (b"PK\x03\x04", "a ZIP file"),
+        (b"version https://git-lfs", "git lfs pull"),
+        (b"", "is empty"),
+        (b"abc", "unknown format"),
+    ],
+)
+def test_files_of_other_programs_are_named(tmp_path, head, said):
+    (tmp_path / "cell.dat").write_bytes(head)
+    refuse(tmp_path / "cell.dat", said)
+
+
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(foreign_module.importlib, "import_module", missing)
+    (tmp_path / "cell.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    refuse(tmp_path / "cell.h5", r"pip install 'vemseg\[formats\]'")

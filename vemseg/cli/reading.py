@@ -1,0 +1,37 @@
+"""Options that say which part of a file is read, and how its place is taken."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from vemseg.cli.options import flag, input_option
+
+IgnorePlace = Annotated[
+    bool,
+    input_option(
+        "--ignore-place",
+        **flag,
+        help="Compare voxel by voxel, whatever the files say of places and voxel sizes.",
+    ),
+]
+Channel = Annotated[
+    str | None,
+    input_option("--channel", metavar="N|NAME", help="Which channel to read, from 0, or by its name."),
+]
+TimePoint = Annotated[
+    str | None, input_option("--time", metavar="N", help="Which time point to read, from 0.")
+]
+Level = Annotated[
+    str | None,
+    input_option(
+        "--level",
+        metavar="N|NAME",
+        help="Which level of a pyramid to read, from 0, the finest.",
+    ),
+]
+Axes = Annotated[
+    str | None,
+    input_option(
+        "--axes", metavar="CZYX", help="What the axes of the array are, where the file does not tell."
+    ),
+]

@@ -1,0 +1,12 @@
+"""Volumes that are looked at together: brought to one place and one voxel size, and counted.
+
+placing   volumes of one subject -> the part that all of them show, on the same voxels
+opening   what ``evaluate`` and ``render`` compare, opened and placed
+counting  labels and a reference -> contingency tables, slice by slice
+"""
+
+from vemseg.comparison.counting import blank_zero, count, instance_hint
+from vemseg.comparison.opening import open_compared, placed
+from vemseg.comparison.placing import together
+
+__all__ = ["blank_zero", "count", "instance_hint", "open_compared", "placed", "together"]

@@ -1,0 +1,213 @@
+"""Labels, a reference, a mask or a grey volume that are looked at together: opened, and brought together.
+
+What a user says comes first (``--crop``), then what the files say of place and voxel size, and where they say
+nothing, their shapes and the crop that labels remember.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from vemseg.comparison.placing import SAME_EDGE, together
+from vemseg.errors import InputError, UsageError
+from vemseg.geometry import VoxelSize, parse_box
+from vemseg.volume import Cropped, Volume, crop_of, open_labels, open_volume
+
+_log = logging.getLogger("vemseg")
+
+
+def open_mask(path: str, *, offline: bool = False) -> Volume:
+    """Open a mask, whose voxels count where they are above 0: of integers, bool or floating point."""
+    return open_volume(path, offline=offline)
+
+
+def open_compared(
+    prediction: str,
+    reference: str,
+    mask: str | None = None,
+    *,
+    crop: str | None = None,
+    by_place: bool = True,
+    offline: bool = False,
+) -> list[Volume]:
+    """Open labels, the reference that they are compared with, and a mask if any, on the same voxels.
+
+    Parameters
+    ----------
+    prediction, reference, mask : str
+        Volumes, as users name them.
+    crop, by_place
+        As in ``placed``.
+    offline : bool
+        Whether addresses on the network are refused.
+
+    Returns
+    -------
+    list of Volume
+        Of one shape: two, or three with a mask.
+
+    Raises
+    ------
+    InputError
+        Where one cannot be read, holds no labels, or they have nothing in common.
+    UsageError
+        Where the crop fits none of them.
+    """
+    volumes = [open_labels(path, offline=offline) for path in (prediction, reference)]
+    volumes += [open_mask(mask, offline=offline)] if mask is not None else []
+    recorded = crop_of(prediction)
+    return placed(volumes, crop=crop, recorded=recorded, finest_of=2, by_place=by_place)
+
+
+def placed(
+    volumes: Sequence[Volume],
+    *,
+    crop: str | None,
+    recorded: str | None,
+    finest_of: int,
+    by_place: bool = True,
+) -> list[Volume]:
+    """Return the part that volumes have in common, on the same voxels.
+
+    Parameters
+    ----------
+    volumes : sequence of Volume
+        The first is the one that the others are compared with.
+    crop : str or None
+        The part of the larger ones that the smaller ones show, as a user writes it; it overrules places.
+    recorded : str or None
+        The crop that labels among them say they were made from.
+    finest_of : int
+        As in ``together``.
+    by_place : bool
+        False compares voxel by voxel, whatever files say of places and voxel sizes.
+
+    Raises
+    ------
+    InputError
+        Where they have nothing in common.
+    UsageError
+        Where ``crop`` cannot be parsed, or fits none of them.
+    """
+    volumes = list(volumes)
+    if crop is not None:
+        found = _cropped(volumes, crop)
+        if found is None:
+            raise UsageError(f"--crop {crop} leaves volumes of different shapes: {_shapes(volumes)}")
+    elif by_place and all(volume.voxel_size is not None for volume in volumes):
+        found = together(_all_placed(volumes, recorded), finest_of)
+        _say_what_is_left(volumes, found)
+    else:
+        found = volumes if _alike(volumes) else _cropped(volumes, recorded) if recorded else None
+        if found is None:
+            raise InputError(f"{_shapes(volumes)}: --crop z0:z1,y0:y1,x0:x1 names the part of the larger one")
+    if by_place:
+        _say_sizes(volumes)
+    return found
+
+
+def _alike(volumes: Sequence[Volume]) -> bool:
+    return len({volume.shape for volume in volumes}) == 1
+
+
+def _cropped(volumes: Sequence[Volume], crop: str) -> list[Volume] | None:
+    """Crop each volume that has not the shape of the crop already; None where that leaves other shapes."""
+    largest = max(volumes, key=lambda volume: volume.box.size)
+    box = parse_box(crop, largest.shape, largest.address)
+    found = []
+    for volume in volumes:
+        if volume.shape != box.shape and not volume.box.contains(box):
+            return None
+        found.append(volume if volume.shape == box.shape else Cropped(volume, box))
+    return found
+
+
+def _all_placed(volumes: Sequence[Volume], recorded: str | None) -> list[Volume]:
+    """Give each volume of unknown place the place of one that it shows the same of.
+
+    It shows the same if it is as large in space, or becomes so once it is cropped as labels were.
+
+    Raises
+    ------
+    InputError
+        Where nothing says where a volume lies.
+    """
+    anchor = next((volume for volume in volumes if volume.origin is not None), volumes[0])
+    found = []
+    for volume in volumes:
+        view: Volume | None = volume
+        if volume.origin is None and volume is not anchor:
+            view = _as_anchor(volume, anchor, recorded)
+        if view is None:
+            raise InputError(
+                f"{_shapes(volumes)}; nothing says where {volume.name} lies: --crop z0:z1,y0:y1,x0:x1 "
+                "names the part of the larger one"
+            )
+        found.append(view)
+    return found
+
+
+def _as_anchor(volume: Volume, anchor: Volume, recorded: str | None) -> Volume | None:
+    """Return a volume with its corner at that of another, None where they do not show the same."""
+    view = Cropped(volume, volume.box)
+    if not _same_extent(view, anchor) and recorded and _fits(recorded, volume):
+        view = Cropped(volume, parse_box(recorded, volume.shape))
+    if not _same_extent(view, anchor):
+        return None
+    edges = zip(volume.voxel_size or (), anchor.voxel_size or (), strict=True)
+    at = anchor.origin or (0.0, 0.0, 0.0)
+    z, y, x = (place + (own - edge) / 2 for place, (own, edge) in zip(at, edges, strict=True))
+    view.origin = (z, y, x)
+    return view
+
+
+def _same_extent(a: Volume, b: Volume) -> bool:
+    """Tell whether two volumes are as long in space along each axis, up to a part of a voxel."""
+    along = zip(a.shape, b.shape, a.voxel_size or (), b.voxel_size or (), strict=True)
+    same = _same_size(a, b)
+    return all(n == m if same else abs(n * p - m * q) < max(p, q) for n, m, p, q in along)
+
+
+def _fits(crop: str, volume: Volume) -> bool:
+    try:
+        parse_box(crop, volume.shape)
+    except UsageError:
+        return False
+    return True
+
+
+def _same_size(a: Volume, b: Volume) -> bool:
+    one, two = a.voxel_size or (1.0, 1.0, 1.0), b.voxel_size or (1.0, 1.0, 1.0)
+    return all(abs(p - q) <= SAME_EDGE * min(p, q) for p, q in zip(one, two, strict=True))
+
+
+def _shapes(volumes: Sequence[Volume]) -> str:
+    """Say shape and voxel size of each volume."""
+    return ", but ".join(
+        f"{volume.address} has shape {volume.shape} (z, y, x) of {_size(volume.voxel_size)}"
+        for volume in volumes
+    )
+
+
+def _size(size: VoxelSize | None) -> str:
+    return "unknown voxel size" if size is None else f"{' x '.join(f'{edge:.6g}' for edge in size)} nm"
+
+
+def _say_sizes(volumes: Sequence[Volume]) -> None:
+    """Warn where voxel sizes differ."""
+    known = [volume for volume in volumes if volume.voxel_size is not None]
+    if any(not _same_size(volume, known[0]) for volume in known[1:]):
+        sizes = ", ".join(f"{volume.name} {_size(volume.voxel_size)}" for volume in known)
+        same = " (the shapes are alike, so one of the sizes may be wrong)" if _alike(volumes) else ""
+        _log.warning("voxel sizes differ: %s%s; compared where both lie, by the nearest voxel", sizes, same)
+
+
+def _say_what_is_left(volumes: Sequence[Volume], found: Sequence[Volume]) -> None:
+    """Say which part of the first volume is compared, where that is not all of it."""
+    part = found[0]
+    if isinstance(part, Cropped):
+        _log.info(
+            "%s: %s of it lies where the others do (z, y, x); --ignore-place takes all",
+            volumes[0].name, part.crop,
+        )  # fmt: skip

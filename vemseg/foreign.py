@@ -1,0 +1,150 @@
+"""What others wrote, read without trust: size, kind and form are checked, and every error is one line.
+
+Files come from colleagues, from strangers and from disks that fail. Every library that decodes them raises
+errors of its own kind, so all of these pass through ``reading``, which turns them into an error of this
+package. Texts are read by ``read_text``, which opens regular files only and knows a largest size. What JSON
+and TOML hold is checked by a ``Form``, one for each kind of document.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from vemseg.errors import InputError, VemsegError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+MOST_QUOTED = 200
+"""Most characters that a message repeats of what was read, or of what a library says about it."""
+
+MOST_TEXT = 2**26
+"""Most bytes of a text that is read whole: recipes, names, descriptions, cluster centres."""
+
+Found = TypeVar("Found")
+
+
+def quoted(words: object) -> str:
+    """Return a text for a message: one line of at most ``MOST_QUOTED`` printable characters."""
+    text = " ".join(str(words)[: 4 * MOST_QUOTED].split())
+    text = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    return text if len(text) <= MOST_QUOTED else text[: MOST_QUOTED - 1] + "…"
+
+
+@contextmanager
+def reading(complaint: str, kind: type[VemsegError] = InputError) -> Iterator[None]:
+    """Turn whatever a reader or codec raises inside the block into an error of this package.
+
+    Parameters
+    ----------
+    complaint : str
+        What is wrong and where; the library's own words follow it.
+    kind : type
+        Class of the error, which decides the exit code.
+
+    Raises
+    ------
+    VemsegError
+        For every exception but those of this package, and a lack of memory, which pass as they are.
+    """
+    try:
+        yield
+    except (VemsegError, MemoryError):
+        raise
+    except RecursionError:
+        raise kind(f"{complaint}: it is nested too deeply") from None
+    except Exception as error:  # every codec and every damaged tag raises its own kind
+        words = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise kind(f"{complaint}: {quoted(words) or type(error).__name__}") from error
+
+
+def check_regular(path: Path, kind: type[VemsegError] = InputError) -> None:
+    """Refuse a pipe, a device or a socket, which might never come to an end; what is not there passes.
+
+    Raises
+    ------
+    VemsegError
+        Of the given kind.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # a name with a zero byte is no path at all
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise kind(f"{path} is a pipe, a device or a socket: give a regular file")
+
+
+def read_text(path: Path, complaint: str, kind: type[VemsegError] = InputError) -> str:
+    """Read a text in UTF-8 from a regular file of at most ``MOST_TEXT`` bytes.
+
+    Parameters
+    ----------
+    path : Path
+    complaint, kind
+        As for :func:`reading`.
+
+    Raises
+    ------
+    VemsegError
+        Of the given kind, where that is not possible.
+    """
+    with reading(complaint, kind):
+        check_regular(path, kind)
+        with path.open("rb") as file:
+            data = file.read(MOST_TEXT + 1)
+        if len(data) > MOST_TEXT:
+            raise kind(f"{complaint}: it is larger than {MOST_TEXT // 2**20} MiB")
+        return data.decode("utf-8")
+
+
+class Form(Generic[Found]):
+    """What a kind of document must hold; values are checked, strictly, and not converted.
+
+    Parameters
+    ----------
+    kind : type
+        A ``TypedDict``, a dataclass or any other type that pydantic knows.
+    """
+
+    def __init__(self, kind: type[Found]) -> None:
+        self._kind = kind
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Found]:
+        from pydantic import TypeAdapter  # half of the time that the command line takes to start
+
+        return TypeAdapter(self._kind)
+
+    def check(self, data: object, complaint: str, kind: type[VemsegError] = InputError) -> Found:
+        """Return the data as the form says, or raise an error that names the first place that is wrong.
+
+        Parameters
+        ----------
+        data : object
+            Plain values, as JSON and TOML give them.
+        complaint, kind
+            As for :func:`reading`.
+
+        Raises
+        ------
+        VemsegError
+            Of the given kind.
+        """
+        from pydantic import ValidationError
+
+        with reading(complaint, kind):
+            try:
+                return self._adapter.validate_python(data, strict=True)
+            except ValidationError as error:
+                raise kind(f"{complaint}: {_first_of(error.errors(include_url=False)[0])}") from None
+
+
+def _first_of(found: Any) -> str:
+    """Say where pydantic found something wrong, and what."""
+    where = ".".join(str(part) for part in found["loc"]) or "it"
+    return quoted(f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}")

@@ -1,0 +1,187 @@
+"""How voxel sizes and places are stated outside NGFF: a small table of the conventions of this field.
+
+Each convention is a function that looks at the attributes of an array or group and returns a ``Frame``, or
+None where its attributes are not there. They serve Zarr, N5 and HDF5 alike; those that count axes from x (N5,
+BigDataViewer, ImageJ) say so themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vemseg.volume.frame import Frame, axis_name, numbers, size_hint
+from vemseg.volume.units import nanometres
+
+Attributes = Mapping[str, Any]
+"""The attributes of a group or an array: plain JSON values by name."""
+
+ZYX_NAMES = ("z", "y", "x")
+_SIZE_WORDS = re.compile(r"resolution|voxel|pixel|spacing|element.?size|sampling", re.IGNORECASE)
+
+
+def frame_in(attributes: Attributes, n: int) -> Frame | None:
+    """Return what the attributes of an array of ``n`` axes say of its voxel size and place.
+
+    Returns
+    -------
+    Frame or None
+        None where no known convention is followed.
+    """
+    found = (convention(attributes, n) for convention in CONVENTIONS)
+    return next((frame for frame in found if frame is not None), None)
+
+
+def of_level(group: Attributes, array: Attributes, name: str) -> Attributes:
+    """Return what the attributes of a group say of an array in it that may be a level of a pyramid.
+
+    Parameters
+    ----------
+    group, array : mapping
+        Their attributes.
+    name : str
+        Of the array in the group; ``s0``, ``s1`` ... are the levels of a pyramid, the finest first.
+
+    Returns
+    -------
+    mapping
+        With ``downsamplingFactors`` where the level has any; empty for a level of unknown coarseness.
+    """
+    found = re.fullmatch(r"s(\d+)", name.rpartition("/")[2])
+    level = int(found[1]) if found else 0
+    scales = _listed(group.get("scales", group.get("downsamplingFactors")))
+    factors = array.get("downsamplingFactors")
+    if factors is None and isinstance(scales, list) and level < len(scales):
+        factors = scales[level] if isinstance(scales[level], list) else None
+    if not level or factors is not None:
+        kept = group if not level else {k: v for k, v in group.items() if k.startswith("pixelResolution")}
+        return {**kept, "downsamplingFactors": factors}
+    return {}
+
+
+def unknown_size_in(attributes: Attributes) -> str | None:
+    """Return three numbers that look like a voxel size, though their meaning is not known; else None.
+
+    Returns
+    -------
+    str or None
+        What was found, and the option that would take it as nm.
+    """
+    for key, value in attributes.items():
+        found = numbers(_listed(value))
+        if _SIZE_WORDS.search(key) and len(found) == 3 and all(number > 0 for number in found):
+            return size_hint(found, "in this order", f"under '{key}', which vemseg cannot interpret")
+    return None
+
+
+def named_axes(attributes: Attributes) -> tuple[str, ...]:
+    """Return the names of an array's axes where its attributes hold nothing but names; else ()."""
+    for key in ("_ARRAY_DIMENSIONS", "axis_names", "axes", "DIMENSION_LABELS", "dimension_labels"):
+        names = _listed(attributes.get(key))
+        if isinstance(names, list) and names and all(isinstance(name, str) and name for name in names):
+            return tuple(axis_name(name) for name in names)
+    return ()
+
+
+def _cosem(attributes: Attributes, n: int) -> Frame | None:
+    """``transform`` of COSEM and OpenOrganelle: axes, scale, translate and units, in the array's order."""
+    described = attributes.get("transform")
+    if not isinstance(described, Mapping):
+        return None
+    scale, shift = numbers(described.get("scale")), numbers(described.get("translate"))
+    axes, units = described.get("axes"), described.get("units")
+    if not scale or not isinstance(axes, list):
+        return None
+    spelt = [str(unit) for unit in units] if isinstance(units, list) else []
+    names = tuple(axis_name(name) for name in axes)
+    order = str(described.get("order", "C")).upper()
+    frame = Frame(names, tuple(spelt), scale, shift or None)
+    return _reversed(frame) if order == "F" else frame
+
+
+def _vigra(attributes: Attributes, n: int) -> Frame | None:
+    """``axistags`` of vigra, which ilastik writes: JSON with a key and a resolution for each axis."""
+    described = attributes.get("axistags")
+    try:
+        tags = json.loads(described)["axes"] if isinstance(described, str) else None
+        names = tuple(axis_name(tag["key"]) for tag in tags or ())
+    except (ValueError, KeyError, TypeError):
+        return None
+    if len(names) != n:
+        return None
+    size = frame_in({key: value for key, value in attributes.items() if key != "axistags"}, n)
+    return Frame(names) if size is None else size.along(names)
+
+
+def _element_size(attributes: Attributes, n: int) -> Frame | None:
+    """``element_size_um`` of Fiji's HDF5 plug-in and of PlantSeg: z, y, x in µm."""
+    edges = numbers(_listed(attributes.get("element_size_um")))
+    return Frame(ZYX_NAMES, ("um",) * 3, edges, ordered=False) if len(edges) == 3 else None
+
+
+def _pixel_resolution(attributes: Attributes, n: int) -> Frame | None:
+    """``pixelResolution`` of N5: x, y, z with a unit; ``downsamplingFactors`` make it coarser."""
+    described = attributes.get("pixelResolution")
+    spelt = described.get("unit") if isinstance(described, Mapping) else None
+    values = described.get("dimensions") if isinstance(described, Mapping) else described
+    edges = numbers(_listed(values))
+    unit = spelt or attributes.get("pixelResolutionUnit") or attributes.get("unit") or attributes.get("units")
+    if len(edges) < 3 or (isinstance(unit, list) and len(set(unit)) != 1):
+        return None
+    unit = unit[0] if isinstance(unit, list) else unit
+    factors = numbers(_listed(attributes.get("downsamplingFactors"))) or (1.0,) * len(edges)
+    if len(factors) < 3:
+        return None
+    fine = edges[:3]
+    scale = tuple(edge * factor for edge, factor in zip(fine, factors, strict=False))
+    shift = tuple(edge * (factor - 1) / 2 for edge, factor in zip(fine, factors, strict=False))
+    units = (None if unit is None else str(unit),) * 3
+    return _reversed(Frame(("x", "y", "z"), units, scale, shift, ordered=False))
+
+
+def _image_plus(attributes: Attributes, n: int) -> Frame | None:
+    """``pixelWidth``, ``pixelHeight``, ``pixelDepth``, ``pixelUnit`` of ImageJ's N5 plug-in."""
+    keys = ("pixelDepth", "pixelHeight", "pixelWidth")
+    edges = numbers([attributes.get(key) for key in keys])
+    unit = attributes.get("pixelUnit")
+    return Frame(ZYX_NAMES, (str(unit),) * 3, edges, ordered=False) if edges and unit else None
+
+
+def _resolution(attributes: Attributes, n: int) -> Frame | None:
+    """``resolution`` or ``voxel_size``, and ``offset``, of CREMI and funlib: z, y, x, in nm unless stated.
+
+    ``offset`` is the place of a corner there. It is taken as that of the first voxel's centre: volumes whose
+    offset is zero then agree with NGFF's that state no place.
+    """
+    key = next((key for key in ("resolution", "voxel_size", "voxelsize") if key in attributes), None)
+    edges = numbers(_listed(attributes.get(key))) if key else ()
+    units = attributes.get("units", attributes.get("unit", "nm"))
+    spelt = [str(unit) for unit in units] if isinstance(units, list) else [str(units)] * 3
+    if len(edges) != 3 or nanometres(spelt[0] if spelt else None) is None:
+        return None
+    offset = numbers(_listed(attributes.get("offset")))
+    return Frame(ZYX_NAMES, tuple(spelt[-3:]), edges, offset if len(offset) == 3 else None, ordered=False)
+
+
+CONVENTIONS: tuple[Callable[[Attributes, int], Frame | None], ...] = (
+    _cosem,
+    _vigra,
+    _element_size,
+    _pixel_resolution,
+    _image_plus,
+    _resolution,
+)
+"""The conventions that are known; the first that is followed counts."""
+
+
+def _reversed(frame: Frame) -> Frame:
+    """Return a frame with its axes in the opposite order, z before x."""
+    return frame.along(frame.axes[::-1])
+
+
+def _listed(value: object) -> object:
+    """Return an array of HDF5 or numpy as a list; anything else as it is."""
+    to_list = getattr(value, "tolist", None)
+    return to_list() if callable(to_list) else value

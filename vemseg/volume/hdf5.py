@@ -1,0 +1,152 @@
+"""Reading HDF5: ``file.h5:/path``, or a file of one volume, as ilastik, CREMI and BigDataViewer write."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vemseg.errors import InputError
+from vemseg.names import HDF5_SUFFIXES, volume_name
+from vemseg.volume.base import Volume
+from vemseg.volume.conventions import Attributes, frame_in, named_axes, unknown_size_in
+from vemseg.volume.foreign import as_input_error, needed
+from vemseg.volume.frame import Frame
+from vemseg.volume.stored import Lazy, Told, Wish, open_stored
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+
+_MOST_LISTED = 6
+_BDV_FINEST = "/t00000/s00/0/cells"
+
+
+def is_hdf5(path: Path) -> bool:
+    """Tell whether a path is an HDF5 file, or leads into one."""
+    file = _file_of(path)
+    if file is None:
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(MAGIC)) == MAGIC
+
+
+def open_hdf5(path: Path, wish: Wish) -> Volume:
+    """Open a data set of an HDF5 file; where the path names none, the only one that can be a volume.
+
+    Raises
+    ------
+    InputError
+        Where h5py is missing, the file is damaged, or it holds several volumes; they are listed then.
+    """
+    file = _file_of(path)
+    assert file is not None
+    h5py = needed("h5py", file)
+    inner = "/" + path.relative_to(file).as_posix().removeprefix(".")
+    with as_input_error(f"{file} is no readable HDF5 file"), h5py.File(file, "r") as opened:
+        found = _data_set(opened, inner, file, h5py, wish.choice.level)
+        told = _told(found, file)
+        name, chunks = str(found.name), found.chunks
+        array = Lazy(_opened, (file, name), found.shape, found.dtype)
+    address = f"{file.absolute()}:{name}"
+    return open_stored(
+        array, told, wish, path=file, name=volume_name(f"{file}{name}"), address=address, chunks=chunks
+    )
+
+
+def _opened(file: Path, inner: str) -> Any:
+    return needed("h5py", file).File(file, "r")[inner]
+
+
+def _file_of(path: Path) -> Path | None:
+    """Return the file that a path is or leads into."""
+    if path.is_file():
+        return path
+    inside = (part for part in path.parents if part.suffix.lower() in HDF5_SUFFIXES)
+    return next((part for part in inside if part.is_file()), None)
+
+
+def _data_set(opened: Any, inner: str, file: Path, h5py: Any, level: str | None) -> Any:
+    """Return the data set at a place, or the only volume below it."""
+    if inner not in opened:
+        listed = ", ".join(_volumes(opened, h5py)[:_MOST_LISTED])
+        raise InputError(f"{file} has no {inner}; it holds {listed or 'no volume'}")
+    found = opened[inner]
+    if isinstance(found, h5py.Dataset):
+        return found
+    below = _volumes(found, h5py)
+    if (bdv := _BDV_FINEST.lstrip("/")) in found:
+        step = level or "0"
+        place = f"t00000/s00/{step}/cells"
+        if place not in found or bdv not in found:
+            raise InputError(f"{file} has no level {step}")
+        return found[place]
+    if len(below) == 1:
+        return opened[below[0]]
+    if not below:
+        raise InputError(f"{file}:{inner} holds no volume")
+    more = " ..." if len(below) > _MOST_LISTED else ""
+    raise InputError(
+        f"{file} holds {len(below)} volumes ({', '.join(below[:_MOST_LISTED])}{more}): name one, such as "
+        f"{file}:{below[0]}"
+    )
+
+
+def _volumes(group: Any, h5py: Any) -> list[str]:
+    """Return the places of all data sets of numbers with two to five axes, two of them longer than 1."""
+    found: list[str] = []
+
+    def look(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset) and node.dtype.kind in "biuf" and _may_be_a_volume(node.shape):
+            found.append(str(node.name))
+
+    group.visititems(look)
+    return found
+
+
+def _may_be_a_volume(shape: tuple[int, ...]) -> bool:
+    """Tell a volume from tables and lists of numbers, by its shape."""
+    return 2 <= len(shape) <= 5 and sum(n > 1 for n in shape) >= 2 and min(shape) > 0 and max(shape) > 3
+
+
+def _told(found: Any, file: Path) -> Told:
+    """Return what attributes of a data set and its group say, and the XML of BigDataViewer beside it."""
+    own = _plain(found.attrs)
+    group = _plain(found.parent.attrs)
+    frames = [frame_in(own, found.ndim), _bdv_frame(found, file), frame_in(group, found.ndim)]
+    labels = tuple(str(dimension.label) for dimension in found.dims)
+    names = [named_axes(own), named_axes({"axis_names": list(labels)} if all(labels) else {})]
+    return Told([frame for frame in frames if frame is not None], names, (), unknown_size_in(own))
+
+
+def _plain(attributes: Any) -> Attributes:
+    """Return HDF5 attributes as plain values."""
+    plain = {}
+    for key in attributes:
+        value = attributes[key]
+        value = value.tolist() if callable(getattr(value, "tolist", None)) else value
+        if isinstance(value, list):
+            value = [each.decode() if isinstance(each, bytes) else each for each in value]
+        plain[str(key)] = value.decode() if isinstance(value, bytes) else value
+    return plain
+
+
+def _bdv_frame(found: Any, file: Path) -> Frame | None:
+    """Return the voxel size that the XML beside a BigDataViewer file states, times the level's factors."""
+    place = PurePosixPath(str(found.name))
+    xml = file.with_suffix(".xml")
+    if place.name != "cells" or not xml.is_file():
+        return None
+    with as_input_error(f"{xml} is no readable XML"):
+        voxel = ET.parse(xml).getroot().find(".//voxelSize")
+    if voxel is None:
+        return None
+    edges = [float(edge) for edge in (voxel.findtext("size") or "").replace(",", " ").split()]
+    factors = [1.0, 1.0, 1.0]
+    resolutions = f"{place.parts[2]}/resolutions"
+    level = int(place.parts[3]) if place.parts[3].isdecimal() else 0
+    if resolutions in found.file:
+        factors = [float(factor) for factor in found.file[resolutions][level]]
+    if len(edges) != 3 or len(factors) != 3:
+        return None
+    scale = tuple(edge * factor for edge, factor in zip(edges, factors, strict=True))[::-1]
+    shift = tuple(edge * (factor - 1) / 2 for edge, factor in zip(edges, factors, strict=True))[::-1]
+    return Frame(("z", "y", "x"), (voxel.findtext("unit"),) * 3, scale, shift, ordered=False)

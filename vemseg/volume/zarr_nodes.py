@@ -1,0 +1,140 @@
+"""Groups and arrays of a Zarr hierarchy on this machine: in folders, or in a ZIP file of such folders.
+
+A path may lead into a hierarchy: ``cell.zarr/em/s2``, ``cell.ome.zarr.zip/0``.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import zarr
+
+from vemseg.errors import InputError
+from vemseg.names import is_zipped
+from vemseg.volume.conventions import Attributes
+from vemseg.volume.foreign import as_input_error
+from vemseg.volume.ngff import multiscale_of
+
+_log = logging.getLogger("vemseg")
+
+Node: TypeAlias = zarr.Array | zarr.Group
+"""What a path in a hierarchy leads to."""
+
+MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+"""The files that make a folder a Zarr array or group."""
+
+_DEEPEST = 4
+"""How many groups below a path are looked through for images."""
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a path leads to a Zarr array or group, in folders or in a ZIP file."""
+    zipped = Zipped.of(path)
+    if zipped is not None:
+        return any(zipped.holds(marker) for marker in MARKERS)
+    return path.is_dir() and any((path / marker).is_file() for marker in MARKERS)
+
+
+def open_node(path: Path) -> Node:
+    """Open a Zarr array or group.
+
+    Where metadata of both formats lie side by side, as after a migration, format 3 counts, unless it
+    describes nothing and format 2 does.
+
+    Raises
+    ------
+    InputError
+        Where there is none, or it is damaged.
+    """
+    if not is_zarr(path):
+        raise InputError(f"{path} is no Zarr array or group")
+    zipped = Zipped.of(path)
+    with as_input_error(f"{path} is no readable Zarr"):
+        if zipped is not None:
+            store = zarr.storage.ZipStore(str(zipped.file), mode="r")
+            found: Node = zarr.open(store, path=zipped.inner, mode="r")
+            return found
+        node: Node = zarr.open(str(path), mode="r")
+        if isinstance(node, zarr.Array) or multiscale_of(node.attrs) or not _is_old(path):
+            return node
+        older: Node = zarr.open(str(path), mode="r", zarr_format=2)
+    if isinstance(older, zarr.Array) or multiscale_of(older.attrs):
+        _log.warning("%s holds metadata of Zarr formats 2 and 3: those of format 2 are read", path)
+        return older
+    return node
+
+
+def groups_around(path: Path) -> Iterator[tuple[Path, zarr.Group]]:
+    """Yield the groups that a path lies in, the innermost first, to the top of the hierarchy."""
+    for outer in path.absolute().parents:
+        if not is_zarr(outer):
+            return
+        node = open_node(outer)
+        if isinstance(node, zarr.Group):
+            yield outer, node
+
+
+def inside(group: zarr.Group, path: Path) -> list[str]:
+    """Return images in a group, or arrays where there are none, as paths that can be opened."""
+    with as_input_error(f"{path} is no readable Zarr"):
+        members = sorted(group.members(max_depth=_DEEPEST))
+    images = [name for name, node in members if isinstance(node, zarr.Group) and multiscale_of(node.attrs)]
+    arrays = [name for name, node in members if isinstance(node, zarr.Array)]
+    return [f"{path}/{name}" for name in (images or arrays) if is_zarr(path / name)]
+
+
+def attributes(node: Node) -> Attributes:
+    """Return the attributes of a group or array."""
+    found: dict[str, Any] = dict(node.attrs)
+    return found
+
+
+def _is_old(path: Path) -> bool:
+    """Tell whether metadata of format 2 lie beside those of format 3."""
+    return (path / "zarr.json").is_file() and any((path / name).is_file() for name in (".zgroup", ".zarray"))
+
+
+@dataclass(frozen=True)
+class Zipped:
+    """A place in a ZIP file.
+
+    Attributes
+    ----------
+    file : Path
+    inner : str
+        The folder in it, without slashes at its ends.
+    """
+
+    file: Path
+    inner: str
+
+    @classmethod
+    def of(cls, path: Path) -> Zipped | None:
+        """Return the place that a path leads to, None where no part of it is a ZIP file.
+
+        Where the file holds nothing but one folder, as some programs zip, the top of it is that folder.
+        """
+        file = next((part for part in (path, *path.parents) if is_zipped(part) and part.is_file()), None)
+        if file is None or not zipfile.is_zipfile(file):
+            return None
+        inner = path.relative_to(file).as_posix().removeprefix(".")
+        tops = {name.split("/")[0] for name in _names(file, file.stat().st_mtime_ns)}
+        top = tops.pop() if len(tops) == 1 and not tops & set(MARKERS) else ""
+        return cls(file, "/".join(part for part in (top, inner) if part))
+
+    def holds(self, name: str) -> bool:
+        """Tell whether a file of that name lies at this place."""
+        return f"{self.inner}/{name}".lstrip("/") in _names(self.file, self.file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _names(file: Path, changed: int) -> frozenset[str]:
+    """Return the names of all files in a ZIP file that was changed last at that time."""
+    with as_input_error(f"{file} is no readable ZIP file"), zipfile.ZipFile(file) as archive:
+        return frozenset(archive.namelist())
