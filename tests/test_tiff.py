@@ -1,6 +1,7 @@
 """TIFF as people have it: pages that differ, odd descriptions, shown values, and damage."""
 
 import pickle
+import re
 import struct
 
 import imagecodecs
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from vemseg.errors import InputError
+from vemseg.errors import InputError, UsageError
 from vemseg.geometry import Box
-from vemseg.volume import open_grey, open_labels, open_volume
+from vemseg.volume import Choice, open_grey, open_labels, open_volume
 
 SHAPE = (12, 48, 64)
 NM = {"PhysicalSizeX": 8, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 8, "PhysicalSizeYUnit": "nm"}
@@ -281,7 +282,29 @@ def test_a_stack_of_times_or_many_channels_is_a_stack(tmp_path, options, axis, c
 def test_channels_and_times_beside_z_are_refused(tmp_path, axes):
     array = cell()[:3] if axes == "CYX" else cell().reshape(4, 3, 48, 64)
     tifffile.imwrite(tmp_path / "v.tif", array, imagej=True, metadata={"axes": axes})
-    refuses(tmp_path / "v.tif", "4 time points" if "T" in axes else "3 channels", "Fiji")
+    refuses(tmp_path / "v.tif", "4 time points" if "T" in axes else "3 channels", "choose one with --")
+
+
+def test_a_channel_and_a_time_are_chosen(tmp_path):
+    path, array = tmp_path / "v.tif", cell((30, 20, 24)).reshape(2, 5, 3, 20, 24)
+    for options in ({"imagej": True}, {"ome": True, "compression": "zlib"}):
+        tifffile.imwrite(path, array, photometric="minisblack", metadata={"axes": "TZCYX"}, **options)
+        volume = open_volume(path, choice=Choice(channel="2", time="1"))
+        np.testing.assert_array_equal(volume.read(volume.box), array[1, :, 2])
+        again = pickle.loads(pickle.dumps(volume))
+        np.testing.assert_array_equal(again.read(again.box), array[1, :, 2])
+        for choice, words in (
+            (Choice(channel="2"), "2 time points (0, 1): choose one with --time 0"),
+            (Choice(time="0"), "3 channels (0, 1, 2): choose one with --channel 0"),
+        ):
+            with pytest.raises(InputError, match=re.escape(words)):
+                open_volume(path, choice=choice)
+        for choice in (Choice(channel="3", time="0"), Choice(channel="0", time="x"), Choice(level="1")):
+            with pytest.raises(UsageError):
+                open_volume(path, choice=choice)
+    write_pages(path, cell())
+    with pytest.raises(UsageError, match="leave --channel out"):
+        open_volume(path, choice=Choice(channel="0"))
 
 
 @pytest.mark.parametrize(("tag", "name"), [(34412, "Zeiss LSM"), (33629, "MetaMorph STK")])

@@ -112,7 +112,7 @@ class Volume:
         """Take over what is known of the volume that this one is a view of; return this one."""
         self.labelled, self.pictured = source.labelled, source.pictured
         self.hint, self.remarks = source.hint, source.remarks
-        self.address, self.choice = source.address, source.choice
+        self.address, self.choice = source.address, dict(source.choice)  # a proxy cannot be pickled
         return self
 
     @property

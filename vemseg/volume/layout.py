@@ -110,7 +110,7 @@ def lay_out(
     for i, (name, n) in enumerate(zip(names, shape, strict=True)):
         if name in ("c", "t"):
             told = choice.channel if name == "c" else choice.time
-            fixed[i] = _entry(name, n, told, where, channels if name == "c" else ())
+            fixed[i] = entry(name, n, told, where, channels if name == "c" else ())
         elif name not in ("z", "y", "x"):
             fixed[i] = 0
     missing = [option for axis, option in (("c", "channel"), ("t", "time")) if axis not in names]
@@ -166,8 +166,29 @@ def _understood(names: tuple[str, ...], shape: Sequence[int]) -> bool:
     return {"y", "x"} <= set(names) and len(set(names)) == len(names) and set(long) <= set(UNNAMED)
 
 
-def _entry(axis: str, n: int, told: str | None, where: object, channels: Sequence[str]) -> int:
-    """Return which channel or time point is read."""
+def entry(axis: str, n: int, told: str | None, where: object, channels: Sequence[str]) -> int:
+    """Return which entry is read along an axis of channels or time points.
+
+    Parameters
+    ----------
+    axis : str
+        "c" or "t".
+    n : int
+        Its length.
+    told : str or None
+        What the user says: a number from 0, or the name of a channel.
+    where : object
+        What messages call the array.
+    channels : sequence of str
+        Names of the channels.
+
+    Raises
+    ------
+    InputError
+        Where there are several and none was chosen, or none at all.
+    UsageError
+        Where one was chosen that is not there.
+    """
     one, many, option = _WORDS[axis]
     if n == 0:
         raise InputError(f"{where} holds no voxels: it has 0 {many}")

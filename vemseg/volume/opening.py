@@ -34,11 +34,6 @@ def no_record(path: Path) -> Record | None:
     return None
 
 
-def _open_tiff(path: Path, wish: Wish) -> Volume:
-    wish.choice.refuse("channel", "time", "level", "axes", where=path)
-    return open_tiff(path, wish.voxel_size)
-
-
 @dataclass(frozen=True)
 class Format:
     """A way in which volumes lie on disk.
@@ -65,7 +60,7 @@ class Format:
 
 FORMATS = {
     "Zarr array or group": Format(is_zarr, open_zarr, record=zarr_record),
-    "TIFF stack": Format(is_tiff, _open_tiff, TIFF_SUFFIXES, tiff_record),
+    "TIFF stack": Format(is_tiff, open_tiff, TIFF_SUFFIXES, tiff_record),
     "HDF5 file": Format(is_hdf5, open_hdf5, HDF5_SUFFIXES),
     "MRC file": Format(is_mrc, open_mrc, (".mrc", ".rec", ".st", ".map")),
     "NIfTI file": Format(is_nifti, open_nifti, (".nii", ".gz")),

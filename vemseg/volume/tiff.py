@@ -20,13 +20,14 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.geometry import ZYX, Box
 from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Described, Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
 from vemseg.volume.foreign import as_input_error
+from vemseg.volume.stored import Wish
 from vemseg.volume.tiff_chain import Chain
 from vemseg.volume.tiff_decoding import Decoder, decoders_of
 from vemseg.volume.tiff_description import record_in, tiff_edges
@@ -44,6 +45,8 @@ class Seen:
 
     Attributes
     ----------
+    wish : Wish
+        What the volume was opened with.
     order : (int, int, int)
         Which of pages, rows and columns are z, y and x.
     show : callable or None
@@ -54,7 +57,8 @@ class Seen:
         Whether the stored values are wanted, whatever is meant.
     """
 
-    order: ZYX = (0, 1, 2)
+    wish: Wish
+    order: ZYX
     show: Show | None = None
     remark: str | None = None
     as_stored: bool = False
@@ -79,15 +83,14 @@ class _Tiff(Volume):
         self._seen = seen
 
     def __reduce__(self) -> tuple[Callable[..., Volume], tuple[object, ...]]:
-        size = self.voxel_size if self.voxel_size_from == "option" else None
-        return open_tiff, (self.path, size, self._seen.as_stored)
+        return open_tiff, (self.path, self._seen.wish, self._seen.as_stored)
 
     def stored(self) -> Volume:
         """Return the volume of the stored values, whatever the file says that they mean."""
         if self._seen.remark is None:
             return self
         assert self.path is not None
-        return open_tiff(self.path, self.voxel_size if self.voxel_size_from == "option" else None, True)
+        return open_tiff(self.path, self._seen.wish, as_stored=True)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         order, show = self._seen.order, self._seen.show
@@ -203,7 +206,7 @@ def is_tiff(path: Path) -> bool:
         return file.read(4) in _MAGIC
 
 
-def open_tiff(path: Path, voxel_size: VoxelSize | None = None, as_stored: bool = False) -> Volume:
+def open_tiff(path: Path, wish: Wish = Wish(), as_stored: bool = False) -> Volume:
     """Open a TIFF stack: plain, BigTIFF, ImageJ or OME; one channel, one time point.
 
     Where a file says that 0 is white, or has a table of greys, its values are turned into what is shown;
@@ -211,8 +214,8 @@ def open_tiff(path: Path, voxel_size: VoxelSize | None = None, as_stored: bool =
 
     Parameters
     ----------
-    voxel_size : (float, float, float), optional
-        nm, z y x; instead of what the file says.
+    wish : Wish
+        Its choice may name a channel and a time point, by their numbers from 0.
     as_stored : bool
         Leave the stored values as they are.
 
@@ -220,13 +223,16 @@ def open_tiff(path: Path, voxel_size: VoxelSize | None = None, as_stored: bool =
     ------
     InputError
         Where the file is no TIFF, truncated, damaged, in colour, or no single stack.
+    UsageError
+        Where something was chosen that is not there.
     """
+    wish.choice.refuse("level", "axes", where=path)
     with _opened(path) as chain:
         pages = list(Forms(chain).pages())
         with tifffile.TiffFile(path) as file:
             record = record_in(file)
             labelled = evidence_of_labels(record)
-            volume = _open(path, file, pages, voxel_size, as_stored or labelled is not None)
+            volume = _open(path, file, pages, wish, as_stored or labelled is not None)
     volume.start, volume.origin = start_of(record), origin_of(record, volume.voxel_size)
     volume.labelled = labelled
     return volume
@@ -251,17 +257,17 @@ def _open(
     path: Path,
     file: tifffile.TiffFile,
     pages: Sequence[Page],
-    voxel_size: VoxelSize | None,
+    wish: Wish,
     as_stored: bool,
 ) -> Volume:
-    stack = only_stack(path, file, pages)
+    stack = only_stack(path, file, pages).along_z(path, wish.choice)
     decoders = decoders_of(path, file, stack.pages)
     stored = decoders[stack.form].stored
-    seen = _seen(stack, readable_dtype(stored, path), file.byteorder, as_stored)
+    seen = _seen(stack, readable_dtype(stored, path), file.byteorder, wish, as_stored)
     edges = tiff_edges(file, stack)
     about: Described = {
-        "voxel_size": voxel_size or edges.voxel_size,
-        "voxel_size_from": "option" if voxel_size else "file",
+        "voxel_size": wish.voxel_size or edges.voxel_size,
+        "voxel_size_from": "option" if wish.voxel_size else "file",
         "name": volume_name(path),
         "path": path,
     }
@@ -274,7 +280,7 @@ def _open(
     else:
         mapped = np.memmap(path, stored.newbyteorder(file.byteorder), "r", start, stack.shape)
         volume = MappedTiff(mapped, readable_dtype(stored, path), seen, **about)
-    volume.hint = edges.hint
+    volume.hint, volume.choice = edges.hint, wish.choice.given
     colours = stack.form.samples - stack.form.alpha
     volume.pictured = f"its {colours} colour samples are equal and are read as one" if colours > 1 else None
     clear = "its transparency is left out" if stack.form.alpha else None
@@ -283,9 +289,9 @@ def _open(
     return volume
 
 
-def _seen(stack: Stack, dtype: np.dtype[np.generic], byteorder: str, as_stored: bool) -> Seen:
+def _seen(stack: Stack, dtype: np.dtype[np.generic], byteorder: str, wish: Wish, as_stored: bool) -> Seen:
     show, remark = (None, None) if as_stored else as_shown(stack.form, dtype, byteorder)
-    return Seen(stack.order, show, remark, as_stored)
+    return Seen(wish, stack.order, show, remark, as_stored)
 
 
 def _start_of_piece(stack: Stack, stored: np.dtype[np.generic]) -> int | None:

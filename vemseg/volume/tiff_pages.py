@@ -45,12 +45,12 @@ def only_stack(path: Path, file: tifffile.TiffFile, pages: Sequence[Page]) -> St
     ):
         stack = described(path, file, pages) if is_described else None
         if stack is not None:
-            return stack.along_z(path)
+            return stack
     stack = _plain(path, pages)
     if file.is_ome:
         elsewhere = "its OME description is in another file, which is not read"
         stack = replace(stack, remarks=(*stack.remarks, elsewhere))
-    return stack.along_z(path)
+    return stack
 
 
 def shaped_description(file: tifffile.TiffFile) -> Mapping[str, object]:

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX
+from vemseg.volume.layout import Choice, entry
 from vemseg.volume.tiff_forms import Form, Page
 
 MOST_CHANNELS = 4
@@ -16,7 +19,8 @@ MOST_CHANNELS = 4
 _DEPTH_AXES = "ZIQR"
 """Letters of axes that are depth: z, pages in a row without a name, "other", and tile."""
 
-_FIJI = "in Fiji: Image > Duplicate, or Image > Color > Split Channels"
+_CALLED = {"C": ("channels", MOST_CHANNELS), "T": ("time points", 1)}
+"""What two axes are called, and how many of them a plane may have without being a stack."""
 
 
 @dataclass(frozen=True)
@@ -62,23 +66,46 @@ class Stack:
         stored = self.axes + self.inner
         return stored.index("Z"), stored.index("Y"), stored.index("X")
 
-    def along_z(self, path: Path) -> Stack:
-        """Return the stack with one axis for its pages, or refuse channels, times and other axes.
+    def along_z(self, path: Path, choice: Choice) -> Stack:
+        """Return the stack of one channel and time, or refuse where none was chosen, and other axes.
+
+        Planes that are channels or time points and nothing else are a stack all the same.
 
         Raises
         ------
         InputError
             Where pages count more than one thing, or the axes are not z, y and x.
+        UsageError
+            Where a channel or time was chosen that is not there.
         """
+        given = {axis: told for axis, told in (("C", choice.channel), ("T", choice.time)) if told is not None}
+        if any(axis not in self.axes for axis in given):
+            choice.refuse("channel" if "C" in given else "time", where=path)
+        stack = self
+        for axis, told in given.items():
+            stack = stack._one(axis, told, path)
+        return stack._stacked(path)
+
+    def _one(self, axis: str, told: str, path: Path) -> Stack:
+        """Return the pages of one channel or time, without that axis."""
+        at = self.axes.index(axis)
+        number = entry(axis.lower(), self.lengths[at], told, path, ())
+        places = np.arange(len(self.pages)).reshape(self.lengths).take(number, at)
+        pages = [self.pages[place] for place in places.ravel().tolist()]
+        lengths = self.lengths[:at] + self.lengths[at + 1 :]
+        return replace(self, axes=self.axes[:at] + self.axes[at + 1 :], lengths=lengths, pages=pages)
+
+    def _stacked(self, path: Path) -> Stack:
+        """Return the stack with one axis for its pages."""
         long = [(axis, n) for axis, n in zip(self.axes, self.lengths, strict=True) if n > 1]
         if self.form.depth > 1:
             long.append(("Z", self.form.depth))
         alone = len(long) == 1 and self.inner == "YX"
         remarks = self.remarks
         for axis, n in long:
-            meaning, most = {"C": ("channels", MOST_CHANNELS), "T": ("time points", 1)}.get(axis, ("", 0))
+            meaning, most = _CALLED.get(axis, ("", 0))
             if meaning and not (alone and n > most):
-                raise InputError(f"{path} has {n} {meaning}: extract one as a grey stack ({_FIJI})")
+                entry(axis.lower(), n, None, path, ())  # raises, because none was chosen
             if meaning:
                 remarks = (*remarks, f"its {n} planes are called {meaning}; they are read as a stack along z")
         depth = _DEPTH_AXES + ("CT" if alone else "")
