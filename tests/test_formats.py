@@ -150,7 +150,7 @@ def test_conventions_of_the_field(tmp_path):
     cases = {
         "cosem": ({"transform": cosem}, (5.24, 4, 4), (10.48, 40, 80)),
         "n5": ({"pixelResolution": {"dimensions": [4, 4, 5], "unit": "nm"}}, (5, 4, 4), (0, 0, 0)),
-        "um": ({"pixelResolution": {"dimensions": [0.004, 0.004, 0.005], "unit": "um"}}, (5, 4, 4), (0, 0, 0)),
+        "um": ({"pixelResolution": {"dimensions": [0.004, 4e-3, 5e-3], "unit": "um"}}, (5, 4, 4), (0, 0, 0)),
         "cremi": ({"resolution": [40, 4, 4], "offset": [80, 0, 8]}, (40, 4, 4), (80, 0, 8)),
         "plantseg": ({"element_size_um": [0.03, 0.008, 0.008]}, (30, 8, 8), (0, 0, 0)),
         "imagej": (

@@ -37,6 +37,7 @@ DOORS = {
     "zarr": {"volume", "features"},
     "tifffile": {"volume"},
     "imagecodecs": {"volume"},
+    **dict.fromkeys(["h5py", "mrcfile", "nibabel", "tensorstore"], {"volume"}),
     "filelock": {"run"},
     "pooch": {"catalog"},
     "sklearn": {"labelling"},
@@ -190,7 +191,7 @@ def test_the_checks_see_what_they_should(file, source, checks, monkeypatch):
 
 
 def test_the_command_line_loads_nothing_heavy():
-    heavy = {"torch", "torchvision", "timm", "zarr", "tifffile", "matplotlib", "sklearn", "skimage"}
+    heavy = {"torch", "torchvision", "timm", "zarr", "tifffile", "matplotlib", "sklearn", "skimage", "h5py"}
     code = f"import sys, vemseg.cli; print(sorted({heavy} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
