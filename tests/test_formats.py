@@ -150,7 +150,11 @@ def test_conventions_of_the_field(tmp_path):
     cases = {
         "cosem": ({"transform": cosem}, (5.24, 4, 4), (10.48, 40, 80)),
         "n5": ({"pixelResolution": {"dimensions": [4, 4, 5], "unit": "nm"}}, (5, 4, 4), (0, 0, 0)),
-        "um": ({"pixelResolution": {"dimensions": [0.004, 4e-3, 5e-3], "unit": "um"}}, (5, 4, 4), (0, 0, 0)),
+        "um": (
+            {"pixelResolution": {"dimensions": [0.004, 0.004, 0.005], "unit": "um"}},
+            (5, 4, 4),
+            (0, 0, 0),
+        ),
         "cremi": ({"resolution": [40, 4, 4], "offset": [80, 0, 8]}, (40, 4, 4), (80, 0, 8)),
         "plantseg": ({"element_size_um": [0.03, 0.008, 0.008]}, (30, 8, 8), (0, 0, 0)),
         "imagej": (
@@ -264,6 +268,8 @@ def test_hdf5_by_its_layouts(tmp_path):
         file["volumes/labels"] = ARRAY
     refuse(path, "holds 2 volumes .*name one, such as .*cell.h5:/volumes/labels")
     refuse(f"{path}:/none", "has no /none; it holds /volumes/labels, /volumes/raw")
+    (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:2000])
+    refuse(tmp_path / "cut.h5", "no readable HDF5 file")
 
 
 def test_hdf5_of_ilastik(tmp_path):

@@ -111,13 +111,7 @@ VoxelSize = Annotated[
 ]
 Crop = Annotated[str | None, input_option("--crop", **_box, help="Use a part of the volume, in voxels.")]
 ReferenceCrop = Annotated[
-    str | None,
-    input_option(
-        "--crop",
-        **_box,
-        show_default="by places in the files",
-        help="Part of the larger volumes that the smaller ones show.",
-    ),
+    str | None, input_option("--crop", **_box, help="Part of the larger volumes that the smaller ones show.")
 ]
 
 # What computes
