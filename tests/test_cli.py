@@ -243,9 +243,9 @@ def test_scores_of_an_evaluation_go_where_they_should(inside, tmp_path, monkeypa
     refuse(inside(*compare, "-o", ".", "-f"), 6, "is a directory")
     assert inside(*compare, "-o", "new/er/s.json").returncode == 0
     assert (tmp_path / "new" / "er" / "s_greedy.png").exists()
-    from vemseg.pipeline import evaluate
+    from vemseg.comparison import counting
 
-    monkeypatch.setattr(evaluate, "MOST_COUNTS", 2 * 3 * 3 - 1)
+    monkeypatch.setattr(counting, "MOST_COUNTS", 2 * 3 * 3 - 1)
     refuse(inside(*compare), 3, "3 labels in the prediction", "evaluate classes, not instances")
 
 
@@ -512,11 +512,11 @@ def test_names_maps_ids_shapes(tmp_path):
     (tmp_path / "names.toml").write_text('1 = "nucleus"\n12 = "ER"\n')
     assert parsing.names(str(tmp_path / "names.toml")) == {1: "nucleus", 12: "ER"}
     assert parsing.mapping("1=2,3=2") == {1: 2, 3: 2}
-    assert parsing.ids("0, 5") == [0, 5]
+    assert parsing.ids("0, 5") == [0, 5] and parsing.ids("-1") == [-1]
     assert parsing.shape("7") == (7, 7, 7) and parsing.shape("1, 2,3") == (1, 2, 3)
     assert parsing.threshold("IoU=0.25", ["dice", "iou"]) == ("iou", 0.25)
     bad = [(parsing.names, "1=,2=b"), (parsing.names, "a=b"), (parsing.names, str(tmp_path / "absent.toml"))]
-    bad += [(parsing.mapping, "1=a"), (parsing.mapping, "1"), (parsing.ids, "-1"), (parsing.ids, "a")]
+    bad += [(parsing.mapping, "1=a"), (parsing.mapping, "1"), (parsing.ids, "--1"), (parsing.ids, "a")]
     bad += [
         (parsing.shape, "0"),
         (parsing.shape, "a,b,c"),

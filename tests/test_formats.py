@@ -268,6 +268,8 @@ def test_hdf5_by_its_layouts(tmp_path):
         file["volumes/labels"] = ARRAY
     refuse(path, "holds 2 volumes .*name one, such as .*cell.h5:/volumes/labels")
     refuse(f"{path}:/none", "has no /none; it holds /volumes/labels, /volumes/raw")
+    (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:2000])
+    refuse(tmp_path / "cut.h5", "no readable HDF5 file")
 
 
 def test_hdf5_of_ilastik(tmp_path):

@@ -36,6 +36,11 @@ def test_the_recipe_needs_what_the_project_needs():
     assert specs(RECIPE["requirements"]["run"]) == wanted
 
 
+def test_the_recipe_bounds_what_only_some_formats_need():
+    extra = [Requirement(text) for text in PROJECT["project"]["optional-dependencies"]["formats"]]
+    assert specs(RECIPE["requirements"]["run_constraints"]) == {need.name: need.specifier for need in extra}
+
+
 def test_the_recipe_builds_as_the_project_does():
     backend = [Requirement(text) for text in PROJECT["build-system"]["requires"]]
     host = dict(text.partition(" ")[::2] for text in RECIPE["requirements"]["host"])
@@ -103,5 +108,6 @@ def test_the_image_is_of_this_version_licence_and_python():
 
 def test_the_image_holds_what_the_project_needs():
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", read_if_there("requirements.lock"), re.MULTILINE))
-    for need in DEPENDENCIES:
+    extra = PROJECT["project"]["optional-dependencies"]["formats"]
+    for need in [*DEPENDENCIES, *map(Requirement, extra)]:
         assert Version(locked[need.name]) in need.specifier, need

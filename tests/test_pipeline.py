@@ -306,7 +306,7 @@ def test_evaluate_refuses_what_does_not_fit(phantom, tmp_path):
         evaluate(small, str(phantom[1]))
     with pytest.raises(InputError, match="no voxel is left"):
         evaluate(small, small, ignore=[1])
-    grey = save(tmp_path / "grey.tif", np.ones((2, 3, 4), np.float32))
+    grey = save(tmp_path / "grey.tif", np.full((2, 3, 4), 0.5, np.float32))
     with pytest.raises(InputError, match="integers"):
         evaluate(grey, small)
     with pytest.raises(InputError, match="names labels"):

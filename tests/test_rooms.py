@@ -41,6 +41,10 @@ DOORS = {
     "zarr": {"volume", "features"},
     "tifffile": {"volume"},
     "imagecodecs": {"volume"},
+    "h5py": {"volume"},
+    "mrcfile": {"volume"},
+    "nibabel": {"volume"},
+    "tensorstore": {"volume"},
     "filelock": {"run"},
     "pooch": {"catalog"},
     "sklearn": {"graphs", "labelling"},
@@ -195,7 +199,7 @@ def test_the_checks_see_what_they_should(file, source, checks, monkeypatch):
 
 
 def test_the_command_line_loads_nothing_heavy():
-    heavy = {"torch", "torchvision", "timm", "zarr", "tifffile", "matplotlib", "sklearn", "skimage"}
+    heavy = {"torch", "torchvision", "timm", "zarr", "tifffile", "matplotlib", "sklearn", "skimage", "h5py"}
     code = f"import sys, vemseg.cli; print(sorted({heavy} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

@@ -27,9 +27,14 @@ _box = {"metavar": "Z0:Z1,Y0:Y1,X0:X1"}
 
 # What is read
 
-Volume = Annotated[str, _argument(metavar="VOLUME", help="TIFF stack, OME-Zarr, or an array in one.")]
+Volume = Annotated[
+    str, _argument(metavar="VOLUME", help="TIFF stack, OME-Zarr, slices, HDF5, N5, MRC, or an address.")
+]
 VolumeOrFeatures = Annotated[
-    str, _argument(metavar="VOLUME", help="TIFF stack, OME-Zarr, or features that 'embed' stored.")
+    str,
+    _argument(
+        metavar="VOLUME", help="TIFF stack, OME-Zarr or another volume, or features that 'embed' stored."
+    ),
 ]
 TrainingVolumes = Annotated[
     list[str] | None, _argument(metavar="VOLUMES...", help="TIFF stacks or OME-Zarr; no labels needed.")
@@ -75,13 +80,7 @@ VoxelSize = Annotated[
 ]
 Crop = Annotated[str | None, input_option("--crop", **_box, help="Use a part of the volume, in voxels.")]
 ReferenceCrop = Annotated[
-    str | None,
-    input_option(
-        "--crop",
-        **_box,
-        show_default="by places in the files",
-        help="Part of the larger volumes that the smaller ones show.",
-    ),
+    str | None, input_option("--crop", **_box, help="Part of the larger volumes that the smaller ones show.")
 ]
 
 # What computes

@@ -24,6 +24,9 @@ PROBE_SECONDS = 2.0
 FIRST_PROBE: ZYX = (8, 32, 32)
 """Voxels of the first measurement; each further one is twice as long along every axis."""
 
+MOST_PROBED = 2**21
+"""Most that is encoded for the first measurement: voxels that are resampled to many take smaller boxes."""
+
 COMPRESSED = 0.1
 """Bytes per voxel of labels in an OME-Zarr, as in one of a phantom; a TIFF is not compressed."""
 
@@ -137,6 +140,8 @@ def _seconds_per_voxel(source: VectorSource, labeller: Labeller, blocks: Blocks,
     """Measure what a voxel costs that is encoded (or a vector that is read), labels included."""
     label = source.rated if rated else source.labels
     edges = FIRST_PROBE
+    while source.work(_middle(source.volume.shape, edges)) > MOST_PROBED and max(edges) > 1:
+        edges = (-(-edges[0] // 2), -(-edges[1] // 2), -(-edges[2] // 2))
     while True:
         box = _middle(source.volume.shape, edges)
         started = time.perf_counter()

@@ -1,0 +1,131 @@
+"""How fast each format is read, block by block, beside the same volume as OME-Zarr.
+
+    python benchmarks/readers.py [--edge 384] [--repeat 3]
+
+Every format is written by its own library, uncompressed or with the compression that is usual for it. The
+blocks are those of ``segment``; the best of several passes counts, so the files come from memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import mrcfile
+import numpy as np
+import tensorstore
+import tifffile
+from numpy.typing import NDArray
+
+from vemseg.geometry import Box
+from vemseg.phantom import Phantom
+from vemseg.volume import ArrayVolume, Volume, open_volume, write_volume
+
+BLOCK = (64, 128, 128)
+
+Array = NDArray[np.uint8]
+
+
+def ome_zarr(array: Array, folder: Path) -> Path:
+    """Write the volume as vemseg does, with zstd and shards."""
+    path = folder / "cell.ome.zarr"
+    write_volume(ArrayVolume(array, (8.0, 8.0, 8.0)), path)
+    return path
+
+
+def hdf5(array: Array, folder: Path) -> Path:
+    """Write the volume in chunks, with gzip."""
+    path = folder / "cell.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("raw", data=array, chunks=(64, 64, 64), compression="gzip", compression_opts=1)
+    return path
+
+
+def mrc(array: Array, folder: Path) -> Path:
+    """Write the volume which knows no uint8, as int16."""
+    path = folder / "cell.mrc"
+    with mrcfile.new(path) as file:
+        file.set_data(array.astype(np.int16))
+    return path
+
+
+def n5(array: Array, folder: Path) -> Path:
+    """Write the volume with gzip."""
+    path = folder / "cell.n5"
+    metadata = {
+        "dimensions": array.shape[::-1], "blockSize": [64, 64, 64], "dataType": "uint8",
+        "compression": {"type": "gzip", "level": 1},
+    }  # fmt: skip
+    spec = {"driver": "n5", "kvstore": {"driver": "file", "path": str(path)}, "metadata": metadata}
+    tensorstore.open(spec, create=True).result()[...] = array.T
+    return path
+
+
+def precomputed(array: Array, folder: Path) -> Path:
+    """Write the volume uncompressed."""
+    path = folder / "precomputed"
+    spec = {
+        "driver": "neuroglancer_precomputed",
+        "kvstore": {"driver": "file", "path": str(path)},
+        "multiscale_metadata": {"type": "image", "data_type": "uint8", "num_channels": 1},
+        "scale_metadata": {
+            "size": array.shape[::-1], "resolution": [8, 8, 8], "encoding": "raw", "chunk_size": [64, 64, 64]
+        },
+    }  # fmt: skip
+    tensorstore.open(spec, create=True).result()[...] = array.T[..., None]
+    return path
+
+
+def tiff(array: Array, folder: Path) -> Path:
+    """Write the volume uncompressed."""
+    path = folder / "cell.tif"
+    tifffile.imwrite(path, array, photometric="minisblack")
+    return path
+
+
+WRITERS: dict[str, Callable[[Array, Path], Path]] = {
+    "OME-Zarr": ome_zarr,
+    "HDF5, gzip": hdf5,
+    "MRC, int16": mrc,
+    "N5, gzip": n5,
+    "precomputed": precomputed,
+    "TIFF": tiff,
+}
+
+
+def seconds(path: Path, repeat: int) -> float:
+    """Return the time of the fastest pass over all blocks of a volume."""
+    best = float("inf")
+    for _ in range(repeat):
+        started = time.perf_counter()
+        volume: Volume = open_volume(path)
+        for box in volume.box.split(BLOCK):
+            volume.read(box)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def main() -> None:
+    """Print the throughput of each format."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--edge", type=int, default=384, help="voxels along each axis")
+    parser.add_argument("--repeat", type=int, default=3, help="passes, of which the fastest counts")
+    options = parser.parse_args()
+    tile = Phantom((64, 128, 128), 0).read(Box.whole((64, 128, 128)))
+    shape = (options.edge,) * 3
+    array = np.tile(tile, [-(-n // m) for n, m in zip(shape, tile.shape, strict=True)])
+    array = np.ascontiguousarray(array[tuple(map(slice, shape))])
+    with tempfile.TemporaryDirectory() as folder:
+        base = 0.0
+        for name, write in WRITERS.items():
+            speed = array.size / 1e6 / seconds(write(array, Path(folder)), options.repeat)
+            base = base or speed
+            print(f"{name:12} {speed:7.0f} Mvoxel/s  {speed / base:5.0%} of OME-Zarr")
+
+
+if __name__ == "__main__":
+    main()
