@@ -101,9 +101,13 @@ def sweep_stores(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text; the file appears whole or not at all."""
+    r"""Write UTF-8 text; the file appears whole or not at all.
+
+    Where the locale knows no UTF-8, or a name is none, Python keeps its bytes as half characters. They are
+    written as escapes (``\udcc3``), which JSON reads back as they were.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def flush(path: Path) -> None:

@@ -148,7 +148,7 @@ class Form:
         from pydantic import ValidationError
 
         with reading(complaint):
-            text = json.dumps(data)
+            text = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")  # half characters are fine
             try:
                 self._adapter.validate_json(text, strict=True)
             except ValidationError as error:

@@ -135,10 +135,11 @@ def default_labels(path: str) -> Path:
     """Return where labels go if ``-o`` is left out: the current folder, under a name that the input gives.
 
     TIFF stays TIFF; all else becomes OME-Zarr. The place inside a Zarr hierarchy is part of the name:
-    ``cell.zarr/em/s2`` becomes ``cell-em-s2_seg.ome.zarr``.
+    ``cell.zarr/em/s2`` becomes ``cell-em-s2_seg.ome.zarr``. Dashes before the name are left out: the next
+    command would take such a name for an option.
     """
     suffix = ".tif" if is_tiff_name(Path(path)) else ".ome.zarr"
-    return Path(f"{volume_name(Path(path))}_seg{suffix}")
+    return Path(f"{volume_name(Path(path)).lstrip('-') or 'volume'}_seg{suffix}")
 
 
 def _pairs(text: str, example: str) -> list[tuple[str, str]]:

@@ -10,9 +10,23 @@ from pathlib import Path
 
 def settle() -> None:
     """Prepare this process and its environment for the libraries to come."""
+    _open_streams()
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large arrays in large pages, a tenth faster
     _heed_signals()
     _settle_cache()
+
+
+def _open_streams() -> None:
+    """Open the standard streams that the caller has closed, so that no file takes their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
 
 
 def _heed_signals() -> None:
