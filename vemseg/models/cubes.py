@@ -7,10 +7,11 @@ points, whose outermost lie on its sides, between voxels by linear interpolation
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from vemseg.geometry import ZYX
@@ -95,6 +96,11 @@ def interpolating(edge: int, voxel: float, grid: int) -> Tensor:
     points = torch.linspace(-radius, radius, grid, dtype=torch.float64) + (n - 1) / 2
     away = (points[:, None] - torch.arange(n, dtype=torch.float64)).abs()
     return (1 - away).clamp_min(0).float()
+
+
+def stacked(layers: Sequence[nn.Module]) -> nn.Sequential:
+    """Return layers one after the other, with channels last in memory, which is faster on CPUs and GPUs."""
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last_3d)
 
 
 class Cubes(NamedTuple):
