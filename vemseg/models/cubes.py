@@ -146,12 +146,11 @@ class Cubes(NamedTuple):
         points = lattice(grid, windows.device) if moved is None else lattice(grid, windows.device) + moved
         flat = points.expand(b, n, grid, grid, grid, 3).reshape(b, n, -1, 3)
         half = (windows.shape[-1] - 1) / 2
+        centres = self.centres.flip(-1) / half  # x first, as grid_sample wants it
+        frames = self.frames.flip(-1) * (self.radii / half)[..., None, None]
         places = torch.baddbmm(
-            (self.centres / half).reshape(b * n, 1, 3),
-            flat.reshape(b * n, -1, 3),
-            (self.frames * (self.radii / half)[..., None, None]).reshape(b * n, 3, 3),
-        )
-        places = places.flip(-1).view(b, n * grid, grid, grid, 3)
+            centres.reshape(b * n, 1, 3), flat.reshape(b * n, -1, 3), frames.reshape(b * n, 3, 3)
+        ).view(b, n * grid, grid, grid, 3)
         found = grid_sample(windows, places, mode="bilinear", padding_mode="border", align_corners=True)
         return found.view(b, n, grid, grid, grid)
 
