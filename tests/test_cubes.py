@@ -8,13 +8,14 @@ from scipy.ndimage import map_coordinates
 from scipy.stats import kstest
 from torch.nn.functional import interpolate
 
+from vemseg.batch import Batch
 from vemseg.dense import Grid, interpolated, lay_out
 from vemseg.errors import UsageError
 from vemseg.geometry import Box
-from vemseg.models import build_encoder
+from vemseg.models import build_encoder, build_objective
 from vemseg.models.cubes import CubeEncoder, Cubes, in_ball, interpolating, mirrored, quarter_turns, rotations
 from vemseg.models.distilled import taught_by
-from vemseg.recipe import CubeTable, EmbedTable, Han2022Table, UNetTable, load_recipe
+from vemseg.recipe import CihsTable, CubeTable, EmbedTable, Han2022Table, UNetTable, load_recipe
 from vemseg.tiling import Placement
 from vemseg.volume import Volume
 
@@ -178,3 +179,25 @@ def test_voxels_between_cubes_would_not_be_seen():
 def test_cubes_teach_no_encoder_of_slabs():
     with pytest.raises(UsageError, match="single planes, not at cubes"):
         taught_by(UNetTable(dim=8), build_encoder(Han2022Table(widths=(2, 2, 2), hidden=2)), 2)
+
+
+# Both objectives
+
+
+@pytest.mark.parametrize("name", ["han2022", "cihs"])
+def test_half_precision_changes_little(name):
+    small = {
+        "han2022": Han2022Table(grid=4, widths=(4, 8), hidden=12, latent=8, semantic=3),
+        "cihs": CihsTable(widths=(2, 2, 2, 3), hidden=6, gyroplanes=5, parents=(3, 7), children=(1, 4)),
+    }[name]
+    objective = build_objective(small, 0)
+    images = torch.rand(3, 1, *objective.window, generator=generator())
+    batch = Batch(images, nearby=lambda offsets: images[:, None])
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        objective.to(dtype).zero_grad()
+        loss = objective(batch, generator(1))["loss"]
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.parameters())
+        losses.append(float(loss.detach()))
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)

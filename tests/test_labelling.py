@@ -11,7 +11,7 @@ import torch
 from scipy.cluster.hierarchy import fcluster
 from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.stats import multivariate_normal
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 
 import vemseg.labelling.centroids
 import vemseg.labelling.columns
@@ -51,12 +51,12 @@ def table(method="kmeans", **settings):
 
 FITTED = [
     {"method": "kmeans"},
-    {"method": "minibatch", "batch": 200},
     {"method": "gmm"},
     {"method": "gmm", "components": 7},
     {"method": "linkage", "linkage": "ward", "parts": 12},
     {"method": "linkage", "linkage": "overlap", "parts": 12},
 ]
+MINI = {"method": "minibatch", "restarts": 1}
 SIZES = [700, 150, 400, 50]
 
 
@@ -129,6 +129,22 @@ def test_scores_are_those_of_scikit_learn():
     found, theirs = argmax(labeller, vectors), reference.predict(vectors.astype(np.float32))
     pairs = set(zip(found.tolist(), theirs.tolist(), strict=True))
     assert len(pairs) == 5  # the same classes under other numbers
+
+
+@pytest.mark.parametrize("scale", ["none", "standardise"])
+def test_mini_batches_are_those_of_scikit_learn(scale):
+    vectors = overlapping(np.random.default_rng(2))
+    settings = table("minibatch", k=5, scale=scale, batch=128, restarts=2)
+    sample = Sample(vectors, vectors[:, 0].astype(np.float32))
+    data, _ = vemseg.labelling.columns.prepared(settings, sample)
+    theirs = MiniBatchKMeans(5, batch_size=128, n_init=2, random_state=1).fit(data)
+    scaled = vectors.astype(np.float32)
+    if scale == "standardise":
+        scaled = (scaled - scaled.mean(axis=0)) / scaled.std(axis=0)
+    pairs = np.stack([argmax(fit_labeller(settings, sample), vectors), theirs.predict(scaled)])
+    kinds, counts = np.unique(pairs, axis=1, return_counts=True)
+    assert counts[np.argsort(counts)[-5:]].sum() > 0.999 * len(vectors)  # the same classes, numbered anew
+    assert len(np.unique(kinds[0])) == len(np.unique(kinds[1])) == 5
 
 
 def test_the_whole_sample_refines_what_a_part_found(monkeypatch):
@@ -226,7 +242,7 @@ def test_scores_of_any_shape(blobs):
 
 
 @pytest.mark.parametrize("scale", ["none", "standardise", "whiten"])
-@pytest.mark.parametrize("method", [{"method": "codebook"}, *FITTED])
+@pytest.mark.parametrize("method", [{"method": "codebook"}, MINI, *FITTED])
 def test_interpolated_scores_are_exact_where_a_labeller_says_so(blobs, method, scale):
     vectors, blob = blobs
     sample = Sample(vectors, GREY[blob], codes=vectors[:12].astype(np.float32))
@@ -237,7 +253,7 @@ def test_interpolated_scores_are_exact_where_a_labeller_says_so(blobs, method, s
     assert torch.allclose(mixed, scores, rtol=1e-5, atol=1e-4) == labeller.exact_under_interpolation
 
 
-@pytest.mark.parametrize("method", FITTED)
+@pytest.mark.parametrize("method", [MINI, *FITTED])
 def test_a_saved_labeller_is_the_same(tmp_path, blobs, method):
     vectors, blob = blobs
     made = fit(vectors, GREY[blob], table(**method))
@@ -319,6 +335,8 @@ def test_what_fitting_takes_of_memory_is_said_step_by_step():
     steps = {method: demands(table(method), 1000, 8, codes) for method in found}
     assert {method: [step.what for step in of] for method, of in steps.items()} == {
         "kmeans": ["fit classes to 1000 vectors"],
+        "minibatch": ["fit classes to 1000 vectors"],
+        "hyperbolic": ["fit classes to 1000 vectors"],
         "gmm": ["fit classes to 1000 vectors"],
         "linkage": ["fit classes to 1000 vectors", "join classes from 64 parts"],
         "codebook": ["fit classes to 1000 vectors", "join classes from 100 parts"],

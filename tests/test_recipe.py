@@ -208,7 +208,10 @@ def test_whole_numbers_stand_for_numbers_with_a_point_and_nothing_else_is_conver
         ("model.heads=5", "model.dim must be a multiple of model.heads (5), not 192"),
         ("model.dim=190", "model.dim must be a multiple of 4 (sine and cosine of two axes), not 190"),
         ("model.mask_ratio=0.999", "model.mask_ratio 0.999 leaves 0 of 256 patches visible"),
-        ("model.kind=[1]", "model.kind must be one of maester, his4mae, sdae, unet, classical, not '(1,)'"),
+        (
+            "model.kind=[1]",
+            "model.kind must be one of maester, his4mae, sdae, unet, han2022, cihs, classical, not '(1,)'",
+        ),
         ("embed.stride=42", "embed.stride must be a multiple of model.patch (5), not 42"),
         ("embed.stride=85", "embed.stride must be at most model.fov (80), not 85"),
         ("cluster.k=256", "cluster.k must be at most 255, not 256"),
@@ -243,12 +246,12 @@ def test_wrong_values_are_refused_by_name(override, message, write):
         ),
         (
             "cluster.method=k-means",
-            "cluster.method must be one of kmeans, gmm, linkage, codebook, named, "
+            "cluster.method must be one of kmeans, minibatch, hyperbolic, gmm, linkage, codebook, named, "
             "not 'k-means' (did you mean 'kmeans'?)",
         ),
         (
             "model.kind=mastr",
-            "model.kind must be one of maester, his4mae, sdae, unet, classical, "
+            "model.kind must be one of maester, his4mae, sdae, unet, han2022, cihs, classical, "
             "not 'mastr' (did you mean 'maester'?)",
         ),
     ],
@@ -320,6 +323,8 @@ def test_methods_have_the_settings_that_count_for_them():
     own = {method: set(of.table.model_fields) - shared for method, of in METHODS.items()}
     assert own == {
         "kmeans": {"restarts", "max_iterations"},
+        "minibatch": {"restarts", "max_iterations", "batch"},
+        "hyperbolic": {"restarts", "max_iterations"},
         "gmm": {"restarts", "max_iterations", "components", "mixture_sample"},
         "linkage": {"max_iterations", "parts", "linkage"},
         "codebook": {"linkage"},
@@ -434,7 +439,7 @@ def test_an_unknown_name_lists_the_shipped_ones():
     with pytest.raises(UsageError) as caught:
         load_recipe("maestr")
     assert str(caught.value).startswith(
-        "no recipe 'maestr' (did you mean 'maester'?): name one of classical, his4mae,"
+        "no recipe 'maestr' (did you mean 'maester'?): name one of cihs, classical, han2022,"
     )
     assert "\n" not in str(caught.value)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vemseg.context import Context
-from vemseg.labelling.base import Labeller, Sample, Single, Source
+from vemseg.labelling.base import SAMPLE_BYTES, Demand, Labeller, Sample, Single, Source
 from vemseg.labelling.centroids import refuse_few
 from vemseg.labelling.columns import CHUNK_BYTES, prepared
 from vemseg.recipe import HyperbolicTable
@@ -30,6 +30,9 @@ FARTHEST = 15.0
 
 SEARCH = 20_000
 """Number of vectors on which the restarts compete; the best is refined on the whole sample."""
+
+EXACT_BYTES = 24
+"""Bytes that are held for each number of a vector, three copies in float64, and twice for each distance."""
 
 SETTLED = 1e-10
 """The fit ends once the squared movements of all centroids in the tangent space add up to less."""
@@ -66,6 +69,13 @@ class HyperbolicLabeller(Labeller):
         rows = max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"]) // (8 * self.k))
         parts = [-distances(part.to(exact), centres).float() for part in torch.split(flat, rows)]
         return torch.cat(parts).view(*vectors.shape[:-1], self.k)
+
+    @classmethod
+    def demands(cls, table: HyperbolicTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
+        """Return the memory that fitting takes: for the sample, and for its distances from centroids."""
+        smaller = f"a smaller sample (--set cluster.sample={n // 4})"
+        need = n * ((SAMPLE_BYTES + EXACT_BYTES) * dim + EXACT_BYTES * 2 * table.k)
+        return [Demand(f"fit classes to {n} vectors", need, smaller)]
 
     def reordered(self, order: NDArray[np.int64]) -> Self:
         """Return the same classes under other numbers."""

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 from vemseg.batch import Batch
-from vemseg.models.cubes import CubeEncoder, Cubes
+from vemseg.models.cubes import CubeEncoder, Cubes, stacked
 from vemseg.models.encoder import Spacing
-from vemseg.models.hyperbolic import Gyroplanes, WrappedNormal, ball
+from vemseg.models.hyperbolic import Gyroplanes, WrappedNormal, ball, repeatable
 from vemseg.models.objective import Objective, Preview, device_generator
 from vemseg.recipe import CihsTable
 
@@ -49,7 +49,7 @@ class CihsEncoder(CubeEncoder):
         layers: list[nn.Module] = []
         for before, after, padding in zip((1, *table.widths[:-1]), table.widths, PADDING, strict=True):
             layers += [nn.Conv3d(before, after, KERNEL, padding=padding), nn.ReLU()]
-        self.convolutions = nn.Sequential(*layers)
+        self.convolutions = stacked(layers)
         self.hidden = nn.Linear(table.widths[-1] * side_of(table) ** 3, table.hidden)
         self.mean = nn.Linear(table.hidden, table.latent)
         self.deviation = nn.Linear(table.hidden, table.latent)
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
             (1, wider, wide, narrow), (wider, wide, narrow, 1), PADDING, strict=True
         ):
             layers += [nn.ConvTranspose3d(before, after, KERNEL, padding=padding), nn.ReLU()]
-        self.convolutions = nn.Sequential(*layers)
+        self.convolutions = stacked(layers)
 
     @property
     def samples(self) -> int:
@@ -141,8 +141,8 @@ class HyperbolicAutoencoder(Objective):
         Returns
         -------
         dict of str to Tensor ()
-            ``loss``; ``reconstruction`` and ``divergence``, the terms of the bound, means over parents that
-            are summed over the batch in the loss; ``triplet``, unweighted.
+            ``loss``; ``reconstruction``, half the squared error of a parent, summed over its voxels, and
+            ``divergence``, both means over parents, which the loss takes as sums; ``triplet``, unweighted.
         """
         grid, n = self.table.grid, len(batch)
         rng = device_generator(generator, batch.images.device)
@@ -151,9 +151,10 @@ class HyperbolicAutoencoder(Objective):
         own = Cubes.upright(torch.stack([parent, child], dim=1)).cut(batch.images, grid)
         other = Cubes.upright(child[:, None]).cut(others, grid)
         cubes = torch.cat([own[:, :1], own[:, 1:], other])
-        latent = self.encoder.distribution(cubes.transpose(0, 1).reshape(-1, 1, grid, grid, grid))
-        means = latent.mean.view(3, n, -1)
-        return self.terms(own[:, :1], WrappedNormal(means[0], latent.deviation[:n]), means, rng)
+        with repeatable():
+            latent = self.encoder.distribution(cubes)
+            means = latent.mean.view(3, n, -1)
+            return self.terms(own[:, :1], WrappedNormal(means[0], latent.deviation[:n]), means, rng)
 
     def terms(
         self, parents: Tensor, latent: WrappedNormal, means: Tensor, generator: torch.Generator

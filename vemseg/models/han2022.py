@@ -32,6 +32,7 @@ from vemseg.models.cubes import (
     mirrored,
     quarter_turns,
     rotations,
+    stacked,
     uniform,
 )
 from vemseg.models.encoder import Spacing
@@ -65,7 +66,7 @@ class Han2022Encoder(CubeEncoder):
         layers: list[nn.Module] = []
         for before, after in zip((1, *table.widths), table.widths, strict=False):
             layers += [nn.Conv3d(before, after, 3, padding=1), nn.MaxPool3d(2), nn.ReLU()]
-        self.convolutions = nn.Sequential(*layers)
+        self.convolutions = stacked(layers)
         left = (table.grid // 2 ** len(table.widths)) ** 3
         self.hidden = nn.Linear(table.widths[-1] * left, table.hidden)
         self.mean = nn.Linear(table.hidden, table.latent)
@@ -107,7 +108,7 @@ class Decoder(nn.Module):
                 nn.ConvTranspose3d(before, after, 3, padding=1),
                 nn.ReLU(),
             ]
-        self.convolutions = nn.Sequential(*layers[:-1])
+        self.convolutions = stacked(layers[:-1])
 
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and standard deviations: (b, latent) -> float32 (b, 1, g, g, g) twice."""

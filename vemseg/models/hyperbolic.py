@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,15 @@ def ball() -> PoincareBall:
             f"model.kind 'cihs' is trained with geoopt, which is missing: pip install 'vemseg[{EXTRA}]'"
         ) from None
     return PoincareBall(c=1.0)
+
+
+def repeatable() -> AbstractContextManager[None]:
+    """Return a context in which geoopt gives the same numbers from its first call on.
+
+    Its functions are compiled while they are used, and after some calls their last digits change.
+    """
+    context: AbstractContextManager[None] = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    return context
 
 
 class WrappedNormal:
