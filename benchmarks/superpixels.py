@@ -1,16 +1,16 @@
 """Superpixels and SCCS: what a tile costs, and the Dice of every method on the same vectors of regions.
 
-    seconds      of one processor for a tile: encoding, dividing and summing up, the network (SCCS names 1.997,
-                 1.129 and 0.003 s for 560 x 560 pixels on a GPU)
-    Dice         greedy (see dice_tables.py), mean over classes and seeds
+    seconds      of one processor for a tile: encoding, dividing and summing up, the network (the paper names
+                 1.997, 1.129 and 0.003 s for 560 x 560 pixels on a GPU)
+    Dice         greedy (see dice_tables.py), mean over classes, mean and deviation over seeds
     border       the same, over voxels within 3 voxels of a border between classes of the reference
-    consistency  share of voxels that get the same class in whole slices and in tiles; 1 where parts do not matter
+    consistency  share of voxels that get the same class in whole slices and in tiles
 
 "voxels" is k-means on the vectors of voxels, without regions. SCCS is trained on the very volume, without its
-labels. Shares of the processor's time are counted, so that other programs make no difference.
+labels. Other programs make no difference to the seconds: those of the processor are counted.
 
-    python benchmarks/superpixels.py epfl_train_15nm --model maester --crop 0:4,0:256,0:256 --steps 300 \\
-        --set regions.tile=128 --set cluster.kappa=0.5 --set embed.stride=80
+    python benchmarks/superpixels.py epfl_train_15nm --model maester --crop 0:4,0:256,0:256 --steps 300
+    python benchmarks/superpixels.py epfl_train_15nm --model maester --set cluster.kappa=0.5
 """
 
 from __future__ import annotations
