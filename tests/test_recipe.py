@@ -321,6 +321,7 @@ def test_methods_have_the_settings_that_count_for_them():
     assert {method: of.table().method for method, of in METHODS.items()} == {name: name for name in METHODS}
     shared = set(ClusterTable.model_fields)
     own = {method: set(of.table.model_fields) - shared for method, of in METHODS.items()}
+    kernel = {"kappa", "alpha", "distance"}
     assert own == {
         "kmeans": {"restarts", "max_iterations"},
         "minibatch": {"restarts", "max_iterations", "batch"},
@@ -329,6 +330,14 @@ def test_methods_have_the_settings_that_count_for_them():
         "linkage": {"max_iterations", "parts", "linkage"},
         "codebook": {"linkage"},
         "named": set(),
+        "incremental": {"restarts", "max_iterations", "every"},
+        "spectral": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},
+        "dsm": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},
+        "deepcut": {"restarts", "max_iterations", "loss", "alpha", "segments", "epochs"},
+        "sccs": {
+            *(*kernel, "widths", "dropout", "warmup", "mu", "clustering", "smoothness", "eta", "nu"),
+            *("every", "forgetting"),
+        },
     }
     assert shared - set(METHODS["named"].table.model_fields) == {"k", "k_range"}
 

@@ -169,7 +169,7 @@ def test_the_network_learns_the_groups_of_a_graph():
         adam.zero_grad()
         terms["loss"].backward()
         adam.step()
-        lines.append({name: float(value) for name, value in terms.items()})
+        lines.append({name: float(value.detach()) for name, value in terms.items()})
     assert lines[29]["spectral"] < 0.7 * lines[0]["spectral"]
     assert lines[-1]["clustering"] < 0.3 * lines[30]["clustering"]
     arrays = {name.split(".")[1]: value.detach().numpy() for name, value in objective.tensors().items()}

@@ -86,14 +86,15 @@ class DeepCutTable(CutTable):
     segments : int
         Largest number of segments of a graph.
     epochs : int
-        Steps of training on each graph.
+        Steps of training on each graph: 100 as in the two-stage mode of the published code. After the 10 of
+        its other mode, a graph of these vectors is often still one segment.
     """
 
     method: Literal["deepcut"] = "deepcut"
     loss: Literal["ncut", "cc"] = "ncut"
     alpha: Alpha = 3.0
     segments: Annotated[int, Field(ge=2)] = 10
-    epochs: Count = 10
+    epochs: Count = 100
 
 
 class SccsTable(ClusterTable):
