@@ -313,7 +313,7 @@ class Forms:
             belong = f"{listed} {form.pieces} where {len(needed)} belong"
             raise self.chain.damaged(f"page {directory.number} lists {belong}")
         offsets, counts = offsets[: len(needed)], counts[: len(needed)]
-        if form.compression == 1:  # some programs leave the lengths 0, as those of empty pieces are
+        if form.compression == 1 and not counts.all():  # some programs leave the lengths 0
             counts = np.where((counts == 0) & (offsets > 0), needed, counts)
         if not (form.tiled or counts.any()):
             raise self.chain.damaged(f"page {directory.number} holds no data")
