@@ -513,7 +513,9 @@ def test_paths_that_are_no_volume(tmp_path):
     (tmp_path / "empty.tif").write_bytes(b"")
     refuse(tmp_path / "empty.tif", "empty")
     (tmp_path / "v.mrc").write_bytes(bytes(2000))
-    refuse(tmp_path / "v.mrc", "unknown format")
+    refuse(tmp_path / "v.mrc", "no MRC, in spite of its name")
+    (tmp_path / "v.raw").write_bytes(bytes(2000))
+    refuse(tmp_path / "v.raw", "unknown format")
     (tmp_path / "head.tif").write_bytes(b"II*\x00\x08\x00")
     refuse(tmp_path / "head.tif", "no readable TIFF|no image|truncated")
 

@@ -619,3 +619,33 @@ def test_a_tiff_that_cannot_grow_keeps_its_names(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="cannot grow"):
         rename_labels(out, OTHERS, PAINT)
     assert out.read_bytes() == before
+
+
+# --- where a volume lies in space ------------------------------------------------------------------------
+
+
+def test_places_in_space_are_written_and_read_back(finished):
+    out = finished((50.0, 4.6, 4.6), origin=(2400.5, 900.0, 25864.0), start=(3, 40, 500))
+    volume = open_volume(out)
+    assert volume.origin == pytest.approx((2400.5, 900, 25864))
+    assert volume.start == (3, 40, 500)
+    part = open_volume(out, crop="1:3,2:,:")
+    assert part.origin == pytest.approx((2450.5, 909.2, 25864))
+    assert pickle.loads(pickle.dumps(volume)).origin == volume.origin
+
+
+def test_fiji_is_told_which_voxel_lies_at_zero(tmp_path):
+    out = finish(labels(), tmp_path / "out.tif", (50.0, 4.0, 5.0), origin=(100.0, 0.0, -10.0))
+    with tifffile.TiffFile(out) as file:
+        told = file.imagej_metadata
+    assert [told[f"{axis}origin"] for axis in "zyx"] == [-2, 0, 2]
+
+
+def test_a_crop_of_a_volume_that_lies_elsewhere(tmp_path):
+    whole = ArrayVolume(labels(), (4.0, 4.0, 4.0))
+    whole.origin = (80.0, 0.0, 8.0)
+    part = Cropped(whole, Box((3, 40, 50), (9, 60, 90)))
+    for name in ("out.tif", "out.zarr"):
+        write_volume(part, tmp_path / name)
+        assert open_volume(tmp_path / name).origin == pytest.approx((92, 160, 208))
+        assert record(tmp_path / name)["origin_nm"] == [92, 160, 208]
