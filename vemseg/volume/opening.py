@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vemseg.errors import InputError
+from vemseg.foreign import check_regular
 from vemseg.geometry import VoxelSize, parse_box
 from vemseg.names import TIFF_SUFFIXES
 from vemseg.volume.about import Record
@@ -113,6 +114,7 @@ def record(path: str | Path) -> Record | None:
 
 
 def _format_of(path: Path) -> Format:
+    check_regular(path)
     try:
         found = next((known for known in FORMATS.values() if known.recognises(path)), None)
     except OSError as error:

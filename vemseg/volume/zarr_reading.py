@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from vemseg.errors import InputError
+from vemseg.foreign import check_regular
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of
@@ -110,7 +111,11 @@ class ZarrVolume(Volume):
 
 def is_zarr(path: Path) -> bool:
     """Tell whether a directory is a Zarr array or group."""
-    return path.is_dir() and any((path / marker).is_file() for marker in _MARKERS)
+    if not path.is_dir():
+        return False
+    for marker in _MARKERS:
+        check_regular(path / marker)
+    return any((path / marker).is_file() for marker in _MARKERS)
 
 
 @dataclass(frozen=True)
