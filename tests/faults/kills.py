@@ -29,7 +29,7 @@ from injection import ERRORS, FAIL, KILL, LASTING, SHORT, Fault, compiled, opera
 from processes import Programs
 
 VERBS = commands.VERBS
-VOLATILE = re.compile(r"\.json$|\.toml$|metrics\.jsonl$|\.safetensors$|zarr\.json$")
+VOLATILE = re.compile(r"^\.lock$|\.json$|\.toml$|metrics\.jsonl$|\.safetensors$|zarr\.json$")
 """Files that say when they were made; their names count, and what they hold besides is compared elsewhere."""
 
 

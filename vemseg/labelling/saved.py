@@ -72,5 +72,7 @@ def _check_array(array: object, name: str) -> None:
     values = np.asarray(array)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(f"{name} holds NaN or infinity")
-    if values.dtype not in (np.float32, np.int64) or (values.dtype == np.int64 and (values < 0).any()):
+    if values.dtype not in (np.float32, np.float64, np.int64) or (
+        values.dtype == np.int64 and (values < 0).any()
+    ):
         raise ValueError(f"{name} holds {values.dtype} numbers, or negative ones")

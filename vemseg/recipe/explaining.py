@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic_core import ErrorDetails
 
+from vemseg.foreign import MOST_QUOTED, quoted
 from vemseg.recipe.base import Raw
 from vemseg.recipe.choices import CHOICES
 from vemseg.recipe.methods import METHODS
@@ -51,9 +52,9 @@ def explain(error: ErrorDetails, raw: Raw) -> str:
     """
     kind, names = error["type"], [str(part) for part in error["loc"]]
     names = [name for name in names if not _BRANCH.match(name)]
-    key, context = re.sub(r"\.(\d+)$", r"[\1]", ".".join(names)), error.get("ctx", {})
+    key, context = quoted(re.sub(r"\.(\d+)$", r"[\1]", ".".join(names))), error.get("ctx", {})
     if kind == "value_error":
-        return str(context["error"])
+        return str(context["error"])[: 2 * MOST_QUOTED]
     if kind == "extra_forbidden":
         what = "table" if isinstance(error["input"], dict) else "key"
         return f"unknown {what} '{key}'{_nearest_key(names, raw)}"

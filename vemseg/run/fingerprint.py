@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vemseg.errors import InputError
+from vemseg.foreign import check_regular
 
 Record = dict[str, str | int | None]
 """A fingerprint, in types that JSON can hold."""
@@ -204,6 +205,8 @@ def _below(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Itera
             yield from _below(entry.path, f"{prefix}{entry.name}/", above | {here})
         elif entry.is_file():
             yield _File(prefix + entry.name, entry.path, entry.stat())
+        else:
+            check_regular(Path(entry.path))
 
 
 def _content(path: Path, size: int) -> str:

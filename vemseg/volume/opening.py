@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from vemseg.errors import InputError, MissingError
+from vemseg.foreign import check_regular
 from vemseg.geometry import VoxelSize, parse_box
 from vemseg.names import HDF5_SUFFIXES, TIFF_SUFFIXES, is_url
 from vemseg.volume.about import Record
@@ -171,6 +172,7 @@ def local(path: str | Path) -> Path:
 
 
 def _format_of(path: Path) -> Format:
+    check_regular(path)
     try:
         found = next((known for known in FORMATS.values() if known.recognises(path)), None)
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import zarr
 
 from vemseg.errors import InputError
+from vemseg.foreign import check_regular
 from vemseg.names import is_zipped
 from vemseg.volume.conventions import Attributes
 from vemseg.volume.foreign import as_input_error
@@ -38,7 +39,11 @@ def is_zarr(path: Path) -> bool:
     zipped = Zipped.of(path)
     if zipped is not None:
         return any(zipped.holds(marker) for marker in MARKERS)
-    return path.is_dir() and any((path / marker).is_file() for marker in MARKERS)
+    if not path.is_dir():
+        return False
+    for marker in MARKERS:
+        check_regular(path / marker)
+    return any((path / marker).is_file() for marker in MARKERS)
 
 
 def open_node(path: Path) -> Node:
