@@ -322,7 +322,7 @@ def test_what_fitting_takes_of_memory_is_said_step_by_step():
         "gmm": ["fit classes to 1000 vectors"],
         "linkage": ["fit classes to 1000 vectors", "join classes from 64 parts"],
         "codebook": ["fit classes to 1000 vectors", "join classes from 100 parts"],
-        **dict.fromkeys(graphs, ["fit classes to 1000 vectors"]),
+        **{method: ["fit classes to 1000 vectors"] for method in graphs},
     }
     assert [step.bytes for step in steps["codebook"]] == [12 * 1000 * 8, 64 * 100**2]
     assert [step.instead for step in steps["linkage"]] == [
