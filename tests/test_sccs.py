@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from test_seams import source_of
 
 from vemseg.batch import Batch
 from vemseg.cli import app
@@ -15,13 +16,13 @@ from vemseg.errors import Interrupted, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.graphs import Graph
-from vemseg.labelling import Sample, fit, load
+from vemseg.labelling import Sample, find_classes, fit, load
 from vemseg.models import build_encoder, build_labeller, open_model
 from vemseg.phantom import Phantom
 from vemseg.pipeline.embed import embed
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import Training, train
-from vemseg.recipe import ClassicalTable, RegionsTable, SccsTable, load_recipe
+from vemseg.recipe import ClassicalTable, DsmTable, KMeansTable, RegionsTable, SccsTable, load_recipe
 from vemseg.run import Run, load_tensors
 from vemseg.volume import open_volume
 
@@ -243,6 +244,17 @@ def test_a_method_of_graphs_refuses_a_sample_without_any():
     vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float16)
     with pytest.raises(UsageError, match="works on regions"):
         fit(table, Sample(vectors, np.zeros(50, np.float32)))
+
+
+def test_a_number_of_classes_is_chosen_among_regions_but_not_for_graphs():
+    source = RegionVectors(source_of((9, 20, 23), (0, 1, 2)), RegionsTable(method="slic", size=12.0))
+    sample = source.sample(1000, 0, Context())
+    table = KMeansTable(k_range=(2, 3), k=3, sample=1000, restarts=1)
+    labeller = find_classes(table, sample, source, Context())
+    assert labeller.k == labeller.metadata["choice"]["k"]
+    assert sum(labeller.metadata["sizes"]) == len(sample.vectors)
+    with pytest.raises(UsageError, match="cannot choose: give -k"):
+        find_classes(DsmTable(k_range=(2, 3), k=3), sample, source, Context())
 
 
 def test_the_table_of_regions_is_checked():

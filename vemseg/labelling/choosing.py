@@ -138,6 +138,8 @@ def find_classes(table: ClusterTable, sample: Sample, source: Source | None, con
     """
     if not table.k_range:
         return fit(table, sample, source, context)
+    if table.regions:
+        raise UsageError(f"cluster.method {table.method} looks at whole graphs and cannot choose: give -k")
     choice = choose(table, sample, len(sample.classes), context)
     return fit(table.of(choice.k), sample, source, context).noting({"choice": choice.facts})
 
@@ -180,7 +182,8 @@ def choose(table: ClusterTable, sample: Sample, known: int, context: Context) ->
             if context.stopped():
                 raise Interrupted("stopped while the number of classes was chosen: the same command goes on")
             own = table.of(k).model_copy(update={"seed": (table.seed + len(labels)) % 2**32})
-            part = replace(sample, vectors=sample.vectors[half], intensities=sample.intensities[half])
+            vectors, grey = sample.vectors[half], sample.intensities[half]
+            part = replace(sample, vectors=vectors, intensities=grey, graphs=())
             labels.append(labels_of(fit(own, part, None, quiet), draws.common))
         curve.append(_tried(k, labels, draws, known))
     context.report("choosing", 1.0, f"K = {last}")
