@@ -24,6 +24,9 @@ RGB = tuple[int, int, int]
 START = "origin_voxels"
 """The key of a record under which it is kept which voxel of a file is the first one of a cropped volume."""
 
+LEGEND = ("names", "colours", "suggestions")
+"""The keys of a record that say what labels are called and how they look."""
+
 ORIGIN = "origin_nm"
 """The key of a record under which the place of the first voxel in space is kept, in nm."""
 
