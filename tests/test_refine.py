@@ -267,3 +267,17 @@ def test_options_are_read_or_refused_in_words():
 def test_a_volume_in_cubic_microns_is_rounded_up():
     assert Least(0.001, cubic_um=True).voxels((10.0, 10.0, 10.0)) == 1000
     assert Least(0.0010001, cubic_um=True).voxels((10.0, 10.0, 10.0)) == 1001
+
+
+def test_a_label_that_the_file_does_not_list_is_not_lost(tmp_path):
+    path = written(noise(), tmp_path / "in.ome.zarr", names={1: "a", 2: "b", 3: "c", 4: "d"})
+    with pytest.raises(InputError, match="holds the label 5, which its own list of classes lacks"):
+        refine(open_labels(path), tmp_path / "out.ome.zarr", Refinement([((1, 2), None)]))
+
+
+def test_a_record_of_somebody_else_is_no_trouble(tmp_path):
+    told = {"names": {"x": "a", "2": 3, "1": "soma"}, "colours": {"1": [1, 2], "2": None}, "classes": [7, {}]}
+    info = {"Info": json.dumps(told), "axes": "ZYX"}
+    tifffile.imwrite(tmp_path / "in.tif", np.ones((5, 9, 9), np.uint8), imagej=True, metadata=info)
+    out = refine(open_labels(tmp_path / "in.tif"), tmp_path / "out.tif", Refinement(names={1: "nucleus"}))
+    assert record(out)["names"] == {"1": "nucleus"} and not (tmp_path / "out.csv").exists()

@@ -6,6 +6,7 @@ holds one block, with as many voxels around it as there are rounds of smoothing,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from vemseg.blocks import Stages
 from vemseg.context import Context
+from vemseg.errors import InputError
 from vemseg.geometry import Box
 from vemseg.objects.absorbing import filled, homes, meetings
 from vemseg.objects.blockwise import Blocks, begin, block_shape, grown, read_classes, walk
@@ -22,6 +24,8 @@ from vemseg.objects.components import Found, Wish, find_objects, paint
 from vemseg.objects.majority import smoothed
 from vemseg.objects.refinement import Class, Refinement
 from vemseg.volume import LabelStore, Volume
+
+_log = logging.getLogger("vemseg")
 
 Parts = tuple[NDArray[np.integer], NDArray[np.bool_] | None]
 """A block of labels, and where its mask is above 0 if there is one."""
@@ -82,6 +86,7 @@ def clean(
     most = max((one.label for one in classes), default=0)
     dtype = "uint8" if most <= np.iinfo(np.uint8).max else "uint16"
     turned = begin(folder / "turned" if cleans else target, labels.volume, dtype, shape)
+    _log.info("%s", "; ".join(f"{one.label} {one.name}, from {_listed(one.made_of)}" for one in classes))
     counts = _turn(labels, refinement, classes, turned, context)
     if cleans:
         least = refinement.least and refinement.least.voxels(labels.volume.voxel_size)
@@ -100,11 +105,18 @@ def _turn(
     new = np.zeros(length, store.dtype)
     for one in classes:
         new[list(one.made_of)] = one.label
+    known = np.isin(np.arange(length), [0, *refinement.numbers, *(k for one in classes for k in one.made_of)])
     rounds = refinement.smooth
 
     def read(box: Box) -> Parts:
         wide = grown(box, rounds).clip(labels.volume.box)
-        return read_classes(labels.volume, wide), labels.inside(box)
+        found = read_classes(labels.volume, wide)
+        if (strange := np.flatnonzero(np.bincount(found.reshape(-1), minlength=length) * ~known)).size:
+            raise InputError(
+                f"{labels.volume.address} holds the label {strange[0]}, which its own list of classes lacks: "
+                "the file was changed after it was written, so make it again"
+            )
+        return found, labels.inside(box)
 
     def compute(box: Box, parts: Parts) -> NDArray[np.integer]:
         found, inside = parts
@@ -149,6 +161,10 @@ def _paint(
     markers = store.directory.parent / "cleaned.done"
     counts = walk(Blocks(store.box, store.block_shape), stages, markers, "cleaning", context)
     return _summed(counts)
+
+
+def _listed(labels: Sequence[int]) -> str:
+    return " and ".join(map(str, labels))
 
 
 def _summed(counts: Sequence[Sequence[int] | None]) -> NDArray[np.int64]:

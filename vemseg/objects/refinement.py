@@ -16,7 +16,7 @@ from vemseg.errors import InputError, UsageError
 from vemseg.geometry import VoxelSize
 from vemseg.objects.blockwise import MOST_CLASS, Blocks, block_shape, read_classes
 from vemseg.volume import Record, Volume
-from vemseg.volume.about import RGB
+from vemseg.volume.about import RGB, colours_in, names_in
 
 MOST_COLOURS, GREY = 255, (128, 128, 128)
 """How many classes have colours of their own, and the colour of the others."""
@@ -125,15 +125,15 @@ class Refinement:
             Where a class is merged twice, or merged and given a number.
         """
         self._check(known)
-        old, colours = ((record or {}).get(key) or {} for key in ("names", "colours"))
+        old, colours = names_in(record), colours_in(record)
         found = []
         for label, members, name in self._groups(known):
             first = sorted(members, key=lambda k: (k != label, k))
             given = [self.names[k] for k in first if k in self.names]
-            kept = [str(old[str(k)]) for k in first if old.get(str(k), f"class {k}") != f"class {k}"]
-            colour = next((tuple(colours[str(k)]) for k in first if str(k) in colours), _colour(label))
-            found.append(Class(label, next(iter([*filter(None, [name]), *given, *kept]), f"class {label}"),
-                               (colour[0], colour[1], colour[2]), members))  # fmt: skip
+            kept = [old[k] for k in first if old.get(k, f"class {k}") != f"class {k}"]
+            colour = next((colours[k] for k in first if k in colours), _colour(label))
+            called = [*filter(None, [name]), *given, *kept, f"class {label}"][0]
+            found.append(Class(label, called, colour, members))
         return found
 
     def _check(self, known: Sequence[int]) -> None:
@@ -171,8 +171,8 @@ class Refinement:
 
 def known_classes(labels: Volume, record: Record | None, context: Context) -> list[int]:
     """Return the classes of labels: those that their file names, or else those that are found in them."""
-    if record is not None and record.get("names"):
-        return sorted(int(k) for k in record["names"])
+    if told := names_in(record):
+        return sorted(told)
     found: set[int] = set()
     boxes = Blocks(labels.box, block_shape(context.limit)).boxes
     for i, box in enumerate(boxes):
@@ -208,8 +208,10 @@ def tabulated(
     ]
 
 
-def renamed(rows: Sequence[Mapping[str, object]], classes: Sequence[Class]) -> list[dict[str, object]]:
-    """Return the table of classes with other names; classes that were not in it are left out."""
+def renamed(record: Record, classes: Sequence[Class]) -> list[dict[str, object]]:
+    """Return the table of classes in a record with other names; what is no row of a class is left out."""
+    table = record.get("classes")
+    rows = [row for row in table if isinstance(row, Mapping)] if isinstance(table, list) else []
     names = {one.label: one.name for one in classes}
     return [{**row, "name": names[k]} for row in rows if (k := row.get("label")) in names]  # type: ignore[index]
 

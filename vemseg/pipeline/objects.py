@@ -13,6 +13,7 @@ from vemseg.objects import Measures, Wish, begin, chosen, find_objects, known_cl
 from vemseg.pipeline.beside import beside
 from vemseg.run import Output, provenance, sidecar, state_in, write_json
 from vemseg.volume import LabelInfo, Volume, describe, finish_labels, identity, record
+from vemseg.volume.about import names_in
 
 _log = logging.getLogger("vemseg")
 
@@ -38,7 +39,7 @@ def objects(
     classes : sequence of str
         Only these, by number or name.
     names : mapping of int to str, optional
-        Names of classes, instead of those in the file.
+        Names of classes, before those in the file.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def objects(
         raise UsageError(f"{out} is an input: name another output")
     told = record(labels.address)
     known = known_classes(labels, told, context) if classes else []
-    names = names or {int(k): name for k, name in ((told or {}).get("names") or {}).items()}
+    names = names_in(told) | dict(names or {})
     wish = Wish(chosen(classes, known, names))
     settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size}
     output = Output(

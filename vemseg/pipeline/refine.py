@@ -72,7 +72,7 @@ def refine(
             return out
         told, target = told or {}, output.growing(out)
         if mask is None and not refinement.moves_voxels and copied(labels, target):
-            rows = renamed(told.get("classes") or [], classes)
+            rows = renamed(told, classes)
             origin = _origin(output, labels, told, rows)
             rename_labels(target, **shown(classes), description=origin)
         else:
