@@ -18,9 +18,9 @@ from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.labelling import AffineLabeller, Sample, check, count, fit, load, suggestion_text
 from vemseg.labelling.describing import SURE
+from vemseg.labelling.telling import captions, suggestions
 from vemseg.models import Filtered, ThreePlanes, build_encoder
 from vemseg.models.building import differing_encoder
-from vemseg.pipeline.beside import captions, suggestions
 from vemseg.pipeline.cluster import cluster
 from vemseg.pipeline.embed import embed
 from vemseg.pipeline.extras import Extras

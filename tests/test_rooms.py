@@ -22,7 +22,7 @@ FLOORS = {
     **dict.fromkeys(["budget", "context", "drawing", "graphs", "metrics", "phantom", "recipe"], 2),
     **dict.fromkeys(["superpixels", "tiling"], 2),
     **dict.fromkeys(["batch", "blocks", "catalog", "run", "volume"], 3),
-    **dict.fromkeys(["comparison", "features", "labelling", "models", "sampling"], 4),
+    **dict.fromkeys(["comparison", "features", "labelling", "models", "objects", "sampling"], 4),
     **dict.fromkeys(["datasets", "dense", "distillation", "training"], 5),
     "pipeline": 6,
     **dict.fromkeys(["cli", "__main__"], 7),
@@ -33,7 +33,7 @@ NEIGHBOURS = {("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
 PARTS_OF_MODELS = ["devices", "layers", "encoder", "objective"]
 ABOVE_METHODS = ["building", "weights", "checkpoints", "model", "__init__"]
 
-TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} - {"comparison"} | {
+TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} - {"comparison", "objects"} | {
     "batch",
     "graphs",
 }
@@ -48,7 +48,7 @@ DOORS = {
     "filelock": {"run"},
     "pooch": {"catalog"},
     "sklearn": {"graphs", "labelling"},
-    "skimage": {"drawing", "superpixels"},
+    "skimage": {"drawing", "objects", "superpixels"},
     "matplotlib": {"drawing"},
     "pydantic": {"recipe", "foreign"},
     "torch": TENSORS,

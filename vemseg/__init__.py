@@ -12,6 +12,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              labelling   vectors -> class scores
              sampling    where training looks: volumes, made-up tissue -> batches
              features    vectors on a lattice, on disk
+             objects     labels of classes -> objects, measured; labels merged and cleaned
              comparison  volumes of one subject, brought to the same voxels and counted
     floor 3  volume      voxels on disk: TIFF, OME-Zarr; voxel size, intensities
              run         outputs that appear whole, runs that explain themselves, fingerprints

@@ -7,13 +7,15 @@ names match ``TEMPORARY``, so whatever a killed process leaves can be told from 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import glob
+import io
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vemseg.errors import ResourceError
@@ -108,6 +110,15 @@ def write_text(path: Path, text: str) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a table, such as that of the classes, as CSV; what is None stays empty."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())
 
 
 def flush(path: Path) -> None:

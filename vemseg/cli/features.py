@@ -68,7 +68,7 @@ def cluster(
     }
     settings = parsing.settings(set_, shortcuts)
     from vemseg.labelling import load
-    from vemseg.pipeline.choice import choice_of
+    from vemseg.labelling.telling import choice_of
     from vemseg.pipeline.cluster import cluster as compute
 
     with shell.working() as context:

@@ -119,6 +119,29 @@ def mapping(text: str | None) -> dict[int, int] | None:
     return {_label(key, text): _label(value, text) for key, value in _pairs(text, "1=2,3=2")}
 
 
+def merges(given: Sequence[str] | None) -> list[tuple[tuple[int, ...], str | None]]:
+    """Read ``2,5=mitochondrion`` as classes that become one, and its name; the name may be left out."""
+    found = []
+    for text in given or ():
+        members, named, name = text.partition("=")
+        numbers = tuple(dict.fromkeys(ids(members)))
+        if len(numbers) < 2 or (named and not name.strip()):
+            raise UsageError(f"'{quoted(text)}' is no merge: write 2,5=mitochondrion, or 2,5")
+        found.append((numbers, name.strip() or None))
+    return found
+
+
+def least(text: str | None) -> tuple[float, bool] | None:
+    """Read ``500`` as voxels, or ``0.01um3`` as a volume in µm³: the number, and whether it is a volume."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(voxels?|[uµ]m(?:\^?3|³))?\s*", text)
+    cubic = found is not None and found[2] is not None and not found[2].startswith("voxel")
+    if found is None or float(found[1]) <= 0 or not (cubic or float(found[1]).is_integer()):
+        raise UsageError(f"'{quoted(text)}' is no size: write 500 (voxels) or 0.01um3")
+    return float(found[1]), cubic
+
+
 def threshold(text: str, measures: Sequence[str]) -> tuple[str, float]:
     """Read ``dice=0.6`` as a measure and a value between 0 and 1."""
     measure, _, value = (part.strip().lower() for part in text.partition("="))

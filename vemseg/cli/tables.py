@@ -162,7 +162,7 @@ def catalogue_table(entries: list[Entry]) -> Table:
 
 def class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
     """Return the classes of labels, with the encoder's suggestions where it has any."""
-    from vemseg.pipeline.beside import suggestions
+    from vemseg.labelling.telling import suggestions
 
     suggested = suggestions(classes)
     table = _table(None, "label", "class")

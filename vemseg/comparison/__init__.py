@@ -6,7 +6,7 @@ counting  labels and a reference -> contingency tables, slice by slice
 """
 
 from vemseg.comparison.counting import blank_zero, count, instance_hint
-from vemseg.comparison.opening import open_compared, placed
+from vemseg.comparison.opening import on_grid_of, open_compared, placed
 from vemseg.comparison.placing import together
 
-__all__ = ["blank_zero", "count", "instance_hint", "open_compared", "placed", "together"]
+__all__ = ["blank_zero", "count", "instance_hint", "on_grid_of", "open_compared", "placed", "together"]

@@ -22,6 +22,21 @@ def open_mask(path: str, *, offline: bool = False) -> Volume:
     return open_volume(path, offline=offline)
 
 
+def on_grid_of(volume: Volume, path: str, *, offline: bool = False) -> Volume:
+    """Open a mask on the voxels of a volume.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be read, or does not cover the volume.
+    """
+    volumes = [volume, open_mask(path, offline=offline)]
+    part, mask = placed(volumes, crop=None, recorded=crop_of(volume.address), finest_of=1)
+    if part.shape != volume.shape:
+        raise InputError(f"{path} covers only {part.shape} of the {volume.shape} voxels of {volume.address}")
+    return mask
+
+
 def open_compared(
     prediction: str,
     reference: str,

@@ -10,6 +10,7 @@
     columns     labellers whose scores follow from an affine map of the vector
     saved       whether a labeller that was read from a file can be used
     describing  what fitted classes are like: the encoder's suggestions, how far apart they are
+    telling     classes for people: their table and captions, and how their number was chosen
     affine, mixture, linkage, codebook, hyperbolic, named, incremental, cuts, sccs
                 one method each: its labeller, and how that is fitted; the last three look at graphs
 

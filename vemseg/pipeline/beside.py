@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from vemseg.drawing import Manner, palette, save, three_planes
-from vemseg.errors import InputError
-from vemseg.files import write_text
-from vemseg.geometry import VoxelSize
-from vemseg.labelling import Labeller, legend, suggestion_text
+from vemseg.files import write_table
+from vemseg.labelling import legend
+from vemseg.labelling.telling import Row, captions
 from vemseg.names import split_name
-from vemseg.run import State, read_json, sidecar, write_json
+from vemseg.run import read_json, sidecar, write_json
 from vemseg.volume import Thinned, Volume, open_volume, planes, rename_labels
-
-Row = dict[str, Any]
-"""What the table of classes says of one class, by column."""
 
 ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
 """Endings of the files beside labels, apart from their description."""
@@ -38,73 +27,10 @@ def files_beside(out: Path) -> list[Path]:
     return [sidecar(out), *(beside(out, ending) for ending in ENDINGS)]
 
 
-def state_in(description: Path) -> State | None:
-    """Return the state in the description (JSON) of a result; None without such a file or such an entry."""
-    found: object = None
-    with contextlib.suppress(InputError):
-        found = read_json(description)
-    state = found.get("state") if isinstance(found, dict) else None
-    return state if isinstance(state, dict) else None
-
-
-def class_table(labeller: Labeller, counts: NDArray[np.int64], voxel_size: VoxelSize | None) -> list[Row]:
-    """Return the table of classes, a row each: voxels, fraction, volume, mean intensity, suggestion.
-
-    Parameters
-    ----------
-    counts : int64 (K + 1,)
-        Voxels of each label, 0..K.
-    """
-    nothing = [None] * labeller.k
-    grey = labeller.metadata.get("intensities") or nothing
-    suggested = labeller.metadata.get("suggestions") or nothing
-    voxel = None if voxel_size is None else float(np.prod(voxel_size)) / 1e9
-    return [
-        {
-            "label": k,
-            "name": name,
-            "voxels": int(counts[k]),
-            "fraction": round(float(counts[k] / counts.sum()), 6),
-            "volume_um3": None if voxel is None else round(float(counts[k] * voxel), 6),
-            "mean_intensity_in_sample": grey[k - 1],
-            "suggestion": (suggested[k - 1] or {}).get("name"),
-            "suggestion_probability": (suggested[k - 1] or {}).get("probability"),
-        }
-        for k, name in labeller.names.items()
-    ]
-
-
 def classes_of(out: Path) -> list[Row]:
     """Return the table of classes that lies beside labels."""
     classes: list[Row] = read_json(sidecar(out))["classes"]
     return classes
-
-
-def suggestions(classes: Sequence[Mapping[str, Any]]) -> dict[int, str]:
-    """Return what the encoder takes each class for, in words, where it says anything of it."""
-    return {
-        k: suggestion_text(row["suggestion"], row["suggestion_probability"])
-        for k, row in enumerate(classes, start=1)
-        if row.get("suggestion") is not None
-    }
-
-
-def captions(classes: Sequence[Row]) -> dict[int, str]:
-    """Return what the picture calls each class: its name, with the suggestion where it was given none."""
-    known = suggestions(classes)
-    return {
-        k: f"{row['name']}: {known[k]}" if row["name"] == f"class {k}" and k in known else row["name"]
-        for k, row in enumerate(classes, start=1)
-    }
-
-
-def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """Write a table, such as that of the classes, as CSV; what is None stays empty."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, table.getvalue())
 
 
 def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, str]) -> None:

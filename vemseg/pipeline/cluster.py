@@ -12,9 +12,9 @@ from vemseg.context import Context
 from vemseg.dense import check_sample, open_features
 from vemseg.errors import InputError, MissingError
 from vemseg.labelling import Labeller, Sample, find_classes, load
+from vemseg.labelling.telling import PLOT, TABLE, choice_of, draw_choice, say_choice, write_choice
 from vemseg.models import settle
 from vemseg.pipeline.beside import beside
-from vemseg.pipeline.choice import PLOT, TABLE, choice_of, draw_choice, say_choice, write_choice
 from vemseg.recipe import sets
 from vemseg.run import Output, State, provenance
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from vemseg.errors import InputError, UsageError
 from vemseg.labelling import Labeller
 from vemseg.names import check_output
-from vemseg.pipeline.beside import state_in
-from vemseg.run import Output, sidecar
+from vemseg.run import Output, sidecar, state_in
 from vemseg.volume import About, LabelStore, Volume, finish_grey
 
 

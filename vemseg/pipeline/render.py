@@ -19,8 +19,7 @@ from vemseg.errors import OutputExistsError, UsageError
 from vemseg.geometry import ZYX
 from vemseg.metrics import merge_greedy
 from vemseg.names import split_name
-from vemseg.pipeline.beside import state_in
-from vemseg.run import Output, State, provenance, write_json
+from vemseg.run import Output, State, provenance, state_in, write_json
 from vemseg.volume import (
     Choice,
     Thinned,

@@ -32,27 +32,30 @@ from vemseg.dense import (
 )
 from vemseg.drawing import palette
 from vemseg.errors import InputError, Interrupted, MissingError, UsageError
-from vemseg.files import remove
+from vemseg.files import remove, write_table
 from vemseg.geometry import ZYX
 from vemseg.labelling import Labeller, count, find_classes, load
+from vemseg.labelling.telling import (
+    PLOT,
+    Row,
+    captions,
+    choice_of,
+    class_table,
+    draw_choice,
+    say_choice,
+    suggestions,
+)
 from vemseg.names import check_output, is_tiff_output
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.beside import (
-    Row,
     beside,
-    captions,
-    class_table,
     draw_check,
     files_beside,
     rename,
-    state_in,
-    suggestions,
-    write_table,
 )
-from vemseg.pipeline.choice import PLOT, choice_of, draw_choice, say_choice
 from vemseg.pipeline.extras import Extras
 from vemseg.recipe import sets
-from vemseg.run import Output, State, provenance, sha256, sidecar, write_json
+from vemseg.run import Output, State, provenance, sha256, sidecar, state_in, write_json
 from vemseg.volume import LabelInfo, LabelStore, Volume, describe, finish_labels, identity
 
 _log = logging.getLogger("vemseg")

@@ -4,7 +4,7 @@ from vemseg.run.files import Json, load_tensors, read_json, save_tensors, write_
 from vemseg.run.fingerprint import fingerprint, same, sha256
 from vemseg.run.folder import Run
 from vemseg.run.locks import Lock, alone
-from vemseg.run.origin import peak_memory, provenance, sidecar
+from vemseg.run.origin import peak_memory, provenance, sidecar, state_in
 from vemseg.run.output import Output, State
 from vemseg.run.signals import StopSignal
 
@@ -25,5 +25,6 @@ __all__ = [
     "save_tensors",
     "sha256",
     "sidecar",
+    "state_in",
     "write_json",
 ]

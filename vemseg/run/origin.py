@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -15,10 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import vemseg
+from vemseg.errors import InputError
 from vemseg.names import split_name
 from vemseg.recipe import Recipe
 from vemseg.resources import usable_cores
-from vemseg.run.files import Json
+from vemseg.run.files import Json, read_json
 from vemseg.run.fingerprint import Record, checksum
 
 FORMAT_VERSION = 1
@@ -97,6 +99,15 @@ def sidecar(output: Path) -> Path:
     """Return the path of the description that lies beside an output: its name, ending in ``.json``."""
     stem, suffix = split_name(output)
     return output.with_name(f"{stem}.provenance.json" if suffix == ".json" else f"{stem}.json")
+
+
+def state_in(description: Path) -> Json | None:
+    """Return the state in the description (JSON) of a result; None without such a file or such an entry."""
+    found: object = None
+    with contextlib.suppress(InputError):
+        found = read_json(description)
+    state = found.get("state") if isinstance(found, dict) else None
+    return state if isinstance(state, dict) else None
 
 
 def peak_memory() -> int:

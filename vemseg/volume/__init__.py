@@ -33,7 +33,7 @@ from vemseg.volume.intensity import Intensity, measure_intensity
 from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import FORMATS, Format, absolute, open_volume, record
-from vemseg.volume.renaming import rename_labels
+from vemseg.volume.renaming import copied, rename_labels
 from vemseg.volume.resample import Resampled
 from vemseg.volume.store import LabelStore
 from vemseg.volume.thinned import Thinned, planes, sections
@@ -58,6 +58,7 @@ __all__ = [
     "absolute",
     "check_grey",
     "check_labels",
+    "copied",
     "crop_of",
     "describe",
     "finish_grey",

@@ -8,6 +8,7 @@ for them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -23,6 +24,9 @@ RGB = tuple[int, int, int]
 
 START = "origin_voxels"
 """The key of a record under which it is kept which voxel of a file is the first one of a cropped volume."""
+
+LEGEND = ("names", "colours", "suggestions")
+"""The keys of a record that say what labels are called and how they look."""
 
 ORIGIN = "origin_nm"
 """The key of a record under which the place of the first voxel in space is kept, in nm."""
@@ -139,6 +143,27 @@ def origin_of(record: Record | None, voxel_size: VoxelSize | None) -> Position |
         case [int() | float() as z, int() | float() as y, int() | float() as x] if voxel_size is not None:
             return float(z), float(y), float(x)
     return moved(None, start_of(record), voxel_size)
+
+
+def names_in(record: Record | None) -> dict[int, str]:
+    """Return the names of labels in a record; what is no name of a label is left out."""
+    return {k: name for k, name in _by_label(record, "names") if isinstance(name, str)}
+
+
+def colours_in(record: Record | None) -> dict[int, RGB]:
+    """Return the colours of labels in a record; what is no colour of a label is left out."""
+    found = {}
+    for k, rgb in _by_label(record, "colours"):
+        match rgb:
+            case [int(red), int(green), int(blue)] if all(0 <= part <= 255 for part in rgb):
+                found[k] = (red, green, blue)
+    return found
+
+
+def _by_label(record: Record | None, key: str) -> list[tuple[int, object]]:
+    entries = (record or {}).get(key)
+    known = entries.items() if isinstance(entries, Mapping) else ()
+    return [(int(k), entry) for k, entry in known if re.fullmatch("[0-9]{1,9}", str(k))]
 
 
 def evidence_of_labels(record: Record | None) -> str | None:

@@ -77,14 +77,16 @@ def _check_size(volume: Volume) -> None:
         )
 
 
-def open_labels(path: str | Path, crop: str | None = None, *, offline: bool = False) -> Volume:
+def open_labels(
+    path: str | Path, crop: str | None = None, *, voxel_size: str | None = None, offline: bool = False
+) -> Volume:
     """Open a volume of labels, and crop it.
 
     Parameters
     ----------
     path : str or Path
-    crop : str, optional
-        As a user writes it.
+    crop, voxel_size : str, optional
+        As a user writes them; the voxel size is the file's where left out.
     offline : bool
         Whether addresses on the network are refused.
 
@@ -93,9 +95,10 @@ def open_labels(path: str | Path, crop: str | None = None, *, offline: bool = Fa
     InputError
         Where it cannot be read, or holds no labels.
     UsageError
-        Where the crop cannot be parsed, or reaches beyond the volume.
+        Where the voxel size or crop cannot be parsed, or reaches beyond the volume.
     """
-    volume = open_volume(path, crop=crop, offline=offline).stored()
+    size = None if voxel_size is None else parse_voxel_size(voxel_size)
+    volume = open_volume(path, voxel_size=size, crop=crop, offline=offline).stored()
     if volume.dtype.kind == "f":
         volume = Whole(volume)
     check_labels(volume)

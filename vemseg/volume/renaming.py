@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 from xml.sax.saxutils import escape
 
 import tifffile
 import zarr
 
 from vemseg.errors import InputError
+from vemseg.files import remove
+from vemseg.names import is_tiff_output
 from vemseg.volume.about import RGB, Record, evidence_of_labels, legend
+from vemseg.volume.base import Volume
 from vemseg.volume.foreign import as_input_error
 from vemseg.volume.ngff import label_metadata, record_in
 from vemseg.volume.tiff import is_tiff, tiff_record
 from vemseg.volume.tiff_tags import ASCII, BYTE, LONG, Value, replace_tags
 from vemseg.volume.tiff_writing import colour_table, table_of_words
 from vemseg.volume.zarr_nodes import is_zarr
+from vemseg.volume.zarr_reading import zarr_record
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""What is changed in a description where nothing is."""
 
 _DESCRIPTION, _BYTE_COUNTS, _IMAGEJ = 270, 50838, 50839
 
 
-def rename_labels(path: Path, names: Mapping[int, str], colours: Mapping[int, RGB]) -> None:
+def rename_labels(
+    path: Path,
+    names: Mapping[int, str],
+    colours: Mapping[int, RGB],
+    description: Mapping[str, Any] = NOTHING,
+) -> None:
     """Give finished labels other names and colours; the old ones are forgotten.
 
     What else the file says about itself stays as it is, suggestions too. In an OME-Zarr the metadata are
@@ -40,6 +55,8 @@ def rename_labels(path: Path, names: Mapping[int, str], colours: Mapping[int, RG
         The name of each label.
     colours : mapping of int to (int, int, int)
         The colour of each label, RGB 0..255.
+    description : mapping, optional
+        What the file says of itself from now on, entry by entry; anything JSON can hold.
 
     Raises
     ------
@@ -47,12 +64,40 @@ def rename_labels(path: Path, names: Mapping[int, str], colours: Mapping[int, RG
         Where there are no labels at ``path`` that vemseg wrote.
     """
     if is_zarr(path):
-        _rename_in_zarr(path, names, colours)
+        _rename_in_zarr(path, names, colours, description)
     elif is_tiff(path):
         record = _of_labels(tiff_record(path), path)
-        _rename_in_tiff(path, record | legend(names, colours), colours)
+        _rename_in_tiff(path, {**record, **description} | legend(names, colours), colours)
     else:
         raise InputError(f"there are no labels at {path}")
+
+
+def copied(labels: Volume, target: Path) -> bool:
+    """Copy labels that vemseg wrote, as they lie on disk, and tell whether that could be done.
+
+    It cannot where ``target`` is to be of another format, the labels are a part of a larger file, or their
+    voxel size was given.
+
+    Parameters
+    ----------
+    labels : Volume
+    target : Path
+        Where the copy grows; what lies there is removed.
+    """
+    path = labels.path
+    if path is None or labels.voxel_size_from == "option" or labels.address != str(path):
+        return False
+    if is_tiff(path) != is_tiff_output(target):
+        return False
+    known = tiff_record(path) if is_tiff(path) else zarr_record(path)
+    if evidence_of_labels(known) is None or not (is_tiff(path) or path.is_dir()):
+        return False
+    remove(target)
+    if path.is_dir():
+        shutil.copytree(path, target)
+    else:
+        shutil.copyfile(path, target)
+    return True
 
 
 def _of_labels(record: Record | None, path: Path) -> Record:
@@ -61,7 +106,9 @@ def _of_labels(record: Record | None, path: Path) -> Record:
     return record
 
 
-def _rename_in_zarr(path: Path, names: Mapping[int, str], colours: Mapping[int, RGB]) -> None:
+def _rename_in_zarr(
+    path: Path, names: Mapping[int, str], colours: Mapping[int, RGB], description: Mapping[str, Any]
+) -> None:
     with as_input_error(f"{path} is no readable OME-Zarr"):
         group = zarr.open_group(str(path), mode="r+", zarr_format=3)
     attributes = dict(group.attrs)
@@ -70,7 +117,8 @@ def _rename_in_zarr(path: Path, names: Mapping[int, str], colours: Mapping[int, 
     ome = dict(attributes["ome"])
     kept = {k: v for k, v in ome["image-label"].items() if k not in ("colors", "properties")}
     ome["image-label"] = kept | label_metadata(names, colours, suggestions)["image-label"]
-    group.attrs.put(attributes | {"ome": ome})
+    own = {**attributes["vemseg"], **description}
+    group.attrs.put(attributes | {"ome": ome, "vemseg": own})
 
 
 def _rename_in_tiff(path: Path, record: Record, colours: Mapping[int, RGB]) -> None:

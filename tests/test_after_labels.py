@@ -1,0 +1,76 @@
+"""``refine`` and ``objects`` as processes of their own, one after the other."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def vemseg(*args, cwd):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("VEMSEG_")}
+    environment = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "vemseg", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder with labels: two bodies of class 1, one of class 2 that touches one of them, a speck."""
+    array = np.zeros((20, 60, 60), np.uint8)
+    array[4:14, 5:20, 5:20] = array[4:14, 30:50, 5:20] = 1
+    array[4:14, 30:50, 20:40] = 2
+    array[16, 55, 55] = 3
+    tifffile.imwrite(
+        tmp_path / "seg.tif",
+        array,
+        imagej=True,
+        resolution=(0.1, 0.1),
+        metadata={"spacing": 20, "unit": "nm"},
+    )
+    return tmp_path
+
+
+def test_labels_are_refined_and_their_objects_measured(folder):
+    refined = vemseg(
+        *("refine", "seg.tif", "-o", "clean.ome.zarr", "--min-size", "0.00001um3"),
+        *("--merge", "1,2=mitochondrion", "--names", "3=dust"),
+        cwd=folder,
+    )
+    assert (refined.returncode, refined.stdout) == (0, "clean.ome.zarr\n"), refined.stderr
+    assert "1 mitochondrion, from 1 and 2; 2 dust, from 3" in refined.stderr.replace("\n", " ")
+    measured = vemseg(
+        "objects", "clean.ome.zarr", "-o", "objects.tif", "--class", "mitochondrion", cwd=folder
+    )
+    assert (measured.returncode, measured.stdout) == (0, "objects.tif\n"), measured.stderr
+    rows = list(csv.DictReader((folder / "objects.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == ["mitochondrion"] * 2
+    assert [float(row["volume_um3"]) for row in rows] == pytest.approx([2250 * 2e-6, 8000 * 2 * 1e-6 - 0.002])
+    assert tifffile.imread(folder / "objects.tif").max() == 2
+    again = vemseg("objects", "clean.ome.zarr", "-o", "objects.tif", "--class", "mitochondrion", cwd=folder)
+    assert again.returncode == 0 and "is there already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "said"),
+    [
+        (2, ["refine", "seg.tif", "-o", "o.png", "--fill-holes"], "name it .tif or .ome.zarr"),
+        (2, ["refine", "seg.tif", "-o", "seg.tif", "--fill-holes"], "seg.tif is an input"),
+        (2, ["refine", "seg.tif", "-o", "o.tif", "--merge", "2=x"], "'2=x' is no merge"),
+        (3, ["refine", "seg.tif", "-o", "o.tif", "--merge", "2,9"], "there is no class 9"),
+        (3, ["refine", "none.tif", "-o", "o.tif", "--smooth", "1"], "none.tif"),
+        (3, ["objects", "seg.tif", "-o", "o.tif", "--class", "4"], "there is no class '4'"),
+        (4, ["objects", "seg.tif", "-o", "o.tif", "--max-memory", "1MiB"], "the least that works is"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(code, words, said, folder):
+    ended = vemseg("-q", *words, cwd=folder)
+    assert ended.returncode == code and said in ended.stderr
+    assert "Traceback" not in ended.stderr and ended.stdout == ""
+    assert [path.name for path in folder.iterdir()] == ["seg.tif"]

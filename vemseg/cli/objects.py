@@ -1,0 +1,32 @@
+"""``vemseg objects``: labels of classes -> every object by itself, and a table of them."""
+
+from __future__ import annotations
+
+from vemseg.cli import options, parsing, refining, shell
+
+
+def objects(
+    labels: refining.Labels,
+    *,
+    classes: refining.Which = None,
+    names: options.Names = None,
+    voxel_size: refining.VoxelSize = None,
+    offline: options.Offline = False,
+    out: refining.LabelsOut,
+    overwrite: options.Overwrite = False,
+    max_memory: options.MaxMemory = None,
+) -> None:
+    """Find the objects in labels and measure them.
+
+    An object is all voxels of one class that touch. Beside the volume, in which each object has its number,
+    go a table (volume, surface, shape, place, contacts) and how both were made. After a stop, the same
+    command goes on.
+    """
+    which, legend = parsing.words(classes) if classes else [], parsing.names(names)
+    with shell.stoppable(memory=parsing.memory(max_memory), offline=offline) as context:
+        from vemseg.pipeline.objects import objects as compute
+        from vemseg.volume import open_labels
+
+        volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
+        found = compute(volume, out, classes=which, names=legend, overwrite=overwrite, context=context)
+    shell.result(found)

@@ -1,0 +1,40 @@
+"""``vemseg refine``: finished labels -> labels with classes merged, named and cleaned."""
+
+from __future__ import annotations
+
+from vemseg.cli import options, parsing, refining, shell
+
+
+def refine(
+    labels: refining.Labels,
+    *,
+    merge: refining.Merge = None,
+    mapping: refining.Map = None,
+    names: options.Names = None,
+    smooth: refining.Smooth = 0,
+    fill_holes: refining.FillHoles = False,
+    min_size: refining.MinSize = None,
+    mask: refining.Mask = None,
+    voxel_size: refining.VoxelSize = None,
+    offline: options.Offline = False,
+    out: refining.LabelsOut,
+    overwrite: options.Overwrite = False,
+    max_memory: options.MaxMemory = None,
+) -> None:
+    """Merge, name and clean the classes of finished labels; nothing is segmented again.
+
+    All numbers are those that the labels have. Names alone change no voxel. A speck goes to the class that it
+    touches most. After a stop, the same command goes on.
+    """
+    merges, numbers = parsing.merges(merge), parsing.mapping(mapping) or {}
+    legend, least = parsing.names(names) or {}, parsing.least(min_size)
+    with shell.stoppable(memory=parsing.memory(max_memory), offline=offline) as context:
+        from vemseg.objects import Least, Refinement
+        from vemseg.pipeline.refine import refine as compute
+        from vemseg.volume import open_labels
+
+        smallest = None if least is None else Least(*least)
+        wanted = Refinement(merges, numbers, legend, smooth, fill_holes, smallest)
+        volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
+        refined = compute(volume, out, wanted, mask=mask, overwrite=overwrite, context=context)
+    shell.result(refined)

@@ -1,0 +1,69 @@
+"""Options on what is done to finished labels, and which of their objects are wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vemseg.cli.options import flag, input_option
+
+Labels = Annotated[
+    str, typer.Argument(show_default=False, metavar="LABELS", help="Labels of classes; 0 is nothing.")
+]
+VoxelSize = Annotated[
+    str | None,
+    input_option(
+        "--voxel-size",
+        metavar="Z,Y,X",
+        help="Voxel size in nm, where the file has none or a wrong one.",
+    ),
+]
+Merge = Annotated[
+    list[str] | None,
+    input_option("--merge", metavar="2,5=NAME", help="Make classes one, with a name; may be repeated."),
+]
+Map = Annotated[
+    str | None,
+    input_option("--map", metavar="1=2,3=0", help="Give classes other numbers; 0 is nothing."),
+]
+Smooth = Annotated[
+    int,
+    input_option(
+        "--smooth",
+        metavar="N",
+        min=0,
+        max=16,
+        help="Smooth borders N times: each voxel takes the class that most around it have.",
+    ),
+]
+FillHoles = Annotated[
+    bool, input_option("--fill-holes", **flag, help="Fill holes (label 0) that lie inside one class.")
+]
+MinSize = Annotated[
+    str | None,
+    input_option(
+        "--min-size",
+        metavar="500|0.01um3",
+        help="Give smaller objects to the class that they touch most: in voxels, or in µm³.",
+    ),
+]
+Mask = Annotated[
+    str | None, input_option("--mask", metavar="VOLUME", help="Labels become 0 where this is not above 0.")
+]
+Which = Annotated[
+    str | None,
+    input_option("--class", metavar="2,NAME", help="Only these classes, by number or name."),
+]
+LabelsOut = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="LABELS",
+        show_default=False,
+        rich_help_panel="Output",
+        help=".tif or .ome.zarr.",
+    ),
+]

@@ -1,0 +1,42 @@
+"""Labels of classes, looked at as objects: found across blocks, measured, and cleaned.
+
+    blockwise    the blocks of this room: how large, and how they are walked through
+    components   connected voxels of one class, within a block and across blocks
+    counting     what is counted of each component in a block: exact, and added up over blocks
+    crofton      surfaces and contacts from counts of neighbours
+    measures     the table of objects: volumes, surfaces, shapes, places
+    majority     smoother borders of classes
+    absorbing    specks and holes, and what they become
+    refinement   what is to be done to finished labels
+    cleaning     doing it
+
+Axes are z, y, x in all of it. Two voxels of a class belong to one object where they share a face, an edge or
+a corner.
+"""
+
+from vemseg.objects.blockwise import begin, block_shape
+from vemseg.objects.cleaning import Labels, clean
+from vemseg.objects.components import Found, Wish, find_objects, paint
+from vemseg.objects.measures import Measures, chosen, write_measures
+from vemseg.objects.refinement import Class, Least, Refinement, known_classes, renamed, shown, tabulated
+
+__all__ = [
+    "Class",
+    "Found",
+    "Labels",
+    "Least",
+    "Measures",
+    "Refinement",
+    "Wish",
+    "begin",
+    "block_shape",
+    "chosen",
+    "clean",
+    "find_objects",
+    "known_classes",
+    "paint",
+    "renamed",
+    "shown",
+    "tabulated",
+    "write_measures",
+]

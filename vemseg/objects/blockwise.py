@@ -1,0 +1,152 @@
+"""The blocks of this room: how large they are, and how they are walked through."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.blocks import Stages, map_blocks
+from vemseg.blocks.job import Given, Made, Result
+from vemseg.context import Context
+from vemseg.errors import InputError, ResourceError
+from vemseg.geometry import ZYX, Box
+from vemseg.resources import byte_text, resident_memory
+from vemseg.volume import LabelStore, Volume
+
+SHAPES: tuple[ZYX, ...] = ((128, 256, 256), (128, 128, 128), (64, 64, 64), (32, 32, 32))
+"""The shapes that blocks may have, from the fastest to the smallest."""
+
+VOXEL_BYTES = 96
+"""Bytes that the work on a voxel of a block takes at most, the blocks that are read and written included."""
+
+MOST_CLASS = 65535
+"""The largest number that a class may have."""
+
+OUTSIDE = -1
+"""What voxels beyond the border of the volume are called."""
+
+Reading = Callable[[Volume, Box], NDArray[np.generic]]
+"""Reads a box of a volume."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a volume, numbered in the order z, y, x.
+
+    Attributes
+    ----------
+    whole : Box
+        The volume.
+    shape : (int, int, int)
+        Of a block; the last ones of an axis may be shorter.
+    """
+
+    whole: Box
+    shape: ZYX
+
+    @cached_property
+    def boxes(self) -> tuple[Box, ...]:
+        """The box of each block."""
+        return tuple(self.whole.split(self.shape))
+
+    def after(self, number: int) -> Iterator[tuple[int, int]]:
+        """Yield the blocks that share a face, an edge or a corner with the end of a block.
+
+        Yields
+        ------
+        (int, int)
+            The number of the other block, and the first axis along which it lies further.
+        """
+        counts = [-(-n // edge) for n, edge in zip(self.whole.shape, self.shape, strict=True)]
+        at = np.unravel_index(number, counts)
+        for step in itertools.product((0, 1), repeat=3):
+            there = [int(i) + s for i, s in zip(at, step, strict=True)]
+            if any(step) and all(i < n for i, n in zip(there, counts, strict=True)):
+                yield int(np.ravel_multi_index(there, counts)), step.index(1)
+
+
+def block_shape(limit: int) -> ZYX:
+    """Return the shape of blocks whose work fits into a limit of memory, in bytes.
+
+    Raises
+    ------
+    ResourceError
+        Where even the smallest does not fit.
+    """
+    needs = [resident_memory() + VOXEL_BYTES * Box.whole(shape).size for shape in SHAPES]
+    fitting = [shape for shape, need in zip(SHAPES, needs, strict=True) if need <= limit]
+    if not fitting:
+        raise ResourceError(
+            f"{byte_text(limit)} of memory is not enough: the least that works is "
+            f"{byte_text(1.05 * needs[-1])}"
+        )
+    return fitting[0]
+
+
+def walk(
+    blocks: Blocks, stages: Stages[Given, Made], markers: Path, stage: str, context: Context
+) -> list[Result]:
+    """Do all blocks that have no marker yet; return what writing returned for each, now or earlier."""
+
+    def progress(done: int, total: int) -> None:
+        context.report(stage, done / total, f"{done / 1e6:.1f}/{total / 1e6:.1f} Mvoxel")
+
+    return map_blocks(stages, dict(enumerate(blocks.boxes)), markers, progress, context.stopped)
+
+
+def begin(directory: Path, like: Volume, dtype: str, shape: ZYX) -> LabelStore:
+    """Return the store in a directory; begin it, in blocks of ``shape``, if it is not there."""
+    if directory.exists():
+        return LabelStore.open(directory)
+    return LabelStore.create(directory, like.shape, shape, dtype, like.voxel_size)
+
+
+def grown(box: Box, by: int) -> Box:
+    """Return a box that reaches further by some voxels on every side."""
+    (z0, y0, x0), (z1, y1, x1) = box.start, box.stop
+    return Box((z0 - by, y0 - by, x0 - by), (z1 + by, y1 + by, x1 + by))
+
+
+def read_around(volume: Volume, box: Box, read: Reading = Volume.read) -> NDArray[np.int64]:
+    """Read a box and one voxel more on every side.
+
+    Parameters
+    ----------
+    volume : Volume
+    box : Box
+    read : callable
+        What reads a box of the volume, such as ``read_classes``.
+
+    Returns
+    -------
+    int64 (z + 2, y + 2, x + 2)
+        What lies beyond the volume is ``OUTSIDE``.
+    """
+    wide = grown(box, 1)
+    inner = wide.clip(volume.box)
+    seen = np.full(wide.shape, OUTSIDE, np.int64)
+    seen[inner.relative_to(wide).slices] = read(volume, inner)
+    return seen
+
+
+def read_classes(volume: Volume, box: Box) -> NDArray[np.integer]:
+    """Read a box of classes, with labels below 0 as 0.
+
+    Raises
+    ------
+    InputError
+        Where a class has a number above ``MOST_CLASS``.
+    """
+    found: NDArray[np.integer] = volume.read(box)  # type: ignore[assignment]
+    if found.size and found.max() > MOST_CLASS:
+        raise InputError(
+            f"{volume.address} holds the label {found.max()}: the numbers of classes end at {MOST_CLASS}"
+        )
+    classes: NDArray[np.integer] = np.maximum(found, 0)
+    return classes

@@ -1,0 +1,82 @@
+"""``objects``: labels of classes -> every object by itself, and a table of what is measured of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vemseg.context import Context
+from vemseg.errors import UsageError
+from vemseg.names import check_output
+from vemseg.objects import Measures, Wish, begin, chosen, find_objects, known_classes, paint, write_measures
+from vemseg.pipeline.beside import beside
+from vemseg.run import Output, provenance, sidecar, state_in, write_json
+from vemseg.volume import LabelInfo, Volume, describe, finish_labels, identity, record
+from vemseg.volume.about import names_in
+
+_log = logging.getLogger("vemseg")
+
+
+def objects(
+    labels: Volume,
+    out: Path,
+    *,
+    classes: Sequence[str] = (),
+    names: Mapping[int, str] | None = None,
+    overwrite: bool = False,
+    context: Context = Context(),
+) -> Path:
+    """Find the objects in labels and measure them; returns ``out``.
+
+    Parameters
+    ----------
+    labels : Volume
+        Of classes; 0 is nothing.
+    out : Path
+        The number of its object at every voxel, uint32, .tif or .ome.zarr; beside it ``<stem>.csv`` (see
+        ``Measures.of``) and ``<stem>.json``.
+    classes : sequence of str
+        Only these, by number or name.
+    names : mapping of int to str, optional
+        Names of classes, before those in the file.
+
+    Raises
+    ------
+    InputError, ResourceError, OutputExistsError, Interrupted
+        As ``find_objects``, ``chosen`` and ``Output``.
+    """
+    check_output(out)
+    if labels.path is not None and out.resolve() == labels.path.resolve():
+        raise UsageError(f"{out} is an input: name another output")
+    told = record(labels.address)
+    known = known_classes(labels, told, context) if classes else []
+    names = names_in(told) | dict(names or {})
+    wish = Wish(chosen(classes, known, names))
+    settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size}
+    output = Output(
+        out,
+        state={"output": out.name, **settings, **identity(labels)},
+        inputs=[] if labels.path is None else [labels.path],
+        beside=[sidecar(out), beside(out, ".csv")],
+        record=lambda: state_in(sidecar(out)),
+        overwrite=overwrite,
+    )
+    with output:
+        if output.done:
+            _log.info("%s is there already, made with the same settings", out)
+            return out
+        if labels.voxel_size is None:
+            _log.warning("%s: voxel size unknown, so everything is counted in voxels", labels.name)
+        found = find_objects(labels, output.partial, wish, context)
+        store = begin(output.partial / "objects", labels, "uint32", found.blocks.shape)
+        paint(found, store, output.partial / "objects.done", context)
+        _log.info("%s: %d objects", labels.name, len(found.classes))
+        table = Measures.of(found, names, labels.voxel_size, labels.origin)
+        write_measures(output.growing(beside(out, ".csv")), table)
+        extra = {"state": output.state, "volume": describe(labels), "objects": len(table)}
+        origin = provenance("objects", inputs=output.inputs, extra=extra)
+        write_json(output.growing(sidecar(out)), origin)
+        finish_labels(store, output.growing(out), LabelInfo(**labels.placed, description=origin))
+        output.publish()
+    return out
