@@ -210,7 +210,8 @@ def test_whole_numbers_stand_for_numbers_with_a_point_and_nothing_else_is_conver
         ("model.mask_ratio=0.999", "model.mask_ratio 0.999 leaves 0 of 256 patches visible"),
         (
             "model.kind=[1]",
-            "model.kind must be one of maester, his4mae, sdae, unet, han2022, cihs, classical, not '(1,)'",
+            "model.kind must be one of maester, his4mae, sdae, unet, unet_supervised, vit_supervised, segmenter, "
+            "han2022, cihs, classical, not '(1,)'",
         ),
         ("embed.stride=42", "embed.stride must be a multiple of model.patch (5), not 42"),
         ("embed.stride=85", "embed.stride must be at most model.fov (80), not 85"),

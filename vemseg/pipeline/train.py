@@ -151,7 +151,8 @@ def _train_with_labels(training: Training, context: Context) -> Path:
     machine = settle(context, recipe.train.precision)
     objective = _objective(recipe, training.start)
     held = examining_sampler(taught.held, objective.window, recipe.fov, recipe.train.seed, machine.device)
-    details = details_of(training, opened, [source.intensity for source in taught.learnt], machine)
+    grey = [source.intensity for source in taught.learnt]
+    details = details_of(training, opened, grey, machine, taught.facts)
     sampler = sampler_of(taught.learnt, objective, recipe, machine)
     inputs = [volume.path for volume in (*opened, *taught.labels) if volume.path]
     return carry_out(
