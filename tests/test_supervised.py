@@ -195,7 +195,7 @@ def test_the_mask_head_is_segmenters_as_written_down_slowly():
 
 
 def enlarged_slowly(grid, edge):
-    """Return a grid (k, n, n) at the centres of edge x edge pixels, linear between the centres of its cells."""
+    """Return a grid (k, n, n) at edge x edge pixels, linear between the centres of its cells."""
     n = grid.shape[1]
     at = np.clip((np.arange(edge) + 0.5) * n / edge - 0.5, 0, n - 1)
     rows = np.stack([[np.interp(at, np.arange(n), column) for column in plane.T] for plane in grid])
@@ -458,7 +458,7 @@ def test_labels_that_do_not_fit_are_refused_in_one_line(cell):
         (
             {"recipe": "maester"},
             UsageError,
-            r"a 'maester' does not learn from labels: add -c unet_supervised",
+            r"'maester' does not learn from labels: add -c unet_supervised",
         ),
         ({"labels": ("few.tif", "few.tif")}, UsageError, "2 --labels for 1 volumes"),
         ({"masks": ("few.tif", "few.tif")}, UsageError, "2 --mask for 1 volumes"),

@@ -66,7 +66,9 @@ class Recognition(AveragedObjective):
 
     def _recognise(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         seen, known = self.views.seen(images, labels, generator)
-        logits, shares = seen_classes(self.learner, seen, self.views.middle(known))
+        logits, shares = seen_classes(
+            self.learner, seen, self.views.middle(known), len(self.settings.classes)
+        )
         right = (logits.argmax(dim=1) == shares.argmax(dim=1)).float().mean()
         return {"recognition": weighed_entropy(logits, shares, self.settings.balance), "accuracy": right}
 
@@ -75,24 +77,24 @@ class Recognition(AveragedObjective):
         return self.invariance.preview(batch, generator) if self.settings.reconstruction else None
 
 
-def seen_classes(encoder: UNetEncoder, seen: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def seen_classes(encoder: UNetEncoder, seen: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return what an encoder takes for the classes of patches, and their shares there.
 
     Parameters
     ----------
     encoder : UNetEncoder
-        Its classes are those of the labels.
     seen : Tensor float32 (b, slices, y, x)
         Views of regions.
     labels : Tensor (b, 2, y, x)
         Classes in the two middle slices.
+    count : int
+        Number of classes; a vector begins with their logits.
 
     Returns
     -------
     logits, shares : Tensor float32 (b, classes, y', x')
         One number for each patch, laid out as :func:`class_shares` does.
     """
-    count = len(encoder.classes)
     logits = side_by_side(encoder.maps(seen)[:, :, :count].float())
     return logits, class_shares(labels, count, PATCH // encoder.pieces)
 

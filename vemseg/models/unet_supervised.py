@@ -64,7 +64,9 @@ class LabelledUNet(AveragedObjective):
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and ``accuracy`` for labelled regions, (b, 1, slices + 2 drift, F, F)."""
         seen, labels = self.views.seen(batch.images[:, 0], labels_of(batch), generator)
-        logits, shares = seen_classes(self.learner, seen, self.views.middle(labels))
+        logits, shares = seen_classes(
+            self.learner, seen, self.views.middle(labels), len(self.settings.classes)
+        )
         known = shares.sum(dim=1) > 0
         if not known.any():
             return {"loss": 0.0 * logits.sum(), "accuracy": logits.new_zeros(())}
