@@ -210,7 +210,8 @@ def test_whole_numbers_stand_for_numbers_with_a_point_and_nothing_else_is_conver
         ("model.mask_ratio=0.999", "model.mask_ratio 0.999 leaves 0 of 256 patches visible"),
         (
             "model.kind=[1]",
-            "model.kind must be one of maester, his4mae, sdae, unet, han2022, cihs, classical, not '(1,)'",
+            "model.kind must be one of maester, his4mae, sdae, unet, unet_supervised, vit_supervised, "
+            "segmenter, han2022, cihs, classical, not '(1,)'",
         ),
         ("embed.stride=42", "embed.stride must be a multiple of model.patch (5), not 42"),
         ("embed.stride=85", "embed.stride must be at most model.fov (80), not 85"),
@@ -251,8 +252,8 @@ def test_wrong_values_are_refused_by_name(override, message, write):
         ),
         (
             "model.kind=mastr",
-            "model.kind must be one of maester, his4mae, sdae, unet, han2022, cihs, classical, "
-            "not 'mastr' (did you mean 'maester'?)",
+            "model.kind must be one of maester, his4mae, sdae, unet, unet_supervised, vit_supervised, "
+            "segmenter, han2022, cihs, classical, not 'mastr' (did you mean 'maester'?)",
         ),
     ],
 )
@@ -402,7 +403,7 @@ def test_what_is_registered_can_be_named_and_is_checked(write, monkeypatch):
     with pytest.raises(UsageError, match=r"embed\.stride must be a multiple of model\.edge \(4\), not 42"):
         load_recipe(path, ["embed.stride=42"])
     with pytest.raises(
-        UsageError, match=r"must be one of maester, his4mae, sdae, unet, han2022, cihs, classical, toy, not"
+        UsageError, match=r"must be one of maester, his4mae, sdae, unet, .*, cihs, classical, toy, not"
     ):
         load_recipe(path, ["model.kind=boy"])
 

@@ -8,7 +8,7 @@ exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from vemseg.models.devices import wants_bf16
 from vemseg.models.layers import choose_attention
 from vemseg.models.objective import Objective, Preview, step_generator
 from vemseg.recipe import TrainTable
-from vemseg.run import Run, load_tensors, save_tensors
+from vemseg.run import Json, Run, load_tensors, save_tensors
 
 PREVIEWS = 6
 """Number of samples in a picture of reconstructions."""
@@ -144,8 +144,9 @@ class Trainer:
     limit : float, optional
         Seconds of training, including those before a resume; the schedule ends with it.
     held : Batches, optional
-        Held-out data that the objective's ``validate`` is called on from time to time. The mean of each score
-        over a few batches is written to the metrics under its name with ``held_`` before it.
+        Held-out data that the objective's ``validate`` is called on from time to time. What its ``scores``
+        makes of the means over a few batches is written to the metrics, each under its name with ``held_``
+        before it.
     """
 
     def __init__(
@@ -255,7 +256,8 @@ class Trainer:
                 for i in range(VALIDATION_BATCHES)
             ]
         self.objective.train()
-        return {f"held_{name}": float(np.mean([score[name] for score in scores])) for name in scores[0]}
+        means = {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+        return {f"held_{name}": value for name, value in self.objective.scores(means).items()}
 
     def _refuse_divergence(self, values: Iterable[Tensor]) -> None:
         """Stop where numbers are no longer finite, before any of them is written."""
@@ -290,12 +292,21 @@ class Trainer:
             steps, losses, lr = (np.array([m[key] for m in metrics]) for key in ("step", "loss", "lr"))
             self._keep(drawing.curve(steps, losses, SMOOTHING, lr), "curve.png")
             for name, scalars in self.objective.charts.items():
-                short = {scalar: scalar.removeprefix(f"{name}_") for scalar in scalars}
-                lines = {short[scalar]: np.array([m[scalar] for m in metrics]) for scalar in scalars}
-                self._keep(drawing.curve(steps, lines, 0.0, label=name), f"chart-{name}.png")
+                self._draw_chart(name, scalars, metrics)
         if shown := self._preview():
             seen, masked, made = (_to_numpy(p) for p in (shown.images, shown.masked, shown.predictions))
             self._keep(drawing.reconstructions(seen, masked, made), f"reconstruction-{self.step:07d}.png")
+
+    def _draw_chart(self, name: str, scalars: Sequence[str], metrics: Sequence[Json]) -> None:
+        """Draw scalars over the steps at which they were reported; nothing where they never were."""
+        told = [m for m in metrics if all(scalar in m for scalar in scalars)]
+        if told:
+            steps = np.array([m["step"] for m in told])
+            lines = {
+                scalar.removeprefix(f"{name}_"): np.array([m[scalar] for m in told], np.float64)
+                for scalar in scalars
+            }
+            self._keep(drawing.curve(steps, lines, 0.0, label=name), f"chart-{name}.png")
 
     def _keep(self, figure: drawing.Figure, name: str) -> None:
         drawing.save(figure, self.run.path / name)

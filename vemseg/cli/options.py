@@ -37,7 +37,8 @@ VolumeOrFeatures = Annotated[
     ),
 ]
 TrainingVolumes = Annotated[
-    list[str] | None, _argument(metavar="VOLUMES...", help="TIFF stacks or OME-Zarr; no labels needed.")
+    list[str] | None,
+    _argument(metavar="VOLUMES...", help="TIFF stacks or OME-Zarr; labels only with --labels."),
 ]
 StoredFeatures = Annotated[
     list[Path], _argument(metavar="FEATURES...", help="What 'embed' stored, of one volume or of several.")
@@ -52,6 +53,20 @@ Labels = Annotated[
 ]
 Mask = Annotated[
     str | None, input_option("--mask", metavar="VOLUME", help="Count only voxels where this is above 0.")
+]
+LessonLabels = Annotated[
+    list[str] | None,
+    input_option(
+        "--labels", metavar="LABELS", help="Learn these labels of the volume; 255 is unknown. One per volume."
+    ),
+]
+LessonMasks = Annotated[
+    list[str] | None,
+    input_option("--mask", metavar="VOLUME", help="Learn labels only where this is above 0. One per volume."),
+]
+Unlabelled = Annotated[
+    str | None,
+    input_option("--unlabelled", metavar="0,9", help="Labels that, like 255, mean: class not known."),
 ]
 Ignore = Annotated[
     str | None, input_option("--ignore", metavar="0,5", help="Reference labels that do not count.")

@@ -8,7 +8,11 @@ from vemseg.cli import options, parsing, reading, shell
 from vemseg.errors import UsageError
 
 if TYPE_CHECKING:
+    from vemseg.dense import Lessons
     from vemseg.recipe import Recipe
+
+SUPERVISED = "unet_supervised"
+"""The recipe that is used where labels are given and no recipe is named."""
 
 
 def train(
@@ -21,6 +25,10 @@ def train(
     level: reading.Level = None,
     axes: reading.Axes = None,
     offline: options.Offline = False,
+    labels: options.LessonLabels = None,
+    mask: options.LessonMasks = None,
+    unlabelled: options.Unlabelled = None,
+    names: options.Names = None,
     config: options.Config = None,
     start: options.Start = None,
     teacher: options.Teacher = None,
@@ -36,13 +44,14 @@ def train(
     seed: options.Seed = None,
     set_: options.Settings = None,
 ) -> None:
-    """Train a model on volumes; no labels are needed.
+    """Train a model on volumes; no labels are needed, unless it is to learn their classes (--labels).
 
     Stopped by SIGTERM, SIGUSR1 or the end of its time, it keeps its state: the same command goes on.
     What you leave out follows the recipe; --dump-config shows all of it.
     """
     shortcuts = {"train.steps": steps, "train.batch": batch_size, "train.lr": lr, "train.seed": seed}
-    recipe = _recipe(config, start, parsing.settings(set_, shortcuts))
+    lessons = _lessons(labels, mask, unlabelled, names)
+    recipe = _recipe(config or (SUPERVISED if labels else None), start, parsing.settings(set_, shortcuts))
     seconds = parsing.duration(max_time) if max_time else None
     if dump_config:
         return shell.result(_as_trained(recipe, teacher, encoder).to_toml().rstrip())
@@ -60,6 +69,7 @@ def train(
             start=open_model(start) if start else None,
             teacher=open_model(teacher) if teacher else None,
             encoder=open_model(encoder) if encoder else None,
+            lessons=lessons,
             voxel_size=voxel_size,
             crop=crop,
             choice=parsing.choice(channel, time, level, axes),
@@ -68,6 +78,27 @@ def train(
         )
         run = compute(training, context)
     shell.result(run)
+
+
+def _lessons(
+    labels: list[str] | None, mask: list[str] | None, unlabelled: str | None, names: str | None
+) -> Lessons | None:
+    """Return the labels to learn from; None where there are none.
+
+    Raises
+    ------
+    UsageError
+        Where an option on labels is given without any.
+    """
+    named, values = parsing.names(names), parsing.ids(unlabelled)
+    if labels:
+        from vemseg.dense import Lessons
+
+        return Lessons(labels, mask or (), values, named or {})
+    for option, given in (("--mask", mask), ("--unlabelled", unlabelled), ("--names", names)):
+        if given:
+            raise UsageError(f"{option} is about labels to learn from: add --labels LABELS")
+    return None
 
 
 def _recipe(config: str | None, start: str | None, settings: list[str]) -> Recipe:

@@ -6,7 +6,18 @@ counting  labels and a reference -> contingency tables, slice by slice
 """
 
 from vemseg.comparison.counting import blank_zero, count, instance_hint
-from vemseg.comparison.opening import on_grid_of, open_compared, placed
-from vemseg.comparison.placing import together
+from vemseg.comparison.opening import on_grid_of, open_compared, open_mask, placed
+from vemseg.comparison.placing import SAME_EDGE, Nearest, together
 
-__all__ = ["blank_zero", "count", "instance_hint", "on_grid_of", "open_compared", "placed", "together"]
+__all__ = [
+    "SAME_EDGE",
+    "Nearest",
+    "blank_zero",
+    "count",
+    "instance_hint",
+    "on_grid_of",
+    "open_compared",
+    "open_mask",
+    "placed",
+    "together",
+]

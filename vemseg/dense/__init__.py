@@ -26,6 +26,8 @@ numbers and give the same labels.
     holding   the vectors of a small volume, kept in memory
     scale     the scale at which an encoder tells most about a volume of unknown voxel size
     pseudo    labels that a model gives a volume where it is sure
+    lessons, taught
+              labels that a model learns from, as users name them, and what training gets of them
     jobs      labels and vectors as work that any process can do
 """
 
@@ -34,6 +36,7 @@ from vemseg.dense.graph_sampler import GraphSampler
 from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
 from vemseg.dense.holding import point_stages
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
+from vemseg.dense.lessons import Lessons
 from vemseg.dense.opening import Wanted, lay_over, lay_over_volume, open_features, training_source
 from vemseg.dense.planning import WRITTEN, check_sample, label_blocks, point_blocks
 from vemseg.dense.pseudo import Judge, PseudoLabels
@@ -42,6 +45,7 @@ from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, keep_sample, sample_
 from vemseg.dense.scores import Interpolations, argmax_interpolated, interpolated, interpolations
 from vemseg.dense.sources import Head, LatticeVectors, Maker, VectorSource
 from vemseg.dense.stored import StoredVectors
+from vemseg.dense.taught import Taught, teach
 
 __all__ = [
     "CELLS_AT_LEAST",
@@ -58,11 +62,13 @@ __all__ = [
     "LabelJob",
     "LatticeVectors",
     "Layout",
+    "Lessons",
     "Maker",
     "PseudoLabels",
     "RegionVectors",
     "SampleCell",
     "StoredVectors",
+    "Taught",
     "VectorSource",
     "Wanted",
     "argmax_interpolated",
@@ -79,6 +85,7 @@ __all__ = [
     "point_blocks",
     "point_stages",
     "sample_cells",
+    "teach",
     "training_source",
     "working_grid",
 ]

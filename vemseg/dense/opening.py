@@ -24,7 +24,16 @@ from vemseg.models.model import pinned_name
 from vemseg.recipe import Recipe, override, parse_recipe
 from vemseg.run import same
 from vemseg.sampling import Source, plain_windows
-from vemseg.volume import Choice, Intensity, Volume, absolute, intensity_of, open_grey, sharp_plane_first
+from vemseg.volume import (
+    Choice,
+    Intensity,
+    Permuted,
+    Volume,
+    absolute,
+    intensity_of,
+    open_grey,
+    sharp_plane_first,
+)
 
 _log = logging.getLogger("vemseg")
 
@@ -149,11 +158,18 @@ def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedV
     return ComputedVectors(volume, order, covering, maker, machine)
 
 
-def training_source(volume: Volume, recipe: Recipe) -> Source:
-    """Return a volume as training looks at it."""
-    oriented, _ = sharp_plane_first(volume)
+def training_source(volume: Volume, recipe: Recipe, labels: Volume | None = None) -> Source:
+    """Return a volume, and the labels of its voxels if there are any, as training looks at them.
+
+    Labels are not interpolated: a working voxel has the label of the voxel that its centre lies in.
+    """
+    oriented, order = sharp_plane_first(volume)
     grid = working_grid(oriented, recipe.volume.voxel_size)
-    return Source(grid.volume, intensity_of(volume, recipe.volume))
+    intensity = intensity_of(volume, recipe.volume)
+    if labels is None:
+        return Source(grid.volume, intensity)
+    turned = labels if oriented is volume else Permuted(labels, order)
+    return Source(grid.volume, intensity, grid.looked_up(turned))
 
 
 def _say_scale(grid: Grid) -> None:

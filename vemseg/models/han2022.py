@@ -18,7 +18,7 @@ is cut out of a window that also holds its positives; random numbers are drawn f
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +120,7 @@ class Decoder(nn.Module):
 class MetricAutoencoder(Objective):
     """The loss of equation 4: reconstruction, divergence and multi-similarity of anchors and positives."""
 
-    charts: ClassVar[dict[str, tuple[str, ...]]] = {"variance": ("variance_semantic", "variance_other")}
+    charts: Mapping[str, tuple[str, ...]] = {"variance": ("variance_semantic", "variance_other")}
 
     encoder: Han2022Encoder
 

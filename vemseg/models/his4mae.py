@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -23,9 +23,7 @@ class His4mae(SelfDistilled):
     codes. The paper leaves all of this open, and also when a code counts as isolated (see ``His4maeTable``).
     """
 
-    charts: ClassVar[dict[str, tuple[str, ...]]] = {
-        "codes": ("codes_used", "codes_perplexity", "codes_isolated")
-    }
+    charts: Mapping[str, tuple[str, ...]] = {"codes": ("codes_used", "codes_perplexity", "codes_isolated")}
 
     settings: His4maeTable
 

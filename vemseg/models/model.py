@@ -61,14 +61,16 @@ class Model:
         return load_encoder(self.recipe.model, self.weights, spacing)
 
     def refuse_other(self, recipe: Recipe) -> None:
-        """Refuse a recipe whose encoder has other settings.
+        """Refuse a recipe whose encoder has other settings, but for those of a last layer that is new there.
 
         Raises
         ------
         UsageError
             Names the settings.
         """
-        if differing := differing_encoder(recipe.model, self.recipe.model):
+        fresh = {f"model.{key}" for key in recipe.model.last_layer}
+        differing = [key for key in differing_encoder(recipe.model, self.recipe.model) if key not in fresh]
+        if differing:
             raise UsageError(
                 f"{self.title} is another model than the recipe's: it differs in {', '.join(differing)}"
             )

@@ -6,8 +6,9 @@ resumed run repeats an uninterrupted one exactly.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +45,12 @@ class Objective(nn.Module):
         Planes, rows and columns of the windows that it is trained on, in voxels.
     encoder : Encoder
         The part that a run keeps as its model.
-    charts : dict of str to tuple of str
-        For each chart that is drawn during training, by its name, the scalars that it shows.
+    charts : mapping of str to tuple of str
+        For each chart that is drawn during training, by its name, the scalars that it shows; those of
+        held-out data begin with ``held_``.
     """
 
-    charts: ClassVar[dict[str, tuple[str, ...]]] = {}
+    charts: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     window: ZYX
     encoder: Encoder
@@ -87,6 +89,14 @@ class Objective(nn.Module):
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
         """Return scores of a held-out batch by name; an empty dict if the method has no such scores."""
         return {}
+
+    def scores(self, means: Mapping[str, float]) -> Mapping[str, float]:
+        """Return what is reported of held-out data, given the means of :meth:`validate` over its batches.
+
+        By default these are the scores. A score that is no mean over batches, such as a ratio of counts, is
+        made here of what is one.
+        """
+        return means
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that are saved beside the encoder's weights, by name."""

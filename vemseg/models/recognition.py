@@ -66,15 +66,37 @@ class Recognition(AveragedObjective):
 
     def _recognise(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         seen, known = self.views.seen(images, labels, generator)
-        count = len(self.settings.classes)
-        logits = side_by_side(self.learner.maps(seen)[:, :, :count].float())
-        shares = class_shares(self.views.middle(known), count, PATCH // self.learner.pieces)
+        logits, shares = seen_classes(
+            self.learner, seen, self.views.middle(known), len(self.settings.classes)
+        )
         right = (logits.argmax(dim=1) == shares.argmax(dim=1)).float().mean()
         return {"recognition": weighed_entropy(logits, shares, self.settings.balance), "accuracy": right}
 
     def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:
         """Return reconstructions as ``Invariance`` makes them, where they are learned."""
         return self.invariance.preview(batch, generator) if self.settings.reconstruction else None
+
+
+def seen_classes(encoder: UNetEncoder, seen: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return what an encoder takes for the classes of patches, and their shares there.
+
+    Parameters
+    ----------
+    encoder : UNetEncoder
+    seen : Tensor float32 (b, slices, y, x)
+        Views of regions.
+    labels : Tensor (b, 2, y, x)
+        Classes in the two middle slices.
+    count : int
+        Number of classes; a vector begins with their logits.
+
+    Returns
+    -------
+    logits, shares : Tensor float32 (b, classes, y', x')
+        One number for each patch, laid out as :func:`class_shares` does.
+    """
+    logits = side_by_side(encoder.maps(seen)[:, :, :count].float())
+    return logits, class_shares(labels, count, PATCH // encoder.pieces)
 
 
 def side_by_side(maps: Tensor) -> Tensor:

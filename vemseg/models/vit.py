@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
 from vemseg.models.layers import sincos_positions, take_tokens, xavier_linear
-from vemseg.recipe import ViTTable
+from vemseg.recipe import TransformerTable
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -48,7 +48,7 @@ class ViTEncoder(Encoder):
     fixed_fov = True
 
     def __init__(
-        self, settings: ViTTable, spacing: Spacing = (1.0, 1.0, 1.0), *, drop_path: float = 0.0
+        self, settings: TransformerTable, spacing: Spacing = (1.0, 1.0, 1.0), *, drop_path: float = 0.0
     ) -> None:
         super().__init__()
         self.fov = (1, settings.fov, settings.fov)

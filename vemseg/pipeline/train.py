@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vemseg.batch import Batches
 from vemseg.context import Context
-from vemseg.dense import GraphSampler, lay_over_volume, training_source
+from vemseg.dense import GraphSampler, Lessons, lay_over_volume, teach, training_source
 from vemseg.distillation import agreement, distillation, student_recipe
 from vemseg.errors import Interrupted, OutputExistsError, UsageError
 from vemseg.models import (
@@ -24,7 +24,7 @@ from vemseg.models import (
 from vemseg.recipe import METHODS, Recipe
 from vemseg.resources import usable_cores
 from vemseg.run import Run, sha256
-from vemseg.sampling import Sampler, Source, Synthetic, hold_out, tissue_sources
+from vemseg.sampling import Sampler, Source, Synthetic, examining_sampler, hold_out, tissue_sources
 from vemseg.training import Trainer
 from vemseg.volume import Choice, Intensity, Volume, describe, open_grey
 
@@ -50,6 +50,8 @@ class Training:
         well it does in the end is said, and kept in ``run.json``; see ``vemseg.distillation``.
     encoder : Model, optional
         The model on whose vectors the labeller of the recipe is trained, instead of an encoder.
+    lessons : Lessons, optional
+        Labels to learn from; a recipe that learns from labels needs them, and no other takes them.
     voxel_size, crop : str, optional
         Voxel size and crop of every volume; a voxel size that is left out is read from the file.
     choice : Choice
@@ -66,6 +68,7 @@ class Training:
     start: Model | None = None
     teacher: Model | None = None
     encoder: Model | None = None
+    lessons: Lessons | None = None
     voxel_size: str | None = None
     crop: str | None = None
     choice: Choice = Choice()
@@ -108,6 +111,8 @@ def train(training: Training, context: Context) -> Path:
     """
     if sum(model is not None for model in (training.start, training.teacher, training.encoder)) > 1:
         raise UsageError("--from, --teacher and --encoder do not go together: give one of them")
+    if training.lessons is not None or training.recipe.model.learns_labels:
+        return _train_with_labels(training, context)
     if training.encoder is not None or METHODS[training.recipe.cluster.method].objective:
         return _train_labeller(training, context)
     recipe = (
@@ -131,6 +136,27 @@ def train(training: Training, context: Context) -> Path:
     inputs = [volume.path for volume in opened if volume.path]
     return carry_out(
         training, recipe, Course(objective, sampler, machine, inputs, details, conclude), context
+    )
+
+
+def _train_with_labels(training: Training, context: Context) -> Path:
+    """Train the model of a recipe on the labels of volumes, and examine it on some that are held out."""
+    if training.lessons is None:
+        raise UsageError(f"a '{training.recipe.model.kind}' learns from labels: add --labels LABELS")
+    if training.teacher is not None or training.encoder is not None:
+        raise UsageError("--labels and --teacher or --encoder do not go together: a model learns from one")
+    opened = open_all(training, context)
+    taught = teach(training.lessons, opened, training.recipe, training.crop, offline=context.offline)
+    recipe = taught.recipe
+    machine = settle(context, recipe.train.precision)
+    objective = _objective(recipe, training.start)
+    held = examining_sampler(taught.held, objective.window, recipe.fov, recipe.train.seed, machine.device)
+    grey = [source.intensity for source in taught.learnt]
+    details = details_of(training, opened, grey, machine, taught.facts)
+    sampler = sampler_of(taught.learnt, objective, recipe, machine)
+    inputs = [volume.path for volume in (*opened, *taught.labels) if volume.path]
+    return carry_out(
+        training, recipe, Course(objective, sampler, machine, inputs, details, held=held), context
     )
 
 
@@ -168,6 +194,8 @@ class Course:
         What ``run.json`` says beside what it says of every run.
     conclude : callable
         Called at the end; returns what ``run.json`` says of the result.
+    held : Batches, optional
+        What the objective is examined on.
     """
 
     objective: Objective
@@ -176,6 +204,7 @@ class Course:
     inputs: Sequence[Path]
     details: Mapping[str, object]
     conclude: Callable[[], Mapping[str, object]] = dict
+    held: Batches | None = None
 
 
 def carry_out(training: Training, recipe: Recipe, course: Course, context: Context) -> Path:
@@ -203,7 +232,7 @@ def carry_out(training: Training, recipe: Recipe, course: Course, context: Conte
             return training.out
         course.machine.say()
         objective = course.objective.to(course.machine.device)
-        trainer = Trainer(objective, course.sampler, run, recipe.train, training.max_seconds)
+        trainer = Trainer(objective, course.sampler, run, recipe.train, training.max_seconds, course.held)
         _fit(trainer, context)
         run.finish(seconds=trainer.elapsed, steps=trainer.step, **course.conclude())
     return training.out
@@ -222,10 +251,15 @@ def _fit(trainer: Trainer, context: Context) -> None:
 
 
 def details_of(
-    training: Training, volumes: Sequence[Volume], grey: Sequence[Intensity | None], machine: Machine
+    training: Training,
+    volumes: Sequence[Volume],
+    grey: Sequence[Intensity | None],
+    machine: Machine,
+    labels: Sequence[dict[str, object]] = (),
 ) -> dict[str, object]:
-    """Return what ``run.json`` says of the volumes, the machine, and the model to begin or learn from."""
+    """Return what ``run.json`` says of volumes, their labels, the machine, and the model to begin with."""
     facts = [describe(volume, intensity) for volume, intensity in zip(volumes, grey, strict=True)]
+    facts = [fact | told for fact, told in zip(facts, labels or [{}] * len(facts), strict=True)]
     details: dict[str, object] = {
         "volumes": facts,
         "machine": machine.facts,

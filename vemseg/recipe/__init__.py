@@ -32,8 +32,14 @@ from vemseg.recipe.model.han2022 import Han2022Table
 from vemseg.recipe.model.his4mae import His4maeTable
 from vemseg.recipe.model.sdae import SdaeTable
 from vemseg.recipe.model.self_distilled import SelfDistilledTable
+from vemseg.recipe.model.supervised import (
+    SegmenterTable,
+    SupervisedViTTable,
+    UNetSupervisedTable,
+    VitSupervisedTable,
+)
 from vemseg.recipe.model.unet import UNetTable
-from vemseg.recipe.model.vit import MaesterTable, ViTTable
+from vemseg.recipe.model.vit import MaesterTable, TransformerTable, ViTTable
 from vemseg.recipe.recipe import Recipe, diff
 from vemseg.recipe.regions import RegionsTable
 from vemseg.recipe.tables import EmbedTable, FovTable, TissueTable, TrainTable, VolumeTable
@@ -70,12 +76,17 @@ __all__ = [
     "RegionsTable",
     "SccsTable",
     "SdaeTable",
+    "SegmenterTable",
     "SelfDistilledTable",
     "SpectralTable",
+    "SupervisedViTTable",
     "TissueTable",
     "TrainTable",
+    "TransformerTable",
+    "UNetSupervisedTable",
     "UNetTable",
     "ViTTable",
+    "VitSupervisedTable",
     "VolumeTable",
     "diff",
     "load_recipe",

@@ -13,6 +13,7 @@ from vemseg.recipe.model.classical import ClassicalTable
 from vemseg.recipe.model.han2022 import Han2022Table
 from vemseg.recipe.model.his4mae import His4maeTable
 from vemseg.recipe.model.sdae import SdaeTable
+from vemseg.recipe.model.supervised import SegmenterTable, UNetSupervisedTable, VitSupervisedTable
 from vemseg.recipe.model.unet import UNetTable
 from vemseg.recipe.model.vit import MaesterTable
 
@@ -66,6 +67,19 @@ KINDS: dict[str, Kind] = {
         student="vemseg.models.distilled:taught_by",
         self_training="vemseg.models.self_training:SelfTraining",
         scale="whiten",
+    ),
+    "unet_supervised": Kind(
+        UNetSupervisedTable, "vemseg.models.unet:UNetEncoder", "vemseg.models.unet_supervised:LabelledUNet"
+    ),
+    "vit_supervised": Kind(
+        VitSupervisedTable,
+        "vemseg.models.vit_supervised:VitSupervisedEncoder",
+        "vemseg.models.vit_supervised:supervision",
+    ),
+    "segmenter": Kind(
+        SegmenterTable,
+        "vemseg.models.segmenter:SegmenterEncoder",
+        "vemseg.models.segmenter:supervision",
     ),
     "han2022": Kind(
         Han2022Table, "vemseg.models.han2022:Han2022Encoder", "vemseg.models.han2022:MetricAutoencoder"

@@ -3,6 +3,7 @@
     draws      the random choices of a batch, which follow from (seed, step) alone
     stocks     the contract between a source and the sampler
     sources    volumes with or without labels
+    known      where the class of voxels is known: counted, drawn around, held out
     synthetic  tissue that is made up as training goes on
     held       boxes in memory, and windows cut out of them
     workers    processes that make synthetic tissue in advance
@@ -18,18 +19,23 @@ of processes changes nothing, since each takes its share of the same batch.
 """
 
 from vemseg.sampling.draws import Draw
-from vemseg.sampling.sampler import Sampler, plain_windows
+from vemseg.sampling.known import Known, hold_out_known, survey
+from vemseg.sampling.sampler import Sampler, examining_sampler, plain_windows
 from vemseg.sampling.sources import HELD_OUT, Source, hold_out
 from vemseg.sampling.synthetic import Maker, Synthetic, tissue_sources
 
 __all__ = [
     "HELD_OUT",
     "Draw",
+    "Known",
     "Maker",
     "Sampler",
     "Source",
     "Synthetic",
+    "examining_sampler",
     "hold_out",
+    "hold_out_known",
     "plain_windows",
+    "survey",
     "tissue_sources",
 ]

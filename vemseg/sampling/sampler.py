@@ -20,7 +20,7 @@ from vemseg.geometry import ZYX, VoxelSize
 from vemseg.recipe import FovTable
 from vemseg.sampling.draws import Draw, pick, plane_axes, random_numbers, symmetry, zoom
 from vemseg.sampling.held import Index
-from vemseg.sampling.sources import Source
+from vemseg.sampling.sources import HELD_OUT, Source
 from vemseg.sampling.stocks import Needs, Stock
 from vemseg.sampling.synthetic import Synthetic
 from vemseg.sampling.warping import enlarged, enlarged_labels, turned
@@ -129,7 +129,19 @@ class Sampler:
         room = np.take_along_axis(shapes, plane_axes(axis), axis=1) - extent
         corner = pick(uniform[:, 4:6], np.maximum(room, 0) + 1)
         start, part = zoom(uniform[:, 6:10], extent, self.settings)
-        return Draw(np.arange(size), source, box, axis, plane, corner, start, part, flip, transpose)
+        drawn = Draw(np.arange(size), source, box, axis, plane, corner, start, part, flip, transpose)
+        return self._sought(drawn, uniform[:, 3:6], extent, np.maximum(room, 0))
+
+    def _sought(self, draw: Draw, uniform: Floats, extent: Ints, room: Ints) -> Draw:
+        """Move each window whose box has anchors, so that its middle plane shows one of them."""
+        anchors = [self.stocks[i].anchors(k) for i, k in zip(draw.source, draw.box, strict=True)]
+        plane, corner, within = draw.plane.copy(), draw.corner.copy(), plane_axes(draw.axis)
+        for n, places in enumerate(anchors):
+            if places is not None:
+                place = places[pick(uniform[n, 0], len(places))]
+                plane[n] = place[draw.axis[n]]
+                corner[n] = np.clip(place[within[n]] - pick(uniform[n, 1:], extent[n]), 0, room[n])
+        return replace(draw, plane=plane, corner=corner)
 
     def _windows(self, draw: Draw) -> tuple[Tensor, Tensor | None]:
         """Return the windows of these samples, and their labels if any source has labels."""
@@ -227,6 +239,16 @@ class Sampler:
         """Return how often a box has been replaced before a step."""
         pace, turn, count = self._turns[number]
         return (step // pace + count - 1 - turn) // count if count else 0
+
+
+def examining_sampler(
+    sources: Sequence[Source], window: ZYX, settings: FovTable, seed: int, device: torch.device
+) -> Sampler | None:
+    """Return what draws unchanged windows of held-out sources, in a part of the memory; None without any."""
+    if not sources:
+        return None
+    plain = {"crop": "off", "flips": "off", "rotate90": False, "pool_bytes": settings.pool_bytes // HELD_OUT}
+    return Sampler(sources, window, settings.model_copy(update=plain), seed, device)
 
 
 def plain_windows(source: Source, window: ZYX, count: int, axes: Literal["auto", "xy"]) -> Tensor:

@@ -7,7 +7,7 @@ replaced as training goes on; there is at least one, even if it takes more than 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class Source:
         The map from grey values to [0, 1].
     labels : Volume, optional
         The class of each voxel, whole numbers from 0 to 254, or 255 where it is not known.
+    places : int64 (m, 3), optional
+        Voxels, z y x, that windows are drawn around; None for windows anywhere. At least one.
 
     Raises
     ------
@@ -50,6 +52,7 @@ class Source:
     volume: Volume
     intensity: Intensity
     labels: Volume | None = None
+    places: Ints | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.labels is None:
@@ -71,7 +74,15 @@ class Source:
     def part(self, box: Box) -> Source:
         """Return the part of the volume and its labels inside a box."""
         labels = None if self.labels is None else Cropped(self.labels, box)
-        return Source(Cropped(self.volume, box), self.intensity, labels)
+        places = None if self.places is None else inside(self.places, box)
+        return Source(Cropped(self.volume, box), self.intensity, labels, places)
+
+
+def inside(places: Ints, box: Box) -> Ints:
+    """Return those of some places (m, 3) that lie in a box, counted from its first voxel."""
+    within = ((places >= box.start) & (places < box.stop)).all(axis=1)
+    found: Ints = places[within] - np.array(box.start)
+    return found
 
 
 def hold_out(sources: Sequence[Source], slices: int, edge: int) -> tuple[list[Source], list[Source]]:
@@ -119,6 +130,7 @@ class VolumeStock(Stock):
             d, h, w = (min(max(a, side), n) for a, n in zip(POOL_BOX, whole.shape, strict=True))
             self.boxes = [Box((0, 0, 0), (d, h, w))] * max(1, room // (d * h * w))
         self.axes = [self._usable_axes(self.boxes[0].shape)] * len(self.boxes)
+        self._anchors = [source.places] * len(self.boxes)
         self._held = HeldBoxes(len(self.boxes), self.boxes[0].shape, self.labelled, needs.device)
 
     def _usable_axes(self, shape: ZYX) -> list[int]:
@@ -146,6 +158,25 @@ class VolumeStock(Stock):
         """Return all planes; a window that reaches beyond the first or last is filled by mirroring."""
         return range(self.boxes[box].shape[axis])
 
+    def anchors(self, box: int) -> Ints | None:
+        """Return the places of the source that lie in a box; None where windows may lie anywhere."""
+        return self._anchors[box]
+
+    def _move(self, box: int, rng: np.random.Generator) -> None:
+        """Put a box in a random place; around one of the places that windows are drawn around, if any."""
+        volume, shape, places = self.source.volume, self.boxes[box].shape, self.source.places
+        room = [n - m for n, m in zip(volume.shape, shape, strict=True)]
+        if places is None:
+            start = [int(pick(u, n + 1)) for u, n in zip(rng.random(3), room, strict=True)]
+        else:
+            middle = places[int(pick(rng.random(), len(places)))]
+            start = [
+                int(np.clip(at - pick(u, n), 0, most))
+                for at, u, n, most in zip(middle, rng.random(3), shape, room, strict=True)
+            ]
+        self.boxes[box] = Box((0, 0, 0), shape).shift((start[0], start[1], start[2]))
+        self._anchors[box] = None if places is None else inside(places, self.boxes[box])
+
     def fill(self, box: int, rng: np.random.Generator) -> None:
         """Read a box, from a random place if the volume is not held whole.
 
@@ -154,20 +185,18 @@ class VolumeStock(Stock):
         InputError
             Where voxels are not finite, or labels lie beyond 0 .. 255.
         """
-        volume, shape = self.source.volume, self.boxes[box].shape
+        volume = self.source.volume
         if self.moving:
-            room = [n - m for n, m in zip(volume.shape, shape, strict=True)]
-            z, y, x = (int(pick(u, n + 1)) for u, n in zip(rng.random(3), room, strict=True))
-            self.boxes[box] = Box((0, 0, 0), shape).shift((z, y, x))
+            self._move(box, rng)
         for part in self.boxes[box].split(POOL_BOX):
-            inside = part.relative_to(self.boxes[box]).slices
+            place = part.relative_to(self.boxes[box]).slices
             values = volume.read(part)
             if not np.isfinite(values).all():
                 raise InputError(f"{volume.name}: not-a-number or infinite voxels in box {part}")
             scaled = torch.from_numpy(self.source.intensity.apply(values).astype(np.float16))
-            self._held.image(box)[inside].copy_(scaled)
+            self._held.image(box)[place].copy_(scaled)
             if self.labelled:
-                self._held.labels(box)[inside].copy_(self._read_labels(part))
+                self._held.labels(box)[place].copy_(self._read_labels(part))
 
     def _read_labels(self, part: Box) -> Tensor:
         assert self.source.labels is not None

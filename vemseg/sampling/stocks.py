@@ -86,6 +86,13 @@ class Stock(ABC):
     def middles(self, box: int, axis: int) -> range:
         """Return the planes of a box, across an axis, that may be the middle plane of a window."""
 
+    def anchors(self, box: int) -> Ints | None:
+        """Return the voxels of a box, int64 (m, 3), of which each window shows one; None for any window.
+
+        Beyond that, windows lie anywhere. :meth:`middles` holds for boxes without anchors.
+        """
+        return None
+
     @abstractmethod
     def fill(self, box: int, rng: np.random.Generator) -> None:
         """Bring the voxels of a box into memory, from another place of the source if boxes move."""

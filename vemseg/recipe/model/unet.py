@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from vemseg.recipe.base import Count, Natural, Share, multiple, require
-from vemseg.recipe.model.base import ModelTable
+from vemseg.recipe.model.base import ModelTable, check_names
 
 
 class UNetTable(ModelTable):
@@ -93,8 +93,7 @@ class UNetTable(ModelTable):
             self.view <= self.fov < 2 * self.view,
             f"model.view must be at most model.fov ({self.fov}) and more than half of it, not {self.view}",
         )
-        n, names = len(self.classes), list(self.classes)
+        n = len(self.classes)
         require(n <= self.dim, f"model.classes must be at most model.dim ({self.dim}) names, not {n}")
-        named = all(name.strip() for name in names) and len(set(names)) == n
-        require(named, f"model.classes must be names that differ, none of them empty, not {names}")
+        check_names(self.classes)
         return self

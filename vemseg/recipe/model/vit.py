@@ -19,8 +19,8 @@ MOST_BLOCKS = 2**7
 Depth = Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
 
 
-class ViTTable(ModelTable):
-    """A transformer of small patches that learns from masked ones; the sizes are those of MAESTER's Table 1.
+class TransformerTable(ModelTable):
+    """A transformer of small patches and a decoder of its tokens; the sizes are those of MAESTER's Table 1.
 
     Attributes
     ----------
@@ -34,8 +34,6 @@ class ViTTable(ModelTable):
         Weight of the encoder's positional embedding.
     decoder_dim, decoder_depth, decoder_heads : int
         The same for the decoder.
-    mask_ratio : float
-        Share of the patches that is hidden in training.
     """
 
     encoder_settings: ClassVar[tuple[str, ...]] = (
@@ -58,22 +56,11 @@ class ViTTable(ModelTable):
     decoder_dim: Count = 128
     decoder_depth: Depth = 7
     decoder_heads: Count = 8
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
     @property
     def grid(self) -> int:
         """Patches along one side of the field of view."""
         return self.fov // self.patch
-
-    def check_placement(self, embed: EmbedTable) -> None:
-        """Refuse a number of central tokens, or a stride, that does not fit the field of view."""
-        if embed.placement == "cover-and-stride":
-            limit = f"embed.kept must be at most model.fov / model.patch ({self.grid}), not {embed.kept}"
-            require(embed.kept <= self.grid, limit)
-        if embed.placement == "expand-stride":
-            multiple("embed.stride", embed.stride, "model.patch", self.patch)
-            limit = f"embed.stride must be at most model.fov ({self.fov}), not {embed.stride}"
-            require(embed.stride <= self.fov, limit)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -91,6 +78,32 @@ class ViTTable(ModelTable):
                 f"model.fov, model.patch and model.{side}dim ask for {numbers} numbers for positions: "
                 f"at most {MOST_POSITIONS}",
             )
+        return self
+
+
+class ViTTable(TransformerTable):
+    """A transformer that learns from masked patches.
+
+    Attributes
+    ----------
+    mask_ratio : float
+        Share of the patches that is hidden in training.
+    """
+
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    def check_placement(self, embed: EmbedTable) -> None:
+        """Refuse a number of central tokens, or a stride, that does not fit the field of view."""
+        if embed.placement == "cover-and-stride":
+            limit = f"embed.kept must be at most model.fov / model.patch ({self.grid}), not {embed.kept}"
+            require(embed.kept <= self.grid, limit)
+        if embed.placement == "expand-stride":
+            multiple("embed.stride", embed.stride, "model.patch", self.patch)
+            limit = f"embed.stride must be at most model.fov ({self.fov}), not {embed.stride}"
+            require(embed.stride <= self.fov, limit)
+
+    @model_validator(mode="after")
+    def _check_mask(self) -> Self:
         visible = int(self.grid**2 * (1 - self.mask_ratio))
         require(
             0 < visible < self.grid**2,

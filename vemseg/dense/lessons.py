@@ -1,0 +1,237 @@
+"""Labels that a model is to learn from: opened, put on the voxels of their volume, and given classes.
+
+255 means that the class of a voxel is not known, and so does every value that the user names; nor do voxels
+outside the mask count. All other values are classes, numbered from 0 in the order of the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.batch import UNKNOWN
+from vemseg.comparison import SAME_EDGE, open_mask
+from vemseg.errors import InputError, UsageError
+from vemseg.geometry import Box, parse_box
+from vemseg.volume import Cropped, Volume, open_labels, record
+
+BLOCK = (64, 256, 256)
+"""Voxels of the labels that are read at once."""
+
+MOST = UNKNOWN
+"""Most classes: their numbers are below ``UNKNOWN``."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The labels that volumes come with, as a user names them.
+
+    Attributes
+    ----------
+    labels, masks : sequence of str
+        For each volume its labels, and a volume that is above 0 where labels count; no masks or all of them.
+    unlabelled : sequence of int
+        Values, beside 255, that mean "not known".
+    names : mapping of int to str
+        Names of classes by their values. Where there are any, only these values are classes.
+    """
+
+    labels: Sequence[str]
+    masks: Sequence[str] = ()
+    unlabelled: Sequence[int] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def open(self, volumes: Sequence[Volume], crop: str | None, *, offline: bool = False) -> list[Lesson]:
+        """Open the labels, and the mask if any, of each volume.
+
+        Parameters
+        ----------
+        volumes : sequence of Volume
+        crop : str or None
+            How the volumes were cropped, as a user writes it. Labels of the whole volume are cropped too.
+        offline : bool
+            Whether addresses on the network are refused.
+
+        Raises
+        ------
+        UsageError
+            Where there are more or fewer labels or masks than volumes.
+        InputError
+            Where labels or masks cannot be read, or have not the voxels of their volume.
+        """
+        for option, given in (("--labels", self.labels), ("--mask", self.masks or self.labels)):
+            if len(given) != len(volumes):
+                raise UsageError(
+                    f"{len(given)} {option} for {len(volumes)} volumes: repeat {option} once for each volume"
+                )
+        found = []
+        for i, volume in enumerate(volumes):
+            labels = _fitted(open_labels(self.labels[i], offline=offline), volume, crop)
+            mask = None
+            if self.masks:
+                mask = _fitted(open_mask(self.masks[i], offline=offline), volume, crop)
+            found.append(Lesson(labels, mask))
+        return found
+
+    def values(self, opened: Sequence[Lesson]) -> list[int]:
+        """Return the values that stand for classes, in order; each occurs where labels count.
+
+        Raises
+        ------
+        InputError
+            Where a volume has none; where there are fewer than two in all, or too many; where one has no name
+            though others have; where a named one does not occur.
+        """
+        unknown = {UNKNOWN, *self.unlabelled}
+        found: set[int] = set()
+        for path, lesson in zip(self.labels, opened, strict=True):
+            mine = lesson.values(unknown)
+            if not mine:
+                where = " inside the mask" if self.masks else ""
+                blank = ", ".join(map(str, sorted(unknown)))
+                raise InputError(
+                    f"{path}: no voxel is labelled{where} (not known: {blank}): label some, or leave this "
+                    "volume out"
+                )
+            found |= mine
+        where = ", ".join(self.labels)
+        if self.names and (odd := sorted(found - self.names.keys())):
+            raise InputError(
+                f"{where}: the values {odd} have no name: name them too, or --unlabelled leaves them out"
+            )
+        if missing := sorted(self.names.keys() - found):
+            listed = ", ".join(f"{value} ({self.names[value]})" for value in missing)
+            raise InputError(f"{where}: no voxel to learn class {listed} from: label some, or leave it out")
+        if len(found) < 2:
+            raise InputError(
+                f"{where}: only one class is labelled ({sorted(found)[0]}): label voxels of a second one"
+            )
+        return sorted(found)
+
+    def classes(self, values: Sequence[int]) -> tuple[str, ...]:
+        """Return the names of classes: the user's, else those that the labels remember, else their values.
+
+        Raises
+        ------
+        UsageError
+            Where two classes have the same name.
+        """
+        told = self.names or _remembered(self.labels[0])
+        names = tuple(told.get(value, f"label {value}") for value in values)
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"two classes are called '{twice[0]}': --names gives each a name of its own")
+        return names
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The labels of one volume, on its voxels, and where they count; everywhere where there is no mask."""
+
+    labels: Volume
+    mask: Volume | None = None
+
+    def values(self, unknown: set[int]) -> set[int]:
+        """Return the values of all voxels that count, but for those that mean "not known".
+
+        Raises
+        ------
+        InputError
+            Where there are more than ``MOST``.
+        """
+        found: set[int] = set()
+        for box in self.labels.box.split(BLOCK):
+            values = self.labels.read(box)
+            counted = values if self.mask is None else values[self.mask.read(box) > 0]  # type: ignore[operator]
+            found |= {int(value) for value in np.unique(counted)} - unknown
+            if len(found) > MOST:
+                raise InputError(
+                    f"{self.labels.address}: more than {MOST} values: these are instances or grey values, "
+                    "and a model learns classes"
+                )
+        return found
+
+    def numbered(self, values: Sequence[int]) -> Volume:
+        """Return the labels as numbers of classes, given the value of each class in order."""
+        return ClassNumbers(self.labels, values, self.mask)
+
+
+class ClassNumbers(Volume):
+    """Labels as numbers of classes, and ``UNKNOWN`` for all other values and outside the mask.
+
+    Parameters
+    ----------
+    labels : Volume
+        Whole numbers.
+    values : sequence of int
+        The value of each class, rising.
+    mask : Volume or None
+        Above 0 where labels count.
+    """
+
+    def __init__(self, labels: Volume, values: Sequence[int], mask: Volume | None = None) -> None:
+        super().__init__(
+            labels.shape,
+            np.dtype(np.uint8),
+            voxel_size=labels.voxel_size,
+            voxel_size_from=labels.voxel_size_from,
+            name=labels.name,
+            path=labels.path,
+        )
+        self.resembling(labels)
+        self.labels, self.mask = labels, mask
+        self.values = np.array(values, labels.dtype)
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        given = self.labels.read(box)
+        number = np.minimum(np.searchsorted(self.values, given), len(self.values) - 1)
+        known = self.values[number] == given
+        if self.mask is not None:
+            known &= self.mask.read(box) > 0  # type: ignore[operator]
+        return np.where(known, number, UNKNOWN).astype(np.uint8)
+
+
+def _fitted(labels: Volume, volume: Volume, crop: str | None) -> Volume:
+    """Return labels, or a mask, on the voxels of a volume.
+
+    Raises
+    ------
+    InputError
+        Where shape, voxel size or place differ.
+    """
+    if crop is not None and labels.shape != volume.shape:
+        labels = Cropped(labels, parse_box(crop, labels.shape, labels.address))
+    way_out = "give labels and mask of the same voxels as the volume"
+    if labels.shape != volume.shape:
+        raise InputError(
+            f"{labels.address} has shape {labels.shape}, but {volume.address} has {volume.shape} (z, y, x): "
+            f"{way_out}"
+        )
+    ours, theirs = volume.voxel_size, labels.voxel_size
+    if ours and theirs and any(abs(a / b - 1) > SAME_EDGE for a, b in zip(ours, theirs, strict=True)):
+        raise InputError(
+            f"{labels.address} has voxels of {theirs} nm, but {volume.address} of {ours} nm (z, y, x): "
+            f"{way_out}"
+        )
+    if _elsewhere(labels, volume):
+        raise InputError(
+            f"{labels.address} begins at {labels.origin} nm, but {volume.address} at {volume.origin} nm "
+            f"(z, y, x): {way_out}"
+        )
+    return labels
+
+
+def _elsewhere(labels: Volume, volume: Volume) -> bool:
+    """Tell whether both say where they lie, and these are places more than half a voxel apart."""
+    if labels.origin is None or volume.origin is None or volume.voxel_size is None:
+        return False
+    along = zip(labels.origin, volume.origin, volume.voxel_size, strict=True)
+    return any(abs(a - b) > edge / 2 for a, b, edge in along)
+
+
+def _remembered(path: str) -> dict[int, str]:
+    """Return the names of classes that a file of labels holds, where vemseg wrote it; else none."""
+    names = (record(path) or {}).get("names")
+    return {int(value): str(name) for value, name in names.items()} if isinstance(names, dict) else {}

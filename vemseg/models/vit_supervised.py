@@ -1,0 +1,76 @@
+"""The "vanilla ViT" that MAESTER is compared with (Xie et al., CVPR 2023, supplement S2 to S4).
+
+The encoder of MAESTER is followed by a decoder of the same sizes as MAESTER's, which predicts the logits of
+all pixels of a patch instead of their intensities. The supplement leaves open whether the decoder gets
+positions of its own and a norm before its last layer; here it has the norm, and no further positions.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vemseg.models.encoder import Spacing
+from vemseg.models.layers import unpatchify, xavier_linear
+from vemseg.models.supervision import Supervision
+from vemseg.models.vit import LayerNorm, ViTEncoder, transformer
+from vemseg.models.windowed import WindowedEncoder
+from vemseg.recipe import SupervisedViTTable
+
+
+class PixelHead(nn.Module):
+    """Turns the tokens of patches into the logits of their pixels.
+
+    Parameters
+    ----------
+    settings : SupervisedViTTable
+        Sizes of the decoder, and classes.
+    """
+
+    def __init__(self, settings: SupervisedViTTable) -> None:
+        super().__init__()
+        self.patch, self.side, self.classes = settings.patch, settings.grid, len(settings.classes)
+        width = settings.decoder_dim
+        self.embed = nn.Linear(settings.dim, width)
+        self.blocks = transformer(width, settings.decoder_depth, settings.decoder_heads, settings.mlp_ratio)
+        self.norm = LayerNorm(width)
+        self.pred = nn.Linear(width, self.patch**2 * self.classes)
+        self.apply(xavier_linear)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map the tokens of all patches (b, n, dim) to logits (b, classes, F, F).
+
+        The numbers of a token are ordered by row, column and class.
+        """
+        tokens = self.embed(tokens)
+        for block in self.blocks:
+            tokens = block(tokens)
+        b, n, _ = tokens.shape
+        each = self.pred(self.norm(tokens)).reshape(b, n, self.patch**2, self.classes).permute(0, 3, 1, 2)
+        logits = unpatchify(each.flatten(0, 1), self.patch, self.side)
+        return logits.reshape(b, self.classes, *logits.shape[1:])
+
+
+class VitSupervisedEncoder(WindowedEncoder):
+    """MAESTER's encoder, whose class token is dropped, and a decoder of logits.
+
+    Parameters
+    ----------
+    settings : SupervisedViTTable
+    spacing : (float, float, float)
+        Not used: it sees single planes.
+    """
+
+    def __init__(self, settings: SupervisedViTTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
+        super().__init__(settings)
+        self.vit = ViTEncoder(settings)
+        self.head = PixelHead(settings)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits of fields of view: (b, 1, F, F) -> (b, classes, F, F)."""
+        found: Tensor = self.head(self.vit.latent(images)[:, 1:])
+        return found
+
+
+def supervision(settings: SupervisedViTTable) -> Supervision:
+    """Return the objective: cross-entropy of known voxels."""
+    return Supervision(VitSupervisedEncoder(settings))
