@@ -23,7 +23,7 @@ from common import show
 
 SOURCE = Path(__file__).resolve().parents[1] / "vemseg"
 
-PIPELINE_LINES = 2250
+PIPELINE_LINES = 2300
 """Most lines that all modules of ``pipeline/`` may have together, blank lines and docstrings included."""
 BODY_LINES = 40
 """Most lines that the body of a function may have, without its docstring."""

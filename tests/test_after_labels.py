@@ -22,7 +22,7 @@ def vemseg(*args, cwd):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder with labels: two bodies of class 1, one of class 2 that touches one of them, a speck."""
+    """Return a folder with labels: two bodies of class 1, a body of class 2 that touches one, a speck."""
     array = np.zeros((20, 60, 60), np.uint8)
     array[4:14, 5:20, 5:20] = array[4:14, 30:50, 5:20] = 1
     array[4:14, 30:50, 20:40] = 2
