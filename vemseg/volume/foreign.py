@@ -1,12 +1,9 @@
-"""Readers of other libraries: their errors in one line (``vemseg.foreign``), and imports on demand."""
+"""Libraries that only some formats need, imported when such a file is met."""
 
 import importlib
 from types import ModuleType
 
 from vemseg.errors import InputError
-from vemseg.foreign import reading as as_input_error
-
-__all__ = ["as_input_error", "needed"]
 
 
 def needed(module: str, what: object) -> ModuleType:

@@ -7,10 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vemseg.errors import InputError
+from vemseg.foreign import reading
 from vemseg.names import HDF5_SUFFIXES, volume_name
 from vemseg.volume.base import Volume
 from vemseg.volume.conventions import Attributes, frame_in, named_axes, unknown_size_in
-from vemseg.volume.foreign import as_input_error, needed
+from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
@@ -41,7 +42,7 @@ def open_hdf5(path: Path, wish: Wish) -> Volume:
     assert file is not None
     h5py = needed("h5py", file)
     inner = "/" + path.relative_to(file).as_posix().removeprefix(".")
-    with as_input_error(f"{file} is no readable HDF5 file"), h5py.File(file, "r") as opened:
+    with reading(f"{file} is no readable HDF5 file"), h5py.File(file, "r") as opened:
         found = _data_set(opened, inner, file, h5py, wish.choice.level)
         told = _told(found, file)
         name, chunks = str(found.name), found.chunks
@@ -135,7 +136,7 @@ def _bdv_frame(found: Any, file: Path) -> Frame | None:
     xml = file.with_suffix(".xml")
     if place.name != "cells" or not xml.is_file():
         return None
-    with as_input_error(f"{xml} is no readable XML"):
+    with reading(f"{xml} is no readable XML"):
         voxel = ET.parse(xml).getroot().find(".//voxelSize")
     if voxel is None:
         return None

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from vemseg.errors import InputError
+from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.base import Volume
-from vemseg.volume.foreign import as_input_error, needed
+from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
@@ -33,7 +34,7 @@ def open_mrc(path: Path, wish: Wish) -> Volume:
     """
     wish.choice.refuse("channel", "time", "level", "axes", where=path)
     mrcfile = needed("mrcfile", path)
-    with as_input_error(f"{path} is no readable MRC file"):
+    with reading(f"{path} is no readable MRC file"):
         opened = mrcfile.mmap(path, mode="r", permissive=False)
     header, data = opened.header, opened.data
     if tuple(int(header[key]) for key in ("mapc", "mapr", "maps")) != (1, 2, 3):

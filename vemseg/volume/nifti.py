@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from vemseg.errors import InputError
+from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.base import Volume
-from vemseg.volume.foreign import as_input_error, needed
+from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
@@ -50,7 +51,7 @@ def open_nifti(path: Path, wish: Wish) -> Volume:
         Where nibabel is missing, the file is damaged, its axes are turned, or it is compressed and too large.
     """
     nibabel = needed("nibabel", path)
-    with as_input_error(f"{path} is no readable NIfTI file"):
+    with reading(f"{path} is no readable NIfTI file"):
         image = nibabel.load(path)
         turned = np.abs(image.affine[:3, :3])
     if np.count_nonzero(turned > 1e-6 * turned.max()) > 3 or not turned.diagonal().all():

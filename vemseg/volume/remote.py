@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vemseg.errors import InputError, UsageError
+from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.base import Volume
 from vemseg.volume.conventions import Attributes, frame_in, named_axes, of_level, unknown_size_in
-from vemseg.volume.foreign import as_input_error, needed
+from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
 from vemseg.volume.ngff import images_of, legend_in, multiscale_of, what_to_name
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
@@ -106,12 +107,12 @@ class Place:
             Where the host does not answer, or the file is damaged.
         """
         tensorstore = needed("tensorstore", self.address)
-        with as_input_error(f"{self.address} cannot be reached"):
+        with reading(f"{self.address} cannot be reached"):
             store = tensorstore.KvStore.open(self.kvstore(), context=tensorstore.Context(_PATIENCE)).result()
             found = store.read(name).result()
         if found.state != "value":
             return None
-        with as_input_error(f"{self.address}/{name} is damaged"):
+        with reading(f"{self.address}/{name} is damaged"):
             document: object = json.loads(found.value)
         return document if isinstance(document, Mapping) else None
 
@@ -254,7 +255,7 @@ def _arrays_below(place: Place) -> list[str]:
         return []
     found = []
     for marker in sorted(Path(place.path).rglob("attributes.json")):
-        with as_input_error(f"{marker} is damaged"):
+        with reading(f"{marker} is damaged"):
             if "blockSize" in json.loads(marker.read_text(encoding="utf-8")):
                 found.append(str(marker.parent))
     return found
@@ -359,7 +360,7 @@ def opened(driver: str, kvstore: str, turned: bool, scale: int | None = None) ->
     spec = {"driver": driver, "kvstore": place, "context": _PATIENCE} | (
         {} if scale is None else {"scale_index": scale}
     )
-    with as_input_error(f"{place['path']} is no readable array"):
+    with reading(f"{place['path']} is no readable array"):
         store = tensorstore.open(spec, open=True, read=True).result()
     store = store[tensorstore.d[:].translate_to[0]]
     return _Whole(store.T if turned else store)

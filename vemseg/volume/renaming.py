@@ -16,10 +16,10 @@ import zarr
 
 from vemseg.errors import InputError
 from vemseg.files import remove
+from vemseg.foreign import reading
 from vemseg.names import is_tiff_output
 from vemseg.volume.about import RGB, Record, evidence_of_labels, legend
 from vemseg.volume.base import Volume
-from vemseg.volume.foreign import as_input_error
 from vemseg.volume.ngff import label_metadata, record_in
 from vemseg.volume.tiff import is_tiff, tiff_record
 from vemseg.volume.tiff_tags import ASCII, BYTE, LONG, Value, replace_tags
@@ -109,7 +109,7 @@ def _of_labels(record: Record | None, path: Path) -> Record:
 def _rename_in_zarr(
     path: Path, names: Mapping[int, str], colours: Mapping[int, RGB], description: Mapping[str, Any]
 ) -> None:
-    with as_input_error(f"{path} is no readable OME-Zarr"):
+    with reading(f"{path} is no readable OME-Zarr"):
         group = zarr.open_group(str(path), mode="r+", zarr_format=3)
     attributes = dict(group.attrs)
     known = _of_labels(record_in(attributes), path).get("suggestions", {})

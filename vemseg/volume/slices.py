@@ -11,12 +11,13 @@ import tifffile
 from numpy.typing import NDArray
 
 from vemseg.errors import InputError
+from vemseg.foreign import reading
 from vemseg.geometry import Box
 from vemseg.names import is_pattern, volume_name
 from vemseg.volume.base import Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
-from vemseg.volume.foreign import as_input_error, needed
+from vemseg.volume.foreign import needed
 from vemseg.volume.stored import Wish
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
@@ -114,7 +115,7 @@ def read_picture(file: Path) -> NDArray[np.generic]:
     InputError
         Where it is damaged, in colour, or a stack.
     """
-    with as_input_error(f"{file} is no readable picture"):
+    with reading(f"{file} is no readable picture"):
         if file.suffix.lower() in (".tif", ".tiff"):
             plane = np.asarray(tifffile.imread(file))
         else:
@@ -133,7 +134,7 @@ def _is_picture(file: Path) -> bool:
 
 def _size(file: Path) -> tuple[int, int] | None:
     """Return height and width of a TIFF or PNG; None of other pictures, which would have to be decoded."""
-    with as_input_error(f"{file} is no readable picture"):
+    with reading(f"{file} is no readable picture"):
         if file.suffix.lower() in (".tif", ".tiff"):
             with tifffile.TiffFile(file) as opened:
                 page = opened.pages[0]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from vemseg.errors import InputError, OutputExistsError
 from vemseg.files import remove
+from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.volume.foreign import as_input_error
 from vemseg.volume.stored import StoredVolume
 
 CHUNK_EDGE = 64
@@ -87,7 +87,7 @@ class LabelStore(StoredVolume):
         InputError
             Where ``directory`` is not a store.
         """
-        with as_input_error(f"{directory} is no label store"):
+        with reading(f"{directory} is no label store"):
             array = zarr.open_array(str(directory / "0"), mode="r+", zarr_format=3)
         if array.ndim != 3 or array.shards is None:
             raise InputError(f"{directory} is no label store: its array has other axes or no shards")

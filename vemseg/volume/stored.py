@@ -11,11 +11,11 @@ from typing import Any, Protocol, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.volume.base import Described, Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
-from vemseg.volume.foreign import as_input_error
 from vemseg.volume.frame import Frame
 from vemseg.volume.layout import Choice, Layout, lay_out
 
@@ -178,7 +178,7 @@ class StoredVolume(Volume):
         for axis, part in zip(self._axes, box.slices, strict=True):
             if axis >= 0:
                 index[axis] = part
-        with as_input_error(f"{self.address} is damaged, box {box} does not decode"):
+        with reading(f"{self.address} is damaged, box {box} does not decode"):
             stored = np.asarray(self._array[tuple(index)])
         return stored.transpose(self._to_zyx).astype(self.dtype, order="C", copy=True).reshape(box.shape)
 

@@ -20,13 +20,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box
 from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Described, Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
-from vemseg.volume.foreign import as_input_error
 from vemseg.volume.stored import Wish
 from vemseg.volume.tiff_chain import Chain
 from vemseg.volume.tiff_decoding import Decoder, decoders_of
@@ -97,7 +97,7 @@ class _Tiff(Volume):
         start, stop = [0, 0, 0], [0, 0, 0]
         for axis, (a, b) in zip(order, zip(box.start, box.stop, strict=True), strict=True):
             start[axis], stop[axis] = a, b
-        with as_input_error(f"{self.path} cannot be read"):
+        with reading(f"{self.path} cannot be read"):
             voxels = self._stored(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
         if order != (0, 1, 2):
             voxels = np.ascontiguousarray(voxels.transpose(order))
@@ -249,7 +249,7 @@ def tiff_record(path: Path) -> Record | None:
 @contextmanager
 def _opened(path: Path) -> Iterator[Chain]:
     """Open a file, and turn all that goes wrong with it into one line that names it."""
-    with as_input_error(f"{path} is no readable TIFF"), path.open("rb", buffering=0) as file:
+    with reading(f"{path} is no readable TIFF"), path.open("rb", buffering=0) as file:
         yield Chain.of(path, file)
 
 

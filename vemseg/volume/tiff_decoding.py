@@ -11,8 +11,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from vemseg.errors import InputError
+from vemseg.foreign import reading
 from vemseg.volume.dtypes import readable_dtype
-from vemseg.volume.foreign import as_input_error
 from vemseg.volume.tiff_forms import Form, Page
 from vemseg.volume.tiff_shown import one_sample
 
@@ -81,7 +81,7 @@ class Decoder:
             return np.full((*self.form.tile, inside), self._nothing).astype(self.stored)
         file.seek(int(page.offsets[index]))
         what = f"{self.form.pieces[:-1]} {index} of page {page.number}"
-        with as_input_error(f"{path} is damaged, {what} does not decode"):
+        with reading(f"{path} is damaged, {what} does not decode"):
             try:
                 piece, _, _ = self._decode(file.read(count), index, jpegtables=self.form.tables)
             except MemoryError as error:

@@ -16,10 +16,9 @@ from typing import Any, TypeAlias
 import zarr
 
 from vemseg.errors import InputError
-from vemseg.foreign import check_regular
+from vemseg.foreign import check_regular, reading
 from vemseg.names import is_zipped
 from vemseg.volume.conventions import Attributes
-from vemseg.volume.foreign import as_input_error
 from vemseg.volume.ngff import multiscale_of
 
 _log = logging.getLogger("vemseg")
@@ -60,7 +59,7 @@ def open_node(path: Path) -> Node:
     if not is_zarr(path):
         raise InputError(f"{path} is no Zarr array or group")
     zipped = Zipped.of(path)
-    with as_input_error(f"{path} is no readable Zarr"):
+    with reading(f"{path} is no readable Zarr"):
         if zipped is not None:
             store = zarr.storage.ZipStore(str(zipped.file), mode="r")
             found: Node = zarr.open(store, path=zipped.inner, mode="r")
@@ -88,7 +87,7 @@ def groups_around(path: Path) -> Iterator[tuple[Path, zarr.Group]]:
 
 def inside(group: zarr.Group, path: Path) -> list[str]:
     """Return images in a group, or arrays where there are none, as paths that can be opened."""
-    with as_input_error(f"{path} is no readable Zarr"):
+    with reading(f"{path} is no readable Zarr"):
         members = sorted(group.members(max_depth=_DEEPEST))
     images = [name for name, node in members if isinstance(node, zarr.Group) and multiscale_of(node.attrs)]
     arrays = [name for name, node in members if isinstance(node, zarr.Array)]
@@ -142,5 +141,5 @@ class Zipped:
 @functools.lru_cache(maxsize=8)
 def _names(file: Path, changed: int) -> frozenset[str]:
     """Return the names of all files in a ZIP file that was changed last at that time."""
-    with as_input_error(f"{file} is no readable ZIP file"), zipfile.ZipFile(file) as archive:
+    with reading(f"{file} is no readable ZIP file"), zipfile.ZipFile(file) as archive:
         return frozenset(archive.namelist())

@@ -10,11 +10,11 @@ from pathlib import Path
 import zarr
 
 from vemseg.errors import InputError, UsageError
+from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Volume
 from vemseg.volume.conventions import Attributes, frame_in, named_axes, of_level, unknown_size_in
-from vemseg.volume.foreign import as_input_error
 from vemseg.volume.frame import axis_name
 from vemseg.volume.ngff import (
     Multiscale,
@@ -92,7 +92,7 @@ def open_zarr(path: Path, wish: Wish = Wish()) -> Volume:
     UsageError
         Where something is chosen that is not there.
     """
-    with as_input_error(f"{path} is no readable Zarr"):
+    with reading(f"{path} is no readable Zarr"):
         return _open(path, wish)
 
 
@@ -118,7 +118,7 @@ def _open(path: Path, wish: Wish) -> Volume:
 
 def zarr_record(path: Path) -> Record | None:
     """Return what vemseg wrote into an OME-Zarr, or into the one that an array lies in; else None."""
-    with as_input_error(f"{path} is no readable Zarr"):
+    with reading(f"{path} is no readable Zarr"):
         return record_in(_locate(path).attributes)
 
 
