@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from vemseg.batch import UNKNOWN, Batch
+from vemseg.cli.train import _lessons
 from vemseg.context import Context
 from vemseg.dense import Lessons, Wanted, teach, training_source
 from vemseg.errors import InputError, Interrupted, OutputExistsError, UsageError
@@ -598,9 +599,14 @@ def test_the_command_takes_labels_and_needs_no_k(cell, tmp_path):
     done = vemseg("train", cell / "grey.tif", *given, "-o", run, *settings, "--steps", "3", "-d", "cpu")
     assert done.returncode == 0, done.stderr
     assert Run.open(run).recipe.model.kind == "unet_supervised"
-    done = vemseg("segment", cell / "grey.tif", "-m", run, "-o", tmp_path / "out.tif", "-d", "cpu")
-    assert done.returncode == 0, done.stderr
-    assert record(tmp_path / "out.tif")["names"] == {"1": "a", "2": "b", "3": "c"}
-    done = vemseg("train", cell / "grey.tif", "--mask", cell / "few.tif", "-o", tmp_path / "no")
-    assert done.returncode == 2
-    assert done.stderr.strip().endswith("--mask is about labels to learn from: add --labels LABELS")
+    out = segment(Wanted(str(cell / "grey.tif"), str(run)), tmp_path / "out.tif")
+    assert record(out)["names"] == {"1": "a", "2": "b", "3": "c"}
+
+
+@pytest.mark.parametrize(
+    ("given", "option"), [((["m.tif"], None, None), "--mask"), ((None, "0", None), "--unlabelled")]
+)
+def test_options_on_labels_ask_for_labels(given, option):
+    with pytest.raises(UsageError, match=f"{option} is about labels to learn from: add --labels LABELS"):
+        _lessons(None, *given)
+    assert _lessons(None, None, None, None) is None
