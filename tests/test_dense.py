@@ -437,6 +437,11 @@ def store(dense, path, box_shape):
         "voxel_size_nm": None,
         "inside": [list(dense.inside.start), list(dense.inside.stop)],
         "cell": list(dense.cell),
+        "order": [0, 1, 2],
+        "recipe": "",
+        "model": "made up",
+        "volume": {"path": None, "crop": None},
+        "state": {"inputs": []},
     }
     features = Features.create(path, dense.positions, dense.dim, box_shape, attributes)
     boxes = list(Box.whole(dense.shape).split(features.box_shape))

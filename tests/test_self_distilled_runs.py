@@ -252,7 +252,7 @@ def test_codes_that_are_not_there_are_missed_before_anything_is_encoded(cell, tr
 
 def test_joining_many_codes_needs_memory():
     def source(codes):
-        maker = SimpleNamespace(codes=np.zeros((codes, 4), np.float32))
+        maker = SimpleNamespace(codes=np.zeros((codes, 4), np.float32), learned={})
         return SimpleNamespace(maker=maker, volume_shape=(10, 100, 100), count=100_000, dim=4, classes=())
 
     table = CodebookTable(sample=1000)

@@ -53,7 +53,7 @@ def multiscale_of(attributes: Attributes) -> Multiscale | None:
     for dataset in image.get("datasets") or []:
         if isinstance(dataset, Mapping):
             own = compose(dataset.get("coordinateTransformations"), n)
-            path = _inside(str(dataset.get("path", "")).strip("/"))
+            path = _inside(str(dataset.get("path", ""))).strip("/")
             levels[path], entries[path] = Frame(axes, units, *chained(own, whole)), dataset
     return Multiscale(levels, entries, _channels(attributes))
 
