@@ -10,7 +10,7 @@ def objects(
     *,
     classes: refining.Which = None,
     names: options.Names = None,
-    voxel_size: refining.VoxelSize = None,
+    voxel_size: options.VoxelSize = None,
     offline: options.Offline = False,
     out: refining.LabelsOut,
     overwrite: options.Overwrite = False,

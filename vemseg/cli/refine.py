@@ -15,7 +15,7 @@ def refine(
     fill_holes: refining.FillHoles = False,
     min_size: refining.MinSize = None,
     mask: refining.Mask = None,
-    voxel_size: refining.VoxelSize = None,
+    voxel_size: options.VoxelSize = None,
     offline: options.Offline = False,
     out: refining.LabelsOut,
     overwrite: options.Overwrite = False,

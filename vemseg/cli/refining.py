@@ -12,14 +12,6 @@ from vemseg.cli.options import flag, input_option
 Labels = Annotated[
     str, typer.Argument(show_default=False, metavar="LABELS", help="Labels of classes; 0 is nothing.")
 ]
-VoxelSize = Annotated[
-    str | None,
-    input_option(
-        "--voxel-size",
-        metavar="Z,Y,X",
-        help="Voxel size in nm, where the file has none or a wrong one.",
-    ),
-]
 Merge = Annotated[
     list[str] | None,
     input_option("--merge", metavar="2,5=NAME", help="Make classes one, with a name; may be repeated."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -43,7 +44,11 @@ class AveragedObjective(Objective):
 
     def begin_with(self, encoder: Encoder) -> None:
         """Take over the weights of an encoder of the same sizes."""
-        self.learner.load_state_dict(encoder.state_dict())
+        self.take_over(encoder.state_dict())
+
+    def take_over(self, weights: Mapping[str, Tensor]) -> None:
+        """Let the trained encoder and its mean begin with these weights."""
+        self.learner.load_state_dict(weights)
         if self.mean is not None:
             self.mean.follow(self.learner, 0.0)
 
@@ -55,8 +60,8 @@ class AveragedObjective(Objective):
         return self
 
     def stays(self) -> float:
-        """Return how much of the mean stays in this step."""
-        return self.average
+        """Return how much of the mean stays in this step: little at first, when the weights are new."""
+        return min(self.average, float((self.steps + 1) / (self.steps + 10)))
 
     def after_step(self, fraction: float, generator: torch.Generator) -> None:
         """Let the encoder that is kept follow the one that is trained."""

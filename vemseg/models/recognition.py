@@ -43,10 +43,6 @@ class Recognition(AveragedObjective):
         self.settings, self.views = settings, Viewer(settings)
         self.invariance, self.window = invariance, invariance.window
 
-    def stays(self) -> float:
-        """Return how much of the mean stays in this step: little at first, when it is of random weights."""
-        return min(self.average, float((self.steps + 1) / (self.steps + 10)))
-
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss``, ``recognition``, ``accuracy`` and the terms of ``Invariance`` where they count."""
         if batch.labels is None:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from vemseg.models.encoder import Spacing
 from vemseg.models.supervision import Supervision
-from vemseg.models.vit import ViTEncoder, transformer
-from vemseg.models.windowed import WindowedEncoder
+from vemseg.models.vit import transformer
+from vemseg.models.windowed import TokenClassifier
 from vemseg.recipe import SupervisedViTTable
 
 SPREAD = 0.02
@@ -72,25 +71,10 @@ def _short(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class SegmenterEncoder(WindowedEncoder):
-    """MAESTER's encoder, whose class token is dropped, and the mask transformer of Segmenter.
+class SegmenterEncoder(TokenClassifier):
+    """MAESTER's encoder and the mask transformer of Segmenter."""
 
-    Parameters
-    ----------
-    settings : SupervisedViTTable
-    spacing : (float, float, float)
-        Not used: it sees single planes.
-    """
-
-    def __init__(self, settings: SupervisedViTTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
-        super().__init__(settings)
-        self.vit = ViTEncoder(settings)
-        self.head = MaskHead(settings)
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Return the logits of fields of view: (b, 1, F, F) -> (b, classes, F, F)."""
-        found: Tensor = self.head(self.vit.latent(images)[:, 1:])
-        return found
+    make_head = MaskHead
 
 
 def supervision(settings: SupervisedViTTable) -> Supervision:

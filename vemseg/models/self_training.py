@@ -46,6 +46,10 @@ class SelfTraining(AveragedObjective):
         self.found = found
         self.head = nn.Conv2d(self.learner.width, self.learner.pieces**3 * found, 1)
 
+    def stays(self) -> float:
+        """Return how much of the mean stays in each step: no less at first, when it is of good weights."""
+        return self.average
+
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and its terms: classes ``found``, own classes ``kept``, and ``recognition``.
 

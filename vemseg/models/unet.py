@@ -107,6 +107,7 @@ class UNetEncoder(Encoder):
         self.offsets = slice_offsets(settings.slices, spacing)
         deep = 1 if is_anisotropic(spacing) else PATCH
         self.pieces = PATCH if settings.full_resolution else 1
+        self.outputs = self.pieces**3 * settings.dim
         self.patch = (1, 1, 1) if settings.full_resolution else (deep, PATCH, PATCH)
         coarsest = PATCH * 2 ** (len(settings.widths) - 1)
         self.align = (deep, coarsest, coarsest)
@@ -125,7 +126,7 @@ class UNetEncoder(Encoder):
             nn.Conv2d(b, a, 1) for a, b in zip(settings.widths, settings.widths[1:], strict=False)
         )
         self.up = nn.ModuleList(ConvLayer(a, a) for a in settings.widths[:-1])
-        self.head = nn.Conv2d(settings.widths[0], self.pieces**3 * settings.dim, 1)
+        self.head = nn.Conv2d(settings.widths[0], self.outputs, 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def trunk(self, slabs: Tensor) -> Tensor:
@@ -149,7 +150,7 @@ class UNetEncoder(Encoder):
 
         p is 2 for vectors of full resolution, which are those of the two middle slices; else 1.
         """
-        return self.spread(self.head(self.features(slabs))[:, : self.pieces**3 * self.dim])
+        return self.spread(self.head(self.features(slabs))[:, : self.outputs])
 
     def spread(self, found: Tensor) -> Tensor:
         """Lay out what the last layer gives: (b, p**3 * d, y, x) -> (b, p, d, p * y, p * x)."""
@@ -172,7 +173,7 @@ class UNetEncoder(Encoder):
         skipped, left = z.inside.start, z.inside.stop - z.inside.start
         for slabs, count in self._passes(window, z.units):
             trunk = self.trunk(slabs)[:, :, rows.units, columns.units]
-            vectors = self.spread(self.head(trunk)[:count, : self.pieces**3 * self.dim])
+            vectors = self.spread(self.head(trunk)[:count, : self.outputs])
             if self.align[0] < self.pieces:  # the two middle slices are one section
                 vectors = vectors.mean(dim=1, keepdim=True)
             layers = vectors.permute(0, 1, 3, 4, 2).flatten(0, 1)[skipped : skipped + left]
@@ -184,7 +185,7 @@ class UNetEncoder(Encoder):
         first = np.arange(window.shape[2] // self.align[0])[chosen] * self.align[0]
         planes = torch.from_numpy(reflect(first[:, None] + self.offsets, window.shape[2]))
         voxels = window[0, 0].to(self.dtype)
-        channels = max(self.width, self.pieces**3 * self.dim)
+        channels = max(self.width, self.outputs)
         widest = voxels[0].numel() / PATCH**2 * channels * self.dtype.itemsize
         for part in torch.split(planes, max(1, int(PASS_BYTES // widest))):
             alone = len(part) == 1 and voxels[0].numel() < ALONE

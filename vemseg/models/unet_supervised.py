@@ -53,13 +53,7 @@ class LabelledUNet(AveragedObjective):
         if encoder.classes != self.learner.classes:
             own = self.learner.state_dict()
             given = {name: own[name] if name.startswith(LAST) else value for name, value in given.items()}
-        self.learner.load_state_dict(given)
-        if self.mean is not None:
-            self.mean.follow(self.learner, 0.0)
-
-    def stays(self) -> float:
-        """Return how much of the mean stays in this step: little at first, as the last layer is new."""
-        return min(self.average, float((self.steps + 1) / (self.steps + 10)))
+        self.take_over(given)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and ``accuracy`` for labelled regions, (b, 1, slices + 2 drift, F, F)."""

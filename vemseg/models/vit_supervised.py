@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vemseg.models.encoder import Spacing
 from vemseg.models.layers import unpatchify, xavier_linear
 from vemseg.models.supervision import Supervision
-from vemseg.models.vit import LayerNorm, ViTEncoder, transformer
-from vemseg.models.windowed import WindowedEncoder
+from vemseg.models.vit import LayerNorm, transformer
+from vemseg.models.windowed import TokenClassifier
 from vemseg.recipe import SupervisedViTTable
 
 
@@ -50,25 +49,10 @@ class PixelHead(nn.Module):
         return logits.reshape(b, self.classes, *logits.shape[1:])
 
 
-class VitSupervisedEncoder(WindowedEncoder):
-    """MAESTER's encoder, whose class token is dropped, and a decoder of logits.
+class VitSupervisedEncoder(TokenClassifier):
+    """MAESTER's encoder and a decoder of logits."""
 
-    Parameters
-    ----------
-    settings : SupervisedViTTable
-    spacing : (float, float, float)
-        Not used: it sees single planes.
-    """
-
-    def __init__(self, settings: SupervisedViTTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
-        super().__init__(settings)
-        self.vit = ViTEncoder(settings)
-        self.head = PixelHead(settings)
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Return the logits of fields of view: (b, 1, F, F) -> (b, classes, F, F)."""
-        found: Tensor = self.head(self.vit.latent(images)[:, 1:])
-        return found
+    make_head = PixelHead
 
 
 def supervision(settings: SupervisedViTTable) -> Supervision:

@@ -7,14 +7,14 @@ nothing but the voxels within ``halo``, whatever windows a volume is cut into.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vemseg.budget import Need
-from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory
-from vemseg.models.vit import FIELD_BYTES
+from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
+from vemseg.models.vit import FIELD_BYTES, ViTEncoder
 from vemseg.recipe import SupervisedViTTable
 
 FIELDS = {"cpu": 8}
@@ -96,3 +96,27 @@ class WindowedEncoder(Encoder):
         fields = self.fields * self.edge**2 * (FIELD_BYTES + 8 * self.dim)
         logits = Need(point=8.0 * self.dim, pixel=8.0 * self.dim + 4.0)
         return Memory(fields, logits, Need(point=4.0 * self.dim))
+
+
+class TokenClassifier(WindowedEncoder):
+    """MAESTER's encoder, whose class token is dropped, and a head that turns tokens into logits.
+
+    Parameters
+    ----------
+    settings : SupervisedViTTable
+    spacing : (float, float, float)
+        Not used: it sees single planes.
+    """
+
+    make_head: ClassVar[type[nn.Module]]
+    """Makes the head: tokens (b, n, dim) -> logits (b, classes, F, F)."""
+
+    def __init__(self, settings: SupervisedViTTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
+        super().__init__(settings)
+        self.vit = ViTEncoder(settings)
+        self.head = type(self).make_head(settings)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits of fields of view: (b, 1, F, F) -> (b, classes, F, F)."""
+        found: Tensor = self.head(self.vit.latent(images)[:, 1:])
+        return found
