@@ -16,7 +16,7 @@ from vemseg.batch import UNKNOWN
 from vemseg.comparison import SAME_EDGE, open_mask
 from vemseg.errors import InputError, UsageError
 from vemseg.geometry import Box, parse_box
-from vemseg.volume import Cropped, Volume, open_labels, record
+from vemseg.volume import Cropped, Overlay, Volume, open_labels, record
 
 BLOCK = (64, 256, 256)
 """Voxels of the labels that are read at once."""
@@ -158,7 +158,7 @@ class Lesson:
         return ClassNumbers(self.labels, values, self.mask)
 
 
-class ClassNumbers(Volume):
+class ClassNumbers(Overlay):
     """Labels as numbers of classes, and ``UNKNOWN`` for all other values and outside the mask.
 
     Parameters
@@ -172,15 +172,7 @@ class ClassNumbers(Volume):
     """
 
     def __init__(self, labels: Volume, values: Sequence[int], mask: Volume | None = None) -> None:
-        super().__init__(
-            labels.shape,
-            np.dtype(np.uint8),
-            voxel_size=labels.voxel_size,
-            voxel_size_from=labels.voxel_size_from,
-            name=labels.name,
-            path=labels.path,
-        )
-        self.resembling(labels)
+        super().__init__(labels, np.dtype(np.uint8))
         self.labels, self.mask = labels, mask
         self.values = np.array(values, labels.dtype)
 

@@ -16,7 +16,7 @@ from vemseg.batch import UNKNOWN
 from vemseg.geometry import Box
 from vemseg.sampling.sources import HELD_OUT, Source, inside
 from vemseg.tiling import Ints
-from vemseg.volume import Volume
+from vemseg.volume import Overlay, Volume
 
 PLACES = 2**16
 """Largest number of known voxels whose places are remembered."""
@@ -81,7 +81,7 @@ def _count(profiles: tuple[Ints, ...], box: Box, at: Ints, classes: NDArray[np.g
         profile[box.start[axis] : box.stop[axis]] += counted
 
 
-class KnownWithin(Volume):
+class KnownWithin(Overlay):
     """Labels of which only those inside a box are known.
 
     Parameters
@@ -92,15 +92,7 @@ class KnownWithin(Volume):
     """
 
     def __init__(self, labels: Volume, box: Box) -> None:
-        super().__init__(
-            labels.shape,
-            np.dtype(np.uint8),
-            voxel_size=labels.voxel_size,
-            voxel_size_from=labels.voxel_size_from,
-            name=labels.name,
-            path=labels.path,
-        )
-        self.resembling(labels)
+        super().__init__(labels, np.dtype(np.uint8))
         self.labels, self.within = labels, box
 
     def _read(self, box: Box) -> NDArray[np.generic]:

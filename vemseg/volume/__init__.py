@@ -37,7 +37,7 @@ from vemseg.volume.renaming import copied, rename_labels
 from vemseg.volume.resample import Resampled
 from vemseg.volume.store import LabelStore
 from vemseg.volume.thinned import Thinned, planes, sections
-from vemseg.volume.views import Cropped, Permuted
+from vemseg.volume.views import Cropped, Overlay, Permuted
 from vemseg.volume.writing import finish_grey, finish_labels, write_volume
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Intensity",
     "LabelInfo",
     "LabelStore",
+    "Overlay",
     "Permuted",
     "Record",
     "Resampled",

@@ -81,7 +81,30 @@ class Permuted(Volume):
         return np.ascontiguousarray(inner.transpose(self.order))
 
 
-class Whole(Volume):
+class Overlay(Volume):
+    """Other values at the voxels of a volume; it lies where that one does.
+
+    Parameters
+    ----------
+    volume : Volume
+    dtype : numpy.dtype
+        What ``read`` returns.
+    """
+
+    def __init__(self, volume: Volume, dtype: np.dtype[np.generic]) -> None:
+        super().__init__(
+            volume.shape,
+            dtype,
+            voxel_size=volume.voxel_size,
+            voxel_size_from=volume.voxel_size_from,
+            name=volume.name,
+            path=volume.path,
+        )
+        self.start, self.origin = volume.start, volume.origin
+        self.resembling(volume)
+
+
+class Whole(Overlay):
     """Labels that a program stored as floating-point numbers, as integers.
 
     Parameters
@@ -91,17 +114,8 @@ class Whole(Volume):
     """
 
     def __init__(self, volume: Volume) -> None:
-        super().__init__(
-            volume.shape,
-            np.dtype(np.int64),
-            voxel_size=volume.voxel_size,
-            voxel_size_from=volume.voxel_size_from,
-            name=volume.name,
-            path=volume.path,
-        )
+        super().__init__(volume, np.dtype(np.int64))
         self.source = volume
-        self.start, self.origin = volume.start, volume.origin
-        self.resembling(volume)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         values = np.asarray(self.source.read(box), np.float64)
