@@ -1,4 +1,4 @@
-"""Clusters against reference labels, counted for many numbers of classes and seeds over vectors computed once."""
+"""Clusters against reference labels, for many numbers of classes and seeds; vectors are computed once."""
 
 from __future__ import annotations
 

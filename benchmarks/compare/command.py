@@ -2,13 +2,14 @@ r"""Compare systems on volumes, with equal budgets, several seeds and both proto
 
     python benchmarks/compare FOLDER --setting smoke
     python benchmarks/compare FOLDER --setting cpu --jobs 8 --max-time 3h
-    python benchmarks/compare FOLDER --systems classical vemseg maester-quick --volumes cell=RAW,LABELS@16,16,16 \
-        --minutes 5 --k 4 6 8
+    python benchmarks/compare FOLDER --systems classical vemseg maester-quick --minutes 5 --k 4 6 8 \
+        --volumes cell=RAW,LABELS@16,16,16
     python benchmarks/compare FOLDER --experiment maester-2 --betaseg betaseg --device cuda
     python benchmarks/compare FOLDER --experiment maester-2 --plan
 
-The folder keeps every training and every finished cell. After a stop or a kill the same command goes on, and
-repeats no finished cell; systems, volumes and training seeds may be added. Other settings need another folder.
+The folder keeps every training and every finished cell. After a stop or a kill the same command goes on,
+and repeats no finished cell; systems, volumes and training seeds may be added. Other settings need another
+folder.
 """
 
 from __future__ import annotations
@@ -134,11 +135,8 @@ def _carry_out(plan: Plan, heading: Sequence[str], options: argparse.Namespace) 
 
 def _plan(options: argparse.Namespace) -> tuple[Plan, list[str]]:
     """Return what is to be done, and what stands above its tables."""
-    given = {
-        key: value
-        for key in (*LISTS, "crop", "minutes", "samples")
-        if (value := getattr(options, key)) is not None
-    }
+    keys = (*LISTS, "crop", "minutes", "samples")
+    given = {key: value for key, value in vars(options).items() if key in keys and value is not None}
     if "minutes" in given or "samples" in given:
         given = {"minutes": None, "samples": None} | given
     if options.experiment:
@@ -155,12 +153,7 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, list[str]]:
 
 def _experiment(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Plan, list[str]]:
     """Return the plan of a table of a paper, and what is said of it."""
-    known = experiments.read()
-    if options.experiment not in known:
-        raise UsageError(
-            f"there is no experiment '{options.experiment}': there are {', '.join(sorted(known))}"
-        )
-    one = known[options.experiment]
+    one = experiments.read(options.experiment)
     table = DEFAULTS | {"k": one.k, "seeds": one.seeds} | given
     systems = one.systems if "systems" not in given else chosen(given["systems"], [0], one.known)
     places = [one.place(options.betaseg, table["crop"])]

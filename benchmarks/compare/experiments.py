@@ -1,4 +1,4 @@
-"""The tables of the papers, written in ``experiments.toml``: systems, settings, published figures, differences."""
+"""The tables of the papers, as ``experiments.toml`` has them: systems, published figures, differences."""
 
 from __future__ import annotations
 
@@ -83,8 +83,24 @@ def _cell(betaseg: Path, name: str) -> str:
     return f"{name}={stem}_source.tif,{stem}_labels4.tif,{stem}_cell.tif@16,16,16"
 
 
-def read() -> dict[str, Experiment]:
-    """Return all experiments by name."""
-    tables = tomllib.loads((HERE / "experiments.toml").read_text())
-    shared = tables.pop("shared")
-    return {name: Experiment.of(name, table, shared) for name, table in tables.items()}
+def names() -> list[str]:
+    """Return the names of all experiments."""
+    return [name for name in _tables() if name != "shared"]
+
+
+def read(name: str) -> Experiment:
+    """Return an experiment by name.
+
+    Raises
+    ------
+    UsageError
+        Where there is none of that name.
+    """
+    tables = _tables()
+    if name not in names():
+        raise UsageError(f"there is no experiment '{name}': there are {', '.join(names())}")
+    return Experiment.of(name, tables[name], tables["shared"])
+
+
+def _tables() -> dict[str, Any]:
+    return tomllib.loads((HERE / "experiments.toml").read_text())

@@ -45,7 +45,7 @@ class Place:
         return parts_of(self.text)[0]
 
     def raws(self, slices: int | None = None) -> list[str]:
-        """Return the paths of the grey volumes to learn from; labelled slices are those of the volume itself."""
+        """Return the grey volumes to learn from; labelled slices are slices of the volume itself."""
         return [parts_of(text)[1] for text in (not slices and self.learnt) or [self.text]]
 
     @property

@@ -140,7 +140,7 @@ class Plan:
 
     @cached_property
     def tasks(self) -> list[Task]:
-        """All tasks in the order in which they are begun: seed by seed, so that a stop leaves whole tables."""
+        """All tasks in the order of their beginning: seed by seed, so that a stop leaves whole tables."""
         found: dict[str, Task] = {}
         for i, seed in enumerate(self.seeds):
             for place in self.places:

@@ -20,7 +20,7 @@ PAUSE = 0.05
 
 @dataclass
 class Outcome:
-    """What became of the tasks: those that failed, with the last line each said; those that were not begun."""
+    """What became of the tasks: which failed, with the last line of each, and which were not begun."""
 
     failed: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)

@@ -126,11 +126,11 @@ def _settings(plan: Plan) -> str:
     numbers = "; ".join(f"{what} {', '.join(map(str, values))}" for what, values in lists.items())
     part = f" Part of each volume: {common.crop}." if common.crop else ""
     return (
-        f"{common.budget[0].upper()}{common.budget[1:]}, on {common.device}. {numbers}.{part} Dice, mean ± standard "
-        "deviation over all of these. Hungarian: one cluster for each class. Greedy: further clusters are merged where "
-        "that raises the mean. Both look at the reference, so they are upper bounds for data without labels. Names: "
-        "classes are taken by the names that the system gives them. What learns from labelled slices is scored on the "
-        "others."
+        f"{common.budget[0].upper()}{common.budget[1:]}, on {common.device}. {numbers}.{part} Dice, mean ± "
+        "standard deviation over all of these. Hungarian: one cluster for each class. Greedy: further "
+        "clusters are merged where that raises the mean. Both look at the reference: they are upper bounds "
+        "for data without labels. Names: classes are taken by the names that the system gives them. What "
+        "learns from labelled slices is scored on the others."
     )
 
 
@@ -140,9 +140,8 @@ def _volume(volume: str, systems: Mapping[str, list[Cell]]) -> tuple[str, list[d
     views = [("own", f"## {volume}", None)]
     if shared:
         listed = ", ".join(map(str, shared))
-        views.append(
-            ("shared", f"### {volume}, without the slices that any system had labels of ({listed})", shared)
-        )
+        title = f"### {volume}, without the slices that any system had labels of ({listed})"
+        views.append(("shared", title, shared))
     parts, results = [], []
     for view, title, without in views:
         scores = {
@@ -160,28 +159,17 @@ def _volume(volume: str, systems: Mapping[str, list[Cell]]) -> tuple[str, list[d
 
 def _header(systems: Mapping[str, list[Cell]]) -> list[str]:
     classes = next(iter(systems.values()))[0].classes
-    ks = _ks(systems)
-    return [
-        "system",
-        "protocol",
-        *(f"K = {k}" for k in ks),
-        "mean",
-        *classes.values(),
-        "samples",
-        "training",
-        "labels",
-    ]
+    ks = [f"K = {k}" for k in _ks(systems)]
+    return ["system", "protocol", *ks, "mean", *classes.values(), "samples", "training", "labels"]
 
 
 def _ks(systems: Mapping[str, list[Cell]]) -> list[int]:
-    found = {
-        c["k"] for cells in systems.values() for cell in cells for c in cell.facts["counts"] if not c["names"]
-    }
-    return sorted(found)
+    counts = [one for cells in systems.values() for cell in cells for one in cell.facts["counts"]]
+    return sorted({one["k"] for one in counts if not one["names"]})
 
 
-def _rows(cells: Sequence[Cell], scores: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return a row for each protocol of a system; columns of K are filled in by ``markdown``."""
+def _rows(cells: Sequence[Cell], scores: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return a row for each protocol of a system, by columns."""
     rows = []
     for protocol in dict.fromkeys(one["protocol"] for one in scores):
         mine = [one for one in scores if one["protocol"] == protocol]
