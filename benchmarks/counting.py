@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from vemseg.dense import (
     label_blocks,
     lay_over,
 )
+from vemseg.errors import InputError, UsageError
 from vemseg.geometry import Box
 from vemseg.labelling import Labeller, fit
 from vemseg.models import Model
@@ -44,7 +46,7 @@ def lay(model: Model, pair: Pair, context: Context) -> tuple[LatticeVectors, Reg
 
 def fit_all(
     source: VectorSource, ks: Sequence[int], seeds: Sequence[int], context: Context
-) -> dict[Key, Labeller]:
+) -> tuple[dict[Key, Labeller], dict[Key, str]]:
     """Fit classes for each K and seed to one sample; a model that brings its classes gives one labeller.
 
     Parameters
@@ -53,14 +55,34 @@ def fit_all(
     ks, seeds : sequence of int
         Numbers of classes, and seeds of the clustering.
     context : Context
+
+    Returns
+    -------
+    labellers : dict
+    refused : dict
+        Why there are none for the others: so many classes cannot be told apart in the sample.
+
+    Raises
+    ------
+    InputError
+        Where there are none at all.
     """
     table = source.maker.recipe.cluster
     sample = source.sample(table.sample_of(source.volume.box.size), table.seed, context)
     if not table.finds:
         labeller = fit(table, sample, source, context)
-        return {(labeller.k, 0): labeller}
-    tables = {(k, seed): table.of(k).model_copy(update={"seed": seed}) for k in ks for seed in seeds}
-    return {key: fit(one, sample, source, context) for key, one in tables.items()}
+        return {(labeller.k, 0): labeller}, {}
+    found: dict[Key, Labeller] = {}
+    refused: dict[Key, str] = {}
+    for k, seed in itertools.product(ks, seeds):
+        one = table.of(k).model_copy(update={"seed": seed})
+        try:
+            found[k, seed] = fit(one, sample, source, context)
+        except (InputError, UsageError) as error:
+            refused[k, seed] = str(error)
+    if not found:
+        raise InputError(next(iter(refused.values())))
+    return found, refused
 
 
 def labelled(

@@ -106,7 +106,9 @@ def scores_of(pair: Pair, name: str, model: Model, options: argparse.Namespace) 
     started = time.perf_counter()
     context = Context(options.device, options.threads, options.max_memory)
     source, regions = lay(model, pair, context)
-    labellers = fit_all(regions or source, options.k, options.seeds, context)
+    labellers, refused = fit_all(regions or source, options.k, options.seeds, context)
+    for key, reason in refused.items():
+        print(f"{pair.name}, {name}, K and seed {key}: {reason}", file=sys.stderr)
     counts = count(pair, labelled(source, regions, labellers, context))
     print(f"{pair.name}, {name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     found = []

@@ -30,7 +30,7 @@ def score(plan: Plan, task: Task, context: Context) -> None:
     started = time.perf_counter()
     pair = task.place.open()
     source, regions = lay(model_of(plan, task), pair, context)
-    labellers = fit_all(regions or source, plan.common.k, plan.common.seeds, context)
+    labellers, refused = fit_all(regions or source, plan.common.k, plan.common.seeds, context)
     shown = np.zeros(pair.grey.shape[1:], np.uint8)
     key = drawn(labellers)
     boxes = _watched(labelled(source, regions, labellers, context), key, middle(pair), shown)
@@ -47,6 +47,7 @@ def score(plan: Plan, task: Task, context: Context) -> None:
         "drawn": list(key),
         "classes": {str(g): name for g, name in pair.classes.items()},
         "labelled_slices": slices if task.system.labels else [],
+        "refused": [{"k": k, "seed": seed, "reason": why} for (k, seed), why in refused.items()],
         "training": training_of(task),
         "seconds": round(time.perf_counter() - started, 1),
         "peak_memory_bytes": peak_memory(),

@@ -216,9 +216,13 @@ def _spread(values: Iterable[float]) -> str:
 
 
 def _missing(plan: Plan, outcome: Outcome) -> list[str]:
-    """Return what the tables lack."""
+    """Return what the tables lack: cells, and numbers of classes that could not be told apart."""
     lacking = [task.key for task in plan.cells if not task.cell.exists()]
-    if not lacking:
-        return []
     lines = [f"- {key}: {outcome.failed.get(key, 'not begun, or not finished')}" for key in lacking]
+    for task in plan.cells:
+        if task.key not in lacking:
+            refused = read_json(task.cell).get("refused", [])
+            lines += [f"- {task.key}, K = {one['k']}, seed {one['seed']}: {one['reason']}" for one in refused]
+    if not lines:
+        return []
     return [f"## Missing\n\n{len(lacking)} of {len(plan.cells)} cells.", "\n".join(lines)]
