@@ -336,7 +336,18 @@ def test_methods_have_the_settings_that_count_for_them():
         "dsm": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},
         "deepcut": {"restarts", "max_iterations", "loss", "alpha", "segments", "epochs"},
         "sccs": {
-            *(*kernel, "widths", "dropout", "warmup", "mu", "clustering", "smoothness", "eta", "nu"),
+            *(
+                *kernel,
+                "widths",
+                "dropout",
+                "warmup",
+                "spectral",
+                "mu",
+                "clustering",
+                "smoothness",
+                "eta",
+                "nu",
+            ),
             *("every", "forgetting"),
         },
     }

@@ -73,15 +73,17 @@ class SccsLabeller(Labeller):
         known = table if self.kappa is None or table.kappa != "auto" else table.scaled(float(self.kappa))
         return Kernel.of(known, torch.empty(0, self.dim))
 
+    def coordinates(self, graph: Graph) -> Tensor:
+        """Return the spectral coordinates of all regions of a graph, float64 (n, u)."""
+        vectors = graph.features(torch.float64)
+        return self._network.coordinates(vectors, Affinity.of(vectors, self._kernel))
+
     def graph_scores(self, graph: Graph) -> Tensor:
         """Return the scores of all regions of a graph, float32 (n, K).
 
         They are computed in float64: labels must not depend on how sums are grouped.
         """
-        vectors = graph.features(torch.float64)
-        affinity = Affinity.of(vectors, self._kernel)
-        logits = self._network.logits(self._network.coordinates(vectors, affinity))
-        return logsigmoid(logits).float()
+        return logsigmoid(self._network.logits(self.coordinates(graph))).float()
 
     def scores(self, vectors: Tensor) -> Tensor:
         """Return the scores of vectors (..., d) as the regions of one graph: (..., K)."""

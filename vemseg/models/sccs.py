@@ -78,8 +78,8 @@ class SpectralClustering(Objective):
         each = [self._terms(graph, generator, anchored) for graph in batch.graphs]
         self.steps += 1
         terms = {name: torch.stack([one[name] for one in each]).mean() for name in each[0]}
-        weights = {"spectral": 1.0, "clustering": self.table.clustering, "smoothness": self.table.smoothness}
-        loss = sum((weights[name] * terms[name] for name in weights if name in terms), torch.zeros(()))
+        weighed = [name for name in ("spectral", "clustering", "smoothness") if name in terms]
+        loss = torch.stack([getattr(self.table, name) * terms[name] for name in weighed]).sum()
         return {"loss": loss, **terms}
 
     def _scaled(self, batch: Batch) -> Kernel:
@@ -102,7 +102,7 @@ class SpectralClustering(Objective):
             terms["clustering"] = clustering_loss(logits, targets)
             terms["smoothness"] = smoothness_loss(logits.sigmoid(), affinity, table.eta, table.nu)
             self.means.add(coordinates.detach(), self._grey(graph), targets)
-        return terms | {"density": torch.tensor(affinity.density)}
+        return terms | {"density": torch.tensor(affinity.density, device=self.steps.device)}
 
     def _embedded(self, graph: Graph) -> tuple[Tensor, Affinity]:
         """Return the spectral coordinates of a graph, and its affinity."""

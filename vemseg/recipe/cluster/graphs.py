@@ -135,8 +135,9 @@ class SccsTable(AffinityTable):
         Share of the head's hidden layer that is set to 0 in training.
     warmup : int
         Steps with the spectral loss alone, before the classes are anchored in the reference graph.
-    mu, clustering, smoothness, eta, nu : float
-        Weights and the threshold of the losses: mu, gamma_1, gamma_2, eta and nu of the paper.
+    spectral, mu, clustering, smoothness, eta, nu : float
+        Weights and the threshold of the losses: 1 for the spectral loss, then mu, gamma_1, gamma_2, eta and
+        nu of the paper.
     every : int
         Graphs between two updates of the centres of the incremental k-means.
     forgetting : float
@@ -151,6 +152,7 @@ class SccsTable(AffinityTable):
     widths: tuple[Count, Count, Count] = (96, 48, 12)
     dropout: Share = 0.25
     warmup: Natural = 500
+    spectral: Annotated[float, Field(ge=0)] = 1.0
     mu: Annotated[float, Field(ge=0)] = 1.0
     clustering: Annotated[float, Field(ge=0)] = 1.0
     smoothness: Annotated[float, Field(ge=0)] = 0.1
