@@ -17,8 +17,8 @@ the very volume, without its labels. "sccs w/o ..." are its ablations: the paper
 clustering is "spectral"; "NC_hm" is k-means on the coordinates of each graph, matched with the reference
 graph by graph; "NC_inc" takes the centres of the incremental k-means as classes) and some of its settings.
 
-A slice of many thousand regions costs spectral clustering and DeepCut time that grows with their square. Then
-``--set regions.whole=false --tile 512`` labels tiles of this edge instead, and "tiles" are those of half of it.
+A slice of many thousand regions costs spectral clustering and DeepCut time that grows with its square. Then
+``--set regions.whole=false --tile 512`` labels tiles of this edge instead, and "tiles" have half of it.
 
 Every result is appended to --json at once, and the same command goes on where it was stopped.
 
