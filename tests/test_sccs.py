@@ -226,6 +226,9 @@ def test_what_does_not_go_together_is_refused_in_one_line(trained, tmp_path, cap
     volume, run = trained[0][0], trained[1]
     cases = [
         (["train", volume, "-c", "sccs", "-o", tmp_path / "r"], "name it with --encoder"),
+        (["train", volume, "-c", "sccs", "--from", run, "-o", tmp_path / "r"], "--encoder instead of --from"),
+        (["train", volume, "--from", run, "-o", tmp_path / "r"], "--encoder instead of --from"),
+        (["segment", volume, "-m", run, "--adapt", "1m", "-o", tmp_path / "s.tif"], "that were trained"),
         (["train", volume, "-c", "maester", "--encoder", "classical", "-o", tmp_path / "r"], "add -c sccs"),
         (["segment", volume, "-m", run, "-k", "5", "-o", tmp_path / "s.tif"], "trained for 3 classes"),
         (["segment", volume, "-m", "classical", "--set", "cluster.method=dsm", "-o", tmp_path / "s.tif"],
