@@ -6,6 +6,12 @@ FEATURES.zarr/
   intensities        float16 (z, y, x), mean intensity of each vector's patch
   codes              float32 (n, d), the codebook of a model that learned one
   labeller/          the arrays of the labeller that was trained with a model
+  regions/           where the recipe divides volumes into regions
+    map              int32 (z, y, x), the row of each voxel's region in the next two arrays
+    vectors          float16 (n, d)
+    intensities      float32 (n,)
+    edges            int64 (e, 2), pairs of rows whose regions touch
+    ends             int64 (p, 2), rows and edges of the first parts of the volume together, 1 to p
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -51,6 +57,17 @@ _ATTRIBUTES = Form(
 """The attributes of stored features that are read."""
 
 
+_REGIONS = Form(dict[str, str | int | float | bool])
+
+
+class RegionArrays(NamedTuple):
+    """What is stored of the regions of a part, as ``graphs.Graph`` has it."""
+
+    vectors: NDArray[np.float16]
+    intensities: NDArray[np.float32]
+    edges: NDArray[np.int64]
+
+
 def are_features(path: Path) -> bool:
     """Tell whether a path leads to features that ``embed`` stored, by its layout alone."""
     return (path / "vectors").is_dir()
@@ -82,9 +99,11 @@ class Features:
             group = zarr.open_group(path, mode=mode)
             self.attributes: dict[str, Any] = dict(group.attrs)
             self._vectors, self._intensities = group["vectors"], group["intensities"]
-            self._codes = group.get("codes")
+            self._codes, self._group = group.get("codes"), group
             found = dict(group["labeller"].arrays()) if "labeller" in group else {}
-            self.learned: dict[str, NDArray[np.generic]] = {key: array[:] for key, array in found.items()}
+            self.learned: dict[str, NDArray[np.generic]] = {
+                key: np.asarray(array[...]) for key, array in found.items()
+            }
             self.path = path
             if self.attributes.get("kind") != KIND or self.attributes.get("format") != FORMAT:
                 raise InputError(f"{path}: no features this version of vemseg can read")
@@ -207,6 +226,25 @@ class Features:
         z, y, x = self.attributes["cell"]
         return z, y, x
 
+    @property
+    def regions(self) -> RegionStore | None:
+        """The regions that are stored beside the vectors; None where there are none."""
+        return RegionStore(self._group["regions"], self.path) if "regions" in self._group else None
+
+    def divide(self, dim: int, settings: Mapping[str, object]) -> RegionStore:
+        """Return where regions of the volume are stored, with the parts that are there; begin it if need be.
+
+        Parameters
+        ----------
+        dim : int
+            Length of the vector of a region.
+        settings : mapping
+            What a region is, as plain JSON.
+        """
+        if "regions" not in self._group:
+            RegionStore.create(self._group, self.source_shape, dim, settings)
+        return RegionStore(self._group["regions"], self.path)
+
     def write(self, box: Box, vectors: NDArray[np.float16], intensities: NDArray[np.float16]) -> None:
         """Store a box of lattice points; boxes written at the same time must not share a shard."""
         self._vectors[box.slices] = vectors
@@ -223,6 +261,83 @@ class Features:
         with reading(f"{self.path} is damaged, its intensities {box} do not decode"):
             values: NDArray[np.float16] = self._intensities[box.slices]
         return values
+
+
+class RegionStore:
+    """The regions of one volume, part by part: which voxels belong to each, and its vector.
+
+    Attributes
+    ----------
+    settings : dict
+        What a region is, as plain JSON.
+    """
+
+    def __init__(self, group: zarr.Group, path: Path) -> None:
+        self.path = path
+        with reading(f"{path}: damaged features: its regions"):
+            self.settings: dict[str, Any] = dict(_REGIONS.check(group.attrs["settings"], f"{path}: damaged"))
+            names = ("map", "vectors", "intensities", "edges", "ends")
+            self._map, self._vectors, self._intensities, self._edges, self._ends = (group[n] for n in names)
+            ends = np.concatenate([np.zeros((1, 2), np.int64), self._ends[:]])
+            held = np.array([self._vectors.shape[0], self._edges.shape[0]])
+            if (np.diff(ends, axis=0) < 0).any() or (ends[-1] > held).any() or self._vectors.ndim != 2:
+                raise ValueError("its parts do not fit its arrays")
+        self._offsets = ends
+
+    @classmethod
+    def create(cls, group: zarr.Group, shape: ZYX, dim: int, settings: Mapping[str, object]) -> None:
+        """Make empty arrays for the regions of a volume."""
+        inner = group.create_group("regions", overwrite=True)
+        chunk = tuple(min(edge, most) for edge, most in zip(shape, (16, 256, 256), strict=True))
+        inner.create_array("map", shape=shape, dtype="int32", chunks=chunk, fill_value=-1)
+        inner.create_array("vectors", shape=(0, dim), dtype="float16", chunks=(CHUNK_BYTES // dim // 2, dim))
+        inner.create_array("intensities", shape=(0,), dtype="float32", chunks=(2**16,))
+        inner.create_array("edges", shape=(0, 2), dtype="int64", chunks=(2**16, 2))
+        inner.create_array("ends", shape=(0, 2), dtype="int64", chunks=(2**10, 2))
+        inner.attrs["settings"] = dict(settings)
+
+    def __len__(self) -> int:
+        """Return the number of parts that are there."""
+        return len(self._offsets) - 1
+
+    def append(self, box: Box, numbers: NDArray[np.int64], arrays: RegionArrays) -> None:
+        """Store the next part; what a killed process left of one is written over.
+
+        Parameters
+        ----------
+        box : Box
+            Its voxels inside the volume.
+        numbers : int64 (z, y, x)
+            The region of each of these voxels, counted within the part.
+        arrays : RegionArrays
+        """
+        rows, edges = (int(n) for n in self._offsets[-1])
+        for array, first, values in (
+            (self._vectors, rows, arrays.vectors),
+            (self._intensities, rows, arrays.intensities),
+            (self._edges, edges, arrays.edges + rows),
+        ):
+            array.resize((first, *array.shape[1:]))
+            array.append(values)
+        self._map[box.slices] = (numbers + rows).astype(np.int32)
+        end = np.array([[rows + len(arrays.vectors), edges + len(arrays.edges)]])
+        self._ends.append(end)
+        self._offsets = np.concatenate([self._offsets, end])
+
+    def part(self, number: int) -> tuple[int, RegionArrays]:
+        """Return the first row of a part, and its arrays, edges counted within the part."""
+        (first, low), (last, high) = self._offsets[number : number + 2]
+        with reading(f"{self.path} is damaged, its regions do not decode"):
+            arrays = RegionArrays(
+                self._vectors[first:last], self._intensities[first:last], self._edges[low:high] - first
+            )
+        return int(first), arrays
+
+    def map(self, box: Box) -> NDArray[np.int32]:
+        """Return the row of the region of each voxel of a box."""
+        with reading(f"{self.path} is damaged, its map of regions does not decode"):
+            rows: NDArray[np.int32] = self._map[box.slices]
+        return rows
 
 
 class HeldFeatures:
@@ -245,6 +360,7 @@ class HeldFeatures:
         self.shape: ZYX = (len(positions[0]), len(positions[1]), len(positions[2]))
         self._vectors = np.empty((*self.shape, dim), np.float16)
         self._intensities = np.empty(self.shape, np.float16)
+        self.regions: RegionStore | None = None
 
     def write(self, box: Box, vectors: NDArray[np.float16], intensities: NDArray[np.float16]) -> None:
         """Keep a box of lattice points."""

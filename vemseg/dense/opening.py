@@ -93,9 +93,7 @@ class Wanted:
         UsageError, InputError, MissingError, ResourceError
             As there.
         """
-        source = self.vectors(context)
-        table = source.maker.recipe.regions
-        return RegionVectors(source, table) if table.wanted else source
+        return as_wanted(self.vectors(context))
 
     def vectors(self, context: Context) -> LatticeVectors:
         """Open the volume and lay the model over it, or open stored features and the volume they are of.
@@ -117,6 +115,12 @@ class Wanted:
             )
         recipe = parse_recipe(Features(Path(self.path)).attributes["recipe"], self.path)
         return open_features(Path(self.path), self.settings, settle(context, recipe.train.precision))
+
+
+def as_wanted(source: LatticeVectors) -> VectorSource:
+    """Return vectors on a lattice, or those of regions where the recipe asks for regions."""
+    table = source.maker.recipe.regions
+    return RegionVectors(source, table) if table.wanted else source
 
 
 def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from vemseg.dense.pooling import CHANNELS, moments
 from vemseg.dense.scores import Interpolations
 from vemseg.dense.sources import Given, LatticeVectors, VectorSource, turned
 from vemseg.errors import Interrupted
+from vemseg.features import Features, RegionArrays
 from vemseg.geometry import ZYX, Box
 from vemseg.graphs import Graph
 from vemseg.graphs.affinity import HELD, STRIP
@@ -91,6 +93,9 @@ class RegionVectors(VectorSource):
         order = source.order
         self._turned = self.volume if order == (0, 1, 2) else Permuted(self.volume, order)
         self.parts = Parts.of(self._turned, source.factors, table, self.whole)
+        there = source.divided
+        complete = there is not None and there.settings == self.meaning and len(there) == len(self.parts)
+        self._stored = there if complete else None
 
     @property
     def volume_shape(self) -> ZYX:
@@ -107,6 +112,38 @@ class RegionVectors(VectorSource):
         """About how many regions there are."""
         return len(self.parts) * self.parts.regions
 
+    @property
+    def meaning(self) -> dict[str, object]:
+        """What a region is, as plain JSON: regions of equal meaning are the same."""
+        without = {"parts", "whole"} | ({"tile"} if self.whole else set())
+        return self.table.model_dump(mode="json", exclude=without) | {"whole": self.whole}
+
+    def store(self, features: Features, context: Context) -> None:
+        """Store the regions of the volume beside its vectors; go on where an earlier call was stopped.
+
+        Raises
+        ------
+        Interrupted
+            Where the work was stopped.
+        """
+        store = features.divide(self.dim, self.meaning)
+        total, whole = len(self.parts), Box.whole(self._turned.shape)
+        for number in range(len(store), total):
+            if context.stopped():
+                raise Interrupted(f"stopped after {number} of {total} parts: the same command goes on")
+            part = self.divided(number)
+            inside, graph = part.box.clip(whole), part.graph
+            numbers = part.numbers[inside.relative_to(part.box).slices].transpose(self.source.back)
+            arrays = RegionArrays(graph.vectors, graph.intensities, graph.edges)
+            store.append(turned(inside, self.source.back), numbers, arrays)
+            context.report("dividing", (number + 1) / total, f"{number + 1}/{total} parts")
+
+    def graph(self, number: int) -> Graph:
+        """Return the graph of a part, as it is stored or made anew."""
+        if self._stored is None:
+            return self.divided(number).graph
+        return Graph(*self._stored.part(number)[1])
+
     def divided(self, number: int) -> Divided:
         """Return a part by its number: read, encoded, divided and summed up."""
         box = self.parts.box(number)
@@ -122,7 +159,7 @@ class RegionVectors(VectorSource):
         for number in self._drawn(n, seed):
             if context.stopped():
                 raise Interrupted("stopped while regions were sampled: the same command starts again")
-            graphs.append(self.divided(number).graph)
+            graphs.append(self.graph(number))
             done = sum(map(len, graphs))
             context.report("sampling", min(1.0, done / n), f"{done} regions of {len(graphs)} parts")
             if done >= n:
@@ -141,7 +178,9 @@ class RegionVectors(VectorSource):
         return [int(number) for number in drawn]
 
     def read(self, box: Box) -> Given:
-        """Read what the lattice points of all parts in a box are computed from."""
+        """Read what the lattice points of all parts in a box are computed from, or the regions of voxels."""
+        if self._stored is not None:
+            return self._stored.map(box)
         return self.source.read_points(self._points(self._slab(box)))
 
     def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
@@ -159,21 +198,35 @@ class RegionVectors(VectorSource):
         self, box: Box, given: Given, labeller: Labeller, rate: bool
     ) -> tuple[NDArray[np.uint8], ...]:
         """Return the labels of a box and, where that is wanted, how certain they are."""
-        slab = self._slab(box)
-        points, inside = self._points(slab), turned(box, self.source.order)
-        vectors = self.source.compute(points, given).numpy()
+        inside = turned(box, self.source.order)
         painted = tuple(np.empty(inside.shape, np.uint8) for _ in range(1 + rate))
-        for number in self.parts.touching(inside):
-            part = self._divided(self.parts.box(number), points, vectors)
-            scores = labeller.graph_scores(part.graph)
+        found = self._computed if self._stored is None else self._read
+        for place, numbers, graph in found(box, inside, given):
+            scores = labeller.graph_scores(graph)
             values = [1 + scores.argmax(dim=-1)]
             if rate:
                 values.append(labeller.confidence(scores).mul(255).round())
-            both = part.box.clip(inside)
-            numbers = part.numbers[both.relative_to(part.box).slices]
             for one, out in zip(values, painted, strict=True):
-                out[both.relative_to(inside).slices] = _bytes(one)[numbers]
+                out[place.slices] = _bytes(one)[numbers]
         return tuple(np.ascontiguousarray(out.transpose(self.source.back)) for out in painted)
+
+    def _computed(self, box: Box, inside: Box, given: Given) -> Iterator[tuple[Box, Ints, Graph]]:
+        """Yield what each part has in a box: its place there, the regions of its voxels, and its graph."""
+        points = self._points(self._slab(box))
+        vectors = self.source.compute(points, given).numpy()
+        for number in self.parts.touching(inside):
+            part = self._divided(self.parts.box(number), points, vectors)
+            both = part.box.clip(inside)
+            yield both.relative_to(inside), part.numbers[both.relative_to(part.box).slices], part.graph
+
+    def _read(self, box: Box, inside: Box, given: Given) -> Iterator[tuple[Box, Ints, Graph]]:
+        """Yield the same from what is stored; ``given`` holds rows of regions."""
+        assert self._stored is not None
+        rows = given.transpose(self.source.order).astype(np.int64)
+        for number in self.parts.touching(inside):
+            place = self.parts.box(number).clip(inside).relative_to(inside)
+            first, arrays = self._stored.part(number)
+            yield place, rows[place.slices] - first, Graph(*arrays)
 
     def _divided(self, box: Box, points: Box, vectors: NDArray[np.float16]) -> Divided:
         """Divide a part whose lattice points are among those with these vectors (z, y, x, d)."""

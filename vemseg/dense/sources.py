@@ -25,6 +25,7 @@ from vemseg.dense.scores import (
     interpolations,
     rated_interpolated,
 )
+from vemseg.features import RegionStore
 from vemseg.geometry import ZYX, Box
 from vemseg.labelling import Labeller, Sample
 from vemseg.models import Machine
@@ -202,6 +203,8 @@ class LatticeVectors(VectorSource):
         Shape of the boxes of lattice points that are cheapest to compute together.
     factors : (float, float, float)
         Edge of a working voxel in voxels of the volume, along the axes of the lattice.
+    divided : RegionStore or None
+        Regions that are stored beside the vectors.
     """
 
     order: ZYX
@@ -209,6 +212,7 @@ class LatticeVectors(VectorSource):
     inside: Box
     cell: ZYX
     factors: tuple[float, float, float]
+    divided: RegionStore | None = None
 
     @abstractmethod
     def read_points(self, points: Box) -> Given:

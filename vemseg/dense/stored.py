@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vemseg.budget import Budget, Need
 from vemseg.dense.sources import Given, Head, LatticeVectors, Maker
+from vemseg.features import RegionStore
 from vemseg.geometry import ZYX, Box
 from vemseg.models import Machine
 from vemseg.tiling import Floats
@@ -36,6 +37,10 @@ class VectorStore(Protocol):
     @property
     def cell(self) -> ZYX:
         """Shape of the boxes of lattice points that are cheapest to compute together."""
+
+    @property
+    def regions(self) -> RegionStore | None:
+        """The regions that are stored beside the vectors; None where there are none."""
 
     def vectors(self, box: Box) -> NDArray[np.float16]:
         """Return the vectors of a box of lattice points, (z, y, x, d)."""
@@ -77,6 +82,7 @@ class StoredVectors(LatticeVectors):
         self.maker, self.machine = maker, machine
         self.dim = store.dim
         self.positions, self.inside, self.cell = store.positions, store.inside, store.cell
+        self.divided = store.regions
 
     @cached_property
     def volume(self) -> Volume:  # type: ignore[override]

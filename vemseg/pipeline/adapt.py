@@ -15,7 +15,7 @@ from vemseg.models import open_model
 from vemseg.pipeline.beside import beside
 from vemseg.pipeline.self_train import COURSE, HARDER, self_train
 from vemseg.pipeline.train import Training, train
-from vemseg.recipe import override
+from vemseg.recipe import METHODS, override
 from vemseg.run import Run
 
 _log = logging.getLogger("vemseg")
@@ -65,6 +65,11 @@ def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
     knows = bool(start.recipe.model.known_classes)
     gently = f"train.lr={GENTLY * start.recipe.train.lr!r}"
     ours = [*COURSE, *HARDER] if knows else [ENOUGH, gently]
+    if METHODS[start.recipe.cluster.method].objective:
+        raise UsageError(
+            f"--adapt: '{start.title}' has classes that were trained on the vectors of an encoder; leave it "
+            "out, or train others on this volume: vemseg train VOLUME -c sccs --encoder MODEL -o RUN"
+        )
     if not start.trained or start.weights is None:
         raise UsageError(f"--adapt: '{start.title}' is not trained; leave it out")
     if start.weights.suffix != ".safetensors":

@@ -6,10 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from vemseg.context import Context
-from vemseg.dense import check_sample, open_features
+from vemseg.dense import as_wanted, check_sample, open_features
 from vemseg.errors import InputError, MissingError
 from vemseg.labelling import Labeller, Sample, find_classes, load
 from vemseg.labelling.telling import PLOT, TABLE, choice_of, draw_choice, say_choice, write_choice
@@ -55,7 +53,7 @@ def cluster(
         Where the memory is not enough.
     """
     machine = settle(context, "fp32")
-    sources = [open_features(path, settings, machine) for path in paths]
+    sources = [as_wanted(open_features(path, settings, machine)) for path in paths]
     models = {source.maker.model for source in sources}
     if len(models) > 1:
         raise InputError(f"features of {len(models)} different models cannot be clustered together")
@@ -63,7 +61,7 @@ def cluster(
     each = -(-check_sample(table, sources, context.limit) // len(sources))
     state: State = {
         "output": out.name,
-        "settings": first.maker.recipe.flat(("cluster",)),
+        "settings": first.maker.recipe.of_classes,
         "model": first.maker.model,
     }
     output = Output(
@@ -84,11 +82,8 @@ def cluster(
             source.sample(each, table.seed, context, output.partial / f"sample-{i}.safetensors")
             for i, source in enumerate(sources)
         ]
-        vectors = np.concatenate([sample.vectors for sample in samples])
-        grey = np.concatenate([sample.intensities for sample in samples])
         alone = first if len(sources) == 1 else None
-        joined = Sample(vectors, grey, first.maker.codes, first.classes)
-        labeller = find_classes(table, joined, alone, context)
+        labeller = find_classes(table, Sample.joined(samples), alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         _write(output, labeller.noting({"model": first.maker.model, "provenance": origin}))
         output.publish()

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from vemseg.blocks import run
 from vemseg.context import Context
-from vemseg.dense import ComputedVectors, EmbedJob, Wanted, lay_over, point_blocks, point_stages
+from vemseg.dense import (
+    ComputedVectors,
+    EmbedJob,
+    RegionVectors,
+    Wanted,
+    lay_over,
+    open_features,
+    point_blocks,
+    point_stages,
+)
 from vemseg.errors import UsageError
 from vemseg.features import Features
 from vemseg.files import remove
@@ -57,7 +66,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
     blocks = point_blocks(source, context.limit)
     state: State = {
         "model": source.maker.model,
-        "settings": source.maker.recipe.flat(("embed",), without=("embed.batch",)),
+        "settings": source.maker.recipe.of_vectors,
         "volume": describe(source.volume, source.intensity),
     }
     output = Output(
@@ -80,8 +89,17 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         pinned = wanted.pinned(source.machine)
         job = EmbedJob(boxes, markers, "embedding", counted, pinned, store.absolute())
         run(job, context, point_stages(source, features))
+        _divide(features, source, context)
         output.publish(store)
     return out
+
+
+def _divide(features: Features, source: ComputedVectors, context: Context) -> None:
+    """Store the regions of the volume too, where the recipe asks for them."""
+    table = source.maker.recipe.regions
+    if table.wanted:
+        stored = open_features(features.path, (), source.machine)
+        RegionVectors(stored, table).store(features, context)
 
 
 def _made(out: Path) -> State | None:

@@ -164,8 +164,9 @@ def _train_labeller(training: Training, context: Context) -> Path:
     """Train the labeller of a recipe on the vectors that a model gives of volumes."""
     table = training.recipe.cluster
     if training.encoder is None:
+        instead = "with --encoder instead of --from" if training.start else "with --encoder"
         raise UsageError(
-            f"cluster.method {table.method} is trained on the vectors of a model: name it with --encoder"
+            f"cluster.method {table.method} is trained on the vectors of a model: name it {instead}"
         )
     recipe = training.recipe.on_vectors_of(training.encoder.recipe)
     model = replace(training.encoder, recipe=recipe)

@@ -90,6 +90,11 @@ class Recipe(Table):
         return self.flat(tables, without=("embed.batch",))
 
     @property
+    def of_classes(self) -> dict[str, object]:
+        """The settings that classes of given vectors depend on; those of regions where there are any."""
+        return self.flat(("cluster", "regions") if self.regions.wanted else ("cluster",))
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the settings: equal for equal settings, whatever the file looked like."""
         text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
