@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vemseg.budget import Budget
 from vemseg.context import Context
 from vemseg.dense.parts import Parts
 from vemseg.dense.pooling import CHANNELS, moments
-from vemseg.dense.scores import Interpolations
-from vemseg.dense.sources import Given, LatticeVectors, VectorSource, turned
+from vemseg.dense.scores import RATINGS, Interpolations, Rated
+from vemseg.dense.sources import Given, LatticeVectors, VectorSource, turned, turned_back
 from vemseg.errors import Interrupted
 from vemseg.geometry import ZYX, Box
 from vemseg.graphs import Graph
@@ -146,34 +146,32 @@ class RegionVectors(VectorSource):
 
     def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
         """Paint each region of a box with its class."""
-        return self._painted(box, given, labeller, rate=False)[0]
+        labels: NDArray[np.uint8] = self.rated(box, given, labeller, ())[0]
+        return labels
 
     def rated(
-        self, box: Box, given: Given, labeller: Labeller
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Paint each region of a box with its class, and with how certain that is."""
-        labels, certain = self._painted(box, given, labeller, rate=True)
-        return labels, certain
-
-    def _painted(
-        self, box: Box, given: Given, labeller: Labeller, rate: bool
-    ) -> tuple[NDArray[np.uint8], ...]:
-        """Return the labels of a box and, where that is wanted, how certain they are."""
-        slab = self._slab(box)
+        self, box: Box, given: Given, labeller: Labeller, ratings: Sequence[str] = ("confidence",)
+    ) -> Rated:
+        """Paint each region of a box with its class, and with each rating of that."""
+        slab, wanted = self._slab(box), [RATINGS[name] for name in ratings]
         points, inside = self._points(slab), turned(box, self.source.order)
         vectors = self.source.compute(points, given).numpy()
-        painted = tuple(np.empty(inside.shape, np.uint8) for _ in range(1 + rate))
+        painted = [
+            np.empty(inside.shape, np.uint8),
+            *(each.empty(inside.shape, labeller.k) for each in wanted),
+        ]
         for number in self.parts.touching(inside):
             part = self._divided(self.parts.box(number), points, vectors)
             scores = labeller.graph_scores(part.graph)
-            values = [1 + scores.argmax(dim=-1)]
-            if rate:
-                values.append(labeller.confidence(scores).mul(255).round())
+            values = [
+                (1 + scores.argmax(dim=-1)).to(torch.uint8),
+                *(each.of(labeller, scores) for each in wanted),
+            ]
             both = part.box.clip(inside)
             numbers = part.numbers[both.relative_to(part.box).slices]
             for one, out in zip(values, painted, strict=True):
-                out[both.relative_to(inside).slices] = _bytes(one)[numbers]
-        return tuple(np.ascontiguousarray(out.transpose(self.source.back)) for out in painted)
+                out[(..., *both.relative_to(inside).slices)] = one.cpu().numpy().T[..., numbers]
+        return turned_back(tuple(painted), self.source.back)
 
     def _divided(self, box: Box, points: Box, vectors: NDArray[np.float16]) -> Divided:
         """Divide a part whose lattice points are among those with these vectors (z, y, x, d)."""
@@ -249,11 +247,6 @@ class RegionVectors(VectorSource):
     def held(self, context: Context, keep: Path | None = None) -> RegionVectors:
         """Return the regions of vectors that are held in memory where they are few, else this source."""
         return RegionVectors(self.source.held(context, keep), self.table, self.whole)
-
-
-def _bytes(values: Tensor) -> NDArray[np.uint8]:
-    found: NDArray[np.uint8] = values.to(torch.uint8).numpy()
-    return found
 
 
 def _mirrored(positions: Floats, start: int, stop: int, n: int) -> Interpolation:
