@@ -9,10 +9,9 @@ from pathlib import Path, PurePosixPath
 from vemseg.errors import UsageError
 from vemseg.foreign import quoted
 from vemseg.names import is_url, output_format
-from vemseg.volume.about import Record
 from vemseg.volume.foreign import needed
 from vemseg.volume.hdf5_writing import INNER, check_own_file
-from vemseg.volume.labels_of_images import SOURCE, LabelsOfImage
+from vemseg.volume.labels_of_images import LabelsOfImage
 from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION
 
 _INSIDE = re.compile(r"(?P<file>.+\.(?:h5|hdf5)):?/(?P<inner>[^/].*)", re.IGNORECASE)
@@ -86,11 +85,6 @@ class LabelForm:
     def grows_in_place(self, out: Path) -> bool:
         """Tell whether the store of a result becomes a part of it, as it lies."""
         return self.kind(out) == "zarr" and self.ngff == VERSION
-
-    @property
-    def further(self) -> Record:
-        """What ``image-label`` says beside names and colours."""
-        return {} if self.image is None else SOURCE
 
     def state(self) -> dict[str, object]:
         """Return what of it belongs to the state of a result; nothing where the name says it all."""

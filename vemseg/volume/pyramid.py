@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -112,7 +112,7 @@ class Level:
     """
 
     array: WritableArray
-    block_shape: ZYX = BLOCK_SHAPE
+    block_shape: ZYX = field(default_factory=lambda: BLOCK_SHAPE)
 
     def write(self, box: Box, voxels: NDArray[np.generic], channel: int = 0) -> None:
         """Write a box of one channel."""

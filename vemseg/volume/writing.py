@@ -79,7 +79,7 @@ def _finish(store: LabelStore, target: Path, content: Content, form: LabelForm) 
     if not form.grows_in_place(target):
         _write(content, target, form)
         return
-    finish_store(store, content, target.name, form.further)
+    finish_store(store, content, target.name, form.image)
     if store.directory != target:
         remove(target)
         store.directory.replace(target)
@@ -104,7 +104,7 @@ def _whole_or_absent(target: Path) -> Iterator[None]:
 
 WRITERS: dict[str, Callable[[Content, Path, LabelForm], None]] = {
     "tiff": lambda content, target, form: write_tiff(content.volume, target, content.about),
-    "zarr": lambda content, target, form: write_zarr(content, target, form.ngff, form.further),
+    "zarr": lambda content, target, form: write_zarr(content, target, form.ngff, form.image),
     "hdf5": lambda content, target, form: write_hdf5(content, target, form.inner),
     "precomputed": lambda content, target, form: write_precomputed(content, target),
 }

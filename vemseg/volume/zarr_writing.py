@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import zarr
@@ -14,6 +12,7 @@ from vemseg.geometry import ZYX
 from vemseg.names import split_name
 from vemseg.volume import pyramid
 from vemseg.volume.content import Content
+from vemseg.volume.labels_of_images import SOURCE, LabelsOfImage
 from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION, image_metadata
 from vemseg.volume.pyramid import Level
 from vemseg.volume.store import CHUNK_EDGE, LabelStore, create_array
@@ -22,11 +21,8 @@ BLOCK_SHAPE: ZYX = (64, 256, 256)
 """Voxels of a grey volume that are read at once for an OME-Zarr, and its shards, z y x."""
 
 
-NOTHING: Mapping[str, object] = MappingProxyType({})
-
-
 def write_zarr(
-    content: Content, target: Path, version: str = VERSION, further: Mapping[str, object] = NOTHING
+    content: Content, target: Path, version: str = VERSION, image: LabelsOfImage | None = None
 ) -> None:
     """Write an OME-Zarr from any volume; what lies at ``target`` is removed.
 
@@ -36,8 +32,8 @@ def write_zarr(
     target : Path
     version : str
         Of NGFF, one of ``FORMATS_OF_ZARR``.
-    further : mapping
-        Added to ``image-label``.
+    image : LabelsOfImage, optional
+        Where the result becomes labels of an image.
     """
     remove(target)
     channels = content.volume.channels
@@ -46,31 +42,32 @@ def write_zarr(
     if FORMATS_OF_ZARR[version] == 2:
         group = zarr.create_group(str(target), zarr_format=2)
         _old_level(group, 0, shape, dtype, count).fill(channels)
-        _describe(group, content, version, further, split_name(Path(target.name))[0])
+        _describe(group, content, version, image, split_name(Path(target.name))[0])
         return
     size = content.about.voxel_size
     store = LabelStore.create(target, shape, BLOCK_SHAPE, dtype, size, count)
     Level(store.array, store.block_shape).fill(channels)
-    finish_store(store, content, target.name, further)
+    finish_store(store, content, target.name, image)
 
 
 def finish_store(
-    store: LabelStore, content: Content, file_name: str, further: Mapping[str, object] = NOTHING
+    store: LabelStore, content: Content, file_name: str, image: LabelsOfImage | None = None
 ) -> None:
     """Add coarser levels and metadata to a store, which make it an OME-Zarr of NGFF 0.5."""
     group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
     size = content.about.voxel_size
     group["0"].attrs.put({} if size is None else {"voxel_size_nm": list(size)})
-    _describe(group, content, VERSION, further, split_name(Path(file_name))[0])
+    _describe(group, content, VERSION, image, split_name(Path(file_name))[0])
 
 
 def _describe(
-    group: zarr.Group, content: Content, version: str, further: Mapping[str, object], name: str
+    group: zarr.Group, content: Content, version: str, image: LabelsOfImage | None, name: str
 ) -> None:
     """Write coarser levels of a group that has its finest one, and its metadata."""
     about, channels = content.about, content.volume.channels
     count = len(channels) if about.channels else None
-    factors = list(pyramid.level_factors(content.volume.shape, about.voxel_size))
+    levels = pyramid.level_factors if image is None else image.factors
+    factors = list(levels(content.volume.shape, about.voxel_size))
     begin = _old_level if FORMATS_OF_ZARR[version] == 2 else _level
 
     def make(number: int, shape: ZYX) -> Level:
@@ -80,7 +77,7 @@ def _describe(
     ome = image_metadata(name, about, factors, content.reduce.__name__, version)
     labels = content.image_label(version)
     if labels:
-        labels["image-label"] |= further
+        labels["image-label"] |= {} if image is None else SOURCE
     ome |= labels
     group.attrs.put({**({"ome": ome} if version == VERSION else ome), "vemseg": about.source()})
 
