@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import warnings
 
 import h5py
@@ -9,12 +11,19 @@ import numpy as np
 import pytest
 import tensorstore
 import tifffile
+import torch
 import zarr
 from ome_zarr_models import v04, v05
 
 from vemseg.cli.writing import output
+from vemseg.dense import RATINGS, Wanted
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.files import remove
+from vemseg.objects import Refinement
+from vemseg.pipeline.extras import Extras
+from vemseg.pipeline.objects import objects
+from vemseg.pipeline.refine import refine
+from vemseg.pipeline.segment import segment
 from vemseg.run import Output, fingerprint, state_in, write_json
 from vemseg.run.fingerprint import same
 from vemseg.volume import (
@@ -65,7 +74,7 @@ def filled(directory, array, channels=None):
 def finish(out, form=LabelForm(), array=LABELS, **about):
     about = {"voxel_size": SIZE, "origin": ORIGIN, "description": {"seed": 7}, **about}
     store = filled(out.parent / f"{out.name}.store", array)
-    finish_labels(store, out, LabelInfo(**about, names=NAMES, colours=COLOURS), form)
+    finish_labels(store, out, LabelInfo(**{"names": NAMES, "colours": COLOURS, **about}), form)
     remove(store.directory)
     return out
 
@@ -333,7 +342,7 @@ def test_labels_are_listed_by_whoever_goes_on_after_a_kill(tmp_path, version, mo
     cell = image(tmp_path / "cell.zarr", version)
     path, form = output(None, cell, "mito", None)
     with monkeypatch.context() as patch:
-        patch.setattr(LabelsOfImage, "enlist", lambda self: os.sys.exit("killed"))
+        patch.setattr(LabelsOfImage, "enlist", lambda self: sys.exit("killed"))
         with pytest.raises(SystemExit):
             put(path, form)
     assert (cell / "labels" / "mito").is_dir() and not open_volume(cell).labelled
@@ -405,3 +414,152 @@ def test_labels_are_copied_only_into_their_own_form(tmp_path):
         for other, wanted in FORMS.items():
             alike = name == other and name in ("a.tif", "a.ome.zarr", "b.ome.zarr")
             assert copied(labels, tmp_path / f"copy.{other}", wanted) == alike
+
+
+# --- from an image to results ----------------------------------------------------------------------------
+
+
+def turned_image(path, grey):
+    """Write an OME-Zarr of two channels, the second of which is ``grey``, its other axes being X, Y, Z."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    array = np.stack([255 - grey, grey]).transpose(0, 3, 2, 1)
+    group.create_array("fine", shape=array.shape, chunks=(1, 20, 20, 8), dtype="uint8")[...] = array
+    axes = [{"name": "c", "type": "channel"}]
+    axes += [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "XYZ"]
+    scale = {"type": "scale", "scale": [1, 8, 8, 30]}
+    shift = {"type": "translation", "translation": [0, 44, -80, 300]}
+    levels = [{"path": "fine", "coordinateTransformations": [scale, shift]}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
+    group.attrs["omero"] = {"channels": [{"label": "SE"}, {"label": "BSE"}]}
+    return path
+
+
+def voxels(path, channel=None):
+    volume = open_volume(path, choice=Choice(channel=channel))
+    return volume.read(volume.box)
+
+
+def test_from_a_channel_of_turned_axes_to_labels_scores_and_confidence(tmp_path):
+    inside = np.zeros((16, 40, 56), bool)
+    inside[4:11, 6:20, 28:50] = True
+    grey = np.where(inside, 190, 70) + np.random.default_rng(7).normal(0, 8, inside.shape)
+    grey = np.clip(grey, 0, 255).astype(np.uint8)
+    cell = turned_image(tmp_path / "cell.zarr", grey)
+    write_volume(ArrayVolume(grey, (30.0, 8.0, 8.0)), tmp_path / "same.tif")
+    settings = ("cluster.k=3", "cluster.sample=4000")
+    plain = segment(Wanted(str(tmp_path / "same.tif"), "classical", settings), tmp_path / "plain.tif")
+    wanted = Wanted(str(cell), "classical", settings, choice=Choice(channel="BSE"))
+    path, form = output(None, cell, "organelles", None)
+    beside = {"confidence": tmp_path / "certain.precomputed", "scores": tmp_path / "scores.h5"}
+    extras = Extras(form=form, **beside)
+    for _ in range(2):
+        assert segment(wanted, path, extras=extras) == path
+        for out in (cell / "labels" / "organelles", *beside.values()):
+            volume = open_volume(out, choice=Choice(channel="0" if out.suffix == ".h5" else None))
+            assert (volume.voxel_size, volume.origin) == ((30, 8, 8), (300, -80, 44))
+    labels = voxels(cell / "labels" / "organelles")
+    np.testing.assert_array_equal(labels, voxels(plain))
+    scores = np.stack([voxels(beside["scores"], str(channel)) for channel in range(3)])
+    np.testing.assert_array_equal(scores.argmax(axis=0) + 1, labels)
+    assert (scores.max(axis=0) == 0).all() and (np.sort(scores, axis=0)[1] < 0).all()
+    margin = json.loads(path.with_name("cell_organelles.json").read_text())
+    assert margin["state"]["into"] == "cell.zarr/labels/organelles"
+    certain, ahead = voxels(beside["confidence"]), -np.sort(scores, axis=0)[1]
+    order = np.argsort(ahead, axis=None)
+    assert (np.diff(certain.ravel()[order].astype(int)) >= -1).all()  # both say how far ahead the best is
+    segment(wanted, path, extras=Extras({2: "membrane"}, form=form, **beside))
+    assert record(cell / "labels" / "organelles")["names"]["2"] == "membrane"
+    assert sorted(p.name for p in tmp_path.glob("*.partial")) == []
+
+
+def test_scores_behind_the_best_stay_behind_whatever_float16_rounds():
+    scores = torch.tensor([[1.0, 1.0 - 1e-7, -1e9], [0.0, 0.0, -3.0], [2.5, 4.0, 1.25]])
+    found = RATINGS["scores"].of(None, scores).numpy()
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found[2], [-1.5, 0, -2.75])
+    np.testing.assert_array_equal(found.argmax(axis=-1), scores.numpy().argmax(axis=-1))
+    assert found[0, 1] < 0 and found[0, 2] == np.finfo(np.float16).min and found[1, 1] == 0
+
+
+def test_scores_of_regions_are_painted(tmp_path):
+    write_volume(ArrayVolume(LABELS * np.uint8(60), (8.0, 8.0, 8.0)), tmp_path / "grey.tif")
+    settings = ("cluster.k=3", "regions.method=slic", "regions.size=6")
+    wanted = Wanted(str(tmp_path / "grey.tif"), "classical", settings)
+    out = segment(wanted, tmp_path / "l.tif", extras=Extras(scores=tmp_path / "s.ome.zarr"))
+    scores = np.stack([voxels(tmp_path / "s.ome.zarr", str(channel)) for channel in range(3)])
+    np.testing.assert_array_equal(scores.argmax(axis=0) + 1, voxels(out))
+
+
+def test_objects_and_refined_labels_use_the_same_door(tmp_path):
+    cell = image(tmp_path / "cell.zarr", "0.5")
+    names = {1: "dark", 2: "mid", 3: "bright"}
+    labels = finish(tmp_path / "l.ome.zarr", LabelForm("0.4"), names=names, colours={})
+    path, form = output(None, cell, "parts", None)
+    objects(open_labels(labels), path, form=form)
+    found = voxels(cell / "labels" / "parts")
+    assert found.dtype == np.uint32 and found.max() > 3
+    np.testing.assert_array_equal(found > 0, LABELS > 0)
+    path, form = parse_output(str(tmp_path / "m.h5:/merged"))
+    refined = Refinement(merges=[((1, 3), "both")])
+    refine(open_labels(labels), path, refined, form=form)
+    refine(open_labels(labels), path, refined, form=form)  # there already
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["merged"][...], np.array([0, 1, 2, 1])[LABELS])
+    volume = open_labels(path)
+    assert (volume.voxel_size, volume.origin) == (SIZE, ORIGIN)
+    assert record(volume.address)["names"]["1"] == "both"
+    with pytest.raises(UsageError, match="is an input"):
+        parts, form = output(None, cell, "parts", None)
+        refine(open_labels(cell / "labels" / "parts"), parts, refined, form=form)
+
+
+# --- napari ----------------------------------------------------------------------------------------------
+
+NAPARI = os.environ.get("VEMSEG_NAPARI", sys.executable)
+"""An interpreter in whose environment napari and napari-ome-zarr are, which are too large to ask for here."""
+
+READ = """
+import json, sys
+import numpy as np
+from napari_ome_zarr import napari_get_reader
+
+for path in sys.argv[1:]:
+    for data, told, kind in napari_get_reader(path)(path):
+        affine = np.asarray(told["affine"].affine_matrix if hasattr(told["affine"], "affine_matrix")
+                            else told["affine"])
+        first = np.asarray(data[0])
+        print("layer", json.dumps({
+            "kind": kind, "axes": told["axis_labels"], "units": told["units"], "scale": told["scale"],
+            "shift": affine[:-1, -1].tolist(), "shape": first.shape, "sum": int(first.sum(dtype=float)),
+            "names": dict(zip(told.get("properties", {}).get("index", []),
+                              told.get("properties", {}).get("name", []))),
+            "colours": sorted(told["colormap"]) if kind == "labels" else None,
+            "name": told.get("name"),
+        }))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_napari_reads_image_labels_and_scores(tmp_path, version):
+    there = subprocess.run([NAPARI, "-c", "import napari_ome_zarr"], capture_output=True, check=False)
+    if there.returncode:
+        pytest.skip("no napari-ome-zarr here: VEMSEG_NAPARI names the python of an environment that has it")
+    cell = image(tmp_path / "cell.zarr", version)
+    put(*output(None, cell, "mito", None), made=3)
+    scores = finish_scores(tmp_path / "s.ome.zarr", LabelForm(version))
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    told = subprocess.run(
+        [NAPARI, "-c", READ, str(cell), str(scores)], capture_output=True, text=True, check=True, env=kept
+    )
+    lines = [line[6:] for line in told.stdout.splitlines() if line.startswith("layer ")]
+    image_layer, labels_layer, scores_layer = map(json.loads, lines)
+    assert (image_layer["kind"], image_layer["scale"][-3:]) == ("image", list(SIZE))
+    assert image_layer["shift"][-3:] == list(ORIGIN)
+    assert (labels_layer["kind"], labels_layer["axes"]) == ("labels", ["z", "y", "x"])
+    assert (labels_layer["scale"], labels_layer["shift"]) == (list(SIZE), list(ORIGIN))
+    assert set(labels_layer["units"]) == {"nanometer"}
+    assert labels_layer["names"] == {"1": "mitochondrion", "3": "Zellkern µ"}
+    assert labels_layer["colours"] == [1, 3] and labels_layer["sum"] == int(LABELS.sum())
+    assert scores_layer["name"] == ["s: dark", "s: mito", "s: bright"]
+    assert (scores_layer["scale"], scores_layer["shift"]) == (list(SIZE), list(ORIGIN))
