@@ -6,7 +6,7 @@ import pytest
 
 from vemseg.errors import UsageError
 from vemseg.geometry import Box, parse_box, parse_voxel_size
-from vemseg.names import is_tiff_name, is_tiff_output, split_name, volume_name
+from vemseg.names import is_tiff_name, output_format, split_name, volume_name
 
 SHAPE = (9, 50, 67)
 
@@ -98,6 +98,7 @@ def test_suffixes_of_tiffs():
     assert [is_tiff_name(Path(f"a{suffix}")) for suffix in (".TIF", ".btf", ".ome.tif", ".zarr")] == [
         *(True, True, True, False),
     ]
-    assert (is_tiff_output(Path("a.tiff")), is_tiff_output(Path("a.ome.zarr"))) == (True, False)
+    names = ["a.tiff", "a.ome.zarr", "a.H5", "a.precomputed"]
+    assert [output_format(Path(name)) for name in names] == ["tiff", "zarr", "hdf5", "precomputed"]
     with pytest.raises(UsageError, match=r"name it \.tif or \.ome\.zarr"):
-        is_tiff_output(Path("a.btf"))
+        output_format(Path("a.btf"))

@@ -302,7 +302,7 @@ def test_what_the_encoder_knows_counts_where_the_number_is_chosen(cell, model, t
 
 
 def test_a_plan_of_named_classes_draws_no_sample(named, clusters, tmp_path, monkeypatch):
-    monkeypatch.setattr("vemseg.pipeline.plan.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("vemseg.dense.probing.PROBE_SECONDS", 0.0)
     monkeypatch.setattr("vemseg.dense.computed.ComputedVectors.holding_bytes", lambda *_: 0)
     extras = Extras(confidence=tmp_path / "c.tif")
     found = plan(named, tmp_path / "seg.tif", extras=extras)

@@ -13,7 +13,7 @@ from ome_zarr_models.v05 import Image, ImageLabel
 
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import Box
-from vemseg.names import check_output
+from vemseg.names import output_format
 from vemseg.run import Output
 from vemseg.volume import (
     ArrayVolume,
@@ -329,7 +329,7 @@ def test_a_failure_leaves_no_output_and_the_store_whole(tmp_path, monkeypatch, n
 
     with monkeypatch.context() as patch:
         patch.setattr("vemseg.volume.writing.write_tiff", fail)
-        patch.setattr("vemseg.volume.writing.write_levels", fail)
+        patch.setattr("vemseg.volume.pyramid.write_levels", fail)
         with pytest.raises(OSError, match="disk full"):
             publish(out, write)
     assert contents(tmp_path) == [name + ".partial"]
@@ -355,7 +355,7 @@ class Failing(Volume):
 def test_a_failing_source_leaves_nothing_and_keeps_the_old_output(tmp_path, monkeypatch, name):
     monkeypatch.setattr(tiff_writing, "SLAB_DEPTH", 4)
     out = tmp_path / name
-    monkeypatch.setattr("vemseg.volume.writing.BLOCK_SHAPE", BLOCK)
+    monkeypatch.setattr("vemseg.volume.zarr_writing.BLOCK_SHAPE", BLOCK)
     for write in (write_volume, publish_volume):
         with pytest.raises(InputError, match="damaged"):
             write(Failing(), out)
@@ -390,7 +390,7 @@ def test_a_file_can_replace_a_directory(tmp_path):
 
 def test_unknown_suffixes_are_refused_before_any_work(tmp_path):
     with pytest.raises(UsageError, match=r"name it \.tif or \.ome\.zarr"):
-        check_output(tmp_path / "out.png")
+        output_format(tmp_path / "out.png")
     with pytest.raises(UsageError):
         write_volume(ArrayVolume(labels()), tmp_path / "out")
     assert contents(tmp_path) == []
@@ -405,7 +405,7 @@ def test_unknown_suffixes_are_refused_before_any_work(tmp_path):
 def test_grey_volumes_read_back(tmp_path, monkeypatch, name, dtype, voxel_size):
     array = np.random.default_rng(0).normal(0, 90, SHAPE).astype(dtype)
     out = tmp_path / name
-    monkeypatch.setattr("vemseg.volume.writing.BLOCK_SHAPE", BLOCK)
+    monkeypatch.setattr("vemseg.volume.zarr_writing.BLOCK_SHAPE", BLOCK)
     write_volume(ArrayVolume(array, voxel_size), out, description={"made": "for a test"})
     assert contents(out.parent) == [out.name]
     volume = open_volume(out)

@@ -10,8 +10,15 @@ from vemseg.errors import UsageError
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 """Endings, in lower case, that a TIFF to be read may have."""
 
-WRITTEN_TIFF_SUFFIXES = (".tif", ".tiff")
-"""Endings, in lower case, of the TIFFs that are written."""
+WRITTEN_SUFFIXES = {
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".zarr": "zarr",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".precomputed": "precomputed",
+}
+"""Endings, in lower case, of the volumes that are written, and the formats that they stand for."""
 
 ZIPPED_SUFFIXES = (".zip", ".ozx")
 """Endings, in lower case, of a Zarr hierarchy in one ZIP file."""
@@ -73,26 +80,17 @@ def is_tiff_name(path: Path) -> bool:
     return path.suffix.lower() in TIFF_SUFFIXES
 
 
-def is_tiff_output(out: Path) -> bool:
-    """Tell whether an output becomes a TIFF (True) or an OME-Zarr (False).
+def output_format(out: Path) -> str:
+    """Return the format of an output by its name: ``tiff``, ``zarr``, ``hdf5`` or ``precomputed``.
 
     Raises
     ------
     UsageError
-        Where its suffix names neither format.
+        Where its suffix names no format that can be written.
     """
-    suffix = out.suffix.lower()
-    if suffix not in (*WRITTEN_TIFF_SUFFIXES, ".zarr"):
-        raise UsageError(f"{out} has no suffix of a volume: name it .tif or .ome.zarr")
-    return suffix in WRITTEN_TIFF_SUFFIXES
-
-
-def check_output(out: Path) -> None:
-    """Refuse an output whose suffix names no format that can be written, before any work is done.
-
-    Raises
-    ------
-    UsageError
-        Where the suffix is neither that of a TIFF nor ``.zarr``.
-    """
-    is_tiff_output(out)
+    found = WRITTEN_SUFFIXES.get(out.suffix.lower())
+    if found is None:
+        raise UsageError(
+            f"{out} has no suffix of a volume: name it .tif or .ome.zarr, or else .h5 or .precomputed"
+        )
+    return found

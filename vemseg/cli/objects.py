@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, refining, shell
+from vemseg.cli import options, parsing, refining, shell, writing
 
 
 def objects(
@@ -12,7 +12,10 @@ def objects(
     names: options.Names = None,
     voxel_size: options.VoxelSize = None,
     offline: options.Offline = False,
-    out: refining.LabelsOut,
+    out: writing.ChangedOut = None,
+    into: writing.Into = None,
+    name: writing.Name = None,
+    ngff: writing.Ngff = None,
     overwrite: options.Overwrite = False,
     max_memory: options.MaxMemory = None,
 ) -> None:
@@ -27,6 +30,7 @@ def objects(
         from vemseg.pipeline.objects import objects as compute
         from vemseg.volume import open_labels
 
+        target, form = writing.output(out, into, name, ngff)
         volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
-        found = compute(volume, out, classes=which, names=legend, overwrite=overwrite, context=context)
-    shell.result(found)
+        compute(volume, target, classes=which, names=legend, form=form, overwrite=overwrite, context=context)
+    shell.result(form.address(target))

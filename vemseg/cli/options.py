@@ -218,25 +218,6 @@ MaxTime = Annotated[
 RunFolder = Annotated[Path | None, _out(metavar="RUN", help="Folder of the run: model, settings, curves.")]
 FeaturesOut = Annotated[Path, _out(metavar="NAME.zarr", help="Where to store the features.")]
 ClustersOut = Annotated[Path, _out(metavar="NAME.safetensors", help="Where to store the classes.")]
-LabelsOut = Annotated[
-    Path | None,
-    _output(
-        "-o",
-        "--out",
-        metavar="LABELS",
-        show_default="VOLUME_seg, here",
-        help="Labels, .tif or .ome.zarr.",
-    ),
-]
-Confidence = Annotated[
-    Path | None,
-    _output(
-        "--confidence",
-        metavar="VOLUME",
-        show_default=False,
-        help="Also write how certain each label is, 0 to 255: .tif or .ome.zarr beside the labels.",
-    ),
-]
 ScoresOut = Annotated[
     Path | None, _out(metavar="NAME.json", help="Store all scores, with plots beside them.")
 ]

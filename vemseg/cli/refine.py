@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, refining, shell
+from vemseg.cli import options, parsing, refining, shell, writing
 
 
 def refine(
@@ -17,7 +17,10 @@ def refine(
     mask: refining.Mask = None,
     voxel_size: options.VoxelSize = None,
     offline: options.Offline = False,
-    out: refining.LabelsOut,
+    out: writing.ChangedOut = None,
+    into: writing.Into = None,
+    name: writing.Name = None,
+    ngff: writing.Ngff = None,
     overwrite: options.Overwrite = False,
     max_memory: options.MaxMemory = None,
 ) -> None:
@@ -35,6 +38,7 @@ def refine(
 
         smallest = None if least is None else Least(*least)
         wanted = Refinement(merges, numbers, legend, smooth, fill_holes, smallest)
+        target, form = writing.output(out, into, name, ngff)
         volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
-        refined = compute(volume, out, wanted, mask=mask, overwrite=overwrite, context=context)
-    shell.result(refined)
+        compute(volume, target, wanted, mask=mask, form=form, overwrite=overwrite, context=context)
+    shell.result(form.address(target))

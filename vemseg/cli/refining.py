@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,15 +46,4 @@ Mask = Annotated[
 Which = Annotated[
     str | None,
     input_option("--class", metavar="2,NAME", help="Only these classes, by number or name."),
-]
-LabelsOut = Annotated[
-    Path,
-    typer.Option(
-        "-o",
-        "--out",
-        metavar="LABELS",
-        show_default=False,
-        rich_help_panel="Output",
-        help=".tif or .ome.zarr.",
-    ),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, reading, shell, tables, words
+from vemseg.cli import options, parsing, reading, shell, tables, words, writing
 from vemseg.errors import UsageError
 
 
@@ -23,8 +23,12 @@ def segment(
     regions: options.Regions = None,
     model: options.Model = None,
     clusters: options.Clusters = None,
-    out: options.LabelsOut = None,
-    confidence: options.Confidence = None,
+    out: writing.LabelsOut = None,
+    into: writing.Into = None,
+    name: writing.Name = None,
+    ngff: writing.Ngff = None,
+    confidence: writing.Confidence = None,
+    scores: writing.Scores = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     max_memory: options.MaxMemory = None,
@@ -49,7 +53,6 @@ def segment(
     chosen, covering = class_settings(classes, k, k_range), placement_settings(placement, kept, stride)
     settings = parsing.settings(set_, {**chosen, "cluster.seed": seed, **covering, "regions.method": regions})
     legend = parsing.names(names)
-    out = out or parsing.default_labels(volume)
     seconds = parsing.duration(adapt) if adapt else None
     surroundings: shell.Surroundings = {
         "device": device,
@@ -64,15 +67,17 @@ def segment(
         from vemseg.pipeline.plan import plan as foresee
         from vemseg.pipeline.segment import segment as compute
 
+        default = None if into else parsing.default_labels(volume)
+        labels, form = writing.output(out or default, into, name, ngff)
         choice = parsing.choice(channel, time, level, axes)
         wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice)
-        extras = Extras(legend, confidence)
+        extras = Extras(legend, confidence, scores, form)
         if plan:
-            found = foresee(wanted, out, clusters=clusters, extras=extras, context=context)
+            found = foresee(wanted, labels, clusters=clusters, extras=extras, context=context)
             return shell.show(tables.plan_table(found, seconds), as_result=True)
-        labels = compute(
+        compute(
             wanted,
-            out,
+            labels,
             clusters=clusters,
             extras=extras,
             adapt_seconds=seconds,
@@ -80,7 +85,7 @@ def segment(
             context=context,
         )
     shell.show(tables.class_table(classes_of(labels)), as_result=False)
-    shell.result(labels)
+    shell.result(form.address(labels))
 
 
 def class_settings(classes: words.ClassKind | None, k: str | None, k_range: str | None) -> dict[str, object]:

@@ -23,6 +23,7 @@ numbers and give the same labels.
     smoothing a Gaussian on the lattice
     sample    the vectors that classes are fitted on
     planning  the blocks that fit into a budget of memory
+    probing   how long labels take
     holding   the vectors of a small volume, kept in memory
     scale     the scale at which an encoder tells most about a volume of unknown voxel size
     pseudo    labels that a model gives a volume where it is sure
@@ -38,11 +39,11 @@ from vemseg.dense.holding import point_stages
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.lessons import Lessons
 from vemseg.dense.opening import Wanted, as_wanted, lay_over, lay_over_volume, open_features, training_source
-from vemseg.dense.planning import WRITTEN, check_sample, label_blocks, point_blocks
+from vemseg.dense.planning import check_sample, label_blocks, point_blocks
 from vemseg.dense.pseudo import Judge, PseudoLabels
 from vemseg.dense.regions import RegionVectors
 from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, keep_sample, sample_cells
-from vemseg.dense.scores import Interpolations, argmax_interpolated, interpolated, interpolations
+from vemseg.dense.scores import RATINGS, Interpolations, argmax_interpolated, interpolated, interpolations
 from vemseg.dense.sources import Head, LatticeVectors, Maker, VectorSource
 from vemseg.dense.stored import StoredVectors
 from vemseg.dense.taught import Taught, teach
@@ -50,7 +51,7 @@ from vemseg.dense.taught import Taught, teach
 __all__ = [
     "CELLS_AT_LEAST",
     "DENSE_CELL",
-    "WRITTEN",
+    "RATINGS",
     "ComputedVectors",
     "Covering",
     "EmbedJob",

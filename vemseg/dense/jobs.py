@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vemseg.blocks import Job, Stages
 from vemseg.context import Context
 from vemseg.dense.holding import point_stages
 from vemseg.dense.opening import Wanted
+from vemseg.dense.scores import Rated
 from vemseg.dense.sources import Given, VectorSource
 from vemseg.features import Features, Values
 from vemseg.geometry import Box
 from vemseg.labelling import Labeller, load
 from vemseg.volume import LabelStore
 
-Labels = NDArray[np.uint8]
-
-Labelled = tuple[Labels, ...]
-"""The labels of a block, and how certain they are where that is wanted."""
-
 
 @dataclass(frozen=True)
-class LabelJob(Job[Given, Labelled]):
+class LabelJob(Job[Given, Rated]):
     """Label a volume, block by block; writing a block returns the voxels of each label, 0..K.
 
     Attributes
@@ -36,20 +32,22 @@ class LabelJob(Job[Given, Labelled]):
         A saved labeller.
     store : Path
         The ``LabelStore`` that labels are written to.
-    confidence : Path, optional
-        The ``LabelStore``, of the same shape and blocks, that is told how certain they are.
+    ratings : tuple of (str, Path)
+        What else is told of each voxel (see ``scores.RATINGS``), and the ``LabelStore``, of the same shape
+        and blocks, that it is written to.
     """
 
     wanted: Wanted
     labeller: Path
     store: Path
-    confidence: Path | None = None
+    ratings: tuple[tuple[str, Path], ...] = ()
 
-    def open(self, context: Context) -> Stages[Given, Labelled]:
+    def open(self, context: Context) -> Stages[Given, Rated]:
         """Open source, labeller and stores."""
-        source, labeller = self.wanted.open(context), load(self.labeller)
-        confidence = None if self.confidence is None else LabelStore.open(self.confidence)
-        return label_stages(source, labeller, LabelStore.open(self.store), confidence)
+        ratings = {name: LabelStore.open(path) for name, path in self.ratings}
+        return label_stages(
+            self.wanted.open(context), load(self.labeller), LabelStore.open(self.store), ratings
+        )
 
 
 @dataclass(frozen=True)
@@ -73,17 +71,15 @@ class EmbedJob(Job[Given, Values]):
 
 
 def label_stages(
-    source: VectorSource, labeller: Labeller, store: LabelStore, confidence: LabelStore | None = None
-) -> Stages[Given, Labelled]:
+    source: VectorSource, labeller: Labeller, store: LabelStore, ratings: Mapping[str, LabelStore]
+) -> Stages[Given, Rated]:
     """Return how a block is read, labelled and written; writing returns the voxels of each label, 0..K."""
-    stores = [store] if confidence is None else [store, confidence]
+    names, stores = list(ratings), [store, *ratings.values()]
 
-    def compute(box: Box, given: Given) -> Labelled:
-        if confidence is None:
-            return (source.labels(box, given, labeller),)
-        return source.rated(box, given, labeller)
+    def compute(box: Box, given: Given) -> Rated:
+        return source.rated(box, given, labeller, names) if names else (source.labels(box, given, labeller),)
 
-    def write(box: Box, made: Labelled) -> list[int]:
+    def write(box: Box, made: Rated) -> list[int]:
         for growing, voxels in zip(stores, made, strict=True):
             growing.write(box, voxels)
         planes = [np.bincount(plane.ravel(), minlength=labeller.k + 1) for plane in made[0]]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from vemseg import labelling
 from vemseg.budget import RESERVE, Blocks, Cuts, Reach, choose_blocks
+from vemseg.dense.scores import RATINGS
 from vemseg.dense.sources import LatticeVectors, VectorSource
 from vemseg.errors import ResourceError
 from vemseg.recipe import ClusterTable
@@ -19,7 +20,7 @@ WRITTEN = 1.0 + WRITING
 """Bytes that each voxel of a block takes while one volume of bytes is written: its labels, as a rule."""
 
 
-def label_blocks(source: VectorSource, k: int, limit: int, written: float = WRITTEN) -> Blocks:
+def label_blocks(source: VectorSource, k: int, limit: int, ratings: Sequence[str] = ()) -> Blocks:
     """Choose the blocks in which a volume is segmented into ``k`` classes.
 
     Parameters
@@ -29,14 +30,15 @@ def label_blocks(source: VectorSource, k: int, limit: int, written: float = WRIT
         Number of classes.
     limit : int
         Bytes that this process may occupy.
-    written : float
-        Bytes that each voxel of a block takes while it is written.
+    ratings : sequence of str
+        What else is written beside labels (see ``scores.RATINGS``).
 
     Raises
     ------
     ResourceError
         Where no block fits.
     """
+    written = WRITTEN * (1 + sum(RATINGS[name].bytes(k) for name in ratings))
 
     def reach(axis: int) -> Reach:
         return lambda start, stop: source.reach(axis, start, stop)

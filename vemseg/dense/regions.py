@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vemseg.budget import Budget
 from vemseg.context import Context
 from vemseg.dense.parts import Parts
 from vemseg.dense.pooling import CHANNELS, moments
-from vemseg.dense.scores import Interpolations
-from vemseg.dense.sources import Given, LatticeVectors, VectorSource, turned
+from vemseg.dense.scores import RATINGS, Interpolations, Rated
+from vemseg.dense.sources import Given, LatticeVectors, VectorSource, turned, turned_back
 from vemseg.errors import Interrupted
 from vemseg.features import Features, RegionArrays
 from vemseg.geometry import ZYX, Box
@@ -185,30 +184,28 @@ class RegionVectors(VectorSource):
 
     def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
         """Paint each region of a box with its class."""
-        return self._painted(box, given, labeller, rate=False)[0]
+        labels: NDArray[np.uint8] = self.rated(box, given, labeller, ())[0]
+        return labels
 
     def rated(
-        self, box: Box, given: Given, labeller: Labeller
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Paint each region of a box with its class, and with how certain that is."""
-        labels, certain = self._painted(box, given, labeller, rate=True)
-        return labels, certain
-
-    def _painted(
-        self, box: Box, given: Given, labeller: Labeller, rate: bool
-    ) -> tuple[NDArray[np.uint8], ...]:
-        """Return the labels of a box and, where that is wanted, how certain they are."""
-        inside = turned(box, self.source.order)
-        painted = tuple(np.empty(inside.shape, np.uint8) for _ in range(1 + rate))
+        self, box: Box, given: Given, labeller: Labeller, ratings: Sequence[str] = ("confidence",)
+    ) -> Rated:
+        """Paint each region of a box with its class, and with each rating of that."""
+        inside, wanted = turned(box, self.source.order), [RATINGS[name] for name in ratings]
+        painted = [
+            np.empty(inside.shape, np.uint8),
+            *(each.empty(inside.shape, labeller.k) for each in wanted),
+        ]
         found = self._computed if self._stored is None else self._read
         for place, numbers, graph in found(box, inside, given):
             scores = labeller.graph_scores(graph)
-            values = [1 + scores.argmax(dim=-1)]
-            if rate:
-                values.append(labeller.confidence(scores).mul(255).round())
+            values = [
+                (1 + scores.argmax(dim=-1)).to(torch.uint8),
+                *(each.of(labeller, scores) for each in wanted),
+            ]
             for one, out in zip(values, painted, strict=True):
-                out[place.slices] = _bytes(one)[numbers]
-        return tuple(np.ascontiguousarray(out.transpose(self.source.back)) for out in painted)
+                out[(..., *place.slices)] = one.cpu().numpy().T[..., numbers]
+        return turned_back(tuple(painted), self.source.back)
 
     def _computed(self, box: Box, inside: Box, given: Given) -> Iterator[tuple[Box, Ints, Graph]]:
         """Yield what each part has in a box: its place there, the regions of its voxels, and its graph."""
@@ -302,11 +299,6 @@ class RegionVectors(VectorSource):
     def held(self, context: Context, keep: Path | None = None) -> RegionVectors:
         """Return the regions of vectors that are held in memory where they are few, else this source."""
         return RegionVectors(self.source.held(context, keep), self.table, self.whole)
-
-
-def _bytes(values: Tensor) -> NDArray[np.uint8]:
-    found: NDArray[np.uint8] = values.to(torch.uint8).numpy()
-    return found
 
 
 def _mirrored(positions: Floats, start: int, stop: int, n: int) -> Interpolation:

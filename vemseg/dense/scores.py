@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vemseg.geometry import ZYX, Box
+from vemseg.labelling import Labeller
 from vemseg.tiling import Floats, Interpolation, interpolation
 
 Interpolations = tuple[Interpolation, Interpolation, Interpolation]
@@ -23,6 +26,10 @@ TILE_VOXELS = 2**15
 
 PART_ROWS = 2**16
 """Most vectors that a head gets in one call."""
+
+
+SMALLEST = 2.0**-24
+"""The smallest number above 0 that float16 knows."""
 
 
 def in_parts(head: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -98,27 +105,86 @@ def argmax_interpolated(scores: Tensor, axes: Interpolations) -> NDArray[np.uint
 
 
 def rated_interpolated(
-    scores: Tensor, axes: Interpolations, confidence: Callable[[Tensor], Tensor]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Do what :func:`argmax_interpolated` does, and rate the class of each voxel by its interpolated scores.
+    scores: Tensor, axes: Interpolations, labeller: Labeller, ratings: Sequence[str]
+) -> Rated:
+    """Do what :func:`argmax_interpolated` does, and rate each voxel by its interpolated scores.
 
     Parameters
     ----------
     scores, axes
         As there.
-    confidence : callable
-        Turns scores (..., K) into how certain the best class is (...), 0 to 1.
+    labeller : Labeller
+        What gave the scores.
+    ratings : sequence of str
+        Names of ``RATINGS``.
 
     Returns
     -------
-    labels, certain : uint8 (z', y', x')
-        1 + argmax, and 255 times the confidence, rounded.
+    tuple of arrays
+        uint8 (z', y', x'), 1 + argmax; and each rating, (z', y', x') or (K, z', y', x').
     """
-    labels, certain = np.empty(_shape(axes), np.uint8), np.empty(_shape(axes), np.uint8)
+    labels = np.empty(_shape(axes), np.uint8)
+    wanted = [RATINGS[name] for name in ratings]
+    rated = [rating.empty(labels.shape, scores.shape[-1]) for rating in wanted]
     for part, tile in _tiles(scores, axes):
         labels[part] = _best(tile.numpy()).T
-        certain[part] = confidence(tile.movedim(1, -1)).mul(255).round().to(torch.uint8).numpy().T
-    return labels, certain
+        for rating, out in zip(wanted, rated, strict=True):
+            out[(..., *part)] = rating.of(labeller, tile.movedim(1, -1)).numpy().T
+    return labels, *rated
+
+
+Rated = tuple[NDArray[Any], ...]
+"""Labels, and what else is told of each voxel."""
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What is told of each voxel beside its label.
+
+    Attributes
+    ----------
+    dtype : type
+    of : callable
+        Returns it for a labeller and scores (..., K): (...), or (..., K) where there is a number for each
+        class.
+    each : bool
+        Whether there is one.
+    """
+
+    dtype: type[np.generic]
+    of: Callable[[Labeller, Tensor], Tensor]
+    each: bool
+
+    def channels(self, k: int) -> int | None:
+        """Return how many channels it has for ``k`` classes; None where there is no axis of them."""
+        return k if self.each else None
+
+    def empty(self, shape: Sequence[int], k: int) -> NDArray[Any]:
+        """Return an array for it, (z, y, x) or (K, z, y, x)."""
+        return np.empty((k, *shape) if self.each else tuple(shape), self.dtype)
+
+    def bytes(self, k: int) -> int:
+        """Return the bytes that it takes for a voxel."""
+        return np.dtype(self.dtype).itemsize * (self.channels(k) or 1)
+
+
+def _certain(labeller: Labeller, scores: Tensor) -> Tensor:
+    """Return how certain the best class is, from 0 to 255, which is certain."""
+    return labeller.confidence(scores).mul(255).round().to(torch.uint8)
+
+
+def _behind(labeller: Labeller, scores: Tensor) -> Tensor:
+    """Return how far the score of each class lies behind the best one: float16, 0 for the best.
+
+    What is behind stays behind when it is rounded, and what is too far for float16 is as far as that goes.
+    """
+    behind = scores.float() - scores.float().amax(dim=-1, keepdim=True)
+    half = behind.clamp(min=torch.finfo(torch.float16).min).half()
+    return torch.where((half == 0) & (behind < 0), -SMALLEST, half)
+
+
+RATINGS = {"confidence": Rating(np.uint8, _certain, False), "scores": Rating(np.float16, _behind, True)}
+"""What can be told of each voxel beside its label, by name."""
 
 
 def _shape(axes: Interpolations) -> ZYX:

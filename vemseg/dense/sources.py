@@ -20,6 +20,7 @@ from vemseg.context import Context
 from vemseg.dense.sample import SampleCell, collect, sample_cells
 from vemseg.dense.scores import (
     Interpolations,
+    Rated,
     argmax_interpolated,
     in_parts,
     interpolations,
@@ -141,9 +142,9 @@ class VectorSource(ABC):
 
     @abstractmethod
     def rated(
-        self, box: Box, given: Given, labeller: Labeller
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return the labels of a box and how certain they are, 0..255 (see ``Labeller.confidence``)."""
+        self, box: Box, given: Given, labeller: Labeller, ratings: Sequence[str] = ("confidence",)
+    ) -> Rated:
+        """Return the labels of a box, and each rating of its voxels (see ``scores.RATINGS``)."""
 
     @abstractmethod
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
@@ -306,13 +307,12 @@ class LatticeVectors(VectorSource):
         return np.ascontiguousarray(turned.transpose(self.back))
 
     def rated(
-        self, box: Box, given: Given, labeller: Labeller
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        self, box: Box, given: Given, labeller: Labeller, ratings: Sequence[str] = ("confidence",)
+    ) -> Rated:
         """Interpolate the scores to voxels, take the best class and rate it."""
         scores = self.compute(self.points_of(box), given, in_parts(labeller.scores))
-        turned = rated_interpolated(scores, self.interpolations(box), labeller.confidence)
-        labels, certain = (np.ascontiguousarray(part.transpose(self.back)) for part in turned)
-        return labels, certain
+        turned = rated_interpolated(scores, self.interpolations(box), labeller, ratings)
+        return turned_back(turned, self.back)
 
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
         """Return window and lattice points along an axis of the volume."""
@@ -328,6 +328,15 @@ class LatticeVectors(VectorSource):
     def back(self) -> ZYX:
         """Axis of the lattice for each axis of the volume; turns arrays back."""
         return self.order.index(0), self.order.index(1), self.order.index(2)
+
+
+def turned_back(parts: Rated, back: ZYX) -> Rated:
+    """Return arrays whose last three axes are put into the order ``back``; channels before them stay."""
+    leading = [tuple(range(part.ndim - 3)) for part in parts]
+    return tuple(
+        np.ascontiguousarray(part.transpose(*first, *(len(first) + axis for axis in back)))
+        for part, first in zip(parts, leading, strict=True)
+    )
 
 
 def turned(box: Box, order: ZYX) -> Box:

@@ -207,6 +207,12 @@ class Labeller(ABC):
         typical = float(self.metadata[MARGIN])
         return ahead / (ahead + typical).clamp_min(torch.finfo(ahead.dtype).tiny)
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """What viewers should show of how far classes lie behind: four typical leads, or 8 in logarithms."""
+        typical = float(self.metadata.get(MARGIN, 0.0))
+        return (-4 * typical if typical > 0 else -8.0), 0.0
+
     @abstractmethod
     def reordered(self, order: NDArray[np.int64]) -> Self:
         """Renumber the classes: class ``i`` of the result is class ``order[i]`` of this labeller."""

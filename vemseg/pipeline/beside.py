@@ -10,7 +10,7 @@ from vemseg.files import write_table
 from vemseg.labelling import legend
 from vemseg.labelling.telling import Row, captions
 from vemseg.names import split_name
-from vemseg.run import read_json, sidecar, write_json
+from vemseg.run import Output, read_json, sidecar, write_json
 from vemseg.volume import Thinned, Volume, open_volume, planes, rename_labels
 
 ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
@@ -43,12 +43,12 @@ def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, 
     save(three_planes(raw, seen, grey.voxel_size, dict(legend), position=at, manner=manner), path)
 
 
-def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
+def rename(output: Output, volume: Volume, names: Mapping[int, str]) -> bool:
     """Give the classes of finished labels other names, in all files; the labels themselves stay as they are.
 
     Parameters
     ----------
-    out : Path
+    output : Output
         The labels.
     volume : Volume
         The grey volume, for the picture.
@@ -65,6 +65,7 @@ def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
     InputError
         Where there is no such class.
     """
+    out, labels = output.path, output.main
     about = read_json(sidecar(out))
     classes: list[Row] = about["classes"]
     own = {int(label): name for label, name in about.get("own_names", {}).items()}
@@ -72,8 +73,8 @@ def rename(out: Path, volume: Volume, names: Mapping[int, str]) -> bool:
     if named == {k: row["name"] for k, row in enumerate(classes, start=1)}:
         return False
     renamed: list[Row] = [row | {"name": name} for row, name in zip(classes, named.values(), strict=True)]
-    rename_labels(out, named, dict(enumerate(palette(len(classes)), start=1)))
+    rename_labels(labels, named, dict(enumerate(palette(len(classes)), start=1)))
     write_table(beside(out, ".csv"), renamed)
-    draw_check(beside(out, "_qc.png"), volume, open_volume(out), captions(renamed))
+    draw_check(beside(out, "_qc.png"), volume, open_volume(labels), captions(renamed))
     write_json(sidecar(out), about | {"classes": renamed})  # last: until then the same call does it again
     return True

@@ -13,9 +13,9 @@ from vemseg.datasets.betaseg import PAPERS, PARTS, Cell, check, fill, find_archi
 from vemseg.datasets.phantom import write_phantom
 from vemseg.errors import InputError, MissingError, OutputExistsError
 from vemseg.geometry import ZYX, VoxelSize
-from vemseg.names import check_output
 from vemseg.phantom import Phantom
 from vemseg.run import Run, sha256
+from vemseg.volume import LabelForm
 
 CLUSTERS = "clusters.safetensors"
 """File, in a run of imported weights, with the classes of the cluster centres that came with them."""
@@ -62,7 +62,7 @@ def fetch_phantom(
         The grey volume and the labels.
     """
     phantom = Phantom(shape, seed, voxel_size)
-    check_output(out)
+    LabelForm().check(out)
     return write_phantom(phantom, out, overwrite=overwrite, context=context)
 
 

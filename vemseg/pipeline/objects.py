@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vemseg.context import Context
-from vemseg.errors import UsageError
-from vemseg.names import check_output
 from vemseg.objects import Measures, Wish, begin, chosen, find_objects, known_classes, paint, write_measures
 from vemseg.pipeline.beside import beside
 from vemseg.run import Output, provenance, sidecar, state_in, write_json
-from vemseg.volume import LabelInfo, Volume, describe, finish_labels, identity, record
+from vemseg.volume import LabelForm, LabelInfo, Volume, describe, finish_labels, identity, record
 from vemseg.volume.about import names_in
 
 _log = logging.getLogger("vemseg")
@@ -24,6 +22,7 @@ def objects(
     *,
     classes: Sequence[str] = (),
     names: Mapping[int, str] | None = None,
+    form: LabelForm = LabelForm(),
     overwrite: bool = False,
     context: Context = Context(),
 ) -> Path:
@@ -34,21 +33,21 @@ def objects(
     labels : Volume
         Of classes; 0 is nothing.
     out : Path
-        The number of its object at every voxel, uint32, .tif or .ome.zarr; beside it ``<stem>.csv`` (see
-        ``Measures.of``) and ``<stem>.json``.
+        The number of its object at every voxel, uint32, in a format by the suffix; beside it ``<stem>.csv``
+        (see ``Measures.of``) and ``<stem>.json``.
     classes : sequence of str
         Only these, by number or name.
     names : mapping of int to str, optional
         Names of classes, before those in the file.
+    form : LabelForm
+        How the volume is written, beside what its name says.
 
     Raises
     ------
     InputError, ResourceError, OutputExistsError, Interrupted
         As ``find_objects``, ``chosen`` and ``Output``.
     """
-    check_output(out)
-    if labels.path is not None and out.resolve() == labels.path.resolve():
-        raise UsageError(f"{out} is an input: name another output")
+    form.check(out, labels.path)
     told = record(labels.address)
     known = known_classes(labels, told, context) if classes else []
     names = names_in(told) | dict(names or {})
@@ -56,15 +55,15 @@ def objects(
     settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size}
     output = Output(
         out,
-        state={"output": out.name, **settings, **identity(labels)},
+        state={"output": out.name, **settings, **identity(labels), **form.state()},
         inputs=[] if labels.path is None else [labels.path],
         beside=[sidecar(out), beside(out, ".csv")],
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
-    with output:
+    with output.appearing_at(form.main(out), form.settle):
         if output.done:
-            _log.info("%s is there already, made with the same settings", out)
+            _log.info("%s is there already, made with the same settings", output.main)
             return out
         if labels.voxel_size is None:
             _log.warning("%s: voxel size unknown, so everything is counted in voxels", labels.name)
@@ -77,6 +76,6 @@ def objects(
         extra = {"state": output.state, "volume": describe(labels), "objects": len(table)}
         origin = provenance("objects", inputs=output.inputs, extra=extra)
         write_json(output.growing(sidecar(out)), origin)
-        finish_labels(store, output.growing(out), LabelInfo(**labels.placed, description=origin))
+        finish_labels(store, output.growing(out), LabelInfo(**labels.placed, description=origin), form)
         output.publish()
     return out

@@ -8,14 +8,22 @@ from pathlib import Path
 
 from vemseg.comparison import on_grid_of
 from vemseg.context import Context
-from vemseg.errors import UsageError
 from vemseg.files import write_table
 from vemseg.labelling.telling import Row
-from vemseg.names import check_output
 from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated
 from vemseg.pipeline.beside import beside
 from vemseg.run import Json, Output, provenance, sidecar, state_in, write_json
-from vemseg.volume import LabelInfo, Volume, copied, describe, finish_labels, identity, record, rename_labels
+from vemseg.volume import (
+    LabelForm,
+    LabelInfo,
+    Volume,
+    copied,
+    describe,
+    finish_labels,
+    identity,
+    record,
+    rename_labels,
+)
 from vemseg.volume.about import LEGEND
 
 _log = logging.getLogger("vemseg")
@@ -30,6 +38,7 @@ def refine(
     refinement: Refinement,
     *,
     mask: str | None = None,
+    form: LabelForm = LabelForm(),
     overwrite: bool = False,
     context: Context = Context(),
 ) -> Path:
@@ -39,19 +48,19 @@ def refine(
     ----------
     labels : Volume
     out : Path
-        .tif or .ome.zarr; beside it ``<stem>.json`` and, where voxels were looked at, ``<stem>.csv``.
+        In a format by the suffix; beside it ``<stem>.json`` and, where voxels were looked at, ``<stem>.csv``.
     refinement : Refinement
     mask : str, optional
         A volume; labels become 0 where it is not above 0.
+    form : LabelForm
+        How labels are written, beside what their name says.
 
     Raises
     ------
     UsageError, InputError, ResourceError, OutputExistsError, Interrupted
         As ``Refinement.classes``, ``on_grid_of``, ``clean`` and ``Output``.
     """
-    check_output(out)
-    if labels.path is not None and out.resolve() == labels.path.resolve():
-        raise UsageError(f"{out} is an input: name another output")
+    form.check(out, labels.path)
     told = record(labels.address)
     classes = refinement.classes(known_classes(labels, told, context), told)
     if refinement.least is not None:
@@ -60,18 +69,18 @@ def refine(
     settings = {"refined": refinement.state(), "mask": mask is not None, "voxel_size": labels.voxel_size}
     output = Output(
         out,
-        state={"output": out.name, **settings, **identity(labels)},
+        state={"output": out.name, **settings, **identity(labels), **form.state()},
         inputs=[one.path for one in (labels, inside) if one is not None and one.path is not None],
         beside=[sidecar(out), beside(out, ".csv")],
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
-    with output:
+    with output.appearing_at(form.main(out), form.settle):
         if output.done:
-            _log.info("%s is there already, made with the same settings", out)
+            _log.info("%s is there already, made with the same settings", output.main)
             return out
         told, target = told or {}, output.growing(out)
-        if mask is None and not refinement.moves_voxels and copied(labels, target):
+        if mask is None and not refinement.moves_voxels and copied(labels, target, form):
             rows = renamed(told, classes)
             origin = _origin(output, labels, told, rows)
             rename_labels(target, **shown(classes), description=origin)
@@ -80,7 +89,8 @@ def refine(
             refined, counts = clean(given, refinement, classes, store, context)
             rows = tabulated(classes, counts, labels.voxel_size)
             origin = _origin(output, labels, told, rows)
-            finish_labels(refined, target, LabelInfo(**labels.placed, **shown(classes), description=origin))
+            info = LabelInfo(**labels.placed, **shown(classes), description=origin)
+            finish_labels(refined, target, info, form)
         write_json(output.growing(sidecar(out)), origin)
         if rows:
             write_table(output.growing(beside(out, ".csv")), rows)

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from vemseg.blocks import run
 from vemseg.budget import Blocks
 from vemseg.context import Context
 from vemseg.dense import (
-    WRITTEN,
+    RATINGS,
     LabelJob,
     VectorSource,
     Wanted,
@@ -45,7 +45,6 @@ from vemseg.labelling.telling import (
     say_choice,
     suggestions,
 )
-from vemseg.names import check_output, is_tiff_output
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.beside import (
     beside,
@@ -56,15 +55,18 @@ from vemseg.pipeline.beside import (
 from vemseg.pipeline.extras import Extras
 from vemseg.recipe import sets
 from vemseg.run import Output, State, provenance, sha256, sidecar, state_in, write_json
-from vemseg.volume import LabelInfo, LabelStore, Volume, describe, finish_labels, identity
+from vemseg.volume import LabelForm, LabelInfo, LabelStore, Volume, describe, finish_labels, identity
 
 _log = logging.getLogger("vemseg")
 
 CLUSTERS, SAMPLE, HELD = "clusters.safetensors", "sample.safetensors", "held.npz"
 """In the partial directory: the classes that were fitted, and the vectors that a stop kept."""
 
-STORE, CERTAIN, DONE = "store", "confidence", "done"
-"""In the partial directory: labels and confidence that become TIFFs, and the markers of written blocks."""
+STORE, DONE = "store", "done"
+"""In the partial directory: labels that do not grow as they end up, and the markers of written blocks."""
+
+Like = tuple[ZYX, int]
+"""The shape of the blocks of a store, and the number of classes."""
 
 
 def segment(
@@ -86,12 +88,12 @@ def segment(
     wanted : Wanted
         Volume and model, or features that ``embed`` stored.
     out : Path
-        Labels, .tif or .ome.zarr; beside them ``<stem>.json``, ``<stem>.csv`` and ``<stem>_qc.png``, and
-        ``<stem>_k.png`` where the number of classes was chosen.
+        Labels, in a format by the suffix; beside them ``<stem>.json``, ``<stem>.csv`` and ``<stem>_qc.png``,
+        and ``<stem>_k.png`` where the number of classes was chosen.
     clusters : Path, optional
         Classes that ``cluster`` or an earlier ``segment`` saved; fitted to this volume where left out.
     extras : Extras
-        Names, and a volume that says how certain the labels are.
+        Names, the form of the labels, and volumes that say more of each voxel.
     adapt_seconds : float, optional
         First train the model on this volume for that long (see ``adapt``).
     context : Context
@@ -109,13 +111,12 @@ def segment(
     Interrupted
         Where the work was stopped; the same call goes on with it.
     """
-    check_output(out)
     fitted = None if clusters is None else load_classes(clusters)
     extras.check(out, fitted)
     if adapt_seconds is not None:
         wanted = replace(wanted, model=str(adapt(wanted, out, adapt_seconds, context)))
     source = wanted.open(context)
-    refuse_misfits([out, extras.confidence], source, fitted, clusters)
+    refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)
     if fitted is not None and fitted.metadata.get("model") not in (None, source.maker.model):
         raise InputError(f"{clusters}: these clusters were fitted to another model's vectors")
     blocks = plan_blocks(source, fitted, context, extras)
@@ -127,22 +128,26 @@ def segment(
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
-    with output:
+    with output.appearing_at(extras.form.main(out), extras.form.settle):
         if output.done:
-            renamed = extras.names is not None and rename(out, source.volume, extras.names)
+            renamed = extras.names is not None and rename(output, source.volume, extras.names)
             also = ": renamed" if renamed else ""
-            _log.info("%s is there already, made with the same settings%s", out, also)
+            _log.info("%s is there already, made with the same settings%s", output.main, also)
             return out
         _say(source, blocks, given=fitted is not None or sets(wanted.settings, "cluster.k"))
         classes = clusters or output.partial / CLUSTERS
         held = source if classes.exists() else _classes(source, classes, context)
-        stores = _stores(output, extras, source.volume, blocks.shape)
-        counts = _label(wanted, held, classes, stores, context)
         labeller = load(classes)
+        store = _store(output, out, STORE, source.volume, extras, (blocks.shape, labeller.k))
+        like = (store.block_shape, labeller.k)
+        ratings = {
+            name: _store(output, path, name, source.volume, extras, like)
+            for name, path in extras.ratings.items()
+        }
+        counts = _label(wanted, held, classes, store, ratings, context)
         labeller = labeller.named(labeller.names if extras.names is None else extras.names)
-        for second in stores[1:]:
-            extras.finish(output, source.volume, second)
-        _finish(output, source, labeller, stores[0], class_table(labeller, counts, stores[0].voxel_size))
+        extras.finish(output, source.volume, labeller, ratings)
+        _finish(output, source, labeller, store, extras.form, class_table(labeller, counts, store.voxel_size))
     return out
 
 
@@ -198,7 +203,7 @@ def plan_blocks(source: VectorSource, fitted: Labeller | None, context: Context,
     if fitted is None:
         check_sample(source.maker.recipe.cluster, [source], context.limit)
     k = count(source.maker.recipe.cluster, source.classes) if fitted is None else fitted.k
-    return label_blocks(source, k, context.limit, WRITTEN * (1 if extras.confidence is None else 2))
+    return label_blocks(source, k, context.limit, list(extras.ratings))
 
 
 def _state(source: VectorSource, out: Path, clusters: Path | None, extras: Extras) -> State:
@@ -212,7 +217,7 @@ def _state(source: VectorSource, out: Path, clusters: Path | None, extras: Extra
         "voxel_size": volume["voxel_size_nm"],
         "crop": volume["crop"],
         **identity(source.volume),
-        "confidence": None if extras.confidence is None else extras.confidence.name,
+        **extras.state(),
     }
 
 
@@ -233,45 +238,53 @@ def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource
     return source
 
 
-def _stores(output: Output, extras: Extras, volume: Volume, block_shape: ZYX) -> list[LabelStore]:
-    """Return where labels are written to and, where that is wanted, how certain they are."""
-    store = _store(output, output.path, STORE, volume, block_shape)
-    if extras.confidence is None:
-        return [store]
-    return [store, _store(output, extras.confidence, CERTAIN, volume, store.block_shape)]
-
-
-def _store(output: Output, path: Path, name: str, volume: Volume, block_shape: ZYX) -> LabelStore:
+def _store(output: Output, path: Path, name: str, volume: Volume, extras: Extras, like: Like) -> LabelStore:
     """Return where a volume is written to; begin it if it is not there. An OME-Zarr grows as it ends up."""
-    directory = output.partial / name if is_tiff_output(path) else output.growing(path)
+    in_place = extras.form_of(path).grows_in_place(path)
+    directory = output.growing(path) if in_place else output.partial / name
     if directory.exists():
         return LabelStore.open(directory)
     remove(output.partial / DONE)
-    return LabelStore.create(directory, volume.shape, block_shape, voxel_size=volume.voxel_size)
+    block_shape, k = like
+    dtype, channels = (
+        (RATINGS[name].dtype, RATINGS[name].channels(k)) if name in RATINGS else (np.uint8, None)
+    )
+    return LabelStore.create(
+        directory, volume.shape, block_shape, np.dtype(dtype), volume.voxel_size, channels
+    )
 
 
 def _label(
-    wanted: Wanted, source: VectorSource, classes: Path, stores: Sequence[LabelStore], context: Context
+    wanted: Wanted,
+    source: VectorSource,
+    classes: Path,
+    store: LabelStore,
+    ratings: Mapping[str, LabelStore],
+    context: Context,
 ) -> NDArray[np.int64]:
-    """Label every block, and rate it where there is a second store; return the voxels of each label, 0..K."""
-    store = stores[0]
-    boxes = tuple(store.box.split(store.block_shape))
+    """Label every block, and rate it where that is wanted; return the voxels of each label, 0..K."""
     job = LabelJob(
-        boxes,
+        tuple(store.box.split(store.block_shape)),
         store.directory.absolute().parent / DONE,
         "segmenting",
         "{:.1f}/{:.1f} Mvoxel",
         wanted.pinned(source.machine),
         classes.absolute(),
-        *(each.directory.absolute() for each in stores),
+        store.directory.absolute(),
+        tuple((name, each.directory.absolute()) for name, each in ratings.items()),
     )
-    blocks = run(job, context, label_stages(source, load(classes), *stores))
+    blocks = run(job, context, label_stages(source, load(classes), store, ratings))
     counts: NDArray[np.int64] = np.sum(np.array(blocks, np.int64), axis=0)
     return counts
 
 
 def _finish(
-    output: Output, source: VectorSource, labeller: Labeller, store: LabelStore, classes: list[Row]
+    output: Output,
+    source: VectorSource,
+    labeller: Labeller,
+    store: LabelStore,
+    form: LabelForm,
+    classes: list[Row],
 ) -> None:
     """Write the labels in their final form and what lies beside them, then give all of it its name."""
     out, volume = output.path, source.volume
@@ -304,5 +317,5 @@ def _finish(
         colours=colours,
         suggestions=suggestions(classes),
     )
-    finish_labels(store, output.growing(out), info)
+    finish_labels(store, output.growing(out), info, form)
     output.publish()

@@ -17,7 +17,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,8 +46,12 @@ THREADS = 8
 _FILES = 256
 """Most files that one thread hashes at a time."""
 _BUFFER = 2**22
-_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata", "attributes.json")
+_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", "attributes.json")
 """Names of the files that describe a group or array of Zarr or N5."""
+_COLLECTED = ".zmetadata"
+"""The name of a file that repeats the descriptions of a group and of all that is in it."""
+_LABELS = "labels"
+"""The group in an OME-Zarr image in which labels of it lie: results, which do not change the image."""
 _Segment = tuple[str, int, int]
 """A file, the byte of it at which the segment begins, and the bytes of the segment."""
 
@@ -59,7 +63,8 @@ def fingerprint(path: Path) -> Record:
     ----------
     path : Path
         A file or directory. For an array inside a Zarr hierarchy (``cell.zarr/em/s2``), the metadata of the
-        groups above it count too, since they may hold its voxel size.
+        groups above it count too, since they may hold its voxel size. Labels in an OME-Zarr image do not
+        count, so that an image is the same after labels of it were added.
 
     Returns
     -------
@@ -189,17 +194,23 @@ def _files(path: Path) -> Iterator[_File]:
     """Yield the files below a directory, in the order of their names, and the metadata of groups above it."""
     above, prefix = path.resolve().parent, "../"
     while metadata := [above / name for name in _METADATA if (above / name).is_file()]:
-        yield from (_File(prefix + file.name, str(file), file.stat()) for file in metadata)
+        if above.name != _LABELS:  # which only lists the labels in it
+            yield from (_File(prefix + file.name, str(file), file.stat()) for file in metadata)
         above, prefix = above.parent, prefix + "../"
-    yield from _below(str(path), "", frozenset())
+    left_out = {_COLLECTED}
+    if any((path / _LABELS / name).is_file() for name in _METADATA):
+        left_out.add(_LABELS)
+    yield from _below(str(path), "", frozenset(), left_out)
 
 
-def _below(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[_File]:
+def _below(
+    folder: str, prefix: str, above: frozenset[tuple[int, int]], left_out: Set[str] = frozenset()
+) -> Iterator[_File]:
     status = Path(folder).stat()
     if (here := (status.st_dev, status.st_ino)) in above:
         return  # a link to a directory that this one lies in
     with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+        entries = sorted((e for e in found if e.name not in left_out), key=lambda entry: entry.name)
     for entry in entries:
         if entry.is_dir():
             yield from _below(entry.path, f"{prefix}{entry.name}/", above | {here})

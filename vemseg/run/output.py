@@ -73,6 +73,8 @@ class Output:
 
     Attributes
     ----------
+    main : Path
+        Where the main file or directory appears: ``path``, unless ``appearing_at`` says otherwise.
     partial : Path
         The directory in which the result grows; anything that helps to go on may be kept in it.
     done : bool
@@ -105,6 +107,7 @@ class Output:
         resumable: bool = True,
     ) -> None:
         self.path, self.partial = path, path.with_name(f"{path.name}.partial")
+        self.main, self._settled = path, _nothing
         self.done = self.resumed = False
         self.state: State = json.loads(json.dumps(state, allow_nan=False, default=plain))
         self._settings = self.state
@@ -112,6 +115,21 @@ class Output:
         self._overwrite, self._resumable = overwrite, resumable
         self._lock = Lock(self.partial / LOCK, f"another process writes {path}")
         self._open = contextlib.ExitStack()
+
+    def appearing_at(self, main: Path, settled: Callable[[], None]) -> Self:
+        """Let the main file or directory appear elsewhere on the same disk; return this output.
+
+        Parameters
+        ----------
+        main : Path
+            Where it appears. The path of the output then names only what lies beside it, and the partial
+            directory.
+        settled : callable
+            Called when all files have their names, by this process or by one that goes on after a kill; it
+            may be called more than once.
+        """
+        self.main, self._settled = main, settled
+        return self
 
     @property
     def inputs(self) -> list[Record]:
@@ -165,7 +183,7 @@ class Output:
         with writing(self.path):
             self._lock.acquire()
         try:
-            with writing(self.path, DISK_FULL):
+            with writing(self.main, DISK_FULL):
                 yield
         finally:
             try:
@@ -191,7 +209,7 @@ class Output:
         Where a killed process had settled the result that is asked for, ``overwrite`` does not make it again:
         that process had already overwritten the older one.
         """
-        there = self.path.exists()
+        there = self.main.exists()
         if there and not self._overwrite:
             self._refuse_replaced()
         if there and (settled or not self._overwrite):
@@ -203,7 +221,7 @@ class Output:
             if not self._overwrite:
                 found = difference(made, self._settings, self._inputs)
                 raise OutputExistsError(
-                    f"{self.path} exists and {found}: give another -o, or -f to replace it"
+                    f"{self.main} exists and {found}: give another -o, or -f to replace it"
                 )
         if not there and not self._overwrite:
             self._refuse_foreign()
@@ -214,7 +232,7 @@ class Output:
         begun = self._begun()
         if begun is not None and begun["replaces"] and self._worth_keeping():
             raise OutputExistsError(
-                f"{self.path} exists and is being replaced in {self.partial}: -f goes on with that"
+                f"{self.main} exists and is being replaced in {self.partial}: -f goes on with that"
             )
 
     def _refuse_foreign(self) -> None:
@@ -223,7 +241,7 @@ class Output:
         made = self._record() if there else None
         if there and (made is None or made.get("output") != self._settings.get("output")):
             raise OutputExistsError(
-                f"{there[0]} exists and does not belong to {self.path}: give another -o, or -f"
+                f"{there[0]} exists and does not belong to {self.main}: give another -o, or -f"
             )
 
     def _take_up(self) -> None:
@@ -239,7 +257,7 @@ class Output:
             raise OutputExistsError(f"{self.partial} was begun earlier and {found}: -f starts again")
         self._empty()
         self.state = self._settings | {INPUTS: [fingerprint(path) for path in self._inputs]}
-        self._note({"state": self.state, "replaces": self.path.exists()})
+        self._note({"state": self.state, "replaces": self.main.exists()})
 
     def _is(self, made: State) -> bool:
         """Tell whether a state is the one that is asked for."""
@@ -280,11 +298,19 @@ class Output:
             return False
         for name in begun["stale"]:
             remove(self.path.with_name(name))
+        if self.main != self.path:
+            with writing(self.main):
+                self.main.parent.mkdir(exist_ok=True)
         for source, name in begun["moves"].items():
-            self._move(self.partial / source, self.path.with_name(name))
+            self._move(self.partial / source, self._final(name))
+        self._settled()
         self._clear({LOCK, BEGUN})
         remove(self.partial / BEGUN)
         return True
+
+    def _final(self, name: str) -> Path:
+        """Return where a file of the result appears."""
+        return self.main if name == self.path.name else self.path.with_name(name)
 
     def _move(self, source: Path, target: Path) -> None:
         """Rename a file or directory; where it is missing, it was renamed before."""
@@ -313,6 +339,10 @@ class Output:
         for entry in self.partial.iterdir():
             if entry.name not in kept:
                 remove(entry)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _check_inside(name: str, path: Path, parts: int | None = None) -> None:

@@ -11,7 +11,10 @@
     intensity    grey values to [0, 1]
     meaning      whether voxels are labels or grey values, as far as that can be told
     store        labels written block by block
-    writing      the store, or a grey volume -> TIFF or OME-Zarr (tiff_writing, pyramid, ngff)
+    form         how and where a result is written, beside what its name says (labels_of_images)
+    writing      the store, or a grey volume -> TIFF, OME-Zarr, HDF5 or precomputed, by the format that the
+                 name stands for (content, tiff_writing, zarr_writing, hdf5_writing, precomputed_writing,
+                 pyramid)
     about        what a written volume says about itself
     renaming     other names and colours for labels that are finished (tiff_tags)
 
@@ -20,6 +23,7 @@ Axes are z, y, x in all of it; other orders exist only inside the readers.
 
 from vemseg.volume.about import About, LabelInfo, Record
 from vemseg.volume.base import ArrayVolume, Volume
+from vemseg.volume.form import LabelForm, parse_output
 from vemseg.volume.inputs import (
     crop_of,
     describe,
@@ -30,6 +34,7 @@ from vemseg.volume.inputs import (
     sharp_plane_first,
 )
 from vemseg.volume.intensity import Intensity, measure_intensity
+from vemseg.volume.labels_of_images import LabelsOfImage
 from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import FORMATS, Format, absolute, open_volume, record
@@ -48,8 +53,10 @@ __all__ = [
     "Cropped",
     "Format",
     "Intensity",
+    "LabelForm",
     "LabelInfo",
     "LabelStore",
+    "LabelsOfImage",
     "Overlay",
     "Permuted",
     "Record",
@@ -70,6 +77,7 @@ __all__ = [
     "open_grey",
     "open_labels",
     "open_volume",
+    "parse_output",
     "planes",
     "record",
     "rename_labels",

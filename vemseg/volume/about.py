@@ -46,12 +46,18 @@ class About:
         Which voxel of the file that the volume was cropped from is its first one, z y x.
     description : mapping
         What the voxels are and where they come from; anything JSON can hold.
+    channels : tuple of str
+        The names of the channels; empty where there is no axis of them.
+    span : (float, float)
+        The least and the greatest value that viewers should show of channels.
     """
 
     voxel_size: VoxelSize | None = None
     origin: Position | None = None
     start: ZYX = (0, 0, 0)
     description: Mapping[str, object] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
+    span: tuple[float, float] = (0.0, 1.0)
 
     @property
     def palette(self) -> Mapping[int, RGB]:
@@ -69,7 +75,8 @@ class About:
         place: Record = {START: list(self.start)} if any(self.start) else {}
         if self.position != replace(self, origin=None).position:
             place[ORIGIN] = list(self.position)
-        return {**place, **self.description}
+        named = {"channels": list(self.channels)} if self.channels else {}
+        return {**place, **named, **self.description}
 
     def record(self) -> Record:
         """Return the whole record."""
@@ -148,6 +155,12 @@ def origin_of(record: Record | None, voxel_size: VoxelSize | None) -> Position |
 def names_in(record: Record | None) -> dict[int, str]:
     """Return the names of labels in a record; what is no name of a label is left out."""
     return {k: name for k, name in _by_label(record, "names") if isinstance(name, str)}
+
+
+def channels_in(record: Record | None) -> tuple[str, ...]:
+    """Return the names of channels in a record, empty where it has none."""
+    found = (record or {}).get("channels")
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def colours_in(record: Record | None) -> dict[int, RGB]:

@@ -125,6 +125,11 @@ class Volume:
         """Where the voxels lie, as outputs of the same place are told it."""
         return {"voxel_size": self.voxel_size, "origin": self.origin, "start": self.start}
 
+    @property
+    def channels(self) -> tuple[Volume, ...]:
+        """The volumes of its channels, all at the same place: itself alone, unless it has several."""
+        return (self,)
+
     def stored(self) -> Volume:
         """Return the volume of the values as they are stored: itself, unless a file shows them otherwise."""
         return self

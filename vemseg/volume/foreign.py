@@ -13,7 +13,7 @@ def needed(module: str, what: object) -> ModuleType:
     ----------
     module : str
     what : object
-        What cannot be read without it.
+        What cannot be read or written without it.
 
     Raises
     ------
@@ -24,5 +24,5 @@ def needed(module: str, what: object) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise InputError(
-            f"{what} needs {module.split('.')[0]} to be read: pip install 'vemseg[formats]'"
+            f"{what} needs {module.split('.')[0]} to be read or written: pip install 'vemseg[formats]'"
         ) from error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vemseg.errors import InputError
 from vemseg.foreign import reading
 from vemseg.names import HDF5_SUFFIXES, volume_name
+from vemseg.volume.about import Record, channels_in
 from vemseg.volume.base import Volume
 from vemseg.volume.conventions import Attributes, frame_in, named_axes, unknown_size_in
 from vemseg.volume.foreign import needed
@@ -16,6 +19,12 @@ from vemseg.volume.frame import Frame
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
+
+RECORD = "vemseg_record"
+"""The data set that holds what vemseg says of the volume, as JSON, in the root of a file that it wrote."""
+
+OF = "of"
+"""The attribute of the record that names the data set of the volume."""
 
 _MOST_LISTED = 6
 _BDV_FINEST = "/t00000/s00/0/cells"
@@ -44,13 +53,31 @@ def open_hdf5(path: Path, wish: Wish) -> Volume:
     inner = "/" + path.relative_to(file).as_posix().removeprefix(".")
     with reading(f"{file} is no readable HDF5 file"), h5py.File(file, "r") as opened:
         found = _data_set(opened, inner, file, h5py, wish.choice.level)
-        told = _told(found, file)
         name, chunks = str(found.name), found.chunks
         array = Lazy(_opened, (file, name), found.shape, found.dtype)
+        record = _record_of(opened, name)
+        told = replace(_told(found, file), channels=channels_in(record))
     address = f"{file.absolute()}:{name}"
-    return open_stored(
+    volume = open_stored(
         array, told, wish, path=file, name=volume_name(f"{file}{name}"), address=address, chunks=chunks
     )
+    return volume.remembering(record)
+
+
+def hdf5_record(path: Path) -> Record | None:
+    """Return what vemseg wrote into an HDF5 file, or into the one that a path leads into; else None."""
+    file = _file_of(path)
+    assert file is not None
+    with reading(f"{file} is no readable HDF5 file"), needed("h5py", file).File(file, "r") as opened:
+        return _record_of(opened, path.relative_to(file).as_posix().removeprefix("."))
+
+
+def _record_of(file: Any, inner: str) -> Record | None:
+    """Return what vemseg wrote of a data set of an open HDF5 file, None where it wrote nothing."""
+    if RECORD not in file or inner.strip("/") not in ("", str(file[RECORD].attrs.get(OF, "")).strip("/")):
+        return None
+    found = json.loads(file[RECORD][()])
+    return found if isinstance(found, dict) else None
 
 
 def _opened(file: Path, inner: str) -> Any:

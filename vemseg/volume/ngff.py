@@ -15,7 +15,10 @@ from vemseg.volume.conventions import Attributes
 from vemseg.volume.frame import UNNAMED, Frame, axis_name, chained, compose, numbers
 
 VERSION = "0.5"
-"""The version of NGFF that is written."""
+"""The version of NGFF that is written unless another is asked for."""
+
+FORMATS_OF_ZARR = {"0.4": 2, "0.5": 3}
+"""The versions of NGFF that are written, and the format of Zarr that each lies in."""
 
 
 @dataclass(frozen=True)
@@ -175,43 +178,64 @@ def record_in(attributes: Attributes) -> Record | None:
     return {**(legend_in(attributes) or {}), **own} if isinstance(own, Mapping) else None
 
 
-def image_metadata(name: str, about: About, factors: Sequence[ZYX], method: str) -> Record:
-    """Return the ``ome`` attribute (NGFF 0.5) of a multiscale image whose levels are ``0``, ``1``, ...
+def image_metadata(
+    name: str, about: About, factors: Sequence[ZYX], method: str, version: str = VERSION
+) -> Record:
+    """Return the metadata of a multiscale image whose levels are ``0``, ``1``, ...
 
     Parameters
     ----------
+    name : str
     about : About
         Its voxel size is that of level 0; without one the axes have no unit, and lengths count voxels of
-        level 0. Its place moves all levels.
+        level 0. Its place moves all levels. Where it names channels, there is an axis of them.
     factors : sequence of (int, int, int)
         Downsampling factors of each level relative to level 0. All levels start at the same edge, so their
         first centres lie half the difference of the voxel edges further in.
     method : str
         How each level was made from the finer one before it.
+    version : str
+        Of NGFF; 0.5 keeps its version beside ``multiscales``, 0.4 in them.
     """
     unit = {} if about.voxel_size is None else {"unit": "nanometer"}
     edges = about.voxel_size or (1.0, 1.0, 1.0)
+    channel = about.channels[:1]
     datasets = []
     for level, factor in enumerate(factors):
         scale = [edge * f for edge, f in zip(edges, factor, strict=True)]
         along = zip(edges, factor, about.position, strict=True)
         shift = [edge * (f - 1) / 2 + at for edge, f, at in along]
         transformations = [
-            {"type": "scale", "scale": scale},
-            {"type": "translation", "translation": shift},
+            {"type": "scale", "scale": [*(1.0 for _ in channel), *scale]},
+            {"type": "translation", "translation": [*(0.0 for _ in channel), *shift]},
         ]
         datasets.append({"path": str(level), "coordinateTransformations": transformations})
-    axes = [{"name": axis, "type": "space", **unit} for axis in "zyx"]
+    axes: list[Record] = [{"name": "c", "type": "channel"} for _ in channel]
+    axes += [{"name": axis, "type": "space", **unit} for axis in "zyx"]
     image = {"name": name, "axes": axes, "datasets": datasets, "type": method}
-    return {"version": VERSION, "multiscales": [image]}
+    if version == "0.4":
+        return {"multiscales": [{"version": version, **image}], **_channel_metadata(about)}
+    return {"version": version, "multiscales": [image], **_channel_metadata(about)}
+
+
+def _channel_metadata(about: About) -> Record:
+    """Return ``omero``, in which viewers look for names and ranges of channels; empty without any."""
+    least, most = about.span
+    window = {"min": least, "max": most, "start": least, "end": most}
+    channels = [
+        {"label": name, "color": "FFFFFF", "window": window, "active": number == 0}
+        for number, name in enumerate(about.channels)
+    ]
+    return {"omero": {"channels": channels}} if channels else {}
 
 
 def label_metadata(
     names: Mapping[int, str],
     colours: Mapping[int, RGB],
     suggestions: Mapping[int, str] = MappingProxyType({}),
+    version: str = VERSION,
 ) -> dict[str, Record]:
-    """Return the ``image-label`` part of the ``ome`` attribute: opaque colours, 0 transparent, and names.
+    """Return the ``image-label`` part of the metadata: opaque colours, 0 transparent, and names.
 
     A suggestion stands beside the name of its label, where viewers show what is known of a label.
     """
@@ -225,4 +249,20 @@ def label_metadata(
         for label in sorted(names)
     ]
     described = {"colors": colors, "properties": properties}
-    return {"image-label": {"version": VERSION} | {key: value for key, value in described.items() if value}}
+    return {"image-label": {"version": version} | {key: value for key, value in described.items() if value}}
+
+
+def listed_labels(attributes: Attributes) -> list[str]:
+    """Return the labels that a group lists; empty where it lists none."""
+    listed = _described(attributes, "labels")
+    return [str(name) for name in listed] if isinstance(listed, list) else []
+
+
+def list_of_labels(attributes: Attributes, labels: Sequence[str], version: str) -> Record:
+    """Return the attributes of a group of labels with another list of them."""
+    kept: Record = dict(attributes)
+    if version == "0.4":
+        return kept | {"labels": list(labels)}
+    ome = kept.get("ome")
+    known = ome if isinstance(ome, Mapping) else {}
+    return kept | {"ome": {"version": version, **known, "labels": list(labels)}}

@@ -16,11 +16,11 @@ from vemseg.geometry import VoxelSize, parse_box
 from vemseg.names import HDF5_SUFFIXES, TIFF_SUFFIXES, is_url
 from vemseg.volume.about import Record
 from vemseg.volume.base import Volume
-from vemseg.volume.hdf5 import is_hdf5, open_hdf5
+from vemseg.volume.hdf5 import hdf5_record, is_hdf5, open_hdf5
 from vemseg.volume.layout import Choice
 from vemseg.volume.mrc import is_mrc, open_mrc
 from vemseg.volume.nifti import is_nifti, open_nifti
-from vemseg.volume.remote import is_n5, open_n5, open_remote
+from vemseg.volume.remote import is_n5, open_n5, open_remote, precomputed_record
 from vemseg.volume.slices import are_slices, open_slices
 from vemseg.volume.sniffing import complaint
 from vemseg.volume.stored import Wish
@@ -62,10 +62,10 @@ class Format:
 FORMATS = {
     "Zarr array or group": Format(is_zarr, open_zarr, record=zarr_record),
     "TIFF stack": Format(is_tiff, open_tiff, TIFF_SUFFIXES, tiff_record),
-    "HDF5 file": Format(is_hdf5, open_hdf5, HDF5_SUFFIXES),
+    "HDF5 file": Format(is_hdf5, open_hdf5, HDF5_SUFFIXES, hdf5_record),
     "MRC file": Format(is_mrc, open_mrc, (".mrc", ".rec", ".st", ".map")),
     "NIfTI file": Format(is_nifti, open_nifti, (".nii", ".gz")),
-    "N5 or precomputed volume": Format(is_n5, open_n5, (".n5",)),
+    "N5 or precomputed volume": Format(is_n5, open_n5, (".n5",), precomputed_record),
     "folder of slices": Format(are_slices, open_slices),
 }
 """The formats that are read, by what messages call them; the first that recognises a path opens it."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.volume.base import Volume
-from vemseg.volume.store import create_array
-from vemseg.volume.stored import StoredVolume
+from vemseg.volume.stored import StoredArray, channels_of
 
 SMALLEST_LEVEL = 64
 """The coarsest level of a pyramid has at most this many voxels along its longest axis."""
@@ -91,27 +92,69 @@ def coarser_shape(shape: ZYX, factors: ZYX) -> ZYX:
     return z, y, x
 
 
-def write_levels(
-    group: zarr.Group, volume: Volume, voxel_size: VoxelSize | None, reduce: Reduce
-) -> list[ZYX]:
-    """Write levels 1, 2 ... of a volume as arrays ``1``, ``2`` ... of a Zarr group, each from the one before.
+class WritableArray(StoredArray, Protocol):
+    """An array on disk, of z, y, x or of c, z, y, x, whose parts can be written too."""
 
-    Returns
-    -------
-    list of (int, int, int)
-        The downsampling factors of each level relative to ``volume``, level 0 included.
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Write a part of it."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of a pyramid on disk: written box by box, and read again for the next level.
+
+    Attributes
+    ----------
+    array : WritableArray
+        z, y, x, or c, z, y, x where there are channels.
+    block_shape : (int, int, int)
+        Boxes of this shape, from (0, 0, 0) on, can be written one by one.
     """
-    all_factors = list(level_factors(volume.shape, voxel_size))
-    source = volume
-    for level in range(1, len(all_factors)):
-        before, after = all_factors[level - 1], all_factors[level]
+
+    array: WritableArray
+    block_shape: ZYX = field(default_factory=lambda: BLOCK_SHAPE)
+
+    def write(self, box: Box, voxels: NDArray[np.generic], channel: int = 0) -> None:
+        """Write a box of one channel."""
+        self.array[box.slices if len(self.array.shape) == 3 else (channel, *box.slices)] = voxels
+
+    @property
+    def channels(self) -> tuple[Volume, ...]:
+        """The volumes of its channels."""
+        return channels_of(self.array, np.dtype(self.array.dtype), name="a level")
+
+    def fill(self, channels: Sequence[Volume]) -> None:
+        """Write all of it from volumes of its shape, one for each channel."""
+        for box in channels[0].box.split(self.block_shape):
+            for channel, source in enumerate(channels):
+                self.write(box, source.read(box), channel)
+
+
+def write_levels(
+    channels: Sequence[Volume], factors: Sequence[ZYX], make: Callable[[int, ZYX], Level], reduce: Reduce
+) -> None:
+    """Write levels 1, 2 ... of a volume, each from the one before.
+
+    Parameters
+    ----------
+    channels : sequence of Volume
+        Level 0, one volume for each channel.
+    factors : sequence of (int, int, int)
+        The downsampling factors of each level relative to level 0, that level included.
+    make : callable
+        Begins the level of a number and a shape.
+    reduce : callable
+        How voxels become one.
+    """
+    whole = channels[0].shape
+    for number, (before, after) in enumerate(itertools.pairwise(factors), start=1):
         step: ZYX = (after[0] // before[0], after[1] // before[1], after[2] // before[2])
-        shape = coarser_shape(source.shape, step)
-        array = create_array(group, str(level), shape, BLOCK_SHAPE, volume.dtype)
-        for box in Box.whole(shape).split(array.shards):
-            array[box.slices] = downsample(source.read(_scaled(box, step).clip(source.box)), step, reduce)
-        source = StoredVolume(array, volume.dtype, name=f"level {level}", path=volume.path)
-    return all_factors
+        level = make(number, coarser_shape(whole, after))
+        for box in Box.whole(coarser_shape(whole, after)).split(level.block_shape):
+            for channel, source in enumerate(channels):
+                fine = source.read(_scaled(box, step).clip(source.box))
+                level.write(box, downsample(fine, step, reduce), channel)
+        channels = level.channels
 
 
 def _scaled(box: Box, factors: ZYX) -> Box:

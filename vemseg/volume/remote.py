@@ -15,8 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vemseg.errors import InputError, UsageError
-from vemseg.foreign import reading
+from vemseg.foreign import read_text, reading
 from vemseg.names import volume_name
+from vemseg.volume.about import Record, channels_in
 from vemseg.volume.base import Volume
 from vemseg.volume.conventions import Attributes, frame_in, named_axes, of_level, unknown_size_in
 from vemseg.volume.foreign import needed
@@ -267,7 +268,7 @@ def _array(node: Node, wish: Wish, path: Path | None) -> Volume:
     store = opened(*where)
     around = [(group, inner) for place, inner in node.place.above() if (group := node_at(place)) is not None]
     volume = open_stored(
-        Lazy(opened, where, tuple(store.shape), store.dtype.numpy_dtype),
+        Lazy(opened, where, tuple(store.shape), store.dtype),
         _told(node, around, len(store.shape)),
         wish,
         path=path if path is None else Path(node.place.path),
@@ -326,17 +327,34 @@ def _precomputed(node: Node, wish: Wish, path: Path | None) -> Volume:
     shift = [at * edge for at, edge in zip(corner, size, strict=True)]
     axes = ("c", "z", "y", "x")
     frame = Frame(axes, (None, "nm", "nm", "nm"), (1.0, *size[::-1]), (0.0, *shift[::-1]))
+    record = None if path is None else precomputed_record(path)
     volume = open_stored(
-        Lazy(opened, where, tuple(store.shape), store.dtype.numpy_dtype),
-        Told([frame]),
+        Lazy(opened, where, tuple(store.shape), store.dtype),
+        Told([frame], channels=channels_in(record)),
         wish,
         path=path,
         name=volume_name(node.place.address),
         address=node.place.address if path is None else str(path),
         chunks=tuple(store.chunk_layout.read_chunk.shape),
     )
-    volume.labelled = "it is a segmentation" if node.metadata.get("type") == "segmentation" else None
-    return volume
+    segmented = "it is a segmentation" if node.metadata.get("type") == "segmentation" else None
+    volume.labelled = segmented
+    return volume.remembering(record) if index == 0 else volume
+
+
+RECORD = "vemseg.json"
+"""The file that holds what vemseg says of a precomputed volume, in its folder."""
+
+
+def precomputed_record(path: Path) -> Record | None:
+    """Return what vemseg wrote of a precomputed volume on this machine, None where it wrote nothing."""
+    if not (path / RECORD).is_file():
+        return None
+    complaint = f"{path / RECORD} is damaged"
+    text = read_text(path / RECORD, complaint)
+    with reading(complaint):
+        found: object = json.loads(text)
+    return dict(found) if isinstance(found, dict) else None
 
 
 def opened(driver: str, kvstore: str, turned: bool, scale: int | None = None) -> Any:
@@ -362,19 +380,30 @@ def opened(driver: str, kvstore: str, turned: bool, scale: int | None = None) ->
     )
     with reading(f"{place['path']} is no readable array"):
         store = tensorstore.open(spec, open=True, read=True).result()
-    store = store[tensorstore.d[:].translate_to[0]]
-    return _Whole(store.T if turned else store)
+    return Indexed(store, turned)
 
 
-class _Whole:
-    """An array of tensorstore, read as numpy indexes an array."""
+class Indexed:
+    """An array of tensorstore, read and written as numpy indexes an array, from 0 on.
 
-    def __init__(self, store: Any) -> None:
-        self._store = store
-        self.shape, self.dtype, self.chunk_layout = store.shape, store.dtype, store.chunk_layout
+    Parameters
+    ----------
+    store : tensorstore.TensorStore
+    turned : bool
+        Puts the axes in the opposite order, z before x.
+    """
+
+    def __init__(self, store: Any, turned: bool) -> None:
+        moved = store[needed("tensorstore", "the array").d[:].translate_to[0]]
+        self._store = moved.T if turned else moved
+        self.shape, self.dtype = self._store.shape, self._store.dtype.numpy_dtype
+        self.chunk_layout = self._store.chunk_layout
 
     def __getitem__(self, index: Any) -> Any:
         return self._store[index].read().result()
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._store[index].write(value).result()
 
 
 def _from_z(attributes: Attributes) -> Attributes:

@@ -17,10 +17,15 @@ import zarr
 from vemseg.errors import InputError
 from vemseg.files import remove
 from vemseg.foreign import reading
-from vemseg.names import is_tiff_output
 from vemseg.volume.about import RGB, Record, evidence_of_labels, legend
 from vemseg.volume.base import Volume
-from vemseg.volume.ngff import label_metadata, record_in
+from vemseg.volume.form import LabelForm
+from vemseg.volume.hdf5 import hdf5_record, is_hdf5
+from vemseg.volume.hdf5_writing import rewrite_record
+from vemseg.volume.labels_of_images import GROUP
+from vemseg.volume.ngff import FORMATS_OF_ZARR, label_metadata, record_in
+from vemseg.volume.precomputed_writing import rename_segments
+from vemseg.volume.remote import is_n5, precomputed_record
 from vemseg.volume.tiff import is_tiff, tiff_record
 from vemseg.volume.tiff_tags import ASCII, BYTE, LONG, Value, replace_tags
 from vemseg.volume.tiff_writing import colour_table, table_of_words
@@ -50,7 +55,7 @@ def rename_labels(
     Parameters
     ----------
     path : Path
-        A TIFF or OME-Zarr that ``finish_labels`` wrote.
+        What ``finish_labels`` wrote.
     names : mapping of int to str
         The name of each label.
     colours : mapping of int to (int, int, int)
@@ -68,11 +73,17 @@ def rename_labels(
     elif is_tiff(path):
         record = _of_labels(tiff_record(path), path)
         _rename_in_tiff(path, {**record, **description} | legend(names, colours), colours)
+    elif is_hdf5(path):
+        record = _of_labels(hdf5_record(path), path)
+        rewrite_record(path, {**record, **description} | legend(names, colours))
+    elif is_n5(path):
+        record = _of_labels(precomputed_record(path), path)
+        rename_segments(path, {**record, **description} | legend(names, colours), names)
     else:
         raise InputError(f"there are no labels at {path}")
 
 
-def copied(labels: Volume, target: Path) -> bool:
+def copied(labels: Volume, target: Path, form: LabelForm) -> bool:
     """Copy labels that vemseg wrote, as they lie on disk, and tell whether that could be done.
 
     It cannot where ``target`` is to be of another format, the labels are a part of a larger file, or their
@@ -83,14 +94,15 @@ def copied(labels: Volume, target: Path) -> bool:
     labels : Volume
     target : Path
         Where the copy grows; what lies there is removed.
+    form : LabelForm
+        The form that is wanted.
     """
     path = labels.path
     if path is None or labels.voxel_size_from == "option" or labels.address != str(path):
         return False
-    if is_tiff(path) != is_tiff_output(target):
+    if not _alike(path, form.kind(target), form):
         return False
-    known = tiff_record(path) if is_tiff(path) else zarr_record(path)
-    if evidence_of_labels(known) is None or not (is_tiff(path) or path.is_dir()):
+    if evidence_of_labels(tiff_record(path) if is_tiff(path) else zarr_record(path)) is None:
         return False
     remove(target)
     if path.is_dir():
@@ -98,6 +110,21 @@ def copied(labels: Volume, target: Path) -> bool:
     else:
         shutil.copyfile(path, target)
     return True
+
+
+def _alike(path: Path, kind: str, form: LabelForm) -> bool:
+    """Tell whether a file is of the form that is wanted, so that a copy of it is one too."""
+    if is_tiff(path):
+        return kind == "tiff"
+    format_of_zarr = 3 if (path / "zarr.json").is_file() else 2
+    alone = form.image is None and path.parent.name != GROUP
+    return (
+        kind == "zarr"
+        and is_zarr(path)
+        and path.is_dir()
+        and alone
+        and (format_of_zarr == FORMATS_OF_ZARR[form.ngff])
+    )
 
 
 def _of_labels(record: Record | None, path: Path) -> Record:
@@ -110,15 +137,15 @@ def _rename_in_zarr(
     path: Path, names: Mapping[int, str], colours: Mapping[int, RGB], description: Mapping[str, Any]
 ) -> None:
     with reading(f"{path} is no readable OME-Zarr"):
-        group = zarr.open_group(str(path), mode="r+", zarr_format=3)
+        group = zarr.open_group(str(path), mode="r+")
     attributes = dict(group.attrs)
     known = _of_labels(record_in(attributes), path).get("suggestions", {})
     suggestions = {int(label): text for label, text in known.items()}
-    ome = dict(attributes["ome"])
-    kept = {k: v for k, v in ome["image-label"].items() if k not in ("colors", "properties")}
-    ome["image-label"] = kept | label_metadata(names, colours, suggestions)["image-label"]
     own = {**attributes["vemseg"], **description}
-    group.attrs.put(attributes | {"ome": ome, "vemseg": own})
+    ome = dict(attributes.get("ome", attributes))
+    kept = {k: v for k, v in ome["image-label"].items() if k not in ("colors", "properties")}
+    ome["image-label"] = label_metadata(names, colours, suggestions)["image-label"] | kept
+    group.attrs.put((attributes | {"ome": ome} if "ome" in attributes else ome) | {"vemseg": own})
 
 
 def _rename_in_tiff(path: Path, record: Record, colours: Mapping[int, RGB]) -> None:

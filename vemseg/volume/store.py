@@ -1,5 +1,7 @@
 """A growing volume on disk: a sharded Zarr array, written block by block, later a level of an OME-Zarr.
 
+A store of class scores has an axis of channels before z, y, x; as a volume it is its first channel then.
+
 Two writers in one shard lose data without an error, so a block is always a whole number of shards.
 """
 
@@ -16,7 +18,9 @@ from vemseg.errors import InputError, OutputExistsError
 from vemseg.files import remove
 from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.volume.stored import StoredVolume
+from vemseg.volume.base import Volume
+from vemseg.volume.layout import Layout
+from vemseg.volume.stored import StoredVolume, channels_of
 
 CHUNK_EDGE = 64
 """The edge in voxels that chunks of a store should have; a viewer reads one chunk at a time."""
@@ -41,6 +45,7 @@ class LabelStore(StoredVolume):
         super().__init__(
             array,
             np.dtype(array.dtype),
+            layout=Layout(("c", "z", "y", "x")[-array.ndim :]),
             voxel_size=None if nm is None else (float(nm[0]), float(nm[1]), float(nm[2])),
             voxel_size_from="file",
             name=directory.name,
@@ -48,7 +53,12 @@ class LabelStore(StoredVolume):
         )
         self.array = array
         self.directory = directory
-        self.block_shape: ZYX = array.shards
+        self.block_shape: ZYX = array.shards[-3:]
+
+    @property
+    def channels(self) -> tuple[Volume, ...]:
+        """The volumes of its channels; itself alone where it has no axis of channels."""
+        return (self,) if self.array.ndim == 3 else channels_of(self.array, self.dtype, path=self.directory)
 
     @classmethod
     def create(
@@ -58,8 +68,9 @@ class LabelStore(StoredVolume):
         block_shape: ZYX,
         dtype: str | np.dtype[np.generic] = "uint8",
         voxel_size: VoxelSize | None = None,
+        channels: int | None = None,
     ) -> LabelStore:
-        """Create an empty store.
+        """Create an empty store; with a number of channels it has an axis of them.
 
         Raises
         ------
@@ -72,7 +83,7 @@ class LabelStore(StoredVolume):
         remove(growing)
         growing.mkdir(parents=True)
         group = zarr.create_group(str(growing), zarr_format=3)
-        array = create_array(group, "0", shape, block_shape, dtype)
+        array = create_array(group, "0", shape, block_shape, dtype, channels)
         if voxel_size is not None:
             array.attrs["voxel_size_nm"] = list(voxel_size)
         growing.replace(directory)
@@ -89,7 +100,7 @@ class LabelStore(StoredVolume):
         """
         with reading(f"{directory} is no label store"):
             array = zarr.open_array(str(directory / "0"), mode="r+", zarr_format=3)
-        if array.ndim != 3 or array.shards is None:
+        if array.ndim not in (3, 4) or array.shards is None:
             raise InputError(f"{directory} is no label store: its array has other axes or no shards")
         return cls(directory, array)
 
@@ -100,7 +111,7 @@ class LabelStore(StoredVolume):
         ----------
         box : Box
             Aligned to ``block_shape``.
-        array : array of ``box.shape``
+        array : array of ``box.shape``, with the channels before it where the store has any
             Its type must fit into the store's without loss.
 
         Raises
@@ -113,31 +124,42 @@ class LabelStore(StoredVolume):
                 raise ValueError(
                     f"box {box} is not aligned to blocks of {self.block_shape} in a volume of {self.shape}"
                 )
-        if array.shape != box.shape or not np.can_cast(array.dtype, self.dtype):
+        wanted = (*self.array.shape[:-3], *box.shape)
+        if array.shape != wanted or not np.can_cast(array.dtype, self.dtype):
             raise ValueError(
-                f"a block of {array.shape} {array.dtype} does not fit {box.shape} voxels of {self.dtype}"
+                f"a block of {array.shape} {array.dtype} does not fit {wanted} voxels of {self.dtype}"
             )
-        self.array[box.slices] = array
+        if self.array.ndim == 3:
+            self.array[box.slices] = array
+        else:
+            for channel, part in enumerate(array):
+                self.array[(channel, *box.slices)] = part
 
 
 def create_array(
-    group: zarr.Group, name: str, shape: ZYX, block_shape: ZYX, dtype: str | np.dtype[np.generic]
+    group: zarr.Group,
+    name: str,
+    shape: ZYX,
+    block_shape: ZYX,
+    dtype: str | np.dtype[np.generic],
+    channels: int | None = None,
 ) -> zarr.Array:
     """Create a sharded, compressed array (z, y, x) in a group, replacing one of that name.
 
     Every block of ``block_shape`` is one shard; every shard a whole number of chunks of about 64 voxels an
-    edge.
+    edge. With a number of channels the array is (c, z, y, x), and a shard belongs to one channel.
     """
     z, y, x = (_shard_edge(n, block) for n, block in zip(shape, block_shape, strict=True))
+    one = () if channels is None else (1,)
     return group.create_array(
         name,
-        shape=shape,
-        shards=(z, y, x),
-        chunks=tuple(_chunk_edge(edge) for edge in (z, y, x)),
+        shape=(*(() if channels is None else (channels,)), *shape),
+        shards=(*one, z, y, x),
+        chunks=(*one, *(_chunk_edge(edge) for edge in (z, y, x))),
         dtype=dtype,
         fill_value=0,
         compressors=zarr.codecs.ZstdCodec(level=3),
-        dimension_names=("z", "y", "x"),
+        dimension_names=("c", "z", "y", "x")[-3 - len(one) :],
         config={"write_empty_chunks": False},
         overwrite=True,
     )

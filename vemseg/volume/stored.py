@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import Any, Protocol, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Described, Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
@@ -143,6 +144,17 @@ class StoredVolume(Volume):
         cz, cy, cx = (1 if axis < 0 or chunks is None else chunks[axis] for axis in axes)
         self._chunk: ZYX = (cz, cy, cx)
 
+    def remembering(self, record: Record | None) -> Self:
+        """Take over what vemseg said of the volume when it wrote it; return this volume.
+
+        Where the record knows the place more exactly than the file, the record counts.
+        """
+        self.start = start_of(record)
+        place = origin_of(record, self.voxel_size) if self.voxel_size_from == "file" else None
+        self.origin = place or self.origin
+        self.labelled = evidence_of_labels(record) or self.labelled
+        return self
+
     def _read(self, box: Box) -> NDArray[np.generic]:
         chunks = self._whole_chunks(box)
         worth_keeping = (
@@ -181,6 +193,26 @@ class StoredVolume(Volume):
         with reading(f"{self.address} is damaged, box {box} does not decode"):
             stored = np.asarray(self._array[tuple(index)])
         return stored.transpose(self._to_zyx).astype(self.dtype, order="C", copy=True).reshape(box.shape)
+
+
+def channels_of(
+    array: StoredArray, dtype: np.dtype[np.generic], **about: Unpack[Described]
+) -> tuple[StoredVolume, ...]:
+    """Return the volumes in an array of z, y, x, or of c, z, y, x: one for each channel.
+
+    Parameters
+    ----------
+    array : StoredArray
+    dtype : numpy.dtype
+        What they are read as.
+    **about
+        What is known of them beside that; see ``Volume``.
+    """
+    if len(array.shape) == 3:
+        return (StoredVolume(array, dtype, **about),)
+    axes = ("c", "z", "y", "x")
+    layouts = (Layout(axes, {0: channel}) for channel in range(array.shape[0]))
+    return tuple(StoredVolume(array, dtype, layout=layout, **about) for layout in layouts)
 
 
 def arrange(

@@ -41,15 +41,16 @@ def write_tiff(volume: Volume, path: Path, about: About) -> None:
     about : About
         Its record goes into ImageJ's ``Info`` or OME's ``Description``. Colours of labels become a colour
         table where labels are of one or two bytes (those from 256 on have none). The place of the first
-        voxel is also the position of each plane in OME, and ImageJ's origin.
+        voxel is also the position of each plane in OME, and ImageJ's origin. Channels, where it names
+        any, vary fastest from plane to plane. float16 becomes float32, since neither ImageJ nor OME knows it.
     """
-    dtype = volume.dtype
+    dtype = np.dtype(np.float32) if volume.dtype == np.float16 else volume.dtype
+    shape = (volume.shape[0], *([len(volume.channels)] if about.channels else []), *volume.shape[1:])
     as_imagej = (
-        dtype in (np.uint8, np.uint16, np.float32)
-        and math.prod(volume.shape) * dtype.itemsize <= IMAGEJ_BYTES
+        dtype in (np.uint8, np.uint16, np.float32) and math.prod(shape) * dtype.itemsize <= IMAGEJ_BYTES
     )
     table = colour_table(about.palette) if about.palette and dtype in (np.uint8, np.uint16) else None
-    options: dict[str, Any] = {"shape": volume.shape, "dtype": dtype, "photometric": "minisblack"}
+    options: dict[str, Any] = {"shape": shape, "dtype": dtype, "photometric": "minisblack"}
     if table is not None and dtype == np.uint8:
         options |= {"photometric": "palette", "colormap": table_of_words(table)}
     if as_imagej:
@@ -63,19 +64,25 @@ def write_tiff(volume: Volume, path: Path, about: About) -> None:
         options["metadata"] = _ome_metadata(about, volume.shape[0])
         options["compression"] = "zlib"
     with tifffile.TiffWriter(path, imagej=as_imagej, ome=not as_imagej, bigtiff=not as_imagej) as file:
-        file.write(_planes(volume), **options)
+        file.write(_planes(volume, dtype), **options)
 
 
-def _planes(volume: Volume) -> Iterator[NDArray[np.generic]]:
-    """Yield planes (y, x) in order of z, reading slabs of bounded size."""
+def _planes(volume: Volume, dtype: np.dtype[np.generic]) -> Iterator[NDArray[np.generic]]:
+    """Yield planes (y, x) in order of z, and of channels at each z, reading slabs of bounded size."""
     _, ny, nx = volume.shape
-    depth = max(1, min(SLAB_DEPTH, SLAB_BYTES // (ny * nx * volume.dtype.itemsize)))
+    depth = max(1, min(SLAB_DEPTH, SLAB_BYTES // (ny * nx * dtype.itemsize * len(volume.channels))))
     for slab in Box.whole(volume.shape).split((depth, ny, nx)):
-        yield from volume.read(slab)
+        parts = [channel.read(slab).astype(dtype, copy=False) for channel in volume.channels]
+        for planes in zip(*parts, strict=True):
+            yield from planes
+
+
+def _axes(about: About) -> str:
+    return "ZCYX" if about.channels else "ZYX"
 
 
 def _imagej_metadata(about: About) -> dict[str, object]:
-    metadata: dict[str, object] = {"axes": "ZYX"}
+    metadata: dict[str, object] = {"axes": _axes(about)}
     if about.voxel_size is not None:
         metadata |= {"spacing": about.voxel_size[0], "unit": "nm"} | _imagej_origin(about, about.voxel_size)
     if record := about.record():
@@ -92,7 +99,9 @@ def _imagej_origin(about: About, edges: VoxelSize) -> dict[str, float]:
 
 
 def _ome_metadata(about: About, planes: int) -> dict[str, object]:
-    metadata: dict[str, object] = {"axes": "ZYX"}
+    metadata: dict[str, object] = {"axes": _axes(about)}
+    if about.channels:
+        metadata["Channel"] = {"Name": list(about.channels)}
     if about.voxel_size is not None:
         for axis, edge in zip("ZYX", about.voxel_size, strict=True):
             metadata |= {f"PhysicalSize{axis}": edge, f"PhysicalSize{axis}Unit": "nm"}
@@ -108,7 +117,10 @@ def _positions(about: About, planes: int) -> dict[str, list[float] | list[str]]:
     unit = "pixel" if about.voxel_size is None else "nm"
     edges = about.voxel_size or (1.0, 1.0, 1.0)
     z, y, x = about.position
-    places = {"Z": [z + i * edges[0] for i in range(planes)], "Y": [y] * planes, "X": [x] * planes}
+    each = len(about.channels) or 1
+    depths = [z + i * edges[0] for i in range(planes) for _ in range(each)]
+    planes *= each
+    places = {"Z": depths, "Y": [y] * planes, "X": [x] * planes}
     positions: dict[str, list[float] | list[str]] = {}
     for axis, values in places.items():
         positions |= {f"Position{axis}": values, f"Position{axis}Unit": [unit] * planes}

@@ -1,38 +1,35 @@
-"""Finished outputs: a store of labels, or any grey volume, as TIFF or OME-Zarr.
+"""Finished outputs: a store of labels, or any grey volume, in each format that is written.
 
-Both are written over whatever lies at the path that the caller names. The output grows there until the caller
-gives it its final name.
+All are written over whatever lies at the path that the caller names. The output grows there until the caller
+gives it its final name. A further format is a module that writes it and one line in ``WRITERS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import zarr
-
 from vemseg.files import remove
-from vemseg.geometry import ZYX
-from vemseg.names import is_tiff_output, split_name
 from vemseg.volume.about import About, LabelInfo
 from vemseg.volume.base import Volume
-from vemseg.volume.ngff import image_metadata, label_metadata
-from vemseg.volume.pyramid import Reduce, majority, mean, write_levels
+from vemseg.volume.content import Content, LabelContent
+from vemseg.volume.form import LabelForm
+from vemseg.volume.hdf5_writing import write_hdf5
+from vemseg.volume.precomputed_writing import write_precomputed
 from vemseg.volume.store import LabelStore
 from vemseg.volume.tiff_writing import write_tiff
-
-BLOCK_SHAPE: ZYX = (64, 256, 256)
-"""Voxels of a grey volume that are read at once for an OME-Zarr, and its shards, z y x."""
+from vemseg.volume.zarr_writing import finish_store, write_zarr
 
 
-def finish_labels(store: LabelStore, target: Path, info: LabelInfo) -> None:
+def finish_labels(store: LabelStore, target: Path, info: LabelInfo, form: LabelForm = LabelForm()) -> None:
     """Write the final form of a store whose blocks are all there.
 
-    ``.tif``, ``.tiff``: ImageJ TIFF (uint8, uint16, below 4 GB) or OME-BigTIFF; the store stays as it is.
-    ``.zarr``: OME-Zarr (NGFF 0.5) with ``image-label`` and coarser levels by majority; the store becomes its
-    level 0 as it lies, and moves to ``target`` in the end. Where this is interrupted, the store is whole and
-    the call can be repeated.
+    ``.tif``, ``.tiff``: ImageJ TIFF (uint8, uint16, below 4 GB) or OME-BigTIFF. ``.h5``: HDF5 as ilastik
+    writes it. ``.precomputed``: neuroglancer's format. ``.zarr``: OME-Zarr with ``image-label``. All but
+    TIFF and HDF5 have coarser levels by majority. The store stays as it is, but for NGFF 0.5: the store
+    becomes its level 0 as it lies, and moves to ``target`` in the end. Where this is interrupted, the store
+    is whole and the call can be repeated.
 
     Parameters
     ----------
@@ -41,22 +38,24 @@ def finish_labels(store: LabelStore, target: Path, info: LabelInfo) -> None:
         Where the labels grow. An OME-Zarr may grow where the store lies, or elsewhere on its disk.
     info : LabelInfo
         What the file says about the labels: voxel size, names, colours and more.
+    form : LabelForm
+        How they are written, beside what the suffix says.
 
     Raises
     ------
     UsageError
         Where the suffix of ``target`` names no format.
     """
-    _finish(store, target, info, majority, label_metadata(info.names, info.colours, info.suggestions))
+    _finish(store, target, LabelContent(store, info), form)
 
 
-def finish_grey(store: LabelStore, target: Path, about: About) -> None:
-    """Do what :func:`finish_labels` does with a store of grey values; coarser levels are means."""
-    _finish(store, target, about, mean, {})
+def finish_grey(store: LabelStore, target: Path, about: About, form: LabelForm = LabelForm()) -> None:
+    """Do what :func:`finish_labels` does with a store of grey values or scores; coarser levels are means."""
+    _finish(store, target, Content(store, about), form)
 
 
 def write_volume(source: Volume, target: Path, *, description: Mapping[str, object] | None = None) -> None:
-    """Write a grey volume, block by block, as TIFF or OME-Zarr, by the suffix as in ``finish_labels``.
+    """Write a grey volume, block by block, in a format by the suffix, as in ``finish_labels``.
 
     Parameters
     ----------
@@ -72,35 +71,25 @@ def write_volume(source: Volume, target: Path, *, description: Mapping[str, obje
     UsageError
         Where the suffix of ``target`` names no format.
     """
-    about = About(**source.placed, description=description or {})
-    if is_tiff_output(target):
-        _write_tiff(source, target, about)
-        return
-    remove(target)
-    with _whole_or_absent(target):
-        store = LabelStore.create(target, source.shape, BLOCK_SHAPE, source.dtype, source.voxel_size)
-        for box in store.box.split(store.block_shape):
-            store.write(box, source.read(box))
-        _describe_zarr(store, target.name, about, mean, {})
+    _write(Content(source, About(**source.placed, description=description or {})), target, LabelForm())
 
 
-def _finish(
-    store: LabelStore, target: Path, about: About, reduce: Reduce, labels: Mapping[str, object]
-) -> None:
-    """Write the final form of a store; an OME-Zarr is made of it as it lies."""
-    if is_tiff_output(target):
-        _write_tiff(store, target, about)
+def _finish(store: LabelStore, target: Path, content: Content, form: LabelForm) -> None:
+    """Write the final form of a store; an OME-Zarr of NGFF 0.5 is made of it as it lies."""
+    if not form.grows_in_place(target):
+        _write(content, target, form)
         return
-    _describe_zarr(store, target.name, about, reduce, labels)
+    finish_store(store, content, target.name, form.image)
     if store.directory != target:
         remove(target)
         store.directory.replace(target)
 
 
-def _write_tiff(volume: Volume, target: Path, about: About) -> None:
+def _write(content: Content, target: Path, form: LabelForm) -> None:
+    write = WRITERS[form.kind(target)]
     target.parent.mkdir(parents=True, exist_ok=True)
     with _whole_or_absent(target):
-        write_tiff(volume, target, about)
+        write(content, target, form)
 
 
 @contextmanager
@@ -113,14 +102,10 @@ def _whole_or_absent(target: Path) -> Iterator[None]:
         raise
 
 
-def _describe_zarr(
-    store: LabelStore, file_name: str, about: About, reduce: Reduce, labels: Mapping[str, object]
-) -> None:
-    """Add coarser levels and metadata to a store, which make it an OME-Zarr."""
-    group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
-    factors = write_levels(group, store, about.voxel_size, reduce)
-    size = about.voxel_size
-    group["0"].attrs.put({} if size is None else {"voxel_size_nm": list(size)})
-    name, _ = split_name(Path(file_name))
-    ome = {**image_metadata(name, about, factors, reduce.__name__), **labels}
-    group.attrs.put({"ome": ome, "vemseg": about.source()})
+WRITERS: dict[str, Callable[[Content, Path, LabelForm], None]] = {
+    "tiff": lambda content, target, form: write_tiff(content.volume, target, content.about),
+    "zarr": lambda content, target, form: write_zarr(content, target, form.ngff, form.image),
+    "hdf5": lambda content, target, form: write_hdf5(content, target, form.inner),
+    "precomputed": lambda content, target, form: write_precomputed(content, target),
+}
+"""What writes each format, as ``names.output_format`` calls them."""

@@ -1,0 +1,136 @@
+"""The form in which a result is written: how, and where, beside what its name says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vemseg.errors import UsageError
+from vemseg.foreign import quoted
+from vemseg.names import is_url, output_format
+from vemseg.volume.foreign import needed
+from vemseg.volume.hdf5_writing import INNER, check_own_file
+from vemseg.volume.labels_of_images import LabelsOfImage
+from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION
+
+_INSIDE = re.compile(r"(?P<file>.+\.(?:h5|hdf5)):?/(?P<inner>[^/].*)", re.IGNORECASE)
+_LIBRARIES = {"hdf5": "h5py", "precomputed": "tensorstore"}
+
+
+@dataclass(frozen=True)
+class LabelForm:
+    """How a volume is written, beside the format that the suffix of its name stands for.
+
+    Attributes
+    ----------
+    ngff : str
+        The version of NGFF of an OME-Zarr.
+    inner : str
+        The place of the data set in an HDF5 file.
+    format : str or None
+        The format, as ``names.output_format`` calls it, where the suffix of the name does not tell it.
+    image : LabelsOfImage or None
+        The labels of an image, which the result becomes one of. Its name then names only the files beside
+        it, which lie beside the image.
+    """
+
+    ngff: str = VERSION
+    inner: str = INNER
+    format: str | None = None
+    image: LabelsOfImage | None = None
+
+    def kind(self, out: Path) -> str:
+        """Return the format of a result: ``tiff``, ``zarr``, ``hdf5`` or ``precomputed``.
+
+        Raises
+        ------
+        UsageError
+            Where the suffix of the name stands for none.
+        """
+        return self.format or output_format(out)
+
+    def check(self, out: Path, *inputs: Path | None) -> None:
+        """Refuse what cannot be written, before any work is done.
+
+        Parameters
+        ----------
+        out : Path
+            The name of the result.
+        *inputs : Path
+            What it is made from.
+
+        Raises
+        ------
+        UsageError, InputError
+            Where the suffix names no format, a version or place in a file belongs to another format, a
+            library is missing, the file holds what is not a result, or it is an input.
+        """
+        if self.main(out).resolve() in {path.resolve() for path in inputs if path is not None}:
+            raise UsageError(f"{self.main(out)} is an input: name another output")
+        kind = self.kind(out)
+        if self.ngff not in FORMATS_OF_ZARR:
+            raise UsageError(f"--ngff {self.ngff}: versions {' and '.join(FORMATS_OF_ZARR)} can be written")
+        if kind != "zarr" and self.ngff != VERSION:
+            raise UsageError(f"--ngff belongs to OME-Zarr, and {out} is none: name it .ome.zarr")
+        if kind in _LIBRARIES:
+            needed(_LIBRARIES[kind], out)
+        if kind == "hdf5":
+            check_own_file(out, self.inner)
+
+    def main(self, out: Path) -> Path:
+        """Return where the result itself appears: at its name, or among the labels of the image."""
+        return out if self.image is None else self.image.path
+
+    def grows_in_place(self, out: Path) -> bool:
+        """Tell whether the store of a result becomes a part of it, as it lies."""
+        return self.kind(out) == "zarr" and self.ngff == VERSION
+
+    def state(self) -> dict[str, object]:
+        """Return what of it belongs to the state of a result; nothing where the name says it all."""
+        said = {"ngff": self.ngff, "inner": self.inner} if self.image is None else {"into": self.image.title}
+        usual = {"ngff": VERSION, "inner": INNER}
+        return {key: value for key, value in said.items() if value != usual.get(key)}
+
+    def settle(self) -> None:
+        """Make a result that has appeared known where it lies; may be repeated."""
+        if self.image is not None:
+            self.image.enlist()
+
+    def address(self, out: Path) -> str:
+        """Return what opens the result."""
+        kind = self.kind(out)
+        return f"{out}:/{self.inner}" if kind == "hdf5" and self.inner != INNER else str(self.main(out))
+
+
+def parse_output(text: str, ngff: str = VERSION) -> tuple[Path, LabelForm]:
+    """Read the name of an output.
+
+    Parameters
+    ----------
+    text : str
+        A path, ``file.h5:/place`` or ``precomputed://folder``.
+    ngff : str
+        The version of NGFF, for OME-Zarr.
+
+    Returns
+    -------
+    Path, LabelForm
+
+    Raises
+    ------
+    UsageError
+        Where it is an address on the network, or a place in a file is none.
+    """
+    bare = re.sub(r"^precomputed://(?:file://)?", "", text)
+    if is_url(bare):
+        raise UsageError(f"{text} is no path on this machine: results are written to files and folders here")
+    if bare != text:
+        return Path(bare), LabelForm(ngff, format="precomputed")
+    found = _INSIDE.fullmatch(text)
+    if found is None:
+        return Path(text), LabelForm(ngff)
+    inner = found["inner"].strip("/")
+    if not inner or ".." in PurePosixPath(inner).parts:
+        raise UsageError(f"'{quoted(text)}' names no place in a file: write out.h5:/labels")
+    return Path(found["file"]), LabelForm(ngff, inner)

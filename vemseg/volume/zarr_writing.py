@@ -1,0 +1,107 @@
+"""Writing OME-Zarr: NGFF 0.5 in Zarr format 3, made of a store as it lies, and NGFF 0.4 in Zarr format 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from vemseg.files import remove
+from vemseg.geometry import ZYX
+from vemseg.names import split_name
+from vemseg.volume import pyramid
+from vemseg.volume.content import Content
+from vemseg.volume.labels_of_images import SOURCE, LabelsOfImage
+from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION, image_metadata
+from vemseg.volume.pyramid import Level
+from vemseg.volume.store import CHUNK_EDGE, LabelStore, create_array
+
+BLOCK_SHAPE: ZYX = (64, 256, 256)
+"""Voxels of a grey volume that are read at once for an OME-Zarr, and its shards, z y x."""
+
+
+def write_zarr(
+    content: Content, target: Path, version: str = VERSION, image: LabelsOfImage | None = None
+) -> None:
+    """Write an OME-Zarr from any volume; what lies at ``target`` is removed.
+
+    Parameters
+    ----------
+    content : Content
+    target : Path
+    version : str
+        Of NGFF, one of ``FORMATS_OF_ZARR``.
+    image : LabelsOfImage, optional
+        Where the result becomes labels of an image.
+    """
+    remove(target)
+    channels = content.volume.channels
+    count = len(channels) if content.about.channels else None
+    dtype, shape = content.volume.dtype, content.volume.shape
+    if FORMATS_OF_ZARR[version] == 2:
+        group = zarr.create_group(str(target), zarr_format=2)
+        _old_level(group, 0, shape, dtype, count).fill(channels)
+        _describe(group, content, version, image, split_name(Path(target.name))[0])
+        return
+    size = content.about.voxel_size
+    store = LabelStore.create(target, shape, BLOCK_SHAPE, dtype, size, count)
+    Level(store.array, store.block_shape).fill(channels)
+    finish_store(store, content, target.name, image)
+
+
+def finish_store(
+    store: LabelStore, content: Content, file_name: str, image: LabelsOfImage | None = None
+) -> None:
+    """Add coarser levels and metadata to a store, which make it an OME-Zarr of NGFF 0.5."""
+    group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
+    size = content.about.voxel_size
+    group["0"].attrs.put({} if size is None else {"voxel_size_nm": list(size)})
+    _describe(group, content, VERSION, image, split_name(Path(file_name))[0])
+
+
+def _describe(
+    group: zarr.Group, content: Content, version: str, image: LabelsOfImage | None, name: str
+) -> None:
+    """Write coarser levels of a group that has its finest one, and its metadata."""
+    about, channels = content.about, content.volume.channels
+    count = len(channels) if about.channels else None
+    levels = pyramid.level_factors if image is None else image.factors
+    factors = list(levels(content.volume.shape, about.voxel_size))
+    begin = _old_level if FORMATS_OF_ZARR[version] == 2 else _level
+
+    def make(number: int, shape: ZYX) -> Level:
+        return begin(group, number, shape, content.volume.dtype, count)
+
+    pyramid.write_levels(channels, factors, make, content.reduce)
+    ome = image_metadata(name, about, factors, content.reduce.__name__, version)
+    labels = content.image_label(version)
+    if labels:
+        labels["image-label"] |= {} if image is None else SOURCE
+    ome |= labels
+    group.attrs.put({**({"ome": ome} if version == VERSION else ome), "vemseg": about.source()})
+
+
+def _level(
+    group: zarr.Group, number: int, shape: ZYX, dtype: np.dtype[np.generic], channels: int | None
+) -> Level:
+    array = create_array(group, str(number), shape, pyramid.BLOCK_SHAPE, dtype, channels)
+    return Level(array, array.shards[-3:])
+
+
+def _old_level(
+    group: zarr.Group, number: int, shape: ZYX, dtype: np.dtype[np.generic], channels: int | None
+) -> Level:
+    """Begin a level in Zarr format 2, which has no shards: every chunk is a file."""
+    one = () if channels is None else (1,)
+    array = group.create_array(
+        str(number),
+        shape=(*(() if channels is None else (channels,)), *shape),
+        chunks=(*one, *(min(CHUNK_EDGE, n) for n in shape)),
+        dtype=dtype,
+        fill_value=0,
+        compressors={"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1, "blocksize": 0},
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+        config={"write_empty_chunks": False},
+    )
+    return Level(array, pyramid.BLOCK_SHAPE)
