@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vemseg.cli import options, parsing, reading, shell, tables, words
+from vemseg.cli.words import BackgroundKind
 from vemseg.errors import UsageError
 
 
@@ -15,6 +16,8 @@ def segment(
     time: reading.TimePoint = None,
     level: reading.Level = None,
     axes: reading.Axes = None,
+    background: reading.Background = BackgroundKind.auto,
+    mask: reading.SpecimenMask = None,
     offline: options.Offline = False,
     names: options.Names = None,
     k: options.Classes = None,
@@ -65,7 +68,8 @@ def segment(
         from vemseg.pipeline.segment import segment as compute
 
         choice = parsing.choice(channel, time, level, axes)
-        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice)
+        blank = parsing.background(background, mask)
+        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice, blank)
         extras = Extras(legend, confidence)
         if plan:
             found = foresee(wanted, out, clusters=clusters, extras=extras, context=context)

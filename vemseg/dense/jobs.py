@@ -25,7 +25,22 @@ Labelled = tuple[Labels, ...]
 
 
 @dataclass(frozen=True)
-class LabelJob(Job[Given, Labelled]):
+class Seen:
+    """What was read for a block: what labels are made from, unless nothing of the specimen lies in it.
+
+    Attributes
+    ----------
+    given : array or None
+    shown : uint8 (z, y, x) or None
+        1 where voxels show the specimen; None where all voxels do.
+    """
+
+    given: Given | None
+    shown: Labels | None = None
+
+
+@dataclass(frozen=True)
+class LabelJob(Job[Seen, Labelled]):
     """Label a volume, block by block; writing a block returns the voxels of each label, 0..K.
 
     Attributes
@@ -45,7 +60,7 @@ class LabelJob(Job[Given, Labelled]):
     store: Path
     confidence: Path | None = None
 
-    def open(self, context: Context) -> Stages[Given, Labelled]:
+    def open(self, context: Context) -> Stages[Seen, Labelled]:
         """Open source, labeller and stores."""
         source, labeller = self.wanted.open(context), load(self.labeller)
         confidence = None if self.confidence is None else LabelStore.open(self.confidence)
@@ -53,7 +68,7 @@ class LabelJob(Job[Given, Labelled]):
 
 
 @dataclass(frozen=True)
-class EmbedJob(Job[Given, Values]):
+class EmbedJob(Job[Given | None, Values]):
     """Compute and store the vectors of a volume, box by box of lattice points.
 
     Attributes
@@ -67,21 +82,36 @@ class EmbedJob(Job[Given, Values]):
     wanted: Wanted
     store: Path
 
-    def open(self, context: Context) -> Stages[Given, Values]:
+    def open(self, context: Context) -> Stages[Given | None, Values]:
         """Open source and store."""
         return point_stages(self.wanted.vectors(context), Features(self.store, mode="r+"))
 
 
 def label_stages(
     source: VectorSource, labeller: Labeller, store: LabelStore, confidence: LabelStore | None = None
-) -> Stages[Given, Labelled]:
-    """Return how a block is read, labelled and written; writing returns the voxels of each label, 0..K."""
-    stores = [store] if confidence is None else [store, confidence]
+) -> Stages[Seen, Labelled]:
+    """Return how a block is read, labelled and written; writing returns the voxels of each label, 0..K.
 
-    def compute(box: Box, given: Given) -> Labelled:
-        if confidence is None:
-            return (source.labels(box, given, labeller),)
-        return source.rated(box, given, labeller)
+    Voxels outside the specimen get label 0, which is nothing, and are not certain of anything. Blocks
+    without any specimen are not encoded.
+    """
+    stores = [store] if confidence is None else [store, confidence]
+    specimen = source.volume.specimen
+
+    def read(box: Box) -> Seen:
+        if specimen is None:
+            return Seen(source.read(box))
+        shown = specimen.voxels.read(box).astype(np.uint8, copy=False)
+        return Seen(source.read(box) if shown.any() else None, shown)
+
+    def compute(box: Box, seen: Seen) -> Labelled:
+        if seen.given is None:
+            return tuple(np.zeros(box.shape, np.uint8) for _ in stores)
+        rate = confidence is not None
+        made = (
+            source.rated(box, seen.given, labeller) if rate else (source.labels(box, seen.given, labeller),)
+        )
+        return made if seen.shown is None else tuple(each * seen.shown for each in made)
 
     def write(box: Box, made: Labelled) -> list[int]:
         for growing, voxels in zip(stores, made, strict=True):
@@ -90,4 +120,4 @@ def label_stages(
         counts: list[int] = np.sum(planes, axis=0).tolist()
         return counts
 
-    return Stages(source.read, compute, write)
+    return Stages(read, compute, write)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,6 +61,8 @@ class Divided:
     graph : Graph
     grey : float32 (z, y, x)
         Intensities.
+
+    Regions that show nothing of the specimen are no part of the graph; their voxels have any number.
     """
 
     box: Box
@@ -86,7 +89,7 @@ class RegionVectors(VectorSource):
         self.machine, self.dim, self.sweeps = source.machine, 2 * source.dim, source.sweeps
         made = json.dumps([source.maker.model, table.model_dump(mode="json")])
         self.maker = replace(source.maker, model=f"regions {hashlib.sha256(made.encode()).hexdigest()}")
-        self.volume, self.intensity = source.volume, source.intensity
+        self.volume, self.intensity, self.shown = source.volume, source.intensity, source.shown
         self._grey = source.intensity or intensity_of(self.volume, source.maker.recipe.volume)
         order = source.order
         self._turned = self.volume if order == (0, 1, 2) else Permuted(self.volume, order)
@@ -122,6 +125,8 @@ class RegionVectors(VectorSource):
         for number in self._drawn(n, seed):
             if context.stopped():
                 raise Interrupted("stopped while regions were sampled: the same command starts again")
+            if not self.showing(number):
+                continue
             graphs.append(self.divided(number).graph)
             done = sum(map(len, graphs))
             context.report("sampling", min(1.0, done / n), f"{done} regions of {len(graphs)} parts")
@@ -136,9 +141,19 @@ class RegionVectors(VectorSource):
         """Return the parts of a sample of ``n`` regions, in random order; some more, as regions vary."""
         if not n:
             return []
-        most = min(len(self.parts), 2 * -(-n // self.parts.regions))
+        most = min(len(self.parts), 2 * math.ceil(-(-n // self.parts.regions) / self.shown))
         drawn = np.random.default_rng([seed, 0x5E6]).choice(len(self.parts), most, replace=False)
         return [int(number) for number in drawn]
+
+    def showing(self, number: int) -> bool:
+        """Tell whether a part shows anything of the specimen."""
+        shown = self._specimen(self.parts.box(number))
+        return shown is None or bool(shown.any())
+
+    def _specimen(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return which voxels of a part, mirrored beyond the border, show the specimen; None where all do."""
+        specimen = self._turned.specimen
+        return None if specimen is None else specimen.voxels.read_reflected(box) != 0
 
     def read(self, box: Box) -> Given:
         """Read what the lattice points of all parts in a box are computed from."""
@@ -162,8 +177,8 @@ class RegionVectors(VectorSource):
         slab = self._slab(box)
         points, inside = self._points(slab), turned(box, self.source.order)
         vectors = self.source.compute(points, given).numpy()
-        painted = tuple(np.empty(inside.shape, np.uint8) for _ in range(1 + rate))
-        for number in self.parts.touching(inside):
+        painted = tuple(np.zeros(inside.shape, np.uint8) for _ in range(1 + rate))
+        for number in filter(self.showing, self.parts.touching(inside)):
             part = self._divided(self.parts.box(number), points, vectors)
             scores = labeller.graph_scores(part.graph)
             values = [1 + scores.argmax(dim=-1)]
@@ -186,6 +201,10 @@ class RegionVectors(VectorSource):
             (np.bincount(numbers.ravel(), grey.ravel()) / np.bincount(numbers.ravel())).astype(np.float32),
             _touching(numbers),
         )
+        shown = self._specimen(box)
+        if shown is not None:
+            kept = np.bincount(numbers.ravel(), shown.ravel()) > 0
+            graph, numbers = graph.part(kept), np.where(kept, kept.cumsum() - 1, 0)[numbers]
         return Divided(box, numbers, graph, grey)
 
     def _axes(self, box: Box) -> Interpolations:

@@ -122,6 +122,7 @@ def _about(source: ComputedVectors, output: Output) -> dict[str, object]:
         "cell": list(source.cell),
         "factors": list(source.factors),
         "classes": list(source.classes),
+        "shown": source.shown,
         "recipe": recipe.to_toml(),
         "model": source.maker.model,
         "volume": output.state["volume"],
