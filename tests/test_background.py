@@ -18,13 +18,15 @@ from vemseg.phantom import Phantom
 from vemseg.pipeline.cluster import cluster
 from vemseg.pipeline.embed import embed
 from vemseg.pipeline.segment import segment
-from vemseg.sampling import shown_source
+from vemseg.sampling import Source, hold_out, plain_windows, shown_source
 from vemseg.volume import (
     ArrayVolume,
     Background,
+    Intensity,
     Permuted,
     Resampled,
     constant_background,
+    filled,
     measure_intensity,
     open_volume,
 )
@@ -169,3 +171,32 @@ def test_views_show_the_same_specimen(cell):
     source = shown_source(coarse, measure_intensity(volume))
     assert (source.places[:, 0] >= 16).all()
     assert (source.places[:, 1] < 20).all()
+
+
+def test_training_sees_the_specimen_in_every_window(cell):
+    volume = ArrayVolume(padded(cell, ((4, 4), (60, 150), (90, 20))))
+    volume.specimen = constant_background(volume)
+    grey = Intensity(0.0, 255.0)
+    windows = plain_windows(shown_source(filled(volume, grey), grey), (1, 24, 24), 200, "xy")
+    around = (windows == np.float16(128 / 255)).flatten(1).all(dim=1)
+    assert not around.any()
+    blind = plain_windows(Source(volume, grey), (1, 24, 24), 200, "xy")
+    assert (blind == 0).flatten(1).all(dim=1).sum() > 50
+
+
+def test_parts_of_the_specimen_train_and_validate():
+    """A part without any place for a window is not held out."""
+    grey = np.random.default_rng(0).integers(1, 200, (16, 40, 40)).astype(np.uint8)
+    grey[8:] = 0
+    volume = ArrayVolume(grey)
+    volume.specimen = constant_background(volume)
+    learnt, held = hold_out([shown_source(volume, Intensity(0.0, 255.0))], 2, 16)
+    assert [part.volume.shape for part in learnt] == [(16, 40, 40)] and not held
+
+
+def test_regions_leave_the_background_out(embedded, tmp_path):
+    path, box = embedded
+    settings = (*SETTINGS, "regions.method=slic", "regions.tile=64", "regions.size=64")
+    labels = voxels(segment(Wanted(path, "classical", settings), tmp_path / "regions.tif", context=FEW))
+    assert np.count_nonzero(labels) == np.count_nonzero(labels[box.slices]) == box.size
+    assert set(np.unique(labels[box.slices])) == {1, 2, 3, 4}
