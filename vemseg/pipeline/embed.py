@@ -13,10 +13,13 @@ from vemseg.features import Features
 from vemseg.files import remove
 from vemseg.geometry import ZYX, Box
 from vemseg.models import open_model
-from vemseg.run import Output, State, provenance
+from vemseg.run import Json, Output, State, lasting, provenance, write_json
 from vemseg.volume import describe
 
 _log = logging.getLogger("vemseg")
+
+ORIGIN = "provenance.json"
+"""In the store: how the vectors were made, with what is different each time."""
 
 STORE, DONE = "store", "done"
 """In the partial directory: the vectors, and the markers of the blocks that are written."""
@@ -80,6 +83,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         pinned = wanted.pinned(source.machine)
         job = EmbedJob(boxes, markers, "embedding", counted, pinned, store.absolute())
         run(job, context, point_stages(source, features))
+        write_json(store / ORIGIN, _origin(source, output))
         output.publish(store)
     return out
 
@@ -103,17 +107,19 @@ def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:
     return store
 
 
+def _origin(source: ComputedVectors, output: Output) -> Json:
+    """Return where the vectors come from."""
+    maker, extra = source.maker, {"machine": source.machine.facts}
+    return provenance(
+        "features", recipe=maker.recipe, parents=maker.parents, inputs=output.inputs, extra=extra
+    )
+
+
 def _about(source: ComputedVectors, output: Output) -> dict[str, object]:
     """Return what is stored with the vectors: all that labels need to be made from them."""
     recipe, inside = source.maker.recipe, source.inside
     size = source.volume.voxel_size
-    origin = provenance(
-        "features",
-        recipe=recipe,
-        parents=source.maker.parents,
-        inputs=output.inputs,
-        extra={"machine": source.machine.facts},
-    )
+    origin = _origin(source, output)
     return {
         "source_shape": list(source.volume.shape),
         "voxel_size_nm": None if size is None else list(size),
@@ -127,5 +133,5 @@ def _about(source: ComputedVectors, output: Output) -> dict[str, object]:
         "model": source.maker.model,
         "volume": output.state["volume"],
         "state": output.state,
-        "provenance": origin,
+        "provenance": lasting(origin),
     }

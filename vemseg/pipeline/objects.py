@@ -11,7 +11,7 @@ from vemseg.errors import UsageError
 from vemseg.names import check_output
 from vemseg.objects import Measures, Wish, begin, chosen, find_objects, known_classes, paint, write_measures
 from vemseg.pipeline.beside import beside
-from vemseg.run import Output, provenance, sidecar, state_in, write_json
+from vemseg.run import Output, lasting, provenance, sidecar, state_in, write_json
 from vemseg.volume import LabelInfo, Volume, describe, finish_labels, identity, record
 from vemseg.volume.about import names_in
 
@@ -77,6 +77,6 @@ def objects(
         extra = {"state": output.state, "volume": describe(labels), "objects": len(table)}
         origin = provenance("objects", inputs=output.inputs, extra=extra)
         write_json(output.growing(sidecar(out)), origin)
-        finish_labels(store, output.growing(out), LabelInfo(**labels.placed, description=origin))
+        finish_labels(store, output.growing(out), LabelInfo(**labels.placed, description=lasting(origin)))
         output.publish()
     return out

@@ -14,7 +14,7 @@ from vemseg.labelling.telling import Row
 from vemseg.names import check_output
 from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated
 from vemseg.pipeline.beside import beside
-from vemseg.run import Json, Output, provenance, sidecar, state_in, write_json
+from vemseg.run import Json, Output, lasting, provenance, sidecar, state_in, write_json
 from vemseg.volume import LabelInfo, Volume, copied, describe, finish_labels, identity, record, rename_labels
 from vemseg.volume.about import LEGEND
 
@@ -74,13 +74,14 @@ def refine(
         if mask is None and not refinement.moves_voxels and copied(labels, target):
             rows = renamed(told, classes)
             origin = _origin(output, labels, told, rows)
-            rename_labels(target, **shown(classes), description=origin)
+            rename_labels(target, **shown(classes), description=lasting(origin))
         else:
             given, store = Labels(labels, inside), output.partial / STORE
             refined, counts = clean(given, refinement, classes, store, context)
             rows = tabulated(classes, counts, labels.voxel_size)
             origin = _origin(output, labels, told, rows)
-            finish_labels(refined, target, LabelInfo(**labels.placed, **shown(classes), description=origin))
+            said = lasting(origin)
+            finish_labels(refined, target, LabelInfo(**labels.placed, **shown(classes), description=said))
         write_json(output.growing(sidecar(out)), origin)
         if rows:
             write_table(output.growing(beside(out, ".csv")), rows)

@@ -15,7 +15,7 @@ import tifffile
 import zarr
 
 from vemseg.errors import InputError
-from vemseg.files import remove
+from vemseg.files import remove, sweep_stores
 from vemseg.foreign import reading
 from vemseg.names import is_tiff_output
 from vemseg.volume.about import RGB, Record, evidence_of_labels, legend
@@ -109,6 +109,7 @@ def _of_labels(record: Record | None, path: Path) -> Record:
 def _rename_in_zarr(
     path: Path, names: Mapping[int, str], colours: Mapping[int, RGB], description: Mapping[str, Any]
 ) -> None:
+    sweep_stores(path)
     with reading(f"{path} is no readable OME-Zarr"):
         group = zarr.open_group(str(path), mode="r+", zarr_format=3)
     attributes = dict(group.attrs)
