@@ -8,7 +8,7 @@ import pytest
 from interpreter import start
 
 from vemseg.errors import ResourceError
-from vemseg.files import atomic_path, remove, sweep, write_text, writing
+from vemseg.files import atomic_path, remove, write_text, writing
 from vemseg.run import save_tensors
 
 
@@ -86,12 +86,12 @@ def test_a_short_write_of_an_array_is_a_full_disk(tmp_path):
         raise OSError("another")
 
 
-def test_what_killed_writers_left_is_swept(tmp_path):
-    names = [".partial-0123abcd-a[1].tif", ".partial-0123abcd-a1.tif", ".partial-x-a[1].tif", "a[1].tif"]
-    for name in names:
-        (tmp_path / name).write_text("x")
-    sweep(tmp_path / "a[1].tif")
-    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
+def test_what_a_killed_writer_left_is_written_over(tmp_path):
+    """The temporary name follows from the final one, so nothing of a killed writer stays."""
+    left = tmp_path / ".partial-a[1].tif"
+    left.write_text("a longer text than the new one")
+    write_text(tmp_path / "a[1].tif", "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a[1].tif": "new"}
 
 
 def test_files_and_directories_are_removed_and_links_are_not_followed(tmp_path):

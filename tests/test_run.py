@@ -349,7 +349,7 @@ def test_an_interrupted_creation_is_begun_again(tmp_path):
     with Run.create(tmp_path / "a", load_recipe()) as run:
         pass
     (run.path / "recipe.toml").unlink()
-    (run.path / ".partial-1234-recipe.toml").touch()
+    (run.path / ".partial-recipe.toml").touch()
     with Run.create(tmp_path / "a", load_recipe()):
         assert Run.open(run.path).recipe == load_recipe()
 

@@ -3,7 +3,7 @@
 FEATURES.zarr/
   zarr.json          attributes: kind, format, lattice positions, source shape and voxel size, provenance
   vectors            float16 (z, y, x, d), one shard per written box
-  intensities        float16 (z, y, x), mean intensity of each vector's patch
+  intensities        float16 (z, y, x), mean intensity of each vector's patch; NaN outside the specimen
   codes              float32 (n, d), the codebook of a model that learned one
   labeller/          the arrays of the labeller that was trained with a model
   regions/           where the recipe divides volumes into regions
@@ -49,9 +49,10 @@ _ATTRIBUTES = Form(
         "cell": tuple[int, int, int],
         "recipe": str,
         "model": str,
-        "volume": {"path": str | None, "crop": str | None},
+        "volume": {"path": str | None, "crop": str | None, "mask?": str},
         "state": {"inputs": list[dict[str, str | int | None]]},
         "classes?": list[str],
+        "shown?": float,
     }
 )
 """The attributes of stored features that are read."""
@@ -125,6 +126,7 @@ class Features:
             (grid.contains(self.inside) and self.inside.size > 0, "its vectors lie outside"),
             (all(np.all(np.diff(axis) > 0) for axis in self.positions), "its positions do not rise"),
             (sorted(self.attributes["order"]) == [0, 1, 2], "its axes are in no order"),
+            (0.0 < self.shown <= 1.0, "its part of the volume is no share"),
             (codes is None or (codes.ndim == 2 and codes.shape[1] == self.dim), "its codebook is of another"),
         ):
             if not fits:
@@ -213,6 +215,11 @@ class Features:
         """Voxel size, in nm, of the volume that the vectors come from."""
         size = self.attributes["voxel_size_nm"]
         return None if size is None else (size[0], size[1], size[2])
+
+    @property
+    def shown(self) -> float:
+        """The part of the volume that shows the specimen: 1 where all of it does."""
+        return float(self.attributes.get("shown", 1.0))
 
     @property
     def inside(self) -> Box:
@@ -353,10 +360,20 @@ class HeldFeatures:
         The lattice points within the volume.
     cell : (int, int, int)
         Shape of the boxes of lattice points that are cheapest to compute together.
+    shown : float
+        The part of the volume that shows the specimen.
     """
 
-    def __init__(self, positions: tuple[Floats, Floats, Floats], dim: int, inside: Box, cell: ZYX) -> None:
+    def __init__(
+        self,
+        positions: tuple[Floats, Floats, Floats],
+        dim: int,
+        inside: Box,
+        cell: ZYX,
+        shown: float = 1.0,
+    ) -> None:
         self.positions, self.dim, self.inside, self.cell = positions, dim, inside, cell
+        self.shown = shown
         self.shape: ZYX = (len(positions[0]), len(positions[1]), len(positions[2]))
         self._vectors = np.empty((*self.shape, dim), np.float16)
         self._intensities = np.empty(self.shape, np.float16)

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all, and what the system says against writing them.
 
 A file is written under a temporary name beside its final one, which it gets by one rename. All temporary
-names match ``TEMPORARY``, so whatever a killed process leaves can be told from finished files.
+names match ``TEMPORARY``, so whatever a killed process leaves can be told from finished files. A temporary
+name follows from the final one, so the same command writes over what it left when it was killed. Nobody else
+may write the same file meanwhile: outputs, runs and downloads have locks.
 """
 
 from __future__ import annotations
@@ -9,12 +11,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import glob
 import io
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -77,22 +77,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
     ResourceError
         Where the file cannot be written: the disk or quota is full, or there is no permission.
     """
-    temporary = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = path.with_name(f".partial-{path.name}")
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
             yield temporary
             flush(temporary)
             temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def sweep(path: Path) -> None:
-    """Remove the temporary files that killed writers of ``path`` left; nobody may be writing it now."""
-    for left in path.parent.glob(f".partial-????????-{glob.escape(path.name)}"):
-        left.unlink(missing_ok=True)
 
 
 def sweep_stores(folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import IO
 
 from vemseg.catalog.cache import check_space
 from vemseg.errors import InputError, Interrupted, MissingError
-from vemseg.files import atomic_path, sweep, writing
+from vemseg.files import atomic_path, writing
 from vemseg.foreign import quoted, reading
 from vemseg.resources import byte_text
 
@@ -110,7 +110,6 @@ def unpack(
             check_space(folder, total, "name a larger disk with -o")
         done = 0
         for member, entry, target in todo:
-            sweep(target)
             with atomic_path(target) as growing:
                 for written in _copied(opened, entry, growing, member, archive):
                     unpacked(done + written, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vemseg.cli import options, parsing, reading, shell, tables
 from vemseg.cli.segment import class_settings, placement_settings
+from vemseg.cli.words import BackgroundKind
 
 
 def embed(
@@ -15,6 +16,8 @@ def embed(
     time: reading.TimePoint = None,
     level: reading.Level = None,
     axes: reading.Axes = None,
+    background: reading.Background = BackgroundKind.auto,
+    mask: reading.SpecimenMask = None,
     offline: options.Offline = False,
     model: options.Model = None,
     out: options.FeaturesOut,
@@ -38,7 +41,8 @@ def embed(
         from vemseg.pipeline.embed import embed as compute
 
         choice = parsing.choice(channel, time, level, axes)
-        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice)
+        blank = parsing.background(background, mask)
+        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice, blank)
         features = compute(wanted, out, overwrite=overwrite, context=context)
     shell.result(features)
 

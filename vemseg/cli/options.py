@@ -62,7 +62,7 @@ LessonLabels = Annotated[
 ]
 LessonMasks = Annotated[
     list[str] | None,
-    input_option("--mask", metavar="VOLUME", help="Learn labels only where this is above 0. One per volume."),
+    input_option("--mask", metavar="VOLUME", help="Learn only where this is above 0. One for each volume."),
 ]
 Unlabelled = Annotated[
     str | None,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vemseg.cli.words import BackgroundKind
 from vemseg.errors import UsageError
 from vemseg.foreign import quoted, read_text, reading
 from vemseg.geometry import ZYX
@@ -21,7 +22,7 @@ from vemseg.names import is_tiff_name, volume_name
 from vemseg.resources import parse_bytes
 
 if TYPE_CHECKING:
-    from vemseg.volume import Choice
+    from vemseg.volume import Background, Choice
 
 MOST_DIGITS = 19
 """Most digits of a label: it has at most 64 bits."""
@@ -72,6 +73,13 @@ def choice(channel: str | None, time: str | None, level: str | None, axes: str |
     from vemseg.volume import Choice
 
     return Choice(channel, time, level, axes)
+
+
+def background(kind: BackgroundKind, mask: str | None) -> Background:
+    """Return which voxels show nothing."""
+    from vemseg.volume import Background
+
+    return Background(kind is BackgroundKind.auto, mask)
 
 
 def ids(text: str | None) -> list[int]:

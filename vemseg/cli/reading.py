@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from vemseg.cli.options import flag, input_option
+from vemseg.cli.words import BackgroundKind
 
 IgnorePlace = Annotated[
     bool,
@@ -27,6 +28,21 @@ Level = Annotated[
         "--level",
         metavar="N|NAME",
         help="Which level of a pyramid to read, from 0, the finest.",
+    ),
+]
+Background = Annotated[
+    BackgroundKind,
+    input_option(
+        "--background",
+        metavar="HOW",
+        show_default=True,
+        help="auto: a constant background counts nowhere and gets label 0. none: it counts.",
+    ),
+]
+SpecimenMask = Annotated[
+    str | None,
+    input_option(
+        "--mask", metavar="VOLUME", help="Only voxels where this is above 0 count; the others get label 0."
     ),
 ]
 Axes = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vemseg.cli import options, parsing, reading, shell, tables, words, writing
+from vemseg.cli.words import BackgroundKind
 from vemseg.errors import UsageError
 
 
@@ -15,6 +16,8 @@ def segment(
     time: reading.TimePoint = None,
     level: reading.Level = None,
     axes: reading.Axes = None,
+    background: reading.Background = BackgroundKind.auto,
+    mask: reading.SpecimenMask = None,
     offline: options.Offline = False,
     names: options.Names = None,
     k: options.Classes = None,
@@ -70,7 +73,8 @@ def segment(
         default = None if into else parsing.default_labels(volume)
         labels, form = writing.output(out or default, into, name, ngff)
         choice = parsing.choice(channel, time, level, axes)
-        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice)
+        blank = parsing.background(background, mask)
+        wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice, blank)
         extras = Extras(legend, confidence, scores, form)
         if plan:
             found = foresee(wanted, labels, clusters=clusters, extras=extras, context=context)

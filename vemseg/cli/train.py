@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vemseg.cli import options, parsing, reading, shell
+from vemseg.cli.words import BackgroundKind
 from vemseg.errors import UsageError
 
 if TYPE_CHECKING:
     from vemseg.dense import Lessons
     from vemseg.recipe import Recipe
+    from vemseg.volume import Background
 
 SUPERVISED = "unet_supervised"
 """The recipe that is used where labels are given and no recipe is named."""
@@ -24,6 +26,7 @@ def train(
     time: reading.TimePoint = None,
     level: reading.Level = None,
     axes: reading.Axes = None,
+    background: reading.Background = BackgroundKind.auto,
     offline: options.Offline = False,
     labels: options.LessonLabels = None,
     mask: options.LessonMasks = None,
@@ -73,6 +76,7 @@ def train(
             voxel_size=voxel_size,
             crop=crop,
             choice=parsing.choice(channel, time, level, axes),
+            backgrounds=_backgrounds(background, None if labels else mask, volumes or []),
             max_seconds=seconds,
             overwrite=overwrite,
         )
@@ -95,10 +99,25 @@ def _lessons(
         from vemseg.dense import Lessons
 
         return Lessons(labels, mask or (), values, named or {})
-    for option, given in (("--mask", mask), ("--unlabelled", unlabelled), ("--names", names)):
+    for option, given in (("--unlabelled", unlabelled), ("--names", names)):
         if given:
             raise UsageError(f"{option} is about labels to learn from: add --labels LABELS")
     return None
+
+
+def _backgrounds(kind: BackgroundKind, masks: list[str] | None, volumes: list[str]) -> list[Background]:
+    """Return which voxels of each volume show nothing.
+
+    Raises
+    ------
+    UsageError
+        Where there are more or fewer masks than volumes.
+    """
+    if masks and len(masks) != len(volumes):
+        raise UsageError(
+            f"{len(masks)} --mask for {len(volumes)} volumes: repeat --mask once for each volume"
+        )
+    return [parsing.background(kind, mask) for mask in (masks or (None,))]
 
 
 def _recipe(config: str | None, start: str | None, settings: list[str]) -> Recipe:

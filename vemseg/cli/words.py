@@ -36,6 +36,13 @@ class RegionKind(StrEnum):
     none = "none"
 
 
+class BackgroundKind(StrEnum):
+    """Whether a constant background of a volume is left out."""
+
+    auto = "auto"
+    none = "none"
+
+
 class LabelStyle(StrEnum):
     """How labels are drawn on a picture."""
 

@@ -1,23 +1,30 @@
 """Volumes that are looked at together: brought to one place and one voxel size, and counted.
 
 placing   volumes of one subject -> the part that all of them show, on the same voxels
-opening   what ``evaluate`` and ``render`` compare, opened and placed
+opening   a volume and its mask; what ``evaluate`` and ``render`` compare, opened and placed
 counting  labels and a reference -> contingency tables, slice by slice
 """
 
 from vemseg.comparison.counting import blank_zero, count, instance_hint
-from vemseg.comparison.opening import on_grid_of, open_compared, open_mask, placed
-from vemseg.comparison.placing import SAME_EDGE, Nearest, together
+from vemseg.comparison.opening import (
+    on_grid_of,
+    on_voxels_of,
+    open_compared,
+    open_mask,
+    open_subject,
+    placed,
+)
+from vemseg.comparison.placing import together
 
 __all__ = [
-    "SAME_EDGE",
-    "Nearest",
     "blank_zero",
     "count",
     "instance_hint",
     "on_grid_of",
+    "on_voxels_of",
     "open_compared",
     "open_mask",
+    "open_subject",
     "placed",
     "together",
 ]

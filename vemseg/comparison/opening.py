@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from vemseg.comparison.placing import SAME_EDGE, together
 from vemseg.errors import InputError, UsageError
 from vemseg.geometry import VoxelSize, parse_box
-from vemseg.volume import Cropped, Volume, crop_of, open_labels, open_volume
+from vemseg.volume import (
+    Background,
+    Choice,
+    Cropped,
+    Volume,
+    constant_background,
+    crop_of,
+    marked_specimen,
+    open_grey,
+    open_labels,
+    open_volume,
+)
 
 _log = logging.getLogger("vemseg")
 
@@ -35,6 +47,88 @@ def on_grid_of(volume: Volume, path: str, *, offline: bool = False) -> Volume:
     if part.shape != volume.shape:
         raise InputError(f"{path} covers only {part.shape} of the {volume.shape} voxels of {volume.address}")
     return mask
+
+
+def open_subject(
+    path: str | Path,
+    voxel_size: str | None = None,
+    crop: str | None = None,
+    choice: Choice = Choice(),
+    background: Background = Background(),
+    *,
+    offline: bool = False,
+) -> Volume:
+    """Open a grey volume together with what says which of its voxels show the specimen.
+
+    Parameters
+    ----------
+    path, voxel_size, crop, choice, offline
+        As in ``open_grey``.
+    background : Background
+        A mask, or whether a constant background is looked for. Where one is found, this is said.
+
+    Raises
+    ------
+    InputError, UsageError
+        As ``open_grey``; where the mask has other voxels than the volume, or marks none.
+    """
+    volume = open_grey(path, voxel_size, crop, choice, offline=offline)
+    if background.mask is not None:
+        mask = on_voxels_of(open_mask(background.mask, offline=offline), volume, crop)
+        volume.specimen = marked_specimen(mask)
+    elif background.find:
+        volume.specimen = constant_background(volume)
+        if volume.specimen is not None:
+            _log.info(
+                "%s: background of the value %g is left out, label 0: about %.3g %% of the voxels "
+                "(--background none counts it)",
+                volume.name, volume.specimen.facts["value"], 100 * (1 - volume.specimen.share),
+            )  # fmt: skip
+    return volume
+
+
+def on_voxels_of(labels: Volume, volume: Volume, crop: str | None) -> Volume:
+    """Return labels, or a mask, of the very voxels of a volume.
+
+    Parameters
+    ----------
+    labels, volume : Volume
+    crop : str or None
+        How the volume was cropped, as a user writes it. Labels of the whole volume are cropped too.
+
+    Raises
+    ------
+    InputError
+        Where shape, voxel size or place differ.
+    """
+    if crop is not None and labels.shape != volume.shape:
+        labels = Cropped(labels, parse_box(crop, labels.shape, labels.address))
+    way_out = "give labels and mask of the same voxels as the volume"
+    if labels.shape != volume.shape:
+        raise InputError(
+            f"{labels.address} has shape {labels.shape}, but {volume.address} has {volume.shape} (z, y, x): "
+            f"{way_out}"
+        )
+    ours, theirs = volume.voxel_size, labels.voxel_size
+    if ours and theirs and any(abs(a / b - 1) > SAME_EDGE for a, b in zip(ours, theirs, strict=True)):
+        raise InputError(
+            f"{labels.address} has voxels of {theirs} nm, but {volume.address} of {ours} nm (z, y, x): "
+            f"{way_out}"
+        )
+    if _elsewhere(labels, volume):
+        raise InputError(
+            f"{labels.address} begins at {labels.origin} nm, but {volume.address} at {volume.origin} nm "
+            f"(z, y, x): {way_out}"
+        )
+    return labels
+
+
+def _elsewhere(labels: Volume, volume: Volume) -> bool:
+    """Tell whether both say where they lie, and these are places more than half a voxel apart."""
+    if labels.origin is None or volume.origin is None or volume.voxel_size is None:
+        return False
+    along = zip(labels.origin, volume.origin, volume.voxel_size, strict=True)
+    return any(abs(a - b) > edge / 2 for a, b, edge in along)
 
 
 def open_compared(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize
-from vemseg.volume import Cropped, Volume
+from vemseg.volume import Cropped, Nearest, Volume
 
 SAME_EDGE = 0.01
 """Voxel edges that differ by no more than this fraction are the same: files round them."""
@@ -62,41 +62,6 @@ class Span:
         found = np.floor((centres - self.corner) / self.edge + _NEARLY).astype(np.intp)
         held: NDArray[np.intp] = np.clip(found, 0, self.n - 1)
         return held
-
-
-class Nearest(Volume):
-    """A volume looked up at the voxels of another grid, without interpolation.
-
-    Parameters
-    ----------
-    volume : Volume
-    index : three intp arrays
-        Which voxel of ``volume`` each voxel of the grid shows, along z, y, x; ascending.
-    voxel_size : (float, float, float)
-        Of the grid, in nm.
-    """
-
-    def __init__(self, volume: Volume, index: Sequence[NDArray[np.intp]], voxel_size: VoxelSize) -> None:
-        z, y, x = (len(along) for along in index)
-        super().__init__(
-            (z, y, x),
-            volume.dtype,
-            voxel_size=voxel_size,
-            voxel_size_from=volume.voxel_size_from,
-            name=volume.name,
-            path=volume.path,
-        )
-        self.resembling(volume)
-        self.source = volume
-        self.index = tuple(index)
-
-    def _read(self, box: Box) -> NDArray[np.generic]:
-        if not box.size:
-            return np.zeros(box.shape, self.dtype)
-        picked = [along[part] for along, part in zip(self.index, box.slices, strict=True)]
-        z, y, x = ((int(along[0]), int(along[-1]) + 1) for along in picked)
-        found = self.source.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1])))
-        return found[np.ix_(picked[0] - z[0], picked[1] - y[0], picked[2] - x[0])]
 
 
 def together(volumes: Sequence[Volume], finest_of: int) -> list[Volume]:

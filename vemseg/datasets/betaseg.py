@@ -19,7 +19,7 @@ from vemseg.errors import InputError, MissingError, OutputExistsError, UsageErro
 from vemseg.files import remove, writing
 from vemseg.recipe.spelling import nearest
 from vemseg.resources import byte_text
-from vemseg.run import Json, alone, provenance, read_json, write_json
+from vemseg.run import Json, alone, lasting, provenance, read_json, write_json
 
 CELLS = ("high_c1", "high_c2", "high_c3", "high_c4", "low_c1", "low_c2", "low_c3")
 PAPERS = CELLS[:4]
@@ -285,7 +285,7 @@ def _make_labels(cell: Cell, parts: Sequence[str], sha256: str, context: Context
         for i, reference in enumerate(references):
             labels = cell.file(reference.kind.ending)
             if not labels.exists():
-                write_reference(reference, labels, origin, context.part(i, len(references)))
+                write_reference(reference, labels, lasting(origin), context.part(i, len(references)))
     except InputError:
         cell.remove_masks()
         raise

@@ -19,7 +19,6 @@ from vemseg.budget import Budget, Need
 from vemseg.context import Context
 from vemseg.dense.grid import Grid, Layout
 from vemseg.dense.holding import hold, holding_bytes
-from vemseg.dense.sample import sample_cells
 from vemseg.dense.smoothing import gaussian, smoothed
 from vemseg.dense.sources import Given, Head, LatticeVectors, Maker
 from vemseg.errors import InputError
@@ -27,7 +26,7 @@ from vemseg.geometry import ZYX, Box
 from vemseg.models import Encoder, Machine, PatchMean
 from vemseg.models.devices import gpu_memory
 from vemseg.models.encoder import Kept
-from vemseg.volume import Intensity, Volume
+from vemseg.volume import Intensity, Permuted, Volume
 
 
 def _unchanged(vectors: Tensor) -> Tensor:
@@ -202,6 +201,7 @@ class ComputedVectors(LatticeVectors):
     ) -> None:
         self.volume, self.order, self.covering = volume, order, covering
         self.maker, self.machine = maker, machine
+        self.shown = 1.0 if volume.specimen is None else volume.specimen.share
         self.dim, self.intensity = covering.encoder.dim, covering.intensity
         self.sweeps = tuple(order[axis] for axis in covering.encoder.sweeps)
         layout, self.factors = covering.layout, covering.grid.factors
@@ -219,7 +219,22 @@ class ComputedVectors(LatticeVectors):
     def intensities(self, points: Box, given: Given) -> NDArray[np.float16]:
         """Return the mean intensity of each patch."""
         means: NDArray[np.float16] = self._means.compute(points, given).numpy()[..., 0]
-        return means
+        shown = self.showing(points)
+        return means if shown is None else np.where(shown, means, np.float16(np.nan))
+
+    def showing(self, points: Box) -> NDArray[np.bool_] | None:
+        """Return which of some lattice points have a specimen's voxel nearest to them."""
+        specimen = self.volume.specimen
+        if specimen is None:
+            return None
+        z, y, x = (
+            np.clip(np.rint(along[a:b]).astype(np.intp), 0, self.volume.shape[axis] - 1)
+            for along, a, b, axis in zip(self.positions, points.start, points.stop, self.order, strict=True)
+        )
+        around = Box((z[0], y[0], x[0]), (z[-1] + 1, y[-1] + 1, x[-1] + 1))
+        voxels = specimen.voxels if self.order == (0, 1, 2) else Permuted(specimen.voxels, self.order)
+        shown: NDArray[np.bool_] = voxels.read(around)[np.ix_(z - z[0], y - y[0], x - x[0])] > 0  # type: ignore[operator]
+        return shown
 
     def point_reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
         """Return the length of the window along an axis of the lattice, and the points smoothed over."""
@@ -300,7 +315,7 @@ class ComputedVectors(LatticeVectors):
 
     def sampling_work(self, n: int, seed: int) -> float:
         """Return the voxels encoded for a sample."""
-        return sum(self.points_work(cell.cells) for cell in sample_cells(self.inside, self.cell, n, seed))
+        return self.shown * sum(self.points_work(cell.cells) for cell in self._cells(n, seed))
 
     def holding_bytes(self, limit: int) -> int:
         """Return the bytes of all vectors, where they are few and come from whole windows; else 0."""

@@ -40,7 +40,8 @@ class GraphSampler:
         self.dim = self.sources[0].dim
         each = -(-recipe.regions.parts // len(sources))
         rng = np.random.default_rng([self.seed, 0x6A])
-        drawn = [rng.choice(n, min(n, each), replace=False) for n in (len(s.parts) for s in self.sources)]
+        usable = [[n for n in range(len(s.parts)) if s.showing(n)] for s in self.sources]
+        drawn = [rng.choice(some, min(len(some), each), replace=False) for some in usable]
         self.parts = [(i, int(number)) for i, some in enumerate(drawn) for number in some]
         self._kept: dict[int, Divided] = {}
 

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vemseg.comparison import Nearest
 from vemseg.geometry import ZYX, Box, VoxelSize, is_anisotropic
 from vemseg.tiling import Floats, Lattice, Placement, rescaled
-from vemseg.volume import Resampled, Volume
+from vemseg.volume import Resampled, Volume, looked_up
 
 SAME_VOXEL_SIZE = 0.1
 """A volume within this fraction of the model's voxel size is not resampled."""
-
-NEARLY = 1e-6
-"""A centre that lies on the border of two voxels, up to this part of a voxel, counts as in the latter."""
 
 DENSE_CELL: ZYX = (16, 16, 16)
 """Lattice points a dense encoder computes together for a sample."""
@@ -44,11 +40,7 @@ class Grid:
         """Return labels of the source's voxels on this grid: those of the voxels that its centres lie in."""
         if self.factors == (1.0, 1.0, 1.0) or self.volume.voxel_size is None:
             return labels
-        index = [
-            np.minimum(np.floor((np.arange(n) + 0.5) * factor + NEARLY).astype(np.intp), of - 1)
-            for n, factor, of in zip(self.volume.shape, self.factors, labels.shape, strict=True)
-        ]
-        return Nearest(labels, index, self.volume.voxel_size)
+        return looked_up(labels, self.volume.shape, self.factors)
 
 
 def working_grid(volume: Volume, voxel_size: float | tuple[float, float]) -> Grid:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from vemseg.blocks import Stages, map_blocks
 from vemseg.context import Context
 from vemseg.dense.planning import point_blocks
@@ -39,7 +41,7 @@ def hold(source: LatticeVectors, context: Context, keep: Path | None = None) -> 
     Interrupted
         Where the work was stopped.
     """
-    held = HeldFeatures(source.positions, source.dim, source.inside, source.cell)
+    held = HeldFeatures(source.positions, source.dim, source.inside, source.cell, source.shown)
     limit = context.limit
     limit -= holding_bytes(source, limit)
     shape, done = (held.load(keep) if keep is not None else None) or (point_blocks(source, limit).shape, 0)
@@ -55,7 +57,8 @@ def hold(source: LatticeVectors, context: Context, keep: Path | None = None) -> 
         now = before + size
         context.report("encoding", now / total, f"{now / 1e6:.2f}/{total / 1e6:.2f} million vectors")
 
-    stages = Stages(source.read_points, point_stages(source, held).compute, write)
+    each = point_stages(source, held)
+    stages = Stages(each.read, each.compute, write)
     try:
         map_blocks(stages, dict(enumerate(boxes[done:])), None, progress, context.stopped)
     except Interrupted:
@@ -73,10 +76,18 @@ def hold(source: LatticeVectors, context: Context, keep: Path | None = None) -> 
     return StoredVectors(lambda: volume, volume.shape, source.order, held, *known)
 
 
-def point_stages(source: LatticeVectors, features: Features | HeldFeatures) -> Stages[Given, Values]:
+def point_stages(source: LatticeVectors, features: Features | HeldFeatures) -> Stages[Given | None, Values]:
     """Return how a box of lattice points is read, encoded and kept."""
 
-    def compute(points: Box, given: Given) -> Values:
+    def read(points: Box) -> Given | None:
+        shown = source.showing(points)
+        return None if shown is not None and not shown.any() else source.read_points(points)
+
+    def compute(points: Box, given: Given | None) -> Values:
+        if given is None:  # nothing of the specimen: not worth encoding
+            return np.zeros((*points.shape, source.dim), np.float16), np.full(
+                points.shape, np.nan, np.float16
+            )
         return source.compute(points, given).numpy(), source.intensities(points, given)
 
-    return Stages(source.read_points, compute, lambda points, values: features.write(points, *values))
+    return Stages(read, compute, lambda points, values: features.write(points, *values))

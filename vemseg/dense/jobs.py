@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vemseg.blocks import Job, Stages
 from vemseg.context import Context
 from vemseg.dense.holding import point_stages
 from vemseg.dense.opening import Wanted
-from vemseg.dense.scores import Rated
+from vemseg.dense.scores import RATINGS, Rated
 from vemseg.dense.sources import Given, VectorSource
 from vemseg.features import Features, Values
 from vemseg.geometry import Box
@@ -21,7 +22,22 @@ from vemseg.volume import LabelStore
 
 
 @dataclass(frozen=True)
-class LabelJob(Job[Given, Rated]):
+class Seen:
+    """What was read for a block: what labels are made from, unless nothing of the specimen lies in it.
+
+    Attributes
+    ----------
+    given : array or None
+    shown : uint8 (z, y, x) or None
+        1 where voxels show the specimen; None where all voxels do.
+    """
+
+    given: Given | None
+    shown: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class LabelJob(Job[Seen, Rated]):
     """Label a volume, block by block; writing a block returns the voxels of each label, 0..K.
 
     Attributes
@@ -42,7 +58,7 @@ class LabelJob(Job[Given, Rated]):
     store: Path
     ratings: tuple[tuple[str, Path], ...] = ()
 
-    def open(self, context: Context) -> Stages[Given, Rated]:
+    def open(self, context: Context) -> Stages[Seen, Rated]:
         """Open source, labeller and stores."""
         ratings = {name: LabelStore.open(path) for name, path in self.ratings}
         return label_stages(
@@ -51,7 +67,7 @@ class LabelJob(Job[Given, Rated]):
 
 
 @dataclass(frozen=True)
-class EmbedJob(Job[Given, Values]):
+class EmbedJob(Job[Given | None, Values]):
     """Compute and store the vectors of a volume, box by box of lattice points.
 
     Attributes
@@ -65,19 +81,38 @@ class EmbedJob(Job[Given, Values]):
     wanted: Wanted
     store: Path
 
-    def open(self, context: Context) -> Stages[Given, Values]:
+    def open(self, context: Context) -> Stages[Given | None, Values]:
         """Open source and store."""
         return point_stages(self.wanted.vectors(context), Features(self.store, mode="r+"))
 
 
 def label_stages(
     source: VectorSource, labeller: Labeller, store: LabelStore, ratings: Mapping[str, LabelStore]
-) -> Stages[Given, Rated]:
-    """Return how a block is read, labelled and written; writing returns the voxels of each label, 0..K."""
-    names, stores = list(ratings), [store, *ratings.values()]
+) -> Stages[Seen, Rated]:
+    """Return how a block is read, labelled and written; writing returns the voxels of each label, 0..K.
 
-    def compute(box: Box, given: Given) -> Rated:
-        return source.rated(box, given, labeller, names) if names else (source.labels(box, given, labeller),)
+    Voxels outside the specimen get label 0, which is nothing, and are not certain of anything. Blocks
+    without any specimen are not encoded.
+    """
+    names, stores = list(ratings), [store, *ratings.values()]
+    specimen = source.volume.specimen
+
+    def read(box: Box) -> Seen:
+        if specimen is None:
+            return Seen(source.read(box))
+        shown = specimen.voxels.read(box).astype(np.uint8, copy=False)
+        return Seen(source.read(box) if shown.any() else None, shown)
+
+    def compute(box: Box, seen: Seen) -> Rated:
+        if seen.given is None:
+            ratings = (RATINGS[name].empty(box.shape, labeller.k) for name in names)
+            return (np.zeros(box.shape, np.uint8), *map(np.zeros_like, ratings))
+        made = (
+            source.rated(box, seen.given, labeller, names)
+            if names
+            else (source.labels(box, seen.given, labeller),)
+        )
+        return made if seen.shown is None else tuple(each * seen.shown for each in made)
 
     def write(box: Box, made: Rated) -> list[int]:
         for growing, voxels in zip(stores, made, strict=True):
@@ -86,4 +121,4 @@ def label_stages(
         counts: list[int] = np.sum(planes, axis=0).tolist()
         return counts
 
-    return Stages(source.read, compute, write)
+    return Stages(read, compute, write)

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.batch import UNKNOWN
-from vemseg.comparison import SAME_EDGE, open_mask
+from vemseg.comparison import on_voxels_of, open_mask
 from vemseg.errors import InputError, UsageError
-from vemseg.geometry import Box, parse_box
-from vemseg.volume import Cropped, Overlay, Volume, open_labels, record
+from vemseg.geometry import Box
+from vemseg.volume import Overlay, Volume, open_labels, record
 
 BLOCK = (64, 256, 256)
 """Voxels of the labels that are read at once."""
@@ -69,10 +69,10 @@ class Lessons:
                 )
         found = []
         for i, volume in enumerate(volumes):
-            labels = _fitted(open_labels(self.labels[i], offline=offline), volume, crop)
+            labels = on_voxels_of(open_labels(self.labels[i], offline=offline), volume, crop)
             mask = None
             if self.masks:
-                mask = _fitted(open_mask(self.masks[i], offline=offline), volume, crop)
+                mask = on_voxels_of(open_mask(self.masks[i], offline=offline), volume, crop)
             found.append(Lesson(labels, mask))
         return found
 
@@ -183,44 +183,6 @@ class ClassNumbers(Overlay):
         if self.mask is not None:
             known &= self.mask.read(box) > 0  # type: ignore[operator]
         return np.where(known, number, UNKNOWN).astype(np.uint8)
-
-
-def _fitted(labels: Volume, volume: Volume, crop: str | None) -> Volume:
-    """Return labels, or a mask, on the voxels of a volume.
-
-    Raises
-    ------
-    InputError
-        Where shape, voxel size or place differ.
-    """
-    if crop is not None and labels.shape != volume.shape:
-        labels = Cropped(labels, parse_box(crop, labels.shape, labels.address))
-    way_out = "give labels and mask of the same voxels as the volume"
-    if labels.shape != volume.shape:
-        raise InputError(
-            f"{labels.address} has shape {labels.shape}, but {volume.address} has {volume.shape} (z, y, x): "
-            f"{way_out}"
-        )
-    ours, theirs = volume.voxel_size, labels.voxel_size
-    if ours and theirs and any(abs(a / b - 1) > SAME_EDGE for a, b in zip(ours, theirs, strict=True)):
-        raise InputError(
-            f"{labels.address} has voxels of {theirs} nm, but {volume.address} of {ours} nm (z, y, x): "
-            f"{way_out}"
-        )
-    if _elsewhere(labels, volume):
-        raise InputError(
-            f"{labels.address} begins at {labels.origin} nm, but {volume.address} at {volume.origin} nm "
-            f"(z, y, x): {way_out}"
-        )
-    return labels
-
-
-def _elsewhere(labels: Volume, volume: Volume) -> bool:
-    """Tell whether both say where they lie, and these are places more than half a voxel apart."""
-    if labels.origin is None or volume.origin is None or volume.voxel_size is None:
-        return False
-    along = zip(labels.origin, volume.origin, volume.voxel_size, strict=True)
-    return any(abs(a - b) > edge / 2 for a, b, edge in along)
 
 
 def _remembered(path: str) -> dict[int, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from vemseg.comparison import open_subject
 from vemseg.context import Context
 from vemseg.dense.computed import ComputedVectors, Covering
 from vemseg.dense.grid import Grid, lay_out, working_factors, working_grid
@@ -23,15 +24,16 @@ from vemseg.models import Encoder, Filtered, Machine, Model, ThreePlanes, open_m
 from vemseg.models.model import pinned_name
 from vemseg.recipe import Recipe, override, parse_recipe
 from vemseg.run import same
-from vemseg.sampling import Source, plain_windows
+from vemseg.sampling import Source, plain_windows, shown_source
 from vemseg.volume import (
+    Background,
     Choice,
     Intensity,
     Permuted,
     Volume,
     absolute,
+    filled,
     intensity_of,
-    open_grey,
     sharp_plane_first,
 )
 
@@ -66,6 +68,8 @@ class Wanted:
         As a user writes them.
     choice : Choice
         What is read where the volume's file holds more than one.
+    background : Background
+        Which voxels show nothing, as far as the user says.
     """
 
     path: str
@@ -74,6 +78,7 @@ class Wanted:
     voxel_size: str | None = None
     crop: str | None = None
     choice: Choice = Choice()
+    background: Background = Background()
 
     def pinned(self, machine: Machine) -> Wanted:
         """Return the same vectors as any process finds them: by absolute paths, in this machine's numbers."""
@@ -82,6 +87,7 @@ class Wanted:
             self,
             path=absolute(self.path),
             model=None if self.model is None else pinned_name(self.model),
+            background=self.background.pinned(absolute),
             settings=(*self.settings, f"train.precision={precision}"),
         )
 
@@ -109,7 +115,8 @@ class Wanted:
         """
         if not are_features(Path(self.path)):
             return lay_over(open_model(self.model, self.settings), self, context)
-        if self.model or self.voxel_size or self.crop or self.choice.given:
+        how = (self.model, self.voxel_size, self.crop, self.choice.given)
+        if any(how) or self.background != Background():
             raise UsageError(
                 f"{self.path} holds features: what is read, and how, is what they were made with"
             )
@@ -133,7 +140,8 @@ def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:
         Names the volume; the model and settings that it names are not used.
     context : Context
     """
-    volume = open_grey(wanted.path, wanted.voxel_size, wanted.crop, wanted.choice, offline=context.offline)
+    how = wanted.voxel_size, wanted.crop, wanted.choice, wanted.background
+    volume = open_subject(wanted.path, *how, offline=context.offline)
     return lay_over_volume(model, volume, context)
 
 
@@ -143,6 +151,7 @@ def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedV
     machine = settle(context, recipe.train.precision)
     oriented, order = sharp_plane_first(volume)
     intensity = intensity_of(oriented, recipe.volume)
+    oriented = filled(oriented, intensity)
     grid = working_grid(oriented, recipe.volume.voxel_size)
     if oriented.voxel_size is None and recipe.model.known_classes:
         grid = best_grid(model.load().eval(), oriented, intensity)
@@ -155,9 +164,8 @@ def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedV
     batch = recipe.embed.batch or BATCH.get(machine.device.type, BATCH["cuda"])
     layout = lay_out(encoder.placements(recipe.embed), grid)
     covering = Covering(encoder, grid, layout, intensity, machine.device, batch, recipe.embed.smooth)
-    inputs = (volume.path,) if volume.path else ()
     parents = tuple(model.parents)
-    learned = model.codes, inputs, parents, encoder.classes, model.learned
+    learned = model.codes, volume.sources, parents, encoder.classes, model.learned
     maker = Maker(recipe, model.hash, model.title, *learned)
     return ComputedVectors(volume, order, covering, maker, machine)
 
@@ -168,11 +176,11 @@ def training_source(volume: Volume, recipe: Recipe, labels: Volume | None = None
     Labels are not interpolated: a working voxel has the label of the voxel that its centre lies in.
     """
     oriented, order = sharp_plane_first(volume)
-    grid = working_grid(oriented, recipe.volume.voxel_size)
     intensity = intensity_of(volume, recipe.volume)
+    grid = working_grid(filled(oriented, intensity), recipe.volume.voxel_size)
     if labels is None:
-        return Source(grid.volume, intensity)
-    turned = labels if oriented is volume else Permuted(labels, order)
+        return shown_source(grid.volume, intensity)
+    turned = labels if order == (0, 1, 2) else Permuted(labels, order)
     return Source(grid.volume, intensity, grid.looked_up(turned))
 
 
@@ -192,7 +200,7 @@ def _ready_encoder(model: Model, grid: Grid, intensity: Intensity, machine: Mach
     table = model.recipe.embed
     encoder = model.load(grid.spacing)
     if table.normalise == "volume":
-        _normalise(encoder, Source(grid.volume, intensity), three)
+        _normalise(encoder, shown_source(grid.volume, intensity), three)
     encoder = encoder.prepare(machine.device, machine.dtype)
     if three:
         encoder = ThreePlanes(encoder)
@@ -253,8 +261,9 @@ def _volume_of(features: Features) -> Volume:
     facts = features.attributes
     origin = facts["volume"]
     size = None if features.voxel_size is None else ",".join(map(str, features.voxel_size))
-    volume = open_grey(origin["path"], size, origin["crop"], Choice(**origin.get("read", {})))
-    known = facts["state"]["inputs"]
-    if volume.path is not None and known and not same(known[0], volume.path):
-        raise InputError(f"{origin['path']} has changed since {features.path} was made from it")
+    background = Background("background" in origin, origin.get("mask"))
+    volume = open_subject(origin["path"], size, origin["crop"], Choice(**origin.get("read", {})), background)
+    for path, known in zip(volume.sources, facts["state"]["inputs"], strict=False):
+        if not same(known, path):
+            raise InputError(f"{path} has changed since {features.path} was made from it")
     return volume

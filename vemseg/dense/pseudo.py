@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vemseg.batch import Pair
+from vemseg.batch import UNKNOWN, Pair
 from vemseg.dense.scores import in_parts, interpolated
 from vemseg.dense.sources import LatticeVectors
 from vemseg.geometry import Box
@@ -73,4 +73,6 @@ class PseudoLabels(Volume):
         for plane, rows, strip in interpolated(scores, source.interpolations(box)):
             known, found = self.known.labels(strip[..., :k]), self.found.labels(strip[..., k:])
             labels[plane, rows] = Pair.packed(known, found)
+        if self.source.volume.specimen is not None:
+            labels[self.source.volume.specimen.voxels.read(box) == 0] = UNKNOWN
         return labels

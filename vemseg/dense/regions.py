@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,8 @@ class Divided:
     graph : Graph
     grey : float32 (z, y, x)
         Intensities.
+
+    Regions that show nothing of the specimen are no part of the graph; their voxels have any number.
     """
 
     box: Box
@@ -87,7 +90,7 @@ class RegionVectors(VectorSource):
         self.machine, self.dim, self.sweeps = source.machine, 2 * source.dim, source.sweeps
         made = json.dumps([source.maker.model, table.model_dump(mode="json")])
         self.maker = replace(source.maker, model=f"regions {hashlib.sha256(made.encode()).hexdigest()}")
-        self.volume, self.intensity = source.volume, source.intensity
+        self.volume, self.intensity, self.shown = source.volume, source.intensity, source.shown
         self._grey = source.intensity or intensity_of(self.volume, source.maker.recipe.volume)
         order = source.order
         self._turned = self.volume if order == (0, 1, 2) else Permuted(self.volume, order)
@@ -158,6 +161,8 @@ class RegionVectors(VectorSource):
         for number in self._drawn(n, seed):
             if context.stopped():
                 raise Interrupted("stopped while regions were sampled: the same command starts again")
+            if not self.showing(number):
+                continue
             graphs.append(self.graph(number))
             done = sum(map(len, graphs))
             context.report("sampling", min(1.0, done / n), f"{done} regions of {len(graphs)} parts")
@@ -172,9 +177,19 @@ class RegionVectors(VectorSource):
         """Return the parts of a sample of ``n`` regions, in random order; some more, as regions vary."""
         if not n:
             return []
-        most = min(len(self.parts), 2 * -(-n // self.parts.regions))
+        most = min(len(self.parts), 2 * math.ceil(-(-n // self.parts.regions) / self.shown))
         drawn = np.random.default_rng([seed, 0x5E6]).choice(len(self.parts), most, replace=False)
         return [int(number) for number in drawn]
+
+    def showing(self, number: int) -> bool:
+        """Tell whether a part shows anything of the specimen."""
+        shown = self._specimen(self.parts.box(number))
+        return shown is None or bool(shown.any())
+
+    def _specimen(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return which voxels of a part, mirrored beyond the border, show the specimen; None where all do."""
+        specimen = self._turned.specimen
+        return None if specimen is None else specimen.voxels.read_reflected(box) != 0
 
     def read(self, box: Box) -> Given:
         """Read what the lattice points of all parts in a box are computed from, or the regions of voxels."""
@@ -193,8 +208,8 @@ class RegionVectors(VectorSource):
         """Paint each region of a box with its class, and with each rating of that."""
         inside, wanted = turned(box, self.source.order), [RATINGS[name] for name in ratings]
         painted = [
-            np.empty(inside.shape, np.uint8),
-            *(each.empty(inside.shape, labeller.k) for each in wanted),
+            np.zeros(inside.shape, np.uint8),
+            *(np.zeros_like(each.empty(inside.shape, labeller.k)) for each in wanted),
         ]
         found = self._computed if self._stored is None else self._read
         for place, numbers, graph in found(box, inside, given):
@@ -211,7 +226,7 @@ class RegionVectors(VectorSource):
         """Yield what each part has in a box: its place there, the regions of its voxels, and its graph."""
         points = self._points(self._slab(box))
         vectors = self.source.compute(points, given).numpy()
-        for number in self.parts.touching(inside):
+        for number in filter(self.showing, self.parts.touching(inside)):
             part = self._divided(self.parts.box(number), points, vectors)
             both = part.box.clip(inside)
             yield both.relative_to(inside), part.numbers[both.relative_to(part.box).slices], part.graph
@@ -236,6 +251,10 @@ class RegionVectors(VectorSource):
             (np.bincount(numbers.ravel(), grey.ravel()) / np.bincount(numbers.ravel())).astype(np.float32),
             _touching(numbers),
         )
+        shown = self._specimen(box)
+        if shown is not None:
+            kept = np.bincount(numbers.ravel(), shown.ravel()) > 0
+            graph, numbers = graph.part(kept), np.where(kept, kept.cumsum() - 1, 0)[numbers]
         return Divided(box, numbers, graph, grey)
 
     def _axes(self, box: Box) -> Interpolations:

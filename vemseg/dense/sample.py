@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.context import Context
-from vemseg.errors import Interrupted
+from vemseg.errors import InputError, Interrupted
 from vemseg.geometry import ZYX, Box, add
 from vemseg.labelling import Sample
 from vemseg.run import load_tensors, save_tensors
@@ -21,6 +21,9 @@ CELLS_AT_LEAST = 64
 
 TOGETHER = 4
 """Edge, in cells, of the boxes that are computed in one go where a sample takes every point."""
+
+ALL_CELLS = 2**53
+"""More cells than any sample is drawn from."""
 
 Drawn = tuple[NDArray[np.float16], NDArray[np.float16]]
 """Vectors (n, d), and the mean intensities of their patches (n,)."""
@@ -113,6 +116,8 @@ def collect(
         drawn.append(draw(cell))
         context.report("sampling", (i + 1) / len(cells), f"{i + 1}/{len(cells)} places")
     vectors, grey = (np.concatenate(values) for values in zip(*drawn, strict=True))
+    if not len(vectors):
+        raise InputError("no vector lies in the specimen: give a mask that marks more, or --background none")
     if keep is not None:
         keep.unlink(missing_ok=True)
     return vectors, grey.astype(np.float32)
@@ -121,7 +126,7 @@ def collect(
 def keep_sample(sample: Sample, keep: Path) -> None:
     """Save a whole sample, so that the next :func:`collect` takes it and draws nothing."""
     arrays: dict[str, NDArray[np.generic]] = {"vectors": sample.vectors, "intensities": sample.intensities}
-    save_tensors(keep, arrays, {"cells": len(sample.vectors)})  # at least one vector comes from each cell
+    save_tensors(keep, arrays, {"cells": ALL_CELLS})
 
 
 def _taken_up(keep: Path | None) -> tuple[list[Drawn], int]:

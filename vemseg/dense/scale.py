@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from vemseg.dense.grid import Grid
 from vemseg.models import Encoder
-from vemseg.sampling import Source, plain_windows
+from vemseg.sampling import plain_windows, shown_source
 from vemseg.volume import Intensity, Resampled, Volume
 
 FACTORS = (1.0, 1.5, 2.0, 3.0)
@@ -47,7 +47,7 @@ def best_grid(encoder: Encoder, volume: Volume, intensity: Intensity) -> Grid:
         slab = encoder.slab(min(EDGE, *scaled.shape[1:]))
         if slab is None:
             break
-        windows = plain_windows(Source(scaled, intensity), slab, WINDOWS, "xy")
+        windows = plain_windows(shown_source(scaled, intensity), slab, WINDOWS, "xy")
         alone = windows[:, :, (slab[0] - 1) // 2, None].expand_as(windows)
         for seen, spacing in ((windows, 1.0), (alone, THICK)):
             told = encoder.information(seen)

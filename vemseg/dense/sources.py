@@ -6,6 +6,7 @@ planes, resampling, context and lattices is its own affair.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ class VectorSource(ABC):
         Maps grey values to [0, 1]; None where the vectors are not computed here.
     sweeps : tuple of int
         Axes along which context is read but not encoded (see ``models.Encoder.sweeps``).
+    shown : float
+        The part of the volume that shows the specimen, above 0 up to 1 (``volume.Specimen``).
     """
 
     volume: Volume
@@ -96,6 +99,7 @@ class VectorSource(ABC):
     dim: int
     intensity: Intensity | None = None
     sweeps: tuple[int, ...] = ()
+    shown: float = 1.0
 
     @property
     def volume_shape(self) -> ZYX:
@@ -240,7 +244,10 @@ class LatticeVectors(VectorSource):
 
     @abstractmethod
     def intensities(self, points: Box, given: Given) -> NDArray[np.float16]:
-        """Return the mean intensity of the patch of each vector, (z, y, x), from what was read."""
+        """Return the mean intensity of the patch of each vector, (z, y, x), from what was read.
+
+        NaN stands for points outside the specimen.
+        """
 
     @abstractmethod
     def point_reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
@@ -278,14 +285,26 @@ class LatticeVectors(VectorSource):
         if not n:
             nothing = np.empty((0, self.dim), np.float16), np.empty(0, np.float32)
             return Sample(*nothing, self.maker.codes, self.classes, learned=self.maker.learned)
-        cells = sample_cells(self.inside, self.cell, n, seed)
-        vectors, grey = collect(cells, self._sampled, context, keep)
+        vectors, grey = collect(self._cells(n, seed), self._sampled, context, keep)
         return Sample(vectors, grey, self.maker.codes, self.classes, learned=self.maker.learned)
 
+    def _cells(self, n: int, seed: int) -> list[SampleCell]:
+        """Choose about ``n`` points that show the specimen, and those between them that do not."""
+        return sample_cells(self.inside, self.cell, math.ceil(n / self.shown), seed)
+
     def _sampled(self, cell: SampleCell) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        points, shown = cell.points, self.showing(cell.cells)
+        if shown is not None:
+            points = points[shown.reshape(-1)[points]]
+        if not points.size:
+            return np.empty((0, self.dim), np.float16), np.empty(0, np.float16)
         given = self.read_points(cell.cells)
-        vectors = self.compute(cell.cells, given).numpy().reshape(-1, self.dim)[cell.points]
-        return vectors, self.intensities(cell.cells, given).reshape(-1)[cell.points]
+        vectors = self.compute(cell.cells, given).numpy().reshape(-1, self.dim)[points]
+        return vectors, self.intensities(cell.cells, given).reshape(-1)[points]
+
+    def showing(self, points: Box) -> NDArray[np.bool_] | None:
+        """Return which of some lattice points lie in the specimen, (z, y, x); None where all of them do."""
+        return None
 
     def interpolations(self, box: Box) -> Interpolations:
         """Return how each axis of the lattice is interpolated to the voxels of a box."""

@@ -27,6 +27,10 @@ class VectorStore(Protocol):
     """Length of a vector."""
 
     @property
+    def shown(self) -> float:
+        """The part of the volume that shows the specimen; if not all, intensities outside are NaN."""
+
+    @property
     def positions(self) -> tuple[Floats, Floats, Floats]:
         """Where the lattice points lie, in voxels of the volume."""
 
@@ -79,7 +83,7 @@ class StoredVectors(LatticeVectors):
     ) -> None:
         self._open_volume, self._volume_shape = open_volume, volume_shape
         self.order, self.store, self.factors = order, store, factors
-        self.maker, self.machine = maker, machine
+        self.maker, self.machine, self.shown = maker, machine, store.shown
         self.dim = store.dim
         self.positions, self.inside, self.cell = store.positions, store.inside, store.cell
         self.divided = store.regions
@@ -106,6 +110,10 @@ class StoredVectors(LatticeVectors):
     def intensities(self, points: Box, given: Given) -> NDArray[np.float16]:
         """Read the mean intensities."""
         return self.store.intensities(points)
+
+    def showing(self, points: Box) -> NDArray[np.bool_] | None:
+        """Return which of some lattice points lay in the specimen when they were stored."""
+        return None if self.shown == 1.0 else ~np.isnan(self.store.intensities(points))
 
     def point_reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
         """Return the number of lattice points: nothing else is read."""

@@ -49,11 +49,14 @@ class Manner:
     steps : (int, int, int)
         Voxels of the volume from each pixel that is shown to the next, z y x. Sizes of voxels that are given
         are those of the pixels shown, so only where they are unknown this is needed.
+    labelled : bool
+        Whether grey values are stretched by the pixels that have a label alone.
     """
 
     style: Style = "fill"
     alpha: float = 0.5
     steps: ZYX = (1, 1, 1)
+    labelled: bool = False
 
 
 def three_planes(
@@ -88,7 +91,10 @@ def three_planes(
     (y, x), (z, _) = raw[0].shape, raw[1].shape
     if raw[1].shape != (z, x) or raw[2].shape != (z, y):
         raise InputError(f"planes {[p.shape for p in raw]} are not the (y, x), (z, x), (z, y) of one volume")
-    between = limits(np.concatenate([plane.ravel() for plane in raw]))
+    counted = [
+        plane[ids != 0] if manner.labelled else plane.ravel() for plane, ids in zip(raw, labels, strict=True)
+    ]
+    between = limits(np.concatenate(counted))
     shades = [grey(plane, between) for plane in raw]
     painted = [overlay(g, ids, manner.style, manner.alpha) for g, ids in zip(shades, labels, strict=True)]
 

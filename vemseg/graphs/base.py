@@ -31,6 +31,13 @@ class Graph:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def part(self, kept: NDArray[np.bool_]) -> Graph:
+        """Return the graph of some of its regions, bool (n,), and of the edges between them."""
+        if kept.all():
+            return self
+        number, both = kept.cumsum() - 1, kept[self.edges].all(axis=1)
+        return Graph(self.vectors[kept], self.intensities[kept], number[self.edges[both]])
+
     @property
     def variety(self) -> float:
         """The variance of the vectors, summed over their channels."""

@@ -85,6 +85,7 @@ def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
         voxel_size=wanted.voxel_size,
         crop=wanted.crop,
         choice=wanted.choice,
+        backgrounds=[wanted.background],
         max_seconds=seconds,
     )
     return (self_train if knows else train)(training, context)

@@ -17,6 +17,10 @@ ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
 """Endings of the files beside labels, apart from their description."""
 
 
+HALF = (0.5, 0.5, 0.5)
+"""The middle of a volume, in parts of its edges."""
+
+
 def beside(out: Path, ending: str) -> Path:
     """Return the path of a file that lies beside an output: its stem and an ending."""
     return out.with_name(split_name(out)[0] + ending)
@@ -34,12 +38,13 @@ def classes_of(out: Path) -> list[Row]:
 
 
 def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, str]) -> None:
-    """Draw three planes through the middle of a volume and their labels, for a quick check of the labels."""
+    """Draw three planes through the middle of a volume, or of what it shows, and their labels, as a check."""
     grey, painted = Thinned(volume), Thinned(labels)
-    z, y, x = (n // 2 for n in volume.shape)
+    shown = volume.specimen
+    z, y, x = (int(n * part) for n, part in zip(volume.shape, shown.middle if shown else HALF, strict=True))
     at = grey.at((z, y, x))
     raw, seen = planes(grey, at), planes(painted, at)
-    manner = Manner(steps=grey.steps)
+    manner = Manner(steps=grey.steps, labelled=shown is not None)
     save(three_planes(raw, seen, grey.voxel_size, dict(legend), position=at, manner=manner), path)
 
 

@@ -14,7 +14,7 @@ from vemseg.labelling.telling import PLOT, TABLE, choice_of, draw_choice, say_ch
 from vemseg.models import settle
 from vemseg.pipeline.beside import beside
 from vemseg.recipe import sets
-from vemseg.run import Output, State, provenance
+from vemseg.run import Output, State, lasting, provenance, write_json
 
 _log = logging.getLogger("vemseg")
 
@@ -34,8 +34,8 @@ def cluster(
     paths : sequence of Path
         Features that ``embed`` stored.
     out : Path
-        A safetensors file (``labelling.Labeller``). Where the number of classes is chosen, ``<stem>_k.png``
-        and ``<stem>_k.csv`` lie beside it and show what it was chosen from.
+        A safetensors file (``labelling.Labeller``); ``<out>.json`` beside it says how it was made. Where the
+        number of classes is chosen, ``<stem>_k.png`` and ``<stem>_k.csv`` show what it was chosen from.
     settings : sequence of str
         ``table.key=value`` laid over the recipe of the first features.
     overwrite : bool
@@ -68,7 +68,7 @@ def cluster(
         out,
         state=state,
         inputs=paths,
-        beside=[beside(out, PLOT), beside(out, TABLE)],
+        beside=[_description(out), beside(out, PLOT), beside(out, TABLE)],
         record=lambda: _made(out),
         overwrite=overwrite,
     )
@@ -85,9 +85,15 @@ def cluster(
         alone = first if len(sources) == 1 else None
         labeller = find_classes(table, Sample.joined(samples), alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
-        _write(output, labeller.noting({"model": first.maker.model, "provenance": origin}))
+        write_json(output.growing(_description(out)), origin)
+        _write(output, labeller.noting({"model": first.maker.model, "provenance": lasting(origin)}))
         output.publish()
     return out
+
+
+def _description(out: Path) -> Path:
+    """Return what lies beside classes and says how they were made; labels may have the same stem."""
+    return out.with_name(f"{out.name}.json")
 
 
 def _write(output: Output, labeller: Labeller) -> None:

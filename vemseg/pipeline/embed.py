@@ -22,10 +22,13 @@ from vemseg.features import Features
 from vemseg.files import remove
 from vemseg.geometry import ZYX, Box
 from vemseg.models import open_model
-from vemseg.run import Output, State, provenance
+from vemseg.run import Json, Output, State, lasting, provenance, write_json
 from vemseg.volume import describe
 
 _log = logging.getLogger("vemseg")
+
+ORIGIN = "provenance.json"
+"""In the store: how the vectors were made, with what is different each time."""
 
 STORE, DONE = "store", "done"
 """In the partial directory: the vectors, and the markers of the blocks that are written."""
@@ -90,6 +93,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         job = EmbedJob(boxes, markers, "embedding", counted, pinned, store.absolute())
         run(job, context, point_stages(source, features))
         _divide(features, source, context)
+        write_json(store / ORIGIN, _origin(source, output))
         output.publish(store)
     return out
 
@@ -121,17 +125,19 @@ def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:
     return store
 
 
+def _origin(source: ComputedVectors, output: Output) -> Json:
+    """Return where the vectors come from."""
+    maker, extra = source.maker, {"machine": source.machine.facts}
+    return provenance(
+        "features", recipe=maker.recipe, parents=maker.parents, inputs=output.inputs, extra=extra
+    )
+
+
 def _about(source: ComputedVectors, output: Output) -> dict[str, object]:
     """Return what is stored with the vectors: all that labels need to be made from them."""
     recipe, inside = source.maker.recipe, source.inside
     size = source.volume.voxel_size
-    origin = provenance(
-        "features",
-        recipe=recipe,
-        parents=source.maker.parents,
-        inputs=output.inputs,
-        extra={"machine": source.machine.facts},
-    )
+    origin = _origin(source, output)
     return {
         "source_shape": list(source.volume.shape),
         "voxel_size_nm": None if size is None else list(size),
@@ -140,9 +146,10 @@ def _about(source: ComputedVectors, output: Output) -> dict[str, object]:
         "cell": list(source.cell),
         "factors": list(source.factors),
         "classes": list(source.classes),
+        "shown": source.shown,
         "recipe": recipe.to_toml(),
         "model": source.maker.model,
         "volume": output.state["volume"],
         "state": output.state,
-        "provenance": origin,
+        "provenance": lasting(origin),
     }

@@ -16,7 +16,7 @@ from vemseg.context import Context
 from vemseg.drawing import confusion, save
 from vemseg.drawing import slice_dice as draw_slice_dice
 from vemseg.errors import InputError, OutputExistsError
-from vemseg.run import Output, State, provenance, read_json, write_json
+from vemseg.run import Output, State, lasting, provenance, read_json, sidecar, write_json
 from vemseg.volume import Volume, crop_of
 
 PROTOCOLS = ("hungarian", "majority", "greedy")
@@ -160,7 +160,7 @@ def evaluate(
         out,
         state=comparison.state(out),
         inputs=[volume.path for volume in volumes if volume.path is not None],
-        beside=[_picture(out, ending) for ending in (*PROTOCOLS, "manual", "slices")],
+        beside=[sidecar(out), *(_picture(out, ending) for ending in (*PROTOCOLS, "manual", "slices"))],
         record=lambda: _made(out),
         overwrite=overwrite,
         resumable=False,
@@ -244,5 +244,6 @@ def _write(found: Evaluation, output: Output) -> None:
     figure = draw_slice_dice(found.per_slice[best.assignment.name], dict(best.names))
     save(figure, output.growing(_picture(out, "slices")), dpi=200)
     origin = provenance("evaluation", inputs=output.inputs, extra={"state": output.state})
-    write_json(output.growing(out), found.to_dict() | {"provenance": origin})
+    write_json(output.growing(sidecar(out)), origin)
+    write_json(output.growing(out), found.to_dict() | {"provenance": lasting(origin)})
     output.publish()

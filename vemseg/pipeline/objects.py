@@ -9,7 +9,7 @@ from pathlib import Path
 from vemseg.context import Context
 from vemseg.objects import Measures, Wish, begin, chosen, find_objects, known_classes, paint, write_measures
 from vemseg.pipeline.beside import beside
-from vemseg.run import Output, provenance, sidecar, state_in, write_json
+from vemseg.run import Output, lasting, provenance, sidecar, state_in, write_json
 from vemseg.volume import LabelForm, LabelInfo, Volume, describe, finish_labels, identity, record
 from vemseg.volume.about import names_in
 
@@ -76,6 +76,7 @@ def objects(
         extra = {"state": output.state, "volume": describe(labels), "objects": len(table)}
         origin = provenance("objects", inputs=output.inputs, extra=extra)
         write_json(output.growing(sidecar(out)), origin)
-        finish_labels(store, output.growing(out), LabelInfo(**labels.placed, description=origin), form)
+        info = LabelInfo(**labels.placed, description=lasting(origin))
+        finish_labels(store, output.growing(out), info, form)
         output.publish()
     return out

@@ -12,7 +12,7 @@ from vemseg.files import write_table
 from vemseg.labelling.telling import Row
 from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated
 from vemseg.pipeline.beside import beside
-from vemseg.run import Json, Output, provenance, sidecar, state_in, write_json
+from vemseg.run import Json, Output, lasting, provenance, sidecar, state_in, write_json
 from vemseg.volume import (
     LabelForm,
     LabelInfo,
@@ -83,13 +83,13 @@ def refine(
         if mask is None and not refinement.moves_voxels and copied(labels, target, form):
             rows = renamed(told, classes)
             origin = _origin(output, labels, told, rows)
-            rename_labels(target, **shown(classes), description=origin)
+            rename_labels(target, **shown(classes), description=lasting(origin))
         else:
             given, store = Labels(labels, inside), output.partial / STORE
             refined, counts = clean(given, refinement, classes, store, context)
             rows = tabulated(classes, counts, labels.voxel_size)
             origin = _origin(output, labels, told, rows)
-            info = LabelInfo(**labels.placed, **shown(classes), description=origin)
+            info = LabelInfo(**labels.placed, **shown(classes), description=lasting(origin))
             finish_labels(refined, target, info, form)
         write_json(output.growing(sidecar(out)), origin)
         if rows:

@@ -54,7 +54,7 @@ from vemseg.pipeline.beside import (
 )
 from vemseg.pipeline.extras import Extras
 from vemseg.recipe import sets
-from vemseg.run import Output, State, provenance, sha256, sidecar, state_in, write_json
+from vemseg.run import Output, State, lasting, provenance, sha256, sidecar, state_in, write_json
 from vemseg.volume import LabelForm, LabelInfo, LabelStore, Volume, describe, finish_labels, identity
 
 _log = logging.getLogger("vemseg")
@@ -312,7 +312,7 @@ def _finish(
     colours = dict(enumerate(palette(labeller.k), start=1))
     info = LabelInfo(
         **volume.placed,
-        description=origin,
+        description=lasting(origin),
         names=labeller.names,
         colours=colours,
         suggestions=suggestions(classes),

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from vemseg.context import Context
@@ -82,9 +83,8 @@ def self_train(training: Training, context: Context) -> Path:
     sources: list[Source | Synthetic] = [_with_found_classes(source, start, context), *tissue]
     objective = build_self_training(recipe.model, recipe.train.seed, start.load(), FOUND)
     sampler = sampler_of(sources, objective, recipe, machine)
-    inputs = [volume.path] if volume.path else []
     details = details_of(training, [volume], [source.intensity], machine)
-    return carry_out(training, recipe, Course(objective, sampler, machine, inputs, details), context)
+    return carry_out(training, recipe, Course(objective, sampler, machine, volume.sources, details), context)
 
 
 def _with_found_classes(source: Source, start: Model, context: Context) -> Source:
@@ -95,7 +95,7 @@ def _with_found_classes(source: Source, start: Model, context: Context) -> Sourc
     known, found = (
         Judge.of(fit(each, sample, vectors, context), sample, SURE) for each in (NamedTable(), table)
     )
-    return Source(source.volume, source.intensity, PseudoLabels(vectors, known, found))
+    return replace(source, labels=PseudoLabels(vectors, known, found))
 
 
 def _tissue_like(volume: Volume, recipe: Recipe) -> Synthetic:

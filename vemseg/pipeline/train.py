@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vemseg.batch import Batches
+from vemseg.comparison import open_subject
 from vemseg.context import Context
 from vemseg.dense import GraphSampler, Lessons, lay_over_volume, teach, training_source
 from vemseg.distillation import agreement, distillation, student_recipe
@@ -26,7 +28,7 @@ from vemseg.resources import usable_cores
 from vemseg.run import Run, sha256
 from vemseg.sampling import Sampler, Source, Synthetic, examining_sampler, hold_out, tissue_sources
 from vemseg.training import Trainer
-from vemseg.volume import Choice, Intensity, Volume, describe, open_grey
+from vemseg.volume import Background, Choice, Intensity, Volume, describe
 
 _log = logging.getLogger("vemseg")
 
@@ -56,6 +58,8 @@ class Training:
         Voxel size and crop of every volume; a voxel size that is left out is read from the file.
     choice : Choice
         What is read of every volume whose file holds more than one.
+    backgrounds : sequence of Background
+        Which voxels of each volume show nothing, as far as the user says; one for all where there is one.
     max_seconds : float, optional
         Time for the whole training, earlier parts of a resumed run included; the schedule ends with it.
     overwrite : bool
@@ -72,6 +76,7 @@ class Training:
     voxel_size: str | None = None
     crop: str | None = None
     choice: Choice = Choice()
+    backgrounds: Sequence[Background] = (Background(),)
     max_seconds: float | None = None
     overwrite: bool = False
 
@@ -94,7 +99,8 @@ class Training:
 def open_all(training: Training, context: Context) -> list[Volume]:
     """Open the volumes of a training."""
     how = (training.voxel_size, training.crop, training.choice)
-    return [open_grey(path, *how, offline=context.offline) for path in training.volumes]
+    each = zip(training.volumes, itertools.cycle(training.backgrounds), strict=False)
+    return [open_subject(path, *how, blank, offline=context.offline) for path, blank in each]
 
 
 def train(training: Training, context: Context) -> Path:
@@ -133,7 +139,7 @@ def train(training: Training, context: Context) -> Path:
     def conclude() -> Mapping[str, object]:
         return {} if student is None else agreement(student, learnt, held, recipe, device)
 
-    inputs = [volume.path for volume in opened if volume.path]
+    inputs = [path for volume in opened for path in volume.sources]
     return carry_out(
         training, recipe, Course(objective, sampler, machine, inputs, details, conclude), context
     )
@@ -154,7 +160,7 @@ def _train_with_labels(training: Training, context: Context) -> Path:
     grey = [source.intensity for source in taught.learnt]
     details = details_of(training, opened, grey, machine, taught.facts)
     sampler = sampler_of(taught.learnt, objective, recipe, machine)
-    inputs = [volume.path for volume in (*opened, *taught.labels) if volume.path]
+    inputs = [path for volume in (*opened, *taught.labels) for path in volume.sources]
     return carry_out(
         training, recipe, Course(objective, sampler, machine, inputs, details, held=held), context
     )
@@ -174,7 +180,7 @@ def _train_labeller(training: Training, context: Context) -> Path:
     sources = [lay_over_volume(model, volume, context) for volume in opened]
     sampler = GraphSampler(sources, recipe)
     objective = build_labeller(table, recipe.train.seed, model.load(), sampler.dim)
-    machine, inputs = sources[0].machine, [volume.path for volume in opened if volume.path]
+    machine, inputs = sources[0].machine, [path for volume in opened for path in volume.sources]
     details = details_of(training, opened, [source.intensity for source in sources], machine)
     return carry_out(training, recipe, Course(objective, sampler, machine, inputs, details), context)
 

@@ -4,7 +4,7 @@ from vemseg.run.files import Json, load_tensors, read_json, save_tensors, write_
 from vemseg.run.fingerprint import fingerprint, same, sha256
 from vemseg.run.folder import Run
 from vemseg.run.locks import Lock, alone
-from vemseg.run.origin import peak_memory, provenance, sidecar, state_in
+from vemseg.run.origin import lasting, peak_memory, provenance, sidecar, state_in
 from vemseg.run.output import Output, State
 from vemseg.run.signals import StopSignal
 
@@ -17,6 +17,7 @@ __all__ = [
     "StopSignal",
     "alone",
     "fingerprint",
+    "lasting",
     "load_tensors",
     "peak_memory",
     "provenance",

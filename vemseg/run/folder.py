@@ -57,7 +57,7 @@ _INFO_FORM = Form(
     }
 )
 """What ``run.json`` says that is read again."""
-_COMPARED = ("shape", "voxel_size_nm", "crop", "intensity", "label_values", "unlabelled")
+_COMPARED = ("shape", "voxel_size_nm", "crop", "background", "intensity", "label_values", "unlabelled")
 """The facts on a volume and its labels, beside their content, that change what a model learns from it."""
 
 

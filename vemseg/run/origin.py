@@ -26,6 +26,14 @@ from vemseg.run.fingerprint import Record, checksum
 FORMAT_VERSION = 1
 """The version of the formats of all outputs; it rises with a change that older readers would misread."""
 
+PASSING = frozenset(
+    {
+        *("started", "finished", "peak_memory_bytes", "command"),
+        *("host", "platform", "cores", "omp_num_threads", "machine"),
+    }
+)
+"""What a description says of how it went this time; another time it is different, and the result the same."""
+
 _LIBRARIES = (
     "torch",
     "timm",
@@ -93,6 +101,14 @@ def provenance(
         "libraries": _versions(),
         **(extra or {}),
     }
+
+
+def lasting(origin: Mapping[str, object]) -> Json:
+    """Return a description without what is different the next time: what is written into the output itself.
+
+    So the same command makes the same files, byte for byte, but for the descriptions that lie beside them.
+    """
+    return {key: value for key, value in origin.items() if key not in PASSING}
 
 
 def sidecar(output: Path) -> Path:

@@ -19,7 +19,7 @@ of processes changes nothing, since each takes its share of the same batch.
 """
 
 from vemseg.sampling.draws import Draw
-from vemseg.sampling.known import Known, hold_out_known, survey
+from vemseg.sampling.known import Known, hold_out_known, shown_source, survey
 from vemseg.sampling.sampler import Sampler, examining_sampler, plain_windows
 from vemseg.sampling.sources import HELD_OUT, Source, hold_out
 from vemseg.sampling.synthetic import Maker, Synthetic, tissue_sources
@@ -36,6 +36,7 @@ __all__ = [
     "hold_out",
     "hold_out_known",
     "plain_windows",
+    "shown_source",
     "survey",
     "tissue_sources",
 ]

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.batch import UNKNOWN
+from vemseg.errors import InputError
 from vemseg.geometry import Box
 from vemseg.sampling.sources import HELD_OUT, Source, inside
 from vemseg.tiling import Ints
-from vemseg.volume import Overlay, Volume
+from vemseg.volume import Intensity, Overlay, Volume
 
 PLACES = 2**16
 """Largest number of known voxels whose places are remembered."""
@@ -101,6 +102,35 @@ class KnownWithin(Overlay):
         if part.size:
             values[part.relative_to(box).slices] = self.labels.read(part)
         return values
+
+
+class _Shown(Overlay):
+    """The voxels of a specimen as labels of one class; the others are not known."""
+
+    def __init__(self, voxels: Volume) -> None:
+        super().__init__(voxels, np.dtype(np.uint8))
+        self.voxels = voxels
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        return np.where(self.voxels.read(box) > 0, 0, UNKNOWN).astype(np.uint8)  # type: ignore[operator]
+
+
+def shown_source(volume: Volume, intensity: Intensity) -> Source:
+    """Return a volume without labels to draw windows from: each around a voxel that shows the specimen.
+
+    Windows lie anywhere in a volume of which all voxels do.
+
+    Raises
+    ------
+    InputError
+        Where no voxel shows the specimen at this voxel size.
+    """
+    if volume.specimen is None:
+        return Source(volume, intensity)
+    places = survey(_Shown(volume.specimen.voxels)).places
+    if not len(places):
+        raise InputError(f"{volume.name}: no voxel shows the specimen: give a mask that marks more")
+    return Source(volume, intensity, places=places)
 
 
 def hold_out_known(source: Source, known: Known) -> tuple[Source, Source | None]:

@@ -88,8 +88,8 @@ def inside(places: Ints, box: Box) -> Ints:
 def hold_out(sources: Sequence[Source], slices: int, edge: int) -> tuple[list[Source], list[Source]]:
     """Divide volumes into the part that a model learns from and their last sections, which are held out.
 
-    Nothing of a volume is held out if that would be fewer than ``slices`` sections, or if its sections are
-    narrower than half a window of ``edge`` voxels.
+    Nothing of a volume is held out if that would be fewer than ``slices`` sections, if its sections are
+    narrower than half a window of ``edge`` voxels, or if one of the parts would have no place for a window.
 
     Returns
     -------
@@ -103,8 +103,15 @@ def hold_out(sources: Sequence[Source], slices: int, edge: int) -> tuple[list[So
         if kept < slices or min(plane) < edge / 2:
             learnt.append(source)
             continue
-        for part, start, stop in ((learnt, 0, depth - kept), (held, depth - kept, depth)):
-            part.append(source.part(Box((start, 0, 0), (stop, plane[0], plane[1]))))
+        first, last = (
+            source.part(Box((start, 0, 0), (stop, plane[0], plane[1])))
+            for start, stop in ((0, depth - kept), (depth - kept, depth))
+        )
+        if any(part.places is not None and not len(part.places) for part in (first, last)):
+            learnt.append(source)
+            continue
+        learnt.append(first)
+        held.append(last)
     return learnt, held
 
 

@@ -8,6 +8,8 @@
     resample     a volume on a coarser or finer grid
     thinned      every so many voxels of a volume, for pictures
     inputs       volumes as the verbs begin with them
+    specimen     which voxels show something, where not all do: a mask, or what a constant background leaves
+                 (background)
     intensity    grey values to [0, 1]
     meaning      whether voxels are labels or grey values, as far as that can be told
     store        labels written block by block
@@ -22,7 +24,8 @@ Axes are z, y, x in all of it; other orders exist only inside the readers.
 """
 
 from vemseg.volume.about import About, LabelInfo, Record
-from vemseg.volume.base import ArrayVolume, Volume
+from vemseg.volume.background import constant_background
+from vemseg.volume.base import ArrayVolume, Specimen, Volume
 from vemseg.volume.form import LabelForm, parse_output
 from vemseg.volume.inputs import (
     crop_of,
@@ -33,22 +36,24 @@ from vemseg.volume.inputs import (
     open_labels,
     sharp_plane_first,
 )
-from vemseg.volume.intensity import Intensity, measure_intensity
+from vemseg.volume.intensity import Intensity, filled, measure_intensity
 from vemseg.volume.labels_of_images import LabelsOfImage
 from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import FORMATS, Format, absolute, open_volume, record
 from vemseg.volume.renaming import copied, rename_labels
-from vemseg.volume.resample import Resampled
+from vemseg.volume.resample import Resampled, looked_up
+from vemseg.volume.specimen import Background, marked_specimen
 from vemseg.volume.store import LabelStore
 from vemseg.volume.thinned import Thinned, planes, sections
-from vemseg.volume.views import Cropped, Overlay, Permuted
+from vemseg.volume.views import Cropped, Nearest, Overlay, Permuted
 from vemseg.volume.writing import finish_grey, finish_labels, write_volume
 
 __all__ = [
     "FORMATS",
     "About",
     "ArrayVolume",
+    "Background",
     "Choice",
     "Cropped",
     "Format",
@@ -57,22 +62,28 @@ __all__ = [
     "LabelInfo",
     "LabelStore",
     "LabelsOfImage",
+    "Nearest",
     "Overlay",
     "Permuted",
     "Record",
     "Resampled",
+    "Specimen",
     "Thinned",
     "Volume",
     "absolute",
     "check_grey",
     "check_labels",
+    "constant_background",
     "copied",
     "crop_of",
     "describe",
+    "filled",
     "finish_grey",
     "finish_labels",
     "identity",
     "intensity_of",
+    "looked_up",
+    "marked_specimen",
     "measure_intensity",
     "open_grey",
     "open_labels",

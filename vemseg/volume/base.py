@@ -5,7 +5,8 @@ Subclasses read boxes that lie inside; reading across the border, by reflection,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self, TypedDict
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, Position, VoxelSize
 from vemseg.tiling import reflect
+
+Shares = tuple[float, float, float]
+"""A place in a volume as parts of its edges, each from 0 to 1."""
 
 
 class Described(TypedDict, total=False):
@@ -34,6 +38,40 @@ class Placed(TypedDict):
     voxel_size: VoxelSize | None
     origin: Position | None
     start: ZYX
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """The voxels of a volume that show the specimen; at least one, and not all.
+
+    Attributes
+    ----------
+    voxels : Volume
+        uint8, of the shape of the volume: 1 where it shows the specimen, else 0.
+    share : float
+        Their part of all voxels, between 0 and 1.
+    middle : (float, float, float)
+        Where they lie on average, in parts of the edges of the volume.
+    facts : mapping
+        What provenance says of the background.
+    files : tuple of Path
+        Files that decide on it beside the volume's own.
+    """
+
+    voxels: Volume
+    share: float
+    middle: Shares
+    facts: Mapping[str, object] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    def seen(self, view: Callable[[Volume], Volume]) -> Specimen:
+        """Return the specimen as a view of the volume shows it, which keeps the order of the axes."""
+        return replace(self, voxels=view(self.voxels))
+
+    def permuted(self, view: Callable[[Volume], Volume], order: ZYX) -> Specimen:
+        """Return the specimen with axes in another order; axis ``i`` was axis ``order[i]``."""
+        z, y, x = (self.middle[axis] for axis in order)
+        return replace(self.seen(view), middle=(z, y, x))
 
 
 class Volume:
@@ -70,6 +108,8 @@ class Volume:
         What in the file says that the voxels are a picture and no labels; None where nothing does.
     remarks : tuple of str
         What a user should know of how the file was understood, one sentence each.
+    specimen : Specimen or None
+        Which voxels show the specimen; None where all do, or nobody looked.
     """
 
     origin: Position | None = None
@@ -79,6 +119,7 @@ class Volume:
     choice: Mapping[str, str] = MappingProxyType({})
     pictured: str | None = None
     remarks: tuple[str, ...] = ()
+    specimen: Specimen | None = None
     shape: ZYX
     dtype: np.dtype[np.generic]
     voxel_size: VoxelSize | None
@@ -129,6 +170,12 @@ class Volume:
     def channels(self) -> tuple[Volume, ...]:
         """The volumes of its channels, all at the same place: itself alone, unless it has several."""
         return (self,)
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Files and folders that are read: the volume's own, then what says where its specimen is."""
+        own = () if self.path is None else (self.path,)
+        return own if self.specimen is None else own + self.specimen.files
 
     def stored(self) -> Volume:
         """Return the volume of the values as they are stored: itself, unless a file shows them otherwise."""

@@ -142,8 +142,9 @@ def describe(volume: Volume, intensity: Intensity | None = None) -> dict[str, ob
         "voxel_size_from": volume.voxel_size_from,
         "crop": str(volume.crop) if isinstance(volume, Cropped) else None,
     }
-    if volume.choice:
-        facts["read"] = dict(volume.choice)
+    facts |= _parts(volume)
+    if volume.specimen is not None and volume.specimen.files:
+        facts["mask"] = str(volume.specimen.files[0].resolve())
     if intensity is not None:
         facts["intensity"] = {"low": intensity.low, "high": intensity.high}
     return facts
@@ -153,7 +154,13 @@ def identity(volume: Volume) -> dict[str, object]:
     """Return which part of an input it is that was read, beside its crop; empty for the whole of a file."""
     whole = volume.path is not None and volume.address == str(volume.path)
     place: dict[str, object] = {} if whole else {"address": volume.address}
-    return place | ({"read": dict(volume.choice)} if volume.choice else {})
+    return place | _parts(volume)
+
+
+def _parts(volume: Volume) -> dict[str, object]:
+    """Return what of a file is looked at, where that is not all of it."""
+    parts: dict[str, object] = {"read": dict(volume.choice)} if volume.choice else {}
+    return parts if volume.specimen is None else parts | {"background": dict(volume.specimen.facts)}
 
 
 def _address(volume: Volume) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,11 +14,15 @@ from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, add
 from vemseg.volume.base import Volume
 from vemseg.volume.dtypes import grey_dtype
+from vemseg.volume.specimen import Filled
 
 log = logging.getLogger("vemseg")
 
 SAMPLE_SHAPE: ZYX = (8, 64, 64)
 """The shape of the largest box that is read at once for a sample of a volume's voxels, z y x."""
+
+MOST_BOXES = 1024
+"""Most boxes that are read of a volume which shows the specimen in a part of its voxels only."""
 
 FEW_VALUES = 16
 """A sample of integers with no more different values than this may hold labels."""
@@ -53,6 +58,11 @@ class Intensity:
         return scaled
 
 
+def filled(volume: Volume, intensity: Intensity) -> Volume:
+    """Return a volume with its middle grey outside the specimen; itself where all of it is specimen."""
+    return volume if volume.specimen is None else Filled(volume, (intensity.low + intensity.high) / 2)
+
+
 def measure_intensity(
     volume: Volume,
     percentiles: tuple[float, float] = (0.5, 99.5),
@@ -78,8 +88,7 @@ def measure_intensity(
         Where the sample holds NaN or infinity, one value only, or values too close for 64-bit floats.
     """
     where = volume.path or volume.name
-    boxes = sample_boxes(volume, seed, n_boxes)
-    stored = np.concatenate([volume.read(box).ravel() for box in boxes])
+    stored = _sample(volume, seed, n_boxes)
     sample = stored.astype(grey_dtype(stored.dtype), copy=False)
     if not np.isfinite(sample).all():
         raise InputError(f"{where} holds NaN or infinite values: replace them by numbers first")
@@ -92,6 +101,28 @@ def measure_intensity(
         raise InputError(f"{where} is constant: every sampled voxel is {low:g}; check the file and the crop")
     _warn_of_few_values(volume, sample)
     return Intensity(low, high)
+
+
+def _sample(volume: Volume, seed: int, n_boxes: int) -> NDArray[np.generic]:
+    """Return the voxels of random boxes that show the specimen; more boxes where few voxels do.
+
+    Raises
+    ------
+    InputError
+        Where the boxes show nothing of it.
+    """
+    shown = volume.specimen
+    if shown is None:
+        return np.concatenate([volume.read(box).ravel() for box in sample_boxes(volume, seed, n_boxes)])
+    boxes = list(sample_boxes(volume, seed, min(MOST_BOXES, math.ceil(n_boxes / shown.share))))
+    seen = [(box, shown.voxels.read(box) > 0) for box in boxes]  # type: ignore[operator]
+    parts = [volume.read(box)[mask] for box, mask in seen if mask.any()]
+    if not parts:
+        raise InputError(
+            f"{volume.path or volume.name}: hardly a voxel shows the specimen ({shown.share:.2g} of all): "
+            "crop the volume to it, or check the mask"
+        )
+    return np.concatenate(parts)
 
 
 def sample_boxes(volume: Volume, seed: int = 0, n_boxes: int = 64) -> Iterator[Box]:

@@ -15,7 +15,7 @@ import tifffile
 import zarr
 
 from vemseg.errors import InputError
-from vemseg.files import remove
+from vemseg.files import remove, sweep_stores
 from vemseg.foreign import reading
 from vemseg.volume.about import RGB, Record, evidence_of_labels, legend
 from vemseg.volume.base import Volume
@@ -136,6 +136,7 @@ def _of_labels(record: Record | None, path: Path) -> Record:
 def _rename_in_zarr(
     path: Path, names: Mapping[int, str], colours: Mapping[int, RGB], description: Mapping[str, Any]
 ) -> None:
+    sweep_stores(path)
     with reading(f"{path} is no readable OME-Zarr"):
         group = zarr.open_group(str(path), mode="r+")
     attributes = dict(group.attrs)

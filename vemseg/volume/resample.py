@@ -12,11 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.geometry import Box
+from vemseg.geometry import ZYX, Box
 from vemseg.volume.base import Volume
 from vemseg.volume.dtypes import grey_dtype
+from vemseg.volume.views import Nearest
 
 Factors = tuple[float, float, float]
+
+NEARLY = 1e-6
+"""A centre that lies on the border of two voxels, up to this part of a voxel, counts as in the latter."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Resampled(Volume):
         self.resembling(volume)
         self.source = volume
         self.factors = factors
+        shown = volume.specimen
+        self.specimen = shown and shown.seen(lambda voxels: looked_up(voxels, self.shape, factors))
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         if not box.size:
@@ -81,6 +87,26 @@ class Resampled(Volume):
         for axis, tap in sorted(enumerate(taps), key=lambda pair: -self.factors[pair[0]]):
             array = apply_taps(array, tap, axis, _span(tap)[0])
         return array
+
+
+def looked_up(labels: Volume, shape: ZYX, factors: Factors) -> Nearest:
+    """Return labels, or a mask, on a resampled grid: those of the voxels that its centres lie in.
+
+    Parameters
+    ----------
+    labels : Volume
+        On the voxels of the source.
+    shape : (int, int, int)
+        Of the resampled volume.
+    factors : (float, float, float)
+        As in ``Resampled``.
+    """
+    index = [
+        np.minimum(np.floor((np.arange(n) + 0.5) * factor + NEARLY).astype(np.intp), of - 1)
+        for n, factor, of in zip(shape, factors, labels.shape, strict=True)
+    ]
+    size = labels.voxel_size
+    return Nearest(labels, index, size and (size[0] * factors[0], size[1] * factors[1], size[2] * factors[2]))
 
 
 def taps_of(start: int, stop: int, factor: float, n: int) -> Taps:

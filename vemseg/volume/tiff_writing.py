@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ def _ome_metadata(about: About, planes: int) -> dict[str, object]:
         metadata["Plane"] = _positions(about, planes)
     if record := about.record():
         metadata["Description"] = json.dumps(record)
+    # tifffile takes one from the clock: the same volume shall be the same file
+    metadata["UUID"] = str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(metadata)))
     return metadata
 
 

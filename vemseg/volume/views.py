@@ -1,12 +1,14 @@
-"""Views of a volume that copy no voxels: a part of it, or its axes in another order."""
+"""Views of a volume that copy no voxels: a part of it, its axes in another order, its voxels looked up."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.errors import InputError
-from vemseg.geometry import ZYX, Box, add, moved
+from vemseg.geometry import ZYX, Box, VoxelSize, add, moved
 from vemseg.volume.base import Volume
 
 
@@ -74,6 +76,8 @@ class Permuted(Volume):
         at = volume.origin
         self.origin = None if at is None else (at[order[0]], at[order[1]], at[order[2]])
         self.resembling(volume)
+        shown = volume.specimen
+        self.specimen = shown and shown.permuted(lambda voxels: Permuted(voxels, order), order)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         back = (self.order.index(0), self.order.index(1), self.order.index(2))
@@ -102,6 +106,43 @@ class Overlay(Volume):
         )
         self.start, self.origin = volume.start, volume.origin
         self.resembling(volume)
+
+
+class Nearest(Volume):
+    """A volume looked up at the voxels of another grid, without interpolation.
+
+    Parameters
+    ----------
+    volume : Volume
+    index : three intp arrays
+        Which voxel of ``volume`` each voxel of the grid shows, along z, y, x; ascending.
+    voxel_size : (float, float, float) or None
+        Of the grid, in nm.
+    """
+
+    def __init__(
+        self, volume: Volume, index: Sequence[NDArray[np.intp]], voxel_size: VoxelSize | None
+    ) -> None:
+        z, y, x = (len(along) for along in index)
+        super().__init__(
+            (z, y, x),
+            volume.dtype,
+            voxel_size=voxel_size,
+            voxel_size_from=volume.voxel_size_from,
+            name=volume.name,
+            path=volume.path,
+        )
+        self.resembling(volume)
+        self.source = volume
+        self.index = tuple(index)
+
+    def _read(self, box: Box) -> NDArray[np.generic]:
+        if not box.size:
+            return np.zeros(box.shape, self.dtype)
+        picked = [along[part] for along, part in zip(self.index, box.slices, strict=True)]
+        z, y, x = ((int(along[0]), int(along[-1]) + 1) for along in picked)
+        found = self.source.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1])))
+        return found[np.ix_(picked[0] - z[0], picked[1] - y[0], picked[2] - x[0])]
 
 
 class Whole(Overlay):
