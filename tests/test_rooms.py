@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(["files", "foreign", "geometry", "names", "resources"], 1),
+    **dict.fromkeys(["files", "foreign", "geometry", "modules", "names", "resources"], 1),
     **dict.fromkeys(["budget", "context", "drawing", "graphs", "metrics", "phantom", "recipe"], 2),
     **dict.fromkeys(["superpixels", "tiling"], 2),
     **dict.fromkeys(["batch", "blocks", "catalog", "run", "volume"], 3),
@@ -36,6 +36,7 @@ ABOVE_METHODS = ["building", "weights", "checkpoints", "model", "__init__"]
 TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} - {"comparison", "objects"} | {
     "batch",
     "graphs",
+    "modules",
 }
 DOORS = {
     "zarr": {"volume", "features"},

@@ -31,6 +31,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
     floor 1  geometry    Box, axis order, nanometres
              files       files that appear whole or not at all
              foreign     what others wrote, read without trust
+             modules     network modules that keep some tensors exact, or on the CPU
              names       what a file's name says of a volume
              resources   the memory and cores this process may use
     floor 0  errors      what can go wrong, and its exit code

@@ -56,13 +56,15 @@ class Batch:
         The middle of each window, z y x in nm, measured from the middle of the volume's first voxel. The unit
         is a voxel where the voxel size is not known; NaN for windows that were made up.
     volume : Tensor int64 (b,), or None
-        The number of the source that each sample comes from.
+        The number of the source that each sample comes from; on the CPU, since it decides what is done.
     nearby : callable, or None
         Does the work of :meth:`around`; set by the sampler.
     graphs : tuple of Graph
         Where samples are parts of volumes that are divided into regions: the graph of each.
     find_reference : callable, or None
         Does the work of :meth:`reference`; set by the sampler of graphs.
+    labelled : Tensor bool (b,), or None
+        Whether the source of each sample has labels; on the CPU, as ``volume``.
     """
 
     images: Tensor
@@ -72,18 +74,19 @@ class Batch:
     nearby: Nearby | None = field(default=None, repr=False, compare=False)
     graphs: tuple[Graph, ...] = ()
     find_reference: Callable[[], Graph] | None = field(default=None, repr=False, compare=False)
+    labelled: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def first(self, n: int) -> Batch:
         """Return the first ``n`` samples, or all of them where there are fewer."""
-        labels, positions, volume = (
-            None if tensor is None else tensor[:n] for tensor in (self.labels, self.positions, self.volume)
+        labels, positions, volume, labelled = (
+            None if tensor is None else tensor[:n]
+            for tensor in (self.labels, self.positions, self.volume, self.labelled)
         )
-        return Batch(
-            self.images[:n], labels, positions, volume, self.nearby, self.graphs[:n], self.find_reference
-        )
+        shown = self.images[:n], labels, positions, volume, self.nearby, self.graphs[:n]
+        return Batch(*shown, self.find_reference, labelled)
 
     def reference(self) -> Graph:
         """Return the graph that classes are anchored in, the same one in all steps.

@@ -51,7 +51,7 @@ class GraphSampler:
         images = np.stack([part.grey for part in parts])[:, None]
         return Batch(
             torch.from_numpy(images).to(self.device),
-            volume=torch.tensor([self.parts[number][0] for number in chosen], device=self.device),
+            volume=torch.tensor([self.parts[number][0] for number in chosen]),
             graphs=tuple(part.graph for part in parts),
             find_reference=lambda: self.reference,
         )

@@ -133,11 +133,11 @@ class Affinity:
         return values - self.normalised_times(values)
 
     @property
-    def density(self) -> float:
-        """The share of pairs of different regions whose affinity is not 0; 1 where there is one region."""
+    def density(self) -> Tensor:
+        """The share of pairs of different regions whose affinity is not 0, float64; 1 for one region."""
         n = len(self)
-        entries = sum(int(torch.count_nonzero(strip)) for _, strip in self.strips())
-        return (entries - n) / (n * (n - 1)) if n > 1 else 1.0
+        entries = torch.stack([torch.count_nonzero(strip) for _, strip in self.strips()]).sum()
+        return (entries - n).double() / (n * (n - 1)) if n > 1 else torch.ones_like(entries).double()
 
     def dense(self) -> Tensor:
         """Return A as one tensor (n, n)."""

@@ -9,15 +9,16 @@ import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor, nn
+from torch import Tensor
 
 from vemseg.errors import InputError
+from vemseg.modules import Keeps
 
 RESTARTS = 20
 """Random starts of the k-means on the reference graph; the best is kept."""
 
 
-class IncrementalMeans(nn.Module):
+class IncrementalMeans(Keeps):
     """The centres of K classes: anchored in one graph, then moved by every graph that is added (SCCS).
 
     The centre of a class is the mean of the nodes that were assigned to it so far. Centres move once in
@@ -41,6 +42,8 @@ class IncrementalMeans(nn.Module):
     known : Tensor bool
         Whether there are centres yet.
     """
+
+    on_host = ("known", "added")
 
     centres: Tensor
     known: Tensor

@@ -75,9 +75,10 @@ class SccsLabeller(Labeller):
 
     def scores(self, vectors: Tensor) -> Tensor:
         """Return the scores of vectors (..., d) as the regions of one graph: (..., K)."""
-        flat = vectors.reshape(-1, self.dim).half().numpy()
+        flat = vectors.reshape(-1, self.dim).half().cpu().numpy()
         alone = Graph(flat, np.zeros(len(flat), np.float32), np.zeros((0, 2), np.int64))
-        return self.graph_scores(alone).reshape(*vectors.shape[:-1], self.k)
+        scores = self.graph_scores(alone).to(vectors.device)
+        return scores.reshape(*vectors.shape[:-1], self.k)
 
     def reordered(self, order: NDArray[np.int64]) -> Self:
         """Return the same classes under other numbers."""

@@ -12,9 +12,10 @@ from torch import Tensor
 from vemseg.models.encoder import Encoder
 from vemseg.models.objective import Objective
 from vemseg.models.running_mean import RunningMean
+from vemseg.modules import Keeps
 
 
-class AveragedObjective(Objective):
+class AveragedObjective(Keeps, Objective):
     """An objective that trains ``learner`` and keeps ``encoder``, the running mean of its weights.
 
     What single steps learn of synthetic tissue carries over to real tissue less well than their mean
@@ -31,6 +32,8 @@ class AveragedObjective(Objective):
     average : float
         How much of the mean stays in a step; 0 for no mean.
     """
+
+    on_host = ("steps",)
 
     learner: Encoder
     steps: Tensor

@@ -19,7 +19,7 @@ from vemseg.batch import Batch
 from vemseg.models.cubes import CubeEncoder, Cubes, stacked
 from vemseg.models.encoder import Spacing
 from vemseg.models.hyperbolic import Gyroplanes, WrappedNormal, ball, repeatable
-from vemseg.models.objective import Objective, Preview, device_generator
+from vemseg.models.objective import Objective, Preview, both_generators, device_generator
 from vemseg.recipe import CihsTable
 
 LEAST = 1e-5
@@ -145,9 +145,11 @@ class HyperbolicAutoencoder(Objective):
             ``divergence``, both means over parents, which the loss takes as sums; ``triplet``, unweighted.
         """
         grid, n = self.table.grid, len(batch)
-        rng = device_generator(generator, batch.images.device)
-        parent, child = self.sizes(n, rng)
-        others = batch.around(self.elsewhere(parent, rng))[:, 0]
+        device = batch.images.device
+        host, rng = both_generators(generator, device)
+        parent, child = self.sizes(n, host)
+        others = batch.around(self.elsewhere(parent, host))[:, 0]
+        parent, child = parent.to(device), child.to(device)
         own = Cubes.upright(torch.stack([parent, child], dim=1)).cut(batch.images, grid)
         other = Cubes.upright(child[:, None]).cut(others, grid)
         cubes = torch.cat([own[:, :1], own[:, 1:], other])

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from vemseg.models.layers import KeepsExact
+from vemseg.modules import Keeps
 
 CODES = "codebook.codes"
 """The name under which a codebook is saved beside the weights of its encoder."""
 
 
-class Codebook(KeepsExact):
+class Codebook(Keeps):
     """K codes, and counts of how often each is used.
 
     Parameters
@@ -74,7 +74,7 @@ class Codebook(KeepsExact):
             The nearest code of each token; gradients flow from here to the codes.
         """
         index = self.nearest(tokens)
-        usage = index.bincount(minlength=len(self.codes))
+        usage = torch.zeros_like(self.usage).index_add_(0, index, torch.ones_like(index))
         self.usage += usage
         return usage, embedding(index, self.codes)
 

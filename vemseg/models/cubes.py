@@ -16,11 +16,11 @@ from torch.nn.functional import grid_sample
 
 from vemseg.geometry import ZYX
 from vemseg.models.encoder import Encoder, Kept, Memory, Spacing
-from vemseg.models.layers import KeepsExact
+from vemseg.modules import Keeps
 from vemseg.recipe import CubeTable
 
 
-class CubeEncoder(KeepsExact, Encoder):
+class CubeEncoder(Keeps, Encoder):
     """Encode cubes of voxels, one vector each.
 
     Subclasses write :meth:`vectors` and say how much memory a point of the grid takes.

@@ -79,6 +79,8 @@ def settle(context: Context, precision: str) -> Machine:
     torch.set_num_threads(threads)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     dtype = torch.bfloat16 if wants_bf16(precision, device) else torch.float32
+    torch.backends.cudnn.deterministic = True  # the same seed, the same result
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, so that a GPU labels as a CPU does
     forgotten = context.device == "auto" and device.type == "cpu" and shutil.which("nvidia-smi") is not None
     return Machine(device, dtype, threads, name, why_no_gpu() if forgotten else None)
 

@@ -25,9 +25,9 @@ from torch.nn.functional import cosine_similarity
 from vemseg.batch import Batch
 from vemseg.errors import UsageError
 from vemseg.models.encoder import Encoder
-from vemseg.models.layers import KeepsExact
 from vemseg.models.objective import Objective
 from vemseg.models.unet import PATCH, UNetEncoder
+from vemseg.modules import Keeps
 from vemseg.recipe import UNetTable
 from vemseg.tiling import Placement
 
@@ -144,7 +144,7 @@ class DenseTeacher:
         return Targets(vectors, (first, first), self.patch)
 
 
-class ScaledHead(KeepsExact, nn.Conv2d):
+class ScaledHead(Keeps, nn.Conv2d):
     """The student's last layer: it gives standardised vectors in training, and unscaled ones once saved.
 
     Attributes
@@ -156,6 +156,7 @@ class ScaledHead(KeepsExact, nn.Conv2d):
     """
 
     exact = ("mean", "spread")
+    on_host = ("known",)
 
     mean: Tensor
     spread: Tensor

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Self
-
 import numpy as np
 import torch
 from timm.models.vision_transformer import Attention
@@ -100,26 +97,6 @@ def random_order(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
 def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """Gather tokens (b, n, d) at indices (b, v): (b, v, d)."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-
-class KeepsExact(nn.Module):
-    """A module that keeps the type of some of its tensors when it is converted to another one.
-
-    Attributes
-    ----------
-    exact : tuple of str
-        Names of the parameters and buffers that keep their type.
-    """
-
-    exact: ClassVar[tuple[str, ...]] = ()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        kept = {name: getattr(self, name).data for name in self.exact}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, value in kept.items():
-            moved = getattr(self, name)
-            moved.data = value.to(moved.device)
-        return self
 
 
 def xavier_linear(module: nn.Module) -> None:

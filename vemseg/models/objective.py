@@ -109,6 +109,18 @@ def device_generator(generator: torch.Generator, device: torch.device) -> torch.
     return torch.Generator(device).manual_seed(seed)
 
 
+def both_generators(
+    generator: torch.Generator, device: torch.device
+) -> tuple[torch.Generator, torch.Generator]:
+    """Return random numbers on the host and on a device that follow from those of a step.
+
+    On the CPU both are the same. What the host needs to know, such as places in a volume, is drawn on the
+    host, so that it does not wait for the device.
+    """
+    host = device_generator(generator, generator.device)
+    return host, host if device.type == "cpu" else device_generator(host, device)
+
+
 def step_generator(seed: int, step: int) -> torch.Generator:
     """Return the random numbers an objective may use in one step."""
     return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)

@@ -55,7 +55,7 @@ class Recognition(AveragedObjective):
         if batch.labels is None:
             alone: dict[str, Tensor] = self.invariance(batch, generator)
             return alone
-        known = (batch.labels != UNKNOWN).flatten(1).any(dim=1)
+        known = labelled(batch.labels) if batch.labelled is None else batch.labelled
         others = batch.images[~known]
         terms: dict[str, Tensor] = {}
         loss = torch.zeros((), device=batch.images.device)
@@ -119,6 +119,11 @@ class Recognition(AveragedObjective):
         return self.invariance.preview(batch, generator) if self.settings.reconstruction else None
 
 
+def labelled(labels: Tensor) -> Tensor:
+    """Return which samples have a known voxel, bool (b,) on the CPU: labels (b, d, h, w)."""
+    return (labels != UNKNOWN).flatten(1).any(dim=1).cpu()
+
+
 def seen_classes(encoder: UNetEncoder, seen: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return what an encoder takes for the classes of patches, and their shares there.
 
@@ -169,7 +174,7 @@ def class_shares(labels: Tensor, count: int, patch: int) -> Tensor:
     return torch.cat(found, dim=1)
 
 
-def weighed_entropy(logits: Tensor, shares: Tensor, balance: float) -> Tensor:
+def weighed_entropy(logits: Tensor, shares: Tensor, balance: float, known: Tensor | None = None) -> Tensor:
     """Return the cross-entropy of logits and shares (b, classes, y, x), rare classes counting more.
 
     Parameters
@@ -177,11 +182,14 @@ def weighed_entropy(logits: Tensor, shares: Tensor, balance: float) -> Tensor:
     balance : float
         A class weighs as its share in the batch to the power of minus this: 0 for equal weights of voxels,
         1 for equal weights of classes. The weights average to 1 over the batch.
+    known : Tensor bool (b, y, x), optional
+        The places that count; the shares are 0 at all others. By default all count.
     """
-    share = shares.mean(dim=(0, 2, 3))
+    part = 1.0 if known is None else known.double().mean().clamp_min(1 / known.numel()).float()
+    share = shares.mean(dim=(0, 2, 3)) / part
     weights = (share + RARE) ** -balance
     weights = weights / (weights * share).sum().clamp_min(1e-6)
-    return -(shares * log_softmax(logits, dim=1) * weights[:, None, None]).sum(dim=1).mean()
+    return -(shares * log_softmax(logits, dim=1) * weights[:, None, None]).sum(dim=1).mean() / part
 
 
 def teaching(settings: UNetTable) -> Objective:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vemseg.models.layers import KeepsExact
+from vemseg.modules import Keeps
 
 
-class RunningMean(KeepsExact):
+class RunningMean(Keeps):
     """An exponential moving average of an encoder's parameters, and an encoder with these parameters.
 
     The mean is kept in float32 whatever type the encoder has, because steps of 0.004 towards the student

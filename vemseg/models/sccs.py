@@ -23,13 +23,14 @@ from vemseg.graphs import (
 from vemseg.graphs.network import dropped
 from vemseg.models.encoder import Encoder
 from vemseg.models.objective import Objective
+from vemseg.modules import Keeps
 from vemseg.recipe import SccsTable
 
 LABELLER = "labeller."
 """The names of the arrays of a labeller begin with this where they are saved beside an encoder."""
 
 
-class SpectralClustering(Objective):
+class SpectralClustering(Keeps, Objective):
     """Spectral loss + gamma_1 x cross-entropy with incremental k-means + gamma_2 x smoothness (equation 5).
 
     Gradients of the spectral loss reach the convolutions alone, those of the other two the head as well. The
@@ -43,6 +44,8 @@ class SpectralClustering(Objective):
     dim : int
         Length of the vectors of regions.
     """
+
+    on_host = ("steps",)
 
     steps: Tensor
 
@@ -88,16 +91,16 @@ class SpectralClustering(Objective):
             terms["clustering"] = clustering_loss(logits, targets)
             terms["smoothness"] = smoothness_loss(logits.sigmoid(), affinity, table.eta, table.nu)
             self.means.add(coordinates.detach(), self._grey(graph), targets)
-        return terms | {"density": torch.tensor(affinity.density)}
+        return terms | {"density": affinity.density}
 
     def _embedded(self, graph: Graph) -> tuple[Tensor, Affinity]:
         """Return the spectral coordinates of a graph, and its affinity."""
-        vectors = graph.features(torch.float32).to(self.steps.device)
+        vectors = graph.features(torch.float32).to(self.means.centres.device)
         affinity = Affinity.of(vectors, self.table)
         return self.network.coordinates(vectors, affinity), affinity
 
     def _grey(self, graph: Graph) -> Tensor:
-        return torch.from_numpy(graph.intensities).to(self.steps.device)
+        return torch.from_numpy(graph.intensities).to(self.means.centres.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the network, its classes from dark to bright, as ``labelling.sccs`` takes it."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from vemseg.models.mae import MaskedAutoencoder
 from vemseg.models.running_mean import RunningMean
 from vemseg.models.vit import ViTEncoder
+from vemseg.modules import Keeps
 from vemseg.recipe import SelfDistilledTable, ViTTable
 
 
@@ -33,7 +34,7 @@ def momentum_at(settings: SelfDistilledTable, fraction: float) -> float:
     return end - (end - start) * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
-class SelfDistilled(MaskedAutoencoder):
+class SelfDistilled(Keeps, MaskedAutoencoder):
     """A masked autoencoder with a teacher, which also counts epochs.
 
     Attributes
@@ -45,6 +46,8 @@ class SelfDistilled(MaskedAutoencoder):
     begun : Tensor bool ()
         Whether the first batch has been seen.
     """
+
+    on_host = ("seen", "begun")
 
     settings: SelfDistilledTable
     seen: Tensor
@@ -59,7 +62,7 @@ class SelfDistilled(MaskedAutoencoder):
 
     def meet(self, images: Tensor) -> bool:
         """Count the samples of a batch; at the first one, copy the student to the teacher and return True."""
-        first = not self.begun
+        first = not bool(self.begun)
         if first:
             self.teacher.follow(self.encoder, 0.0)
             self.begun.fill_(True)

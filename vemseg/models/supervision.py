@@ -76,7 +76,7 @@ def known_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def accuracy(found: Tensor, labels: Tensor) -> Tensor:
     """Return the share of the known voxels that get their own class, 0 where there are none."""
     known = labels != UNKNOWN
-    return (found == labels)[known].sum() / known.sum().clamp_min(1)
+    return ((found == labels) & known).sum() / known.sum().clamp_min(1)
 
 
 BOTH, SUM = "both", "sum"

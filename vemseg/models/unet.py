@@ -34,8 +34,9 @@ from vemseg.tiling import reflect, slice_offsets
 
 PATCH = 2
 """Edge in pixels of the patch that a vector describes."""
-PASS_BYTES = 2**23
-"""Size of the widest activation of the slabs that are encoded together, so that it fits a core's cache."""
+PASS_BYTES = {"cpu": 2**23, "cuda": 2**27}
+"""Size of the widest activation of the slabs that are encoded together, by the type of device: it fits a
+core's cache, or fills a GPU."""
 ALONE = 2**19
 """A slab of at least this many pixels may be encoded alone. On CPUs, torch convolves a single smaller image
 by another algorithm than several, which rounds differently."""
@@ -187,11 +188,15 @@ class UNetEncoder(Encoder):
         voxels = window[0, 0].to(self.dtype)
         channels = max(self.width, self.outputs)
         widest = voxels[0].numel() / PATCH**2 * channels * self.dtype.itemsize
-        for part in torch.split(planes, max(1, int(PASS_BYTES // widest))):
+        for part in torch.split(planes, max(1, int(self._pass_bytes // widest))):
             alone = len(part) == 1 and voxels[0].numel() < ALONE
             index = part.expand(2, -1) if alone else part
             slabs = voxels[index.to(voxels.device)].contiguous(memory_format=torch.channels_last)
             yield slabs, len(part)
+
+    @property
+    def _pass_bytes(self) -> int:
+        return PASS_BYTES.get(self.head.weight.device.type, PASS_BYTES["cuda"])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -262,7 +267,7 @@ class UNetEncoder(Encoder):
         item = float(self.dtype.itemsize)
         activations = 3.0 * self.width * item / PATCH**2
         return Memory(
-            int(3 * PASS_BYTES),
+            3 * self._pass_bytes,
             Need(point=item * self.dim, pixel=activations),
             Need(point=max(item, 2.0) * self.dim),
         )

@@ -62,11 +62,8 @@ class LabelledUNet(AveragedObjective):
             self.learner, seen, self.views.middle(labels), len(self.settings.classes)
         )
         known = shares.sum(dim=1) > 0
-        if not known.any():
-            return {"loss": 0.0 * logits.sum(), "accuracy": logits.new_zeros(())}
-        logits, shares = (x.movedim(1, -1)[known].T[None, :, :, None] for x in (logits, shares))
-        right = (logits.argmax(dim=1) == shares.argmax(dim=1)).float().mean()
-        return {"loss": weighed_entropy(logits, shares, self.settings.balance), "accuracy": right}
+        right = ((logits.argmax(dim=1) == shares.argmax(dim=1)) & known).sum() / known.sum().clamp_min(1)
+        return {"loss": weighed_entropy(logits, shares, self.settings.balance, known), "accuracy": right}
 
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
         """Return the counts of voxels that Dice is made of, in the two middle slices of unchanged regions."""

@@ -75,7 +75,8 @@ class Sampler:
         self._workers = Workers(workers)
         needs = Needs(window, settings, settings.pool_bytes // len(sources), device, self._workers)
         self.stocks = [source.stock(needs) for source in sources]
-        self.labelled = any(stock.labelled for stock in self.stocks)
+        self._labelled = np.array([stock.labelled for stock in self.stocks])
+        self.labelled = bool(self._labelled.any())
         self._offsets = np.array([_offsets(window[0], stock.voxel_size) for stock in self.stocks])
         self._boxes = [(i, k) for i, stock in enumerate(self.stocks) for k in range(len(stock.boxes))]
         self._filled_for = [-1] * len(self._boxes)
@@ -106,8 +107,9 @@ class Sampler:
             images[:, None],
             labels,
             torch.from_numpy(self._positions(draw)).float().to(self.device),
-            torch.from_numpy(draw.source).to(self.device),
+            torch.from_numpy(draw.source),
             lambda offsets: self._around(draw, offsets, step),
+            labelled=torch.from_numpy(self._labelled[draw.source]),
         )
 
     def draw(self, step: int, size: int) -> Draw:
