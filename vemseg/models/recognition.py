@@ -109,7 +109,7 @@ class Recognition(AveragedObjective):
 
     @torch.no_grad()
     def _sure(self, clean: Tensor) -> Tensor:
-        """Return the probabilities (b, classes, y, x) that the mean of the encoder gives, 0 where not sure."""
+        """Return the probabilities (b, classes, y, x) that the mean of the encoder gives; 0 where unsure."""
         maps = self.encoder.maps(clean)[:, :, : len(self.settings.classes)].float().mean(dim=1)
         found = maps.softmax(dim=1)
         return found * (found.amax(dim=1, keepdim=True) >= SURE)

@@ -100,7 +100,9 @@ def seeds(canvas: Canvas, cells: Cells) -> list[Seed]:
 def _with_bundles(canvas: Canvas, cells: Cells, found: list[Seed]) -> list[Seed]:
     """Let some of the seeds make room for bundles of thin processes, which run side by side."""
     volume = float(np.prod(canvas.extent + THICK)) / 1e9
-    for _ in range(min(MOST_BUNDLES, int(canvas.rng.poisson(max(0.0, canvas.uniform(*cells.bundles)) * volume)))):
+    for _ in range(
+        min(MOST_BUNDLES, int(canvas.rng.poisson(max(0.0, canvas.uniform(*cells.bundles)) * volume)))
+    ):
         middle, across = canvas.rng.uniform(0, canvas.extent), canvas.uniform(0.5, 1) * THICK
         found = [seed for seed in found if np.linalg.norm(seed.place - middle) > across / 2 + seed.radius / 2]
         size, axis = canvas.uniform(90, 240), canvas.direction()
