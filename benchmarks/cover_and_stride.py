@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vemseg.dense import ComputedVectors, Covering, Maker, lay_out, working_grid
 from vemseg.labelling import AffineLabeller
-from vemseg.models import Encoder, Machine, build_encoder
+from vemseg.models import Encoder, Machine, build_encoder, pick_device
 from vemseg.models.devices import wants_bf16
 from vemseg.recipe import EmbedTable, MaesterTable, load_recipe
 from vemseg.volume import ArrayVolume, Intensity
@@ -106,14 +106,14 @@ def _labeller(dim: int) -> AffineLabeller:
     return AffineLabeller(weight.numpy(), np.zeros(CLASSES, np.float32))
 
 
-def reference_rate(threads: int, batch: int = 64, repetitions: int = 3) -> float:
+def reference_rate(threads: int, batch: int = 64, repetitions: int = 3, device: str = "cpu") -> float:
     """Return the output pixels per second of the published schedule: float32, every patch of every FOV."""
     torch.set_num_threads(threads)
-    settings = MaesterTable()
-    encoder = build_encoder(settings).eval()
+    settings, place = MaesterTable(), pick_device(device)
+    encoder = build_encoder(settings).eval().to(place)
     for block in encoder.blocks:
         block.attn.fused_attn = True
-    fovs = torch.rand(batch, 1, settings.fov, settings.fov)
+    fovs = torch.rand(batch, 1, settings.fov, settings.fov, device=place)
     seconds = interleaved({"reference": lambda: _reference(encoder, fovs, batch)}, repetitions)["reference"]
     return batch * KEPT**2 / min(seconds)
 
@@ -125,7 +125,7 @@ def _reference(encoder, fovs: Tensor, wanted: int) -> None:
     low = (encoder.side - KEPT) // 2
     kept = 1 + middle[low : low + KEPT, low : low + KEPT].flatten()
     for start in range(0, wanted, len(fovs)):
-        encoder.latent(fovs[: wanted - start])[:, kept].numpy()
+        encoder.latent(fovs[: wanted - start])[:, kept].cpu().numpy()
 
 
 if __name__ == "__main__":

@@ -156,28 +156,30 @@ def print_table(pair: Pair, results: list[dict[str, Any]]) -> None:
     header = ["model", "protocol", *(f"K = {k}" for k in ks), "mean", *names]
     print(f"\n### {pair.name}\n\nDice, mean ± standard deviation; from 'mean' on over all K and seeds\n")
     print(f"| {' | '.join(header)} |\n|---|---|{'---:|' * (len(header) - 2)}")
-    groups = _grouped(results, "protocol", "model")
+    groups = grouped(results, "protocol", "model")
     for (protocol, model), runs in sorted(groups.items(), key=lambda group: group[0][0]):
-        at = [_cell([run["mean"] for run in runs if run["k"] == k]) for k in ks]
-        over = [_cell([run["mean"] for run in runs])]
-        over += [_cell([run["dice"][name] for run in runs]) for name in names]
+        at = [spread_of([run["mean"] for run in runs if run["k"] == k]) for k in ks]
+        over = [spread_of([run["mean"] for run in runs])]
+        over += [spread_of([run["dice"][name] for run in runs]) for name in names]
         print(f"| {model} | {protocol} | {' | '.join([*at, *over])} |")
 
 
 def _short(results: list[dict[str, Any]]) -> list[list[Any]]:
     """Return volume, model, protocol and the mean Dice over all K and seeds."""
-    groups = _grouped(results, "volume", "model", "protocol")
+    groups = grouped(results, "volume", "model", "protocol")
     return [[*key, round(statistics.mean(run["mean"] for run in runs), 4)] for key, runs in groups.items()]
 
 
-def _grouped(results: list[dict[str, Any]], *keys: str) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+def grouped(results: list[dict[str, Any]], *keys: str) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    """Return the results with equal values of some keys together, in the order of their first."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for one in results:
         groups.setdefault(tuple(one[key] for key in keys), []).append(one)
     return groups
 
 
-def _cell(values: list[float]) -> str:
+def spread_of(values: list[float]) -> str:
+    """Return mean and standard deviation in words, the mean alone where there is one value."""
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{deviation}"
 

@@ -10,6 +10,7 @@ from vemseg.graphs import (
     Affinity,
     Graph,
     IncrementalMeans,
+    Kernel,
     SpectralNetwork,
     affinity,
     clustering_loss,
@@ -24,7 +25,8 @@ from vemseg.graphs.cuts import correlation_loss, ncut_loss
 from vemseg.graphs.network import unit_columns
 from vemseg.recipe import DeepCutTable, DsmTable, SccsTable, SpectralTable
 
-KERNELS = [SccsTable(), SccsTable(distance="squared", kappa=3.0), SccsTable(distance="cosine"), DsmTable()]
+SCCS, SPECTRAL = SccsTable(kappa=2.0), SpectralTable(kappa=2.0)
+KERNELS = [SCCS, SccsTable(distance="squared", kappa=3.0), SccsTable(distance="cosine"), DsmTable()]
 
 
 def vectors(n, d=6, seed=0, groups=3):
@@ -69,17 +71,40 @@ def test_the_affinity_and_its_products_are_those_of_loops(kernel, held, monkeypa
 
 
 def test_vectors_alike_keep_degrees_positive_and_strangers_are_cut_off():
-    same = Affinity.of(torch.zeros(5, 3, dtype=torch.float64), SccsTable())
+    same = Affinity.of(torch.zeros(5, 3, dtype=torch.float64), SCCS)
     np.testing.assert_allclose(same.dense(), 0.75)
-    apart = Affinity.of(100 * torch.eye(5, dtype=torch.float64), SccsTable())
+    apart = Affinity.of(100 * torch.eye(5, dtype=torch.float64), SCCS)
     np.testing.assert_allclose(apart.dense(), 0.75 * np.eye(5))
     assert apart.density == 0 and same.density == 1
-    assert Affinity.of(torch.zeros(1, 3), SccsTable()).density == 1
+    assert Affinity.of(torch.zeros(1, 3), SCCS).density == 1
+
+
+@pytest.mark.parametrize("distance", ["plain", "squared"])
+def test_the_scale_joins_the_share_of_pairs_that_is_asked_for(distance, monkeypatch):
+    values = vectors(40, groups=5)
+    for share in (0.02, 0.3, 0.9):
+        kernel = Kernel.of(SccsTable(density=share, distance=distance), values)
+        joined = slow_affinity(values, kernel)[~np.eye(40, dtype=bool)] > 0
+        assert joined.mean() == pytest.approx(share, abs=2 / (40 * 39) + 1e-9)
+    given = Kernel.of(SccsTable(distance=distance, kappa=0.7), values)
+    assert given.kappa == 0.7 and Kernel.of(DsmTable(), values).distance == "cosine"
+    whole = Kernel.of(SccsTable(), values).kappa
+    monkeypatch.setattr(affinity, "COMPARED", 20)
+    assert Kernel.of(SccsTable(), values) == Kernel.of(SccsTable(), values[::2])
+    assert Kernel.of(SccsTable(), values).kappa == pytest.approx(whole, rel=0.5)
+
+
+def test_a_scale_is_found_for_equal_vectors_too():
+    for values in (torch.zeros(1, 3), torch.ones(5, 3)):
+        assert Kernel.of(SccsTable(), values).kappa == 1.0
+    nearly = torch.zeros(30, 3)
+    nearly[0] = 5.0
+    assert 0 < Kernel.of(SccsTable(), nearly).kappa < 10
 
 
 @pytest.mark.parametrize("n", [40, 300])
 def test_eigenvectors_are_those_of_a_dense_generalised_solver(n):
-    for kernel in (SpectralTable(), DsmTable()):
+    for kernel in (SPECTRAL, DsmTable()):
         found = Affinity.of(vectors(n, groups=4), kernel)
         values, columns = eigenvectors(found, 5)
         dense = found.dense().numpy()
@@ -96,7 +121,7 @@ def test_eigenvectors_are_those_of_a_dense_generalised_solver(n):
 def test_cuts_find_the_groups_of_a_graph():
     values = vectors(30)
     for segments in (
-        spectral_cut(Affinity.of(values, SpectralTable()), 3, 3, 0),
+        spectral_cut(Affinity.of(values, SPECTRAL), 3, 3, 0),
         spectral_cut(Affinity.of(values, DsmTable()), 3, 3, 0),
         deep_cut(values, DeepCutTable(segments=3, epochs=60)),
         deep_cut(values, DeepCutTable(segments=3, epochs=60, loss="cc", alpha=2.0)),
@@ -108,7 +133,7 @@ def test_cuts_find_the_groups_of_a_graph():
 def test_cuts_of_tiny_and_constant_graphs():
     for values in (torch.ones(1, 4).double(), torch.zeros(9, 4).double(), vectors(2)):
         for cut in (
-            spectral_cut(Affinity.of(values, SpectralTable()), 12, 15, 0),
+            spectral_cut(Affinity.of(values, SPECTRAL), 12, 15, 0),
             spectral_cut(Affinity.of(values, DsmTable()), 5, 15, 0),
             deep_cut(values, DeepCutTable(epochs=2)),
         ):
@@ -128,7 +153,7 @@ def test_the_losses_of_deepcut_are_those_of_loops():
 
 
 def test_the_spectral_loss_is_zero_for_eigenvectors_and_positive_for_all_else():
-    found = Affinity.of(vectors(12, seed=3), SccsTable())
+    found = Affinity.of(vectors(12, seed=3), SCCS)
     dense = np.eye(12) - found.normalised_times(torch.eye(12, dtype=torch.float64)).numpy()
     _, exact = np.linalg.eigh(dense)
     for chosen in ([0, 1, 2, 3], [2, 5, 11]):
@@ -150,7 +175,7 @@ def test_the_spectral_loss_is_zero_for_eigenvectors_and_positive_for_all_else():
 
 
 def test_the_smoothness_loss_is_that_of_loops():
-    found = Affinity.of(vectors(14), SccsTable())
+    found = Affinity.of(vectors(14), SCCS)
     p = torch.rand(14, 4, generator=torch.Generator().manual_seed(0)).double()
     dense, total = found.dense().numpy(), 0.0
     for i in range(14):
@@ -177,7 +202,7 @@ def test_the_network_has_the_number_of_parameters_of_the_paper_and_is_linear():
     assert sum(parameter.numel() for parameter in network.parameters()) == 42_308
     small = SpectralNetwork(6, (5, 4, 3), 2).double()
     values = vectors(20)
-    found = Affinity.of(values, SccsTable())
+    found = Affinity.of(values, SCCS)
     dense = found.dense().numpy()
     mix = dense / np.sqrt(np.outer(dense.sum(axis=1), dense.sum(axis=1)))
     slow = values.numpy()
@@ -238,7 +263,7 @@ def test_begin_refuses_fewer_nodes_than_classes_and_survives_equal_ones():
 def test_nothing_breaks_on_few_nodes_or_equal_vectors(n):
     for values in (torch.zeros(n, 6), torch.full((n, 6), 3.0), vectors(n).float()):
         network = SpectralNetwork(6, (5, 4, 3), 4)
-        found = Affinity.of(values, SccsTable())
+        found = Affinity.of(values, SCCS)
         z = network.coordinates(values, found)
         logits = network.logits(z)
         total = spectral_loss(z, found, 1.0) + smoothness_loss(logits.sigmoid(), found, 0.1, 0.1)

@@ -322,7 +322,7 @@ def test_methods_have_the_settings_that_count_for_them():
     assert {method: of.table().method for method, of in METHODS.items()} == {name: name for name in METHODS}
     shared = set(ClusterTable.model_fields)
     own = {method: set(of.table.model_fields) - shared for method, of in METHODS.items()}
-    kernel = {"kappa", "alpha", "distance"}
+    kernel = {"kappa", "density", "alpha", "distance"}
     assert own == {
         "kmeans": {"restarts", "max_iterations"},
         "minibatch": {"restarts", "max_iterations", "batch"},
@@ -336,7 +336,18 @@ def test_methods_have_the_settings_that_count_for_them():
         "dsm": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},
         "deepcut": {"restarts", "max_iterations", "loss", "alpha", "segments", "epochs"},
         "sccs": {
-            *(*kernel, "widths", "dropout", "warmup", "mu", "clustering", "smoothness", "eta", "nu"),
+            *(
+                *kernel,
+                "widths",
+                "dropout",
+                "warmup",
+                "spectral",
+                "mu",
+                "clustering",
+                "smoothness",
+                "eta",
+                "nu",
+            ),
             *("every", "forgetting"),
         },
     }

@@ -15,7 +15,7 @@ from vemseg.dense import GraphSampler, RegionVectors, Wanted
 from vemseg.errors import Interrupted, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
-from vemseg.graphs import Graph
+from vemseg.graphs import Affinity, Graph, Kernel
 from vemseg.labelling import Sample, find_classes, fit, load
 from vemseg.models import build_encoder, build_labeller, open_model
 from vemseg.phantom import Phantom
@@ -31,7 +31,7 @@ SMALL = [
     "cluster.k=3", "cluster.warmup=6", "cluster.widths=[8, 6, 4]", "cluster.every=2",
     "regions.tile=32", "regions.size=20", "regions.parts=6",
     "train.steps=24", "train.log_every=6",
-    "cluster.kappa=0.3",  # vectors of four numbers lie near each other
+    "cluster.density=0.3",  # in small graphs a tenth of all pairs leaves many regions alone
 ]  # fmt: skip
 
 
@@ -55,6 +55,25 @@ def trained(tmp_path_factory):
     return volumes, learn(volumes, folder / "run")
 
 
+def test_the_scale_joins_the_stated_share_of_pairs_and_stays_that_of_the_run(trained):
+    volumes, run = trained
+    model = open_model(str(run))
+    kappa = float(model.learned["kappa"])
+    sources = [Wanted(str(volume), str(run)).vectors(Context()) for volume in volumes]
+    reference = GraphSampler(sources, model.recipe).reference.features(torch.float64)
+    assert Affinity.of(reference, Kernel(kappa, 4.0, "plain")).density == pytest.approx(0.3, abs=0.01)
+    for source in sources:  # the scale is not that of each volume
+        labeller = fit(model.recipe.cluster, source.sample(0, 0, Context()))
+        assert float(labeller.kappa) == kappa
+    fixed = open_model(str(run), [f"cluster.kappa={2 * kappa}"])
+    graph = graph_of(dim=len(model.learned["first"][0]))
+    other = fit(fixed.recipe.cluster, Sample(graph.vectors[:0], graph.intensities[:0], learned=fixed.learned))
+    assert not torch.equal(other.graph_scores(graph), labeller.graph_scores(graph))
+    bare = {name: value for name, value in model.learned.items() if name != "kappa"}
+    with pytest.raises(UsageError, match=r"a cluster\.kappa of its own"):
+        fit(model.recipe.cluster, Sample(graph.vectors[:0], graph.intensities[:0], learned=bare))
+
+
 def voxels(path):
     found = open_volume(path)
     return found.read(found.box)
@@ -72,7 +91,7 @@ def test_a_run_says_what_it_learned_and_every_step_can_be_read(trained):
         assert line["loss"] == pytest.approx(expected, rel=1e-4)
     assert 0 < lines[0]["density"] <= 1
     assert set(open_model(str(run.path)).learned) == {
-        "first", "second", "third", "hidden", "hidden_bias", "out", "out_bias"
+        "first", "second", "third", "hidden", "hidden_bias", "out", "out_bias", "kappa"
     }  # fmt: skip
 
 

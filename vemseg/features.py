@@ -84,7 +84,9 @@ class Features:
             self._vectors, self._intensities = group["vectors"], group["intensities"]
             self._codes = group.get("codes")
             found = dict(group["labeller"].arrays()) if "labeller" in group else {}
-            self.learned: dict[str, NDArray[np.generic]] = {key: array[:] for key, array in found.items()}
+            self.learned: dict[str, NDArray[np.generic]] = {
+                key: np.asarray(array[...]) for key, array in found.items()
+            }
             self.path = path
             if self.attributes.get("kind") != KIND or self.attributes.get("format") != FORMAT:
                 raise InputError(f"{path}: no features this version of vemseg can read")

@@ -11,7 +11,7 @@ import torch
 from vemseg.batch import Batch
 from vemseg.dense.regions import Divided, RegionVectors
 from vemseg.dense.sources import LatticeVectors
-from vemseg.graphs import Graph
+from vemseg.graphs import Graph, most_varied
 from vemseg.recipe import Recipe
 
 
@@ -58,12 +58,8 @@ class GraphSampler:
 
     @cached_property
     def reference(self) -> Graph:
-        """The graph of the part whose vectors vary most: it is likeliest to show all structures.
-
-        SCCS takes one graph as reference and does not say which.
-        """
-        graphs = (self._part(number).graph for number in range(len(self.parts)))
-        return max(graphs, key=lambda graph: graph.variety)
+        """The graph of the part whose vectors vary most."""
+        return most_varied(self._part(number).graph for number in range(len(self.parts)))
 
     def _number(self, count: int) -> int:
         """Return the part that is the ``count``-th to be seen."""

@@ -9,7 +9,7 @@ cuts         graphs cut one by one: eigenvectors, DSM, DeepCut
 """
 
 from vemseg.graphs.affinity import Affinity, Kernel, similarities
-from vemseg.graphs.base import Graph
+from vemseg.graphs.base import Graph, most_varied
 from vemseg.graphs.cuts import deep_cut, eigenvectors, spectral_cut
 from vemseg.graphs.incremental import IncrementalMeans
 from vemseg.graphs.losses import clustering_loss, smoothness_loss, spectral_loss
@@ -24,6 +24,7 @@ __all__ = [
     "clustering_loss",
     "deep_cut",
     "eigenvectors",
+    "most_varied",
     "similarities",
     "smoothness_loss",
     "spectral_cut",

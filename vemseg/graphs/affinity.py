@@ -7,6 +7,7 @@ in bounded memory; a small one is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,21 +23,74 @@ HELD = 4096
 """The affinity of a graph of at most this many nodes is kept; that of a larger one is computed again for
 every product."""
 
+COMPARED = 2048
+"""Vectors of a reference graph between which distances are looked at, to find the scale of an affinity."""
 
-class Kernel(Protocol):
-    """The settings of an affinity, as ``recipe.AffinityTable`` has them."""
 
-    @property
-    def kappa(self) -> float:
-        """What distances are divided by."""
+Distance = Literal["plain", "squared", "cosine"]
+"""The form of a similarity, see :func:`similarities`."""
 
-    @property
-    def alpha(self) -> float:
-        """Similarities below 1 / alpha become 0; none do where it is 0."""
 
-    @property
-    def distance(self) -> Literal["plain", "squared", "cosine"]:
-        """The form of the similarity, see :func:`similarities`."""
+class KernelSettings(Protocol):
+    """The settings of an affinity, as recipes have them."""
+
+    kappa: float | Literal["auto"]
+    density: float
+    alpha: float
+    distance: Distance
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How similar vectors are.
+
+    Attributes
+    ----------
+    kappa : float
+        What distances are divided by; the cosine has no use for it.
+    alpha : float
+        Similarities below 1 / alpha become 0; none do where it is 0.
+    distance : {"plain", "squared", "cosine"}
+    """
+
+    kappa: float
+    alpha: float
+    distance: Distance
+
+    @classmethod
+    def of(cls, settings: KernelSettings, reference: Tensor) -> Kernel:
+        """Return the kernel of some settings; where kappa is "auto", it follows from a reference graph.
+
+        SCCS takes a kappa of 2, which belongs to its own encoder: vectors of another one are farther apart
+        or nearer. Two vectors are joined where their distance (its square with "squared") is below kappa
+        times the logarithm of alpha. So the kappa that joins a share of all pairs is the quantile of their
+        distances at this share, divided by that logarithm.
+
+        Parameters
+        ----------
+        settings : KernelSettings
+            ``density`` is the share of pairs to join.
+        reference : Tensor float (n, d)
+            The vectors of the reference graph. At most ``COMPARED`` of them are compared, evenly spaced.
+        """
+        kappa = 1.0 if settings.distance == "cosine" else settings.kappa
+        if kappa == "auto":
+            kappa = _suited(settings, reference)
+        return cls(kappa, settings.alpha, settings.distance)
+
+
+def _suited(settings: KernelSettings, reference: Tensor) -> float:
+    """Return the kappa that joins a share of the pairs of a graph, to four digits; 1 where all are equal."""
+    some = reference[:: -(-len(reference) // COMPARED)].double()
+    apart = torch.pdist(some - some.mean(dim=0))
+    if settings.distance == "squared":
+        apart = apart.square()
+    different = apart[apart > 0]
+    if not len(different):
+        return 1.0
+    place = min(int(settings.density * len(apart)), len(apart) - 1)
+    found = max(float(apart.sort().values[place]), float(different.min()))
+    return float(f"{found / math.log(settings.alpha):.4g}")
 
 
 def similarities(rows: Tensor, columns: Tensor, kernel: Kernel) -> Tensor:

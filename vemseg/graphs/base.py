@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,3 +39,11 @@ class Graph:
     def features(self, dtype: torch.dtype) -> Tensor:
         """Return the vectors as a tensor (n, d) of another type, on the CPU."""
         return torch.from_numpy(self.vectors).to(dtype)
+
+
+def most_varied(graphs: Iterable[Graph]) -> Graph:
+    """Return the graph whose vectors vary most: it is likeliest to show all structures.
+
+    SCCS takes one graph as reference and does not say which.
+    """
+    return max(graphs, key=lambda graph: graph.variety)

@@ -6,7 +6,6 @@ These are the baselines that SCCS is compared with. A segment has a meaning in i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
-from vemseg.graphs.affinity import Affinity
+from vemseg.graphs.affinity import Affinity, Kernel
 from vemseg.graphs.incremental import kmeans_labels
 from vemseg.graphs.network import dropped
 
@@ -96,13 +95,8 @@ def spectral_cut(affinity: Affinity, count: int, segments: int, seed: int) -> ND
     return kmeans_labels(scaled, min(segments, len(scaled)), seed, STARTS)
 
 
-@dataclass(frozen=True)
-class _Cosine:
-    """The affinity of DSM and DeepCut: nothing is cut off."""
-
-    kappa: float = 1.0
-    alpha: float = 0.0
-    distance: Literal["plain", "squared", "cosine"] = "cosine"
+COSINE = Kernel(kappa=1.0, alpha=0.0, distance="cosine")
+"""The affinity of DeepCut: nothing is cut off."""
 
 
 class DeepCut(Protocol):
@@ -151,7 +145,7 @@ def deep_cut(vectors: Tensor, settings: DeepCut) -> NDArray[np.int64]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = _CutNetwork(vectors.shape[1], settings.segments).to(vectors.dtype)
-    affinity = Affinity.of(vectors, _Cosine())
+    affinity = Affinity.of(vectors, COSINE)
     mixed = affinity.normalised_times(vectors)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     for _ in range(settings.epochs):

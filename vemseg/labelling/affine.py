@@ -7,7 +7,7 @@ therefore the scores of interpolated vectors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -39,7 +39,7 @@ class AffineScores(ColumnsLabeller):
     def reordered(self, order: NDArray[np.int64]) -> Self:
         """Return the same classes under other numbers."""
         weight = np.ascontiguousarray(self.weight[:, order])
-        return type(self)(weight, self.bias[order], metadata=self.metadata)
+        return replace(self, weight=weight, bias=self.bias[order])
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ reference labels, which needs these.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 from weakref import WeakKeyDictionary
 
@@ -21,9 +21,9 @@ from torch import Tensor
 
 from vemseg.context import Context
 from vemseg.errors import InputError, Interrupted
-from vemseg.graphs import Affinity, Graph, deep_cut, spectral_cut
+from vemseg.graphs import Affinity, Graph, Kernel, deep_cut, most_varied, spectral_cut
 from vemseg.labelling.affine import AffineScores
-from vemseg.labelling.base import OwnTable, Sample, Single, Source
+from vemseg.labelling.base import Doubles, OwnTable, Sample, Single, Source
 from vemseg.labelling.centroids import centroids, nearness
 from vemseg.labelling.columns import prepared
 from vemseg.recipe import CutTable, DeepCutTable, SpectralTable
@@ -77,12 +77,34 @@ class CutLabeller(AffineScores):
 
 @dataclass(frozen=True, eq=False)
 class SpectralLabeller(CutLabeller):
-    """Cuts by the eigenvectors of the Laplacian: numerical spectral clustering, and DSM."""
+    """Cuts by the eigenvectors of the Laplacian: numerical spectral clustering, and DSM.
+
+    Attributes
+    ----------
+    kappa : float64 (), optional
+        The scale of the affinity, where the settings leave it to the reference graph.
+    """
+
+    kappa: Doubles | None = None
+
+    @property
+    def settings(self) -> SpectralTable:
+        """The table that it was fitted with, with the scale that was found."""
+        table: SpectralTable = super().settings
+        return table if self.kappa is None else table.scaled(float(self.kappa))
+
+    @classmethod
+    def fit(cls, table: OwnTable, sample: Sample, source: Source | None, context: Context) -> Self:
+        """Take the scale from the most varied graph of a sample, and cut all of them."""
+        reference = most_varied(sample.graphs).features(torch.float64)
+        kappa = Kernel.of(table, reference).kappa
+        return replace(super().fit(table.scaled(kappa), sample, source, context), kappa=np.array(kappa))
 
     @classmethod
     def cut(cls, table: SpectralTable, graph: Graph) -> Ints:
         """Cut a graph by k-means on its first eigenvectors."""
-        affinity = Affinity.of(graph.features(torch.float64), table)
+        vectors = graph.features(torch.float64)
+        affinity = Affinity.of(vectors, Kernel.of(table, vectors))
         return spectral_cut(affinity, table.eigenvectors, table.segments, table.seed)
 
 

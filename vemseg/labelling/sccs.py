@@ -6,7 +6,7 @@ volumes agree without being matched.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -18,7 +18,7 @@ from torch.nn.functional import logsigmoid
 
 from vemseg.context import Context
 from vemseg.errors import UsageError
-from vemseg.graphs import Affinity, Graph, SpectralNetwork
+from vemseg.graphs import Affinity, Graph, Kernel, SpectralNetwork
 from vemseg.labelling.base import Arrays, Labeller, Sample, Single, Source
 from vemseg.recipe import SccsTable
 
@@ -36,6 +36,8 @@ class SccsLabeller(Labeller):
         Weights of the convolutions.
     hidden, hidden_bias, out, out_bias : float32
         Weights and biases of the head.
+    kappa : float64 (), optional
+        The scale of the affinity, where the settings leave it to the reference graph.
     """
 
     probabilistic: ClassVar[bool] = True
@@ -47,6 +49,7 @@ class SccsLabeller(Labeller):
     hidden_bias: Single
     out: Single
     out_bias: Single
+    kappa: NDArray[np.generic] | None = None
 
     @property
     def k(self) -> int:
@@ -60,18 +63,27 @@ class SccsLabeller(Labeller):
 
     @cached_property
     def _network(self) -> SpectralNetwork:
-        arrays = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "metadata"}
+        names = (each.name for each in fields(self) if each.name not in ("metadata", "kappa"))
+        arrays = {name: getattr(self, name) for name in names}
         return SpectralNetwork.of_arrays(arrays).double().requires_grad_(False)
+
+    @cached_property
+    def _kernel(self) -> Kernel:
+        table: SccsTable = self.settings
+        known = table if self.kappa is None or table.kappa != "auto" else table.scaled(float(self.kappa))
+        return Kernel.of(known, torch.empty(0, self.dim))
+
+    def coordinates(self, graph: Graph) -> Tensor:
+        """Return the spectral coordinates of all regions of a graph, float64 (n, u)."""
+        vectors = graph.features(torch.float64)
+        return self._network.coordinates(vectors, Affinity.of(vectors, self._kernel))
 
     def graph_scores(self, graph: Graph) -> Tensor:
         """Return the scores of all regions of a graph, float32 (n, K).
 
         They are computed in float64: labels must not depend on how sums are grouped.
         """
-        vectors = graph.features(torch.float64)
-        affinity = Affinity.of(vectors, self.settings)
-        logits = self._network.logits(self._network.coordinates(vectors, affinity))
-        return logsigmoid(logits).float()
+        return logsigmoid(self._network.logits(self.coordinates(graph))).float()
 
     def scores(self, vectors: Tensor) -> Tensor:
         """Return the scores of vectors (..., d) as the regions of one graph: (..., K)."""
@@ -82,8 +94,7 @@ class SccsLabeller(Labeller):
 
     def reordered(self, order: NDArray[np.int64]) -> Self:
         """Return the same classes under other numbers."""
-        kept = self.first, self.second, self.third, self.hidden, self.hidden_bias
-        return type(self)(*kept, self.out[order], self.out_bias[order], metadata=self.metadata)
+        return replace(self, out=self.out[order], out_bias=self.out_bias[order])
 
     @classmethod
     def fit(cls, table: SccsTable, sample: Sample, source: Source | None, context: Context) -> Self:
@@ -99,6 +110,8 @@ class SccsLabeller(Labeller):
                 "cluster.method sccs needs a model that was trained for it: "
                 "vemseg train VOLUMES -c sccs --encoder MODEL -o RUN, then -m RUN"
             )
+        if table.kappa == "auto" and not learned.get("kappa", 0.0):
+            raise UsageError("this model was trained with a cluster.kappa of its own: leave it out")
         if table.k != len(learned["out"]):
             raise UsageError(
                 f"this model was trained for {len(learned['out'])} classes, not {table.k}: leave out -k, or "

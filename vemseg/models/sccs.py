@@ -15,6 +15,7 @@ from vemseg.graphs import (
     Affinity,
     Graph,
     IncrementalMeans,
+    Kernel,
     SpectralNetwork,
     clustering_loss,
     smoothness_loss,
@@ -45,9 +46,10 @@ class SpectralClustering(Keeps, Objective):
         Length of the vectors of regions.
     """
 
-    on_host = ("steps",)
+    on_host = ("steps", "kappa")
 
     steps: Tensor
+    kappa: Tensor
 
     def __init__(self, table: SccsTable, encoder: Encoder, dim: int) -> None:
         super().__init__()
@@ -56,6 +58,8 @@ class SpectralClustering(Keeps, Objective):
         self.network = SpectralNetwork(dim, table.widths, table.k)
         self.means = IncrementalMeans(table.k, table.widths[-1], table.every, table.forgetting)
         self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("kappa", torch.tensor(0.0))
+        self._kernel: Kernel | None = None
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss``, its terms, and ``density``, the share of pairs of regions with an affinity.
@@ -67,6 +71,8 @@ class SpectralClustering(Keeps, Objective):
         generator : torch.Generator
             Decides what dropout sets to 0.
         """
+        if self._kernel is None:
+            self._kernel = self._scaled(batch)
         anchored = int(self.steps) >= self.table.warmup
         if anchored and not self.means.known:
             graph = batch.reference()
@@ -75,9 +81,17 @@ class SpectralClustering(Keeps, Objective):
         each = [self._terms(graph, generator, anchored) for graph in batch.graphs]
         self.steps += 1
         terms = {name: torch.stack([one[name] for one in each]).mean() for name in each[0]}
-        weights = {"spectral": 1.0, "clustering": self.table.clustering, "smoothness": self.table.smoothness}
-        loss = sum((weights[name] * terms[name] for name in weights if name in terms), torch.zeros(()))
+        weighed = [name for name in ("spectral", "clustering", "smoothness") if name in terms]
+        loss = torch.stack([getattr(self.table, name) * terms[name] for name in weighed]).sum()
         return {"loss": loss, **terms}
+
+    def _scaled(self, batch: Batch) -> Kernel:
+        """Return the kernel of the affinity; its scale is found in the reference graph once, and kept."""
+        if self.table.kappa == "auto" and not self.kappa:
+            found = Kernel.of(self.table, batch.reference().features(torch.float64))
+            self.kappa.fill_(found.kappa)
+        known = self.table.scaled(float(self.kappa)) if self.table.kappa == "auto" else self.table
+        return Kernel.of(known, self.kappa)
 
     def _terms(self, graph: Graph, generator: torch.Generator, anchored: bool) -> dict[str, Tensor]:
         """Return the terms of the loss of one graph, and add the graph to the classes."""
@@ -96,7 +110,8 @@ class SpectralClustering(Keeps, Objective):
     def _embedded(self, graph: Graph) -> tuple[Tensor, Affinity]:
         """Return the spectral coordinates of a graph, and its affinity."""
         vectors = graph.features(torch.float32).to(self.means.centres.device)
-        affinity = Affinity.of(vectors, self.table)
+        assert self._kernel is not None
+        affinity = Affinity.of(vectors, self._kernel)
         return self.network.coordinates(vectors, affinity), affinity
 
     def _grey(self, graph: Graph) -> Tensor:
@@ -105,4 +120,6 @@ class SpectralClustering(Keeps, Objective):
     def tensors(self) -> dict[str, Tensor]:
         """Return the network, its classes from dark to bright, as ``labelling.sccs`` takes it."""
         arrays = self.network.arrays(self.means.order)
+        if self.table.kappa == "auto":
+            arrays["kappa"] = self.kappa
         return {f"{LABELLER}{name}": value for name, value in arrays.items()}

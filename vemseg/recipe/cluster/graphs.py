@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ from vemseg.recipe.cluster.base import CentroidTable, ClusterTable
 from vemseg.recipe.cluster.kmeans import KMeansTable
 
 Alpha = Annotated[float, Field(gt=1)]
+Kappa = Positive | Literal["auto"]
+Density = Annotated[float, Field(gt=0, lt=1)]
+Distance = Literal["plain", "squared", "cosine"]
 
 
 class IncrementalTable(KMeansTable):
@@ -44,13 +47,38 @@ class CutTable(CentroidTable):
     sample: CountOrShare = 50_000
 
 
-class SpectralTable(CutTable):
+class AffinityTable(ClusterTable):
+    """The affinity of the regions of a graph, ``max(exp(-|F_i - F_j| / kappa) - 1 / alpha, 0)``.
+
+    Attributes
+    ----------
+    kappa : float or "auto"
+        Its scale. "auto" takes the one that joins a share of ``density`` of all pairs of regions in the
+        reference graph, the most varied one. It is kept with the classes, and is the same for all graphs and
+        volumes.
+    density : float
+        Share of the pairs of regions that are joined where kappa is "auto"; the paper names none.
+    alpha : float
+        Similarities below 1 / alpha become 0.
+    distance : {"plain", "squared", "cosine"}
+        The distance, its square, or the cosine instead of the exponential, which has no scale.
+    """
+
+    kappa: Kappa = "auto"
+    density: Density = 0.1
+    alpha: Alpha = 4.0
+    distance: Distance = "plain"
+
+    def scaled(self, kappa: float) -> Self:
+        """Return the same settings with a scale that was found."""
+        return self.model_copy(update={"kappa": kappa})
+
+
+class SpectralTable(CutTable, AffinityTable):
     """Numerical spectral clustering of every graph ("w/o NSC" of SCCS).
 
     Attributes
     ----------
-    kappa, alpha, distance
-        The affinity, as in :class:`SccsTable`.
     eigenvectors : int
         Number of eigenvectors of the Laplacian; the first, which is constant, is not used.
     segments : int
@@ -58,9 +86,6 @@ class SpectralTable(CutTable):
     """
 
     method: Literal["spectral"] = "spectral"
-    kappa: Positive = 2.0
-    alpha: Alpha = 4.0
-    distance: Literal["plain", "squared", "cosine"] = "plain"
     eigenvectors: Annotated[int, Field(ge=2)] = 12
     segments: Annotated[int, Field(ge=2)] = 15
 
@@ -70,7 +95,7 @@ class DsmTable(SpectralTable):
 
     method: Literal["dsm"] = "dsm"  # type: ignore[assignment]
     alpha: Annotated[float, Field(ge=0)] = 0.0
-    distance: Literal["plain", "squared", "cosine"] = "cosine"
+    distance: Distance = "cosine"
     eigenvectors: Annotated[int, Field(ge=2)] = 5
 
 
@@ -97,25 +122,22 @@ class DeepCutTable(CutTable):
     epochs: Count = 100
 
 
-class SccsTable(ClusterTable):
+class SccsTable(AffinityTable):
     """SCCS: a network that is trained once gives every graph its classes, the same in all of them.
 
     It is trained on the vectors of an encoder that is there already: ``train -c sccs --encoder MODEL``.
 
     Attributes
     ----------
-    kappa, alpha : float
-        The affinity ``max(exp(-|F_i - F_j| / kappa) - 1 / alpha, 0)``.
-    distance : {"plain", "squared", "cosine"}
-        The distance, its square, or the cosine instead of the exponential.
     widths : (int, int, int)
         Channels after each of the three convolutions; the last is the number of spectral coordinates.
     dropout : float
         Share of the head's hidden layer that is set to 0 in training.
     warmup : int
         Steps with the spectral loss alone, before the classes are anchored in the reference graph.
-    mu, clustering, smoothness, eta, nu : float
-        Weights and the threshold of the losses: mu, gamma_1, gamma_2, eta and nu of the paper.
+    spectral, mu, clustering, smoothness, eta, nu : float
+        Weights and the threshold of the losses: 1 for the spectral loss, then mu, gamma_1, gamma_2, eta and
+        nu of the paper.
     every : int
         Graphs between two updates of the centres of the incremental k-means.
     forgetting : float
@@ -127,12 +149,10 @@ class SccsTable(ClusterTable):
 
     method: Literal["sccs"] = "sccs"
     k: Annotated[int, Field(ge=2, le=255)] = 8
-    kappa: Positive = 2.0
-    alpha: Alpha = 4.0
-    distance: Literal["plain", "squared", "cosine"] = "plain"
     widths: tuple[Count, Count, Count] = (96, 48, 12)
     dropout: Share = 0.25
     warmup: Natural = 500
+    spectral: Annotated[float, Field(ge=0)] = 1.0
     mu: Annotated[float, Field(ge=0)] = 1.0
     clustering: Annotated[float, Field(ge=0)] = 1.0
     smoothness: Annotated[float, Field(ge=0)] = 0.1
