@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common import add_scoring, machine, show
-from dice_tables import PROTOCOLS, Candidate, scores_of
+from counting import PROTOCOLS
+from dice_tables import Candidate, scores_of
 from pairs import HELP, Pair, open_pair
 from scipy.stats import spearmanr
 

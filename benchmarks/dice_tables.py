@@ -22,24 +22,17 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import machine
+from counting import PROTOCOLS, count, fit_all, labelled, lay, scored
 from pairs import HELP, Pair, open_pair
 
-from vemseg import metrics
 from vemseg.context import Context
-from vemseg.dense import LatticeVectors, argmax_interpolated, label_blocks, lay_over
-from vemseg.geometry import Box
-from vemseg.labelling import Labeller, fit
 from vemseg.models import Model, open_model
 from vemseg.resources import parse_bytes
-
-PROTOCOLS = {"hungarian": metrics.match_hungarian, "greedy": metrics.merge_greedy}
 
 
 @dataclass(frozen=True)
@@ -112,42 +105,15 @@ def scores_of(pair: Pair, name: str, model: Model, options: argparse.Namespace) 
     """
     started = time.perf_counter()
     context = Context(options.device, options.threads, options.max_memory)
-    source = lay_over(model, pair.wanted, context)
-    # A block's vectors are kept for all labellers: as many numbers as scores of 2 * dim classes, at most.
-    edges = label_blocks(source, 2 * source.dim, context.limit).shape
-    table = model.recipe.cluster
-    sample = source.sample(table.sample_of(pair.grey.box.size), table.seed, context)
-    labellers = {
-        (k, seed): fit(table.model_copy(update={"k": k, "seed": seed}), sample, source, context)
-        for k in options.k
-        for seed in options.seeds
-    }
-    del sample
-    tables = _count(pair, source, pair.grey.box.split(edges), labellers)
+    source, regions = lay(model, pair, context)
+    labellers = fit_all(regions or source, options.k, options.seeds, context)
+    counts = count(pair, labelled(source, regions, labellers, context))
     print(f"{pair.name}, {name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     found = []
-    for (k, seed), counted in tables.items():
-        for protocol, assign in PROTOCOLS.items():
-            scores = metrics.score(counted, assign(counted))
-            dice = {pair.classes[g]: round(float(scores.dice[g]), 4) for g in scores.present}
-            entry = {"volume": pair.name, "model": name, "k": k, "seed": seed, "protocol": protocol}
-            found.append(entry | {"dice": dice, "mean": round(scores.mean(), 4)})
+    for (k, seed), tables in counts.items():
+        entry = {"volume": pair.name, "model": name, "k": k, "seed": seed}
+        found += [entry | scored(pair, tables.sum(axis=0), protocol) for protocol in PROTOCOLS]
     return found
-
-
-def _count(
-    pair: Pair, source: LatticeVectors, boxes: Iterable[Box], labellers: dict[tuple[int, int], Labeller]
-) -> dict[tuple[int, int], metrics.Table]:
-    """Return the contingency table of each labeller, clusters 0..K-1 by reference labels, block by block."""
-    top = max(pair.classes) + 1
-    tables = {key: np.zeros((one.k, top), np.int64) for key, one in labellers.items()}
-    for box in boxes:
-        vectors, axes = source.values(source.points_of(box)).float(), source.interpolations(box)
-        reference = pair.reference.read(box).transpose(source.order)
-        for key, labeller in labellers.items():
-            found = argmax_interpolated(labeller.scores(vectors), axes) - 1
-            tables[key] += metrics.contingency(found, reference, n_pred=labeller.k, n_ref=top)
-    return tables
 
 
 def print_table(pair: Pair, results: list[dict[str, Any]]) -> None:

@@ -37,6 +37,8 @@ class Pair:
     wanted : Wanted
         The grey volume, for a model to be laid over.
     grey, reference : Volume
+    mask : Volume or None
+        Voxels count where it is above 0; everywhere where there is none.
     classes : mapping of int to str
         Names of the classes that the reference holds.
     """
@@ -46,6 +48,7 @@ class Pair:
     grey: Volume
     reference: Volume
     classes: Mapping[int, str]
+    mask: Volume | None = None
 
 
 def open_pair(text: str, crop: str | None = None) -> Pair:
@@ -55,7 +58,8 @@ def open_pair(text: str, crop: str | None = None) -> Pair:
     ----------
     text : str
         ``NAME[@Z,Y,X]`` for a folder of the data directory with raw.tif and labels.tif, or
-        ``NAME=RAW,LABELS[@Z,Y,X]``. Names of classes come from ``<raw>_classes.toml`` where it is there.
+        ``NAME=RAW,LABELS[,MASK][@Z,Y,X]``. Names of classes come from ``<raw>_classes.toml`` or
+        ``<labels>.toml`` where one is there.
     crop : str, optional
         ``z0:z1,y0:y1,x0:x1``.
 
@@ -64,23 +68,30 @@ def open_pair(text: str, crop: str | None = None) -> Pair:
     InputError
         Where volume and labels do not fit together.
     """
+    name, raw, labels, mask, size = parts_of(text)
+    wanted = Wanted(raw, voxel_size=size, crop=crop)
+    grey, reference = open_grey(raw, size, crop), open_volume(labels, crop=crop)
+    inside = None if mask is None else open_volume(mask, crop=crop)
+    for what, one in (("labels", reference), ("mask", inside)):
+        if one is not None and one.shape != grey.shape:
+            raise InputError(f"{name}: the volume has {grey.shape} voxels, its {what} {one.shape}")
+    return Pair(name, wanted, grey, reference, _classes(name, Path(raw), Path(labels), reference), inside)
+
+
+def parts_of(text: str) -> tuple[str, str, str, str | None, str | None]:
+    """Return name, volume, labels, mask and voxel size of what ``open_pair`` opens."""
     text, _, size = text.partition("@")
     name, _, paths = text.partition("=")
-    raw, _, labels = (
-        paths.partition(",") if paths else (f"{DATA / name}/raw.tif", "", f"{DATA / name}/labels.tif")
-    )
-    if not labels:
+    folder = DATA / name
+    raw, *rest = paths.split(",") if paths else (f"{folder}/raw.tif", f"{folder}/labels.tif")
+    if len(rest) not in (1, 2) or not all(rest):
         raise InputError(f"'{text}' names no labels: write NAME=RAW,LABELS")
-    wanted = Wanted(raw, voxel_size=size or None, crop=crop)
-    grey, reference = open_grey(raw, wanted.voxel_size, crop), open_volume(labels, crop=crop)
-    if reference.shape != grey.shape:
-        raise InputError(f"{name}: the volume has {grey.shape} voxels, its labels have {reference.shape}")
-    return Pair(name, wanted, grey, reference, _classes(name, Path(raw), reference))
+    return name, raw, rest[0], rest[1] if len(rest) == 2 else None, size or None
 
 
-def _classes(name: str, raw: Path, reference: Volume) -> dict[int, str]:
+def _classes(name: str, raw: Path, labels: Path, reference: Volume) -> dict[int, str]:
     """Return the classes of a reference by name."""
-    beside = raw.with_name(f"{split_name(raw)[0]}_classes.toml")
-    known = CLASSES.get(name) or (names(str(beside)) if beside.exists() else None) or {}
+    beside = (raw.with_name(f"{split_name(raw)[0]}_classes.toml"), labels.with_suffix(".toml"))
+    known = CLASSES.get(name) or next((names(str(path)) for path in beside if path.exists()), None) or {}
     found = {g for box in reference.box.split(READ) for g in np.unique(reference.read(box)).tolist()}
     return {g: known.get(g, f"class {g}") for g in sorted(found)}

@@ -1,0 +1,116 @@
+"""One task in a process of its own: a training, which is a command of vemseg, or the scoring of a cell."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from compare.places import Place
+from compare.plan import ENDLESS, Common, Plan, Task
+from compare.scoring import score
+from vemseg.cli import main as vemseg
+from vemseg.context import Context
+from vemseg.recipe import load_recipe
+from vemseg.run.locks import alone
+
+ADAPTED_K = "6"
+"""Number of classes of the labels that adapting leaves beside its run."""
+
+
+def do(plan: Plan, task: Task, context: Context) -> int:
+    """Do a task unless it is done, alone; return the exit code."""
+    lock = plan.folder / "locks" / f"{task.key}.lock"
+    with alone(lock, f"another process does {task.key}", context.stopped):
+        if task.done:
+            return 0
+        if task.kind == "score":
+            score(plan, task, context)
+            return 0
+        task.home.mkdir(parents=True, exist_ok=True)
+        return command(words_of(plan, task, prepare=True))
+
+
+def command(words: Sequence[str]) -> int:
+    """Carry out a command of vemseg in this process, and return its exit code."""
+    before, sys.argv = sys.argv, ["vemseg", *words]
+    try:
+        vemseg()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def words_of(plan: Plan, task: Task, *, prepare: bool = False) -> list[str]:
+    """Return the command of a training.
+
+    Parameters
+    ----------
+    plan : Plan
+    task : Task
+    prepare : bool
+        Also write the labels of a few slices, if it learns from them.
+    """
+    system, place, common = task.system, task.place, plan.common
+    shared = [*_place(place, common), "-d", common.device]
+    chosen = [f"train.seed={task.seed}", *system.set]
+    if system.adapt:
+        words = [
+            "segment",
+            *place.raws()[:1],
+            "-k",
+            ADAPTED_K,
+            "-o",
+            str(task.home / f"{system.key}.tif"),
+            "-f",
+        ]
+        longest = "1000h" if common.minutes is None else f"{60 * common.minutes:g}s"
+        return [*words, *shared, "--adapt", longest, *_set([*chosen, *_steps(common, "vemseg", True)])]
+    words = ["train", *place.raws(system.slices), "-c", str(system.train), "-o", str(task.run), *shared]
+    if common.minutes is not None:
+        words += ["--max-time", f"{60 * common.minutes:g}s"]
+    words += _set([*chosen, *_steps(common, str(system.train), False, system.set)])
+    if system.begin:
+        words += ["--from", system.begin]
+    if system.encoder:
+        words += ["--encoder", str(task.run_of(system.teacher)) if system.teacher else system.encoder]
+    return [*words, *(_lessons(task, prepare) if system.labels else [])]
+
+
+def _place(place: Place, common: Common) -> list[str]:
+    size = ["--voxel-size", place.voxel_size] if place.voxel_size else []
+    return [*size, *(["--crop", common.crop] if common.crop else [])]
+
+
+def _set(settings: Sequence[str]) -> list[str]:
+    return [word for text in settings for word in ("--set", text)]
+
+
+def _steps(common: Common, recipe: str, own: bool, settings: Sequence[str] = ()) -> list[str]:
+    """Return the setting for the length of a training, where the recipe does not decide.
+
+    A training that adapts keeps its own length, and ends early where its time is up.
+    """
+    if common.samples is not None:
+        batch = load_recipe(recipe, settings).train.batch
+        return [f"train.steps={max(1, -(-common.samples // batch))}"]
+    return [f"train.steps={ENDLESS}"] if common.minutes is not None and not own else []
+
+
+def _lessons(task: Task, prepare: bool) -> list[str]:
+    """Return the options that name labels to learn from."""
+    folder = task.home / f"lessons-{task.system.key}"
+    if not prepare:
+        return ["--labels", str(folder / f"labels-{task.system.slices or 'all'}.tif")]
+    labels, masks, names = task.place.lessons(task.system.slices, folder)
+    told = ",".join(f"{value}={name}" for value, name in names.items())
+    words = [word for path in labels for word in ("--labels", path)]
+    return [*words, *(word for path in masks for word in ("--mask", path)), "--names", told]
+
+
+def make_phantom(folder: Path) -> int:
+    """Make the phantom of a comparison unless it is there."""
+    path = folder / "phantom.tif"
+    return 0 if path.exists() else command(["fetch", "phantom", "-o", str(path)])
