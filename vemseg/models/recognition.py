@@ -2,7 +2,10 @@
 
 Where a vector stands for 2 x 2 pixels in two slices, its target is the share of each class among these eight
 voxels. Its first numbers are the logits of the classes. Volumes without labels may be learned from in the
-same batch, by the objective of :mod:`vemseg.models.invariance`, which then acts on the rest of the vector.
+same batch, in three ways: by the objective of :mod:`vemseg.models.invariance`; as texture, which is laid over
+synthetic tissue so that it looks more like what microscopes give; and by agreement, in which the classes that
+the running mean of the encoder sees in a region are learned from a turned and disturbed view of it (mean
+teacher: Tarvainen, Valpola, NIPS 2017; with sure places only: Sohn et al., FixMatch, NeurIPS 2020).
 """
 
 from __future__ import annotations
@@ -16,15 +19,19 @@ from vemseg.models.averaged import AveragedObjective
 from vemseg.models.invariance import Invariance
 from vemseg.models.objective import Objective, Preview
 from vemseg.models.unet import PATCH, UNetEncoder
-from vemseg.models.views import Viewer
+from vemseg.models.views import Turn, Viewer
 from vemseg.recipe import UNetTable
 
+SURE = 0.6
+"""Places count for the agreement where the mean of the encoder gives a class at least this probability."""
+RAMP = 2000
+"""The weight of the agreement rises over the first so many steps, in which there is little to agree on."""
 RARE = 2e-3
 """Added to the share of a class in a batch before the classes are weighed by it."""
 
 
 class Recognition(AveragedObjective):
-    """Cross-entropy of classes on windows with labels, and the terms of ``Invariance`` on all others.
+    """Cross-entropy of classes on windows with labels; ``Invariance`` and agreement on all others.
 
     Raises
     ------
@@ -49,24 +56,63 @@ class Recognition(AveragedObjective):
             alone: dict[str, Tensor] = self.invariance(batch, generator)
             return alone
         known = labelled(batch.labels) if batch.labelled is None else batch.labelled
+        others = batch.images[~known]
         terms: dict[str, Tensor] = {}
         loss = torch.zeros((), device=batch.images.device)
         if known.any():
-            terms = self._recognise(batch.images[known, 0], batch.labels[known], generator)
+            terms = self._recognise(batch.images[known, 0], batch.labels[known], others[:, 0], generator)
             loss = self.settings.recognition * terms["recognition"]
-        if not known.all():
-            others = self.invariance(Batch(batch.images[~known]), generator)
-            loss = loss + others.pop("loss")
-            terms |= others
+            if "agreement" in terms:
+                loss = loss + self._ramp() * terms["agreement"]
+        if len(others) and self._invariant:
+            more = self.invariance(Batch(others), generator)
+            loss = loss + more.pop("loss")
+            terms |= more
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
-    def _recognise(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        seen, known = self.views.seen(images, labels, generator)
-        logits, shares = seen_classes(
-            self.learner, seen, self.views.middle(known), len(self.settings.classes)
+    @property
+    def _invariant(self) -> bool:
+        """Whether any term of ``Invariance`` counts."""
+        s = self.settings
+        return any((s.invariance, s.variance, s.covariance, s.reconstruction))
+
+    def _ramp(self) -> Tensor:
+        """Return the weight of the agreement in this step."""
+        return self.settings.agreement * (self.steps / RAMP).clamp(max=1.0)
+
+    def _recognise(
+        self, images: Tensor, labels: Tensor, others: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return the cross-entropy, the accuracy, and the agreement where it counts.
+
+        Views of synthetic tissue and of volumes without labels go through the encoder together, so that its
+        batch normalisation has the statistics of both.
+        """
+        seen, known = self.views.seen(images, labels, generator, others)
+        count, agreeing = len(self.settings.classes), self.settings.agreement > 0 and len(others) > 0
+        wanted, turn = None, Turn.draw(generator) if agreeing else None
+        if turn is not None:
+            clean = self.views.cut(others, self.views.corners(len(others), generator)[0])
+            wanted = self._sure(clean)
+            seen = torch.cat([seen, self.views.shown(turn.apply(clean), generator)])
+        maps = self.learner.maps(seen)[:, :, :count].float()
+        logits, shares = (
+            side_by_side(maps[: len(images)]),
+            class_shares(self.views.middle(known), count, PATCH // self.learner.pieces),
         )
         right = (logits.argmax(dim=1) == shares.argmax(dim=1)).float().mean()
-        return {"recognition": weighed_entropy(logits, shares, self.settings.balance), "accuracy": right}
+        terms = {"recognition": weighed_entropy(logits, shares, self.settings.balance), "accuracy": right}
+        if turn is not None and wanted is not None:
+            theirs = turn.undo(maps[len(images) :].mean(dim=1))
+            terms["agreement"] = weighed_entropy(theirs, wanted, self.settings.balance)
+        return terms
+
+    @torch.no_grad()
+    def _sure(self, clean: Tensor) -> Tensor:
+        """Return the probabilities (b, classes, y, x) that the mean of the encoder gives; 0 where unsure."""
+        maps = self.encoder.maps(clean)[:, :, : len(self.settings.classes)].float().mean(dim=1)
+        found = maps.softmax(dim=1)
+        return found * (found.amax(dim=1, keepdim=True) >= SURE)
 
     def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:
         """Return reconstructions as ``Invariance`` makes them, where they are learned."""

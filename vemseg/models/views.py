@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from vemseg.geometry import ZYX
+from vemseg.models.objective import device_generator
 from vemseg.models.unet import PATCH
 from vemseg.recipe import UNetTable
 
 GREY = 0.5
 """The grey value that hidden pixels get."""
+
+COARSE = 17
+"""Edge in pixels of the squares over which the mean of an image is taken to find its fine structure; odd."""
 
 
 class Viewer:
@@ -29,7 +33,9 @@ class Viewer:
         s = self.settings
         return (s.slices + 2 * s.drift, s.fov, s.fov)
 
-    def seen(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def seen(
+        self, images: Tensor, labels: Tensor, generator: torch.Generator, others: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return one view of each region as an encoder sees it, and its labels.
 
         Parameters
@@ -37,6 +43,8 @@ class Viewer:
         images : Tensor float32 (b, slices + 2 drift, F, F)
         labels : Tensor (b, slices + 2 drift, F, F)
         generator : torch.Generator
+        others : Tensor float32 (n, slices + 2 drift, F, F), optional
+            Regions of volumes without labels, whose fine structure is laid over the views.
 
         Returns
         -------
@@ -45,9 +53,18 @@ class Viewer:
         """
         corners, turn = self.corners(len(images), generator)[0], Turn.draw(generator)
         clean, labels = (turn.apply(self.cut(x, corners)) for x in (images, labels))
+        if self.settings.restain:
+            clean = self.restain(clean, labels, generator)
+        if self.settings.texture and others is not None and len(others):
+            places = self.corners(len(others), generator)[0]
+            clean = self.lay_over(clean, self.cut(others, places), generator)
+        return self.shown(clean, generator), labels
+
+    def shown(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        """Return views as an encoder sees them: recoloured, disturbed, and with hidden squares."""
         hidden = self.hide(len(clean), generator).to(clean.device)
-        shown = self.disturb(self.recolour(clean, generator), generator)
-        return torch.where(hidden[:, None], GREY, shown), labels
+        seen = self.disturb(self.recolour(clean, generator), generator)
+        return torch.where(hidden[:, None], GREY, seen)
 
     def corners(self, size: int, generator: torch.Generator) -> Tensor:
         """Draw where two views of each region begin, in slices, rows and columns: int (2, size, 3).
@@ -85,7 +102,9 @@ class Viewer:
                 (s.blur * u[0, :, 0, 0]).square() + 1e-2
             )
             x = _blur(x, torch.softmax(taps, dim=1))
-        noise = torch.randn(x.shape, generator=generator).to(x.device)
+        if x.is_cuda:  # so many numbers are drawn faster where they are needed
+            generator = device_generator(generator, x.device)
+        noise = torch.randn(x.shape, generator=generator, device=generator.device)
         return x + noise * (s.noise * u[1])
 
     def hide(self, views: int, generator: torch.Generator) -> Tensor:
@@ -94,6 +113,32 @@ class Viewer:
         hidden = torch.rand(views, side, side, generator=generator) < self.settings.mask_ratio
         block = self.settings.mask_block
         return hidden.repeat_interleave(block, 1).repeat_interleave(block, 2)
+
+    def restain(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Make each class darker or brighter at random, in half of the views (b, slices, V, V).
+
+        What is learned then depends less on grey values and more on shapes (as in SynthSeg: Billot et al.,
+        Medical Image Analysis 86, 2023). The changes are blurred a little, so that they make no new edges.
+        """
+        classes = len(self.settings.classes)
+        half = torch.rand(len(x), 1, generator=generator) < 0.5
+        change = self.settings.restain * torch.randn(len(x), classes + 1, generator=generator) * half
+        change[:, classes] = 0  # of unknown voxels
+        index = labels.long().clamp_max(classes)
+        added = change.to(x.device).gather(1, index.flatten(1)).view_as(x)
+        return x + nn.functional.avg_pool2d(added, 3, stride=1, padding=1)
+
+    def lay_over(self, x: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
+        """Lay the fine structure of other views (n, slices, V, V) over half of these, (b, slices, V, V).
+
+        Fine structure is what is left when a view's mean over ``COARSE`` pixels is taken away.
+        """
+        chosen = torch.randint(len(others), (len(x),), generator=generator)
+        u = torch.rand(2, len(x), 1, 1, 1, generator=generator)
+        strength = self.settings.texture * u[0] * (u[1] < 0.5)
+        over = others[chosen.to(x.device)]
+        coarse = nn.functional.avg_pool2d(over, COARSE, 1, COARSE // 2, count_include_pad=False)
+        return x + strength.to(x.device) * (over - coarse)
 
     def middle(self, x: Tensor) -> Tensor:
         """Return the two middle slices of views: (b, slices, V, V) -> (b, 2, V, V)."""

@@ -13,6 +13,9 @@ from vemseg.geometry import ZYX
 from vemseg.phantom.tissue.canvas import F32, Canvas, Part, Point
 
 FAR = np.float32(1e6)
+THICK = 900.0
+"""A bundle of thin processes is at most so many nm thick."""
+MOST_CELLS, MOST_BUNDLES = 300, 8
 THIN = 12.0
 """Processes of glia end where they would be thinner than twice so many nm."""
 
@@ -36,6 +39,8 @@ class Cells:
         Thickness in nm of what lies between cells.
     empty : float
         Share of the seeds that are no cell but the space outside.
+    bundles : (float, float)
+        Number of bundles of thin processes, per cubic micrometre; a range that begins below 0 may give none.
     """
 
     sizes: tuple[float, float]
@@ -43,6 +48,7 @@ class Cells:
     joined: float = 0.3
     gap: tuple[float, float] = (0.0, 25.0)
     empty: float = 0.0
+    bundles: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def seeds(canvas: Canvas, cells: Cells) -> list[Seed]:
     middle = float(np.exp((low + high) / 2))
     margin = min(middle, 1500.0)
     room = np.prod(canvas.extent + 2 * margin)
-    count = int(np.clip(room / (0.55 * middle**3), 3, 180))
+    count = int(np.clip(room / (0.55 * middle**3), 3, MOST_CELLS))
     bundle = canvas.direction()
     found: list[Seed] = []
     places = np.empty((count, 3))
@@ -88,6 +94,31 @@ def seeds(canvas: Canvas, cells: Cells) -> list[Seed]:
                 cell,
             )
         )
+    return _with_bundles(canvas, cells, found)
+
+
+def _with_bundles(canvas: Canvas, cells: Cells, found: list[Seed]) -> list[Seed]:
+    """Let some of the seeds make room for bundles of thin processes, which run side by side."""
+    volume = float(np.prod(canvas.extent + THICK)) / 1e9
+    for _ in range(
+        min(MOST_BUNDLES, int(canvas.rng.poisson(max(0.0, canvas.uniform(*cells.bundles)) * volume)))
+    ):
+        middle, across = canvas.rng.uniform(0, canvas.extent), canvas.uniform(0.5, 1) * THICK
+        found = [seed for seed in found if np.linalg.norm(seed.place - middle) > across / 2 + seed.radius / 2]
+        size, axis = canvas.uniform(90, 240), canvas.direction()
+        first = max((seed.cell for seed in found), default=-1) + 1
+        for number in range(int(np.clip((across / size) ** 3 / 2, 4, 40))):
+            place = middle + across / 2 * canvas.direction() * canvas.rng.random() ** (1 / 3)
+            along = axis + canvas.uniform(0, 0.5) * canvas.direction()
+            found.append(
+                Seed(
+                    place,
+                    size * canvas.uniform(0.3, 0.7),
+                    along / np.linalg.norm(along),
+                    canvas.uniform(1.5, 5),
+                    first + number,
+                )
+            )
     return found
 
 
@@ -125,7 +156,7 @@ def _warped(canvas: Canvas, cells: Cells) -> list[F32]:
     middle = float(np.sqrt(cells.sizes[0] * cells.sizes[1]))
     grains = (min(canvas.uniform(0.8, 2.0) * middle, 3000.0), canvas.uniform(0.15, 0.5) * middle)
     grains = (grains[0], max(grains[1], 5 * canvas.pixel))
-    heights = (canvas.uniform(0.02, 0.25) * grains[0], canvas.uniform(0.0, 0.18) * grains[1])
+    heights = (canvas.uniform(0.02, 0.25) * grains[0], canvas.uniform(0.0, 0.28) * grains[1])
     bent = []
     for axis in canvas.grid(canvas.whole()):
         moved = np.broadcast_to(axis, canvas.shape).copy()

@@ -17,15 +17,18 @@ def fill_cells(canvas: Canvas, style: Style, count: int) -> None:
     rng = canvas.rng
     base = style.cytosol + style.cells * rng.standard_normal(count)
     dark = rng.random(count) < canvas.uniform(0, 0.15)
-    pale = ~dark & (rng.random(count) < canvas.uniform(0, 0.3))
+    pale = ~dark & (rng.random(count) < canvas.uniform(-0.3, 0.3))
     base = base - dark * rng.uniform(0.1, 0.3, count) + pale * rng.uniform(0.04, 0.22, count)
     base = base.clip(0.2, 0.97)
     coarse = rng.uniform(0, 0.05, count) * (1 + dark)
-    fine = rng.uniform(0, 0.07, count) * (1 + dark)
+    fine = rng.uniform(0, canvas.uniform(0.04, 0.14), count) * (1 + dark)
+    mottled = rng.uniform(0.3, 1, count) * canvas.uniform(0, 0.09)
     cell = canvas.owner
     canvas.image[...] = base.astype(np.float32)[cell]
     canvas.image += coarse.astype(np.float32)[cell] * canvas.noise(canvas.uniform(80, 400))
     canvas.image += fine.astype(np.float32)[cell] * canvas.noise(canvas.uniform(20, 50))
+    spots = canvas.noise(canvas.uniform(35, 110))
+    canvas.image -= mottled.astype(np.float32)[cell] * (spots + np.float32(0.35) * (spots * spots - 1))
 
 
 def stain(canvas: Canvas, cell: int, by: float) -> None:

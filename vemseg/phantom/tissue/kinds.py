@@ -63,7 +63,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "neuropil": Kind(
-        Cells((150, 1000), stretch=3.0, joined=0.35),
+        Cells((150, 1000), stretch=3.0, joined=0.35, bundles=(-0.5, 2.5)),
         nucleus=0.06,
         mitochondria=(0, 50),
         granules=(-30, 8),
@@ -110,7 +110,7 @@ KINDS: dict[str, Kind] = {
         golgi=0.15,
     ),
     "loose": Kind(
-        Cells((500, 3000), stretch=3.0, joined=0.3, gap=(20, 300), empty=0.07),
+        Cells((500, 3000), stretch=3.0, joined=0.3, gap=(20, 300), empty=0.07, bundles=(-1, 1)),
         nucleus=0.12,
         mitochondria=(0, 50),
         granules=(-20, 30),

@@ -32,6 +32,14 @@ class UNetTable(ModelTable):
         Whether there is a vector for each voxel, instead of one for 2 x 2 x 2 of them.
     recognition : float
         Weight of the cross-entropy of classes.
+    agreement : float
+        Weight of the agreement of classes in volumes without labels, see :mod:`vemseg.models.recognition`.
+    restain : float
+        How much each class of synthetic tissue is made darker or brighter at random, in half of the windows:
+        a standard deviation, in grey values.
+    texture : float
+        How much of the fine structure of volumes without labels is laid over half of the windows of synthetic
+        tissue, at most: 1 for all of it.
     average : float
         The encoder that is kept is a running mean of the one that is trained: after each step, this share of
         the mean stays, at most. 0 keeps the trained encoder itself.
@@ -65,6 +73,9 @@ class UNetTable(ModelTable):
     classes: tuple[str, ...] = ()
     full_resolution: bool = False
     recognition: Annotated[float, Field(ge=0)] = 1.0
+    agreement: Annotated[float, Field(ge=0)] = 0.0
+    restain: Annotated[float, Field(ge=0)] = 0.0
+    texture: Annotated[float, Field(ge=0)] = 0.0
     average: Share = 0.0
     balance: Annotated[float, Field(ge=0, le=1)] = 0.5
     invariance: Annotated[float, Field(ge=0)] = 25.0
