@@ -60,6 +60,8 @@ BOXES = ((2, 32, 32), (4, 64, 64), (8, 128, 128), (24, 168, 168), (48, 256, 256)
 """Blocks whose labelling is timed."""
 SAME, ROUGHLY = 0.02, 0.3
 """Largest relative difference of two losses, with the same random numbers and with other ones."""
+NEEDS = {"labels": {"curve"}, "speed": {"curve", "labels"}}
+"""The parts whose models and classes a part takes; they are done with it."""
 EQUAL = 0.999
 """Share of the voxels that must get the same label on both devices."""
 
@@ -382,9 +384,10 @@ def main() -> None:
         bench = Bench(Path(folder), options.device, options.seconds)
         gpu = torch.cuda.get_device_name() if options.device != "cpu" else None
         results: dict[str, Any] = {"about": machine() | {"gpu": gpu}, "recipes": {}}
+        wanted = {"ceilings"}.union(options.parts, *(NEEDS.get(part, ()) for part in options.parts))
         begun = time.perf_counter()
         for name, part, call in parts(bench, options.only):
-            if options.parts and part not in (*options.parts, "ceilings"):
+            if options.parts and part not in wanted:
                 continue
             started = time.perf_counter()
             try:
