@@ -16,7 +16,8 @@ from vemseg.geometry import Box
 from vemseg.labelling import fit
 from vemseg.models import build_objective, build_self_training, open_model
 from vemseg.models.invariance import Invariance
-from vemseg.models.recognition import RARE, Recognition, class_shares, weighed_entropy
+from vemseg.models.recognition import RAMP, RARE, SURE, Recognition, class_shares, weighed_entropy
+from vemseg.models.views import COARSE, Turn, Viewer
 from vemseg.phantom import Phantom
 from vemseg.phantom.tissue import CLASSES, Tissue
 from vemseg.recipe import FovTable, KMeansTable, NamedTable, TrainTable, UNetTable
@@ -92,6 +93,86 @@ def test_windows_without_labels_are_learned_from_by_invariance():
     assert torch.equal(objective(other, generator(0))["recognition"], mixed["recognition"])
 
 
+QUIET = {"contrast": 0.0, "brightness": 0.0, "noise": 0.0, "blur": 0.0, "mask_ratio": 0.0}
+ALONE = {"invariance": 0.0, "variance": 0.0, "covariance": 0.0, "reconstruction": 0.0}
+
+
+class Grey(torch.nn.Module):
+    """An encoder whose classes follow from the grey value of a patch alone."""
+
+    pieces = 1
+
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.tensor(40.0))
+
+    def maps(self, slabs):
+        grey = torch.nn.functional.avg_pool2d(slabs[:, 1:3].mean(dim=1), 2)
+        return self.slope * torch.stack([-((grey - place) ** 2) for place in (0.3, 0.5, 0.7)], dim=1)[:, None]
+
+
+def agreeing(agreement=0.5):
+    objective = Recognition(TINY.model_copy(update=QUIET | ALONE | {"agreement": agreement, "average": 0.9}))
+    objective.learner, objective.encoder = Grey(), Grey().requires_grad_(False)
+    objective.steps += 500
+    return objective
+
+
+def test_agreement_is_on_what_the_mean_of_the_encoder_is_sure_of():
+    objective, batch = agreeing(), batch_of(unlabelled=(1, 2))
+    terms = objective(batch, generator(4))
+    drawn = generator(4)  # in the order of the objective: the view of what has labels, a turn, the places
+    objective.views.seen(batch.images[[0, 3], 0], batch.labels[[0, 3]], drawn)
+    Turn.draw(drawn)
+    clean = objective.views.cut(batch.images[[1, 2], 0], objective.views.corners(2, drawn)[0])
+    logits = objective.encoder.maps(clean)[:, 0]
+    wanted = logits.softmax(dim=1)
+    unsure = wanted.amax(dim=1) < SURE
+    assert 0.05 < unsure.float().mean() < 0.95
+    wanted = torch.where(unsure[:, None], torch.zeros(()), wanted)
+    assert torch.allclose(terms["agreement"], weighed_entropy(logits, wanted, TINY.balance), rtol=1e-4)
+    added = 0.5 * 500 / RAMP * terms["agreement"]
+    assert torch.allclose(terms["loss"], terms["recognition"] + added, rtol=1e-5)
+    terms["loss"].backward()
+    assert objective.learner.slope.grad is not None and objective.encoder.slope.grad is None
+
+
+def test_without_volumes_there_is_nothing_to_agree_on():
+    assert set(agreeing()(batch_of(), generator(0))) == {"loss", "recognition", "accuracy"}
+    assert "agreement" not in agreeing(0.0)(batch_of(unlabelled=(0,)), generator(0))
+
+
+def test_classes_are_stained_anew_in_half_of_the_views():
+    views = Viewer(TINY.model_copy(update={"restain": 0.1}))
+    x = torch.zeros(40, 4, 16, 16)
+    labels = torch.zeros(40, 4, 16, 16, dtype=torch.uint8)
+    labels[:, :, 8:], labels[:, :, :, 12:] = 2, 255
+    found = views.restain(x, labels, generator(0))
+    first, third = found[:, :, 1:7, 1:11], found[:, :, 9:15, 1:11]
+    for each in (first, third):
+        assert torch.allclose(each, each[:, :1, :1, :1].expand_as(each), atol=1e-6)
+    changed = first[:, 0, 0, 0] != 0
+    assert 10 < changed.sum() < 30
+    assert torch.equal(third[:, 0, 0, 0] != 0, changed)
+    assert not torch.allclose(first[changed][:, 0, 0, 0], third[changed][:, 0, 0, 0])
+    assert 0.05 < first[changed][:, 0, 0, 0].std() < 0.2
+    assert (found[:, :, :, 14:] == 0).all()
+
+
+def test_fine_structure_is_laid_over_views():
+    views = Viewer(TINY.model_copy(update={"texture": 0.8}))
+    x, other = torch.zeros(20, 4, 24, 24), torch.rand(1, 4, 24, 24, generator=generator(1))
+    found = views.lay_over(x, other, generator(0))
+    reach, fine = COARSE // 2, torch.empty_like(other)
+    for y, c in itertools.product(range(24), range(24)):
+        around = other[0, :, max(0, y - reach) : y + reach + 1, max(0, c - reach) : c + reach + 1]
+        fine[0, :, y, c] = other[0, :, y, c] - around.mean(dim=(1, 2))
+    strength = (found * fine).sum(dim=(1, 2, 3)) / fine.square().sum()
+    assert torch.allclose(found, strength[:, None, None, None] * fine, atol=1e-5)
+    assert 5 <= (strength == 0).sum() <= 15
+    assert strength.max() <= 0.8 and strength.max() > 0.3
+
+
 def test_the_encoder_that_is_kept_is_a_running_mean():
     objective = build_objective(TINY.model_copy(update={"average": 0.9}), 0).train()
     assert not objective.encoder.training and objective.learner.training
@@ -135,8 +216,7 @@ def test_labels_turn_with_their_windows(full):
                 return 50 * torch.stack([middle == k for k in range(3)], dim=2).float()
             return 50 * class_shares(middle, 3, 2)[:, None]
 
-    quiet = {"contrast": 0.0, "brightness": 0.0, "noise": 0.0, "blur": 0.0, "mask_ratio": 0.0}
-    settings = TINY.model_copy(update=quiet | {"full_resolution": full})
+    settings = TINY.model_copy(update=QUIET | {"full_resolution": full})
     objective = Recognition(settings)
     objective.learner = Painted()
     for seed in range(6):
