@@ -5,8 +5,9 @@
     python benchmarks/bundle_weights.py run maester --card card.md
 
 ``--average`` takes snapshots of trainings that went on from one another: the weights are their mean, and the
-statistics of batch normalisation are measured anew on synthetic tissue. A single one is taken as it is: that
-is how an encoder ships that was trained further on a volume by ``segment --adapt``.
+statistics of batch normalisation are measured anew on synthetic tissue, or with ``--keep-statistics`` are a
+mean, too. A single one is taken as it is: that is how an encoder ships that was trained further on a volume
+by ``segment --adapt``. ``--recipe`` packs another recipe of the same encoder than that of the run.
 
 The card is a Markdown file in which ``{steps}``, ``{samples}``, ``{minutes}``, ``{loss}``, ``{size}`` and
 ``{sha256}`` stand for what the run and its weights say.
@@ -28,7 +29,7 @@ from vemseg import drawing
 from vemseg.files import write_text
 from vemseg.models import build_encoder, build_objective
 from vemseg.models.unet import BatchNorm
-from vemseg.recipe import Recipe
+from vemseg.recipe import Recipe, load_recipe
 from vemseg.run import Run, load_tensors, save_tensors
 from vemseg.sampling import Sampler, tissue_sources
 
@@ -49,6 +50,8 @@ def main() -> None:
     parser.add_argument(
         "--average", type=Path, nargs="+", metavar="SNAPSHOT", help="weights to take the mean of"
     )
+    parser.add_argument("--keep-statistics", action="store_true", help="average those of snapshots")
+    parser.add_argument("--recipe", help="what the package says of the model")
     given = parser.parse_args()
     run = Run.open(given.run)
     if not run.finished:
@@ -57,7 +60,7 @@ def main() -> None:
     tensors, metadata = load_tensors(run.model)
     if given.average:
         kept = [load_tensors(path)[0] for path in given.average]
-        tensors = averaged(run.recipe, kept) if len(kept) > 1 else kept[0]
+        tensors = mean_of(kept) if given.keep_statistics else averaged(run.recipe, kept)
     half = {name: value.astype(np.float16) for name, value in tensors.items()}
     if not all(np.isfinite(value).all() for value in half.values()):
         parser.error("a weight does not fit into half precision")
@@ -66,7 +69,8 @@ def main() -> None:
     size = (target / "model.safetensors").stat().st_size
     if size > LIMIT:
         parser.error(f"the weights take {size} bytes, more than {LIMIT}")
-    write_text(target / "recipe.toml", run.recipe.to_toml())
+    recipe = load_recipe(given.recipe) if given.recipe else run.recipe
+    write_text(target / "recipe.toml", recipe.to_toml())
     metrics = run.read_metrics()
     steps, losses, rates = (np.array([line[key] for line in metrics]) for key in ("step", "loss", "lr"))
     drawing.save(drawing.curve(steps, losses, 0.8, rates), target / "curve.png", dpi=150)
@@ -83,13 +87,20 @@ def main() -> None:
     print(f"{target}: {facts}")
 
 
+def mean_of(snapshots: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Return the mean of weights and of whatever else they hold, float32."""
+    return {name: np.mean([np.float32(one[name]) for one in snapshots], axis=0) for name in snapshots[0]}
+
+
 def averaged(recipe: Recipe, snapshots: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """Return the mean of weights, with statistics of batch normalisation that suit it.
 
     Weights on the way of one training, averaged, transfer better than the last of them (stochastic weight
     averaging: Izmailov et al., UAI 2018, which measures the statistics anew, too).
     """
-    mean = {name: np.mean([one[name] for one in snapshots], axis=0) for name in snapshots[0]}
+    if len(snapshots) == 1:
+        return dict(snapshots[0])
+    mean = mean_of(snapshots)
     encoder = build_encoder(recipe.model)
     encoder.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in mean.items()})
     norms = [module for module in encoder.modules() if isinstance(module, BatchNorm)]

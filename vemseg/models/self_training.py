@@ -40,7 +40,9 @@ class SelfTraining(AveragedObjective):
 
     def __init__(self, settings: UNetTable, start: UNetEncoder, found: int) -> None:
         super().__init__(UNetEncoder(settings), settings.average)
-        self.settings, self.views = settings, Viewer(settings)
+        # both change synthetic tissue only, and a batch here has windows of the volume with labels, too
+        plain = settings.model_copy(update={"restain": 0.0, "texture": 0.0})
+        self.settings, self.views = settings, Viewer(plain)
         self.window = self.views.window
         self.begin_with(start)
         self.found = found
