@@ -118,7 +118,7 @@ class RegionVectors(VectorSource):
         without = {"parts", "whole"} | ({"tile"} if self.whole else set())
         return self.table.model_dump(mode="json", exclude=without) | {"whole": self.whole}
 
-    def store(self, features: Features, context: Context) -> None:
+    def store_regions(self, features: Features, context: Context) -> None:
         """Store the regions of the volume beside its vectors; go on where an earlier call was stopped.
 
         Raises

@@ -25,7 +25,7 @@ from vemseg.dense.scores import (
     interpolations,
     rated_interpolated,
 )
-from vemseg.features import RegionStore
+from vemseg.features import Features, RegionStore
 from vemseg.geometry import ZYX, Box
 from vemseg.labelling import Labeller, Sample
 from vemseg.models import Machine
@@ -170,6 +170,9 @@ class VectorSource(ABC):
     def sampling_work(self, n: int, seed: int) -> float:
         """Return how many voxels are encoded for a sample, counted as :meth:`work` does."""
         return 0.0
+
+    def store_regions(self, features: Features, context: Context) -> None:  # noqa: B027
+        """Store beside the vectors of a lattice what is made of them; by default nothing is."""
 
     def holding_bytes(self, limit: int) -> int:
         """Return the bytes that :meth:`held` keeps within a limit; 0 where it keeps nothing."""
