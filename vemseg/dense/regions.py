@@ -93,7 +93,7 @@ class RegionVectors(VectorSource):
         order = source.order
         self._turned = self.volume if order == (0, 1, 2) else Permuted(self.volume, order)
         self.parts = Parts.of(self._turned, source.factors, table, self.whole)
-        there = source.divided
+        there = source.stored_regions
         complete = there is not None and there.settings == self.meaning and len(there) == len(self.parts)
         self._stored = there if complete else None
 

@@ -206,7 +206,7 @@ class LatticeVectors(VectorSource):
         Shape of the boxes of lattice points that are cheapest to compute together.
     factors : (float, float, float)
         Edge of a working voxel in voxels of the volume, along the axes of the lattice.
-    divided : RegionStore or None
+    stored_regions : RegionStore or None
         Regions that are stored beside the vectors.
     """
 
@@ -215,7 +215,7 @@ class LatticeVectors(VectorSource):
     inside: Box
     cell: ZYX
     factors: tuple[float, float, float]
-    divided: RegionStore | None = None
+    stored_regions: RegionStore | None = None
 
     @abstractmethod
     def read_points(self, points: Box) -> Given:
