@@ -60,13 +60,14 @@ def test_cubes_are_cut_where_a_slow_restatement_cuts_them():
     windows = torch.rand(b, 1, w, w, w, generator=rng)
     frames = mirrored(rotations((b, n), rng), rng)
     centres, radii = in_ball((b, n), 2.0, rng), 1 + 2 * torch.rand(b, n, generator=rng)
-    moved = 0.05 * torch.randn(b, n, g, g, g, 3, generator=rng)
+    moved = 0.05 * torch.randn(3, b, n, g - 2, g - 2, g - 2, generator=rng)
     found = Cubes(centres, radii, frames).cut(windows, g, moved)
+    every = torch.nn.functional.pad(moved.flip(0), (1,) * 6).permute(1, 2, 3, 4, 5, 0).numpy()  # z y x
     along = np.linspace(-1, 1, g)
     for i, j in np.ndindex(b, n):
         for place in np.ndindex(g, g, g):
-            inside = along[list(place)] + moved[(i, j, *place)].numpy()
-            at = (w - 1) / 2 + centres[i, j].numpy() + float(radii[i, j]) * (inside @ frames[i, j].numpy())
+            inside = along[list(place)] @ frames[i, j].numpy() + every[(i, j, *place)]
+            at = (w - 1) / 2 + centres[i, j].numpy() + float(radii[i, j]) * inside
             slow = map_coordinates(windows[i, 0].numpy(), at[:, None], order=1)[0]
             assert float(found[(i, j, *place)]) == pytest.approx(slow, abs=1e-5)
 

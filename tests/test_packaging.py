@@ -36,8 +36,14 @@ def test_the_recipe_needs_what_the_project_needs():
     assert specs(RECIPE["requirements"]["run"]) == wanted
 
 
-def test_the_recipe_bounds_what_only_some_formats_need():
-    extra = [Requirement(text) for text in PROJECT["project"]["optional-dependencies"]["formats"]]
+def extras():
+    """Return what the extras need that users install."""
+    named = PROJECT["project"]["optional-dependencies"]
+    return [Requirement(text) for extra in ("formats", "hyperbolic") for text in named[extra]]
+
+
+def test_the_recipe_bounds_what_only_some_users_need():
+    extra = extras()
     assert specs(RECIPE["requirements"]["run_constraints"]) == {need.name: need.specifier for need in extra}
 
 
@@ -108,6 +114,5 @@ def test_the_image_is_of_this_version_licence_and_python():
 
 def test_the_image_holds_what_the_project_needs():
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", read_if_there("requirements.lock"), re.MULTILINE))
-    extra = PROJECT["project"]["optional-dependencies"]["formats"]
-    for need in [*DEPENDENCIES, *map(Requirement, extra)]:
+    for need in [*DEPENDENCIES, *extras()]:
         assert Version(locked[need.name]) in need.specifier, need

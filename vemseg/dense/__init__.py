@@ -38,7 +38,15 @@ from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
 from vemseg.dense.holding import point_stages
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.lessons import Lessons
-from vemseg.dense.opening import Wanted, as_wanted, lay_over, lay_over_volume, open_features, training_source
+from vemseg.dense.opening import (
+    Wanted,
+    as_wanted,
+    divide_stored,
+    lay_over,
+    lay_over_volume,
+    open_features,
+    training_source,
+)
 from vemseg.dense.planning import check_sample, label_blocks, point_blocks
 from vemseg.dense.pseudo import Judge, PseudoLabels
 from vemseg.dense.regions import RegionVectors
@@ -75,6 +83,7 @@ __all__ = [
     "argmax_interpolated",
     "as_wanted",
     "check_sample",
+    "divide_stored",
     "interpolated",
     "interpolations",
     "keep_sample",

@@ -256,6 +256,18 @@ def open_features(path: Path, settings: Sequence[str], machine: Machine) -> Stor
     return StoredVectors(lambda: _volume_of(features), features.source_shape, (z, y, x), features, *known)
 
 
+def divide_stored(path: Path, machine: Machine, context: Context) -> None:
+    """Store the regions of a volume beside its stored vectors, where their recipe asks for regions.
+
+    Raises
+    ------
+    Interrupted
+        Where the work was stopped; the next call goes on with it.
+    """
+    source = as_wanted(open_features(path, (), machine))
+    source.store_regions(Features(path, mode="r+"), context)
+
+
 def _volume_of(features: Features) -> Volume:
     """Open the volume that stored features were made from."""
     facts = features.attributes

@@ -95,7 +95,7 @@ class RegionVectors(VectorSource):
         order = source.order
         self._turned = self.volume if order == (0, 1, 2) else Permuted(self.volume, order)
         self.parts = Parts.of(self._turned, source.factors, table, self.whole)
-        there = source.divided
+        there = source.stored_regions
         complete = there is not None and there.settings == self.meaning and len(there) == len(self.parts)
         self._stored = there if complete else None
 
@@ -120,7 +120,7 @@ class RegionVectors(VectorSource):
         without = {"parts", "whole"} | ({"tile"} if self.whole else set())
         return self.table.model_dump(mode="json", exclude=without) | {"whole": self.whole}
 
-    def store(self, features: Features, context: Context) -> None:
+    def store_regions(self, features: Features, context: Context) -> None:
         """Store the regions of the volume beside its vectors; go on where an earlier call was stopped.
 
         Raises

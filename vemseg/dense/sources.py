@@ -27,7 +27,7 @@ from vemseg.dense.scores import (
     interpolations,
     rated_interpolated,
 )
-from vemseg.features import RegionStore
+from vemseg.features import Features, RegionStore
 from vemseg.geometry import ZYX, Box
 from vemseg.labelling import Labeller, Sample
 from vemseg.models import Machine
@@ -176,6 +176,9 @@ class VectorSource(ABC):
         """Return how many voxels are encoded for a sample, counted as :meth:`work` does."""
         return 0.0
 
+    def store_regions(self, features: Features, context: Context) -> None:  # noqa: B027
+        """Store beside the vectors of a lattice what is made of them; by default nothing is."""
+
     def holding_bytes(self, limit: int) -> int:
         """Return the bytes that :meth:`held` keeps within a limit; 0 where it keeps nothing."""
         return 0
@@ -208,7 +211,7 @@ class LatticeVectors(VectorSource):
         Shape of the boxes of lattice points that are cheapest to compute together.
     factors : (float, float, float)
         Edge of a working voxel in voxels of the volume, along the axes of the lattice.
-    divided : RegionStore or None
+    stored_regions : RegionStore or None
         Regions that are stored beside the vectors.
     """
 
@@ -217,7 +220,7 @@ class LatticeVectors(VectorSource):
     inside: Box
     cell: ZYX
     factors: tuple[float, float, float]
-    divided: RegionStore | None = None
+    stored_regions: RegionStore | None = None
 
     @abstractmethod
     def read_points(self, points: Box) -> Given:

@@ -86,7 +86,7 @@ class StoredVectors(LatticeVectors):
         self.maker, self.machine, self.shown = maker, machine, store.shown
         self.dim = store.dim
         self.positions, self.inside, self.cell = store.positions, store.inside, store.cell
-        self.divided = store.regions
+        self.stored_regions = store.regions
 
     @cached_property
     def volume(self) -> Volume:  # type: ignore[override]

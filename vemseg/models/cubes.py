@@ -135,22 +135,25 @@ class Cubes(NamedTuple):
             They are as large as the cubes need; beyond them, the voxels of the border are repeated.
         grid : int
             Points along each axis of a cube.
-        moved : Tensor float32 (b, n, g, g, g, 3), optional
-            How far each point is moved along the axes of its cube, in radii.
+        moved : Tensor float32 (3, b, n, g - 2, g - 2, g - 2), optional
+            How far each point inside a cube is moved along x, y and z of the window, in radii of the cube;
+            the points on its sides stay.
 
         Returns
         -------
         Tensor float32 (b, n, g, g, g)
         """
         b, n = self.radii.shape
-        points = lattice(grid, windows.device) if moved is None else lattice(grid, windows.device) + moved
-        flat = points.expand(b, n, grid, grid, grid, 3).reshape(b, n, -1, 3)
         half = (windows.shape[-1] - 1) / 2
-        centres = self.centres.flip(-1) / half  # x first, as grid_sample wants it
-        frames = self.frames.flip(-1) * (self.radii / half)[..., None, None]
-        places = torch.baddbmm(
-            centres.reshape(b * n, 1, 3), flat.reshape(b * n, -1, 3), frames.reshape(b * n, 3, 3)
-        ).view(b, n * grid, grid, grid, 3)
+        scale = self.radii / half
+        along = torch.linspace(-1, 1, grid, device=windows.device)
+        axes = (self.frames.flip(-1) * scale[..., None, None]).permute(3, 2, 0, 1).contiguous()  # x y z
+        first, second, third = (axis[..., None] * along for axis in axes.unbind(dim=1))  # (3, b, n, g)
+        first = first + (self.centres.flip(-1) / half).permute(2, 0, 1).contiguous()[..., None]
+        places = (first[..., None] + second[..., None, :])[..., None] + third[..., None, None, :]
+        if moved is not None:
+            places[..., 1:-1, 1:-1, 1:-1].addcmul_(moved, scale[..., None, None, None])
+        places = places.permute(1, 2, 3, 4, 5, 0).view(b, n * grid, grid, grid, 3)
         found = grid_sample(windows, places, mode="bilinear", padding_mode="border", align_corners=True)
         return found.view(b, n, grid, grid, grid)
 

@@ -151,13 +151,13 @@ class MetricAutoencoder(Objective):
         """Cut anchors and positives out of windows, and standardise them.
 
         (b, 1, w, w, w) -> (b, 1 + positives, g, g, g). The points inside a cube are moved at random; those on
-        its sides stay.
+        its sides stay. The code moves them along the axes of the cube; along those of the window it is the
+        same, as the moves are normal and alike in all directions.
         """
         g, b, n = self.table.grid, len(images), 1 + self.table.positives
-        moved = torch.zeros(b, n, g, g, g, 3, device=images.device)
-        inner = (b, n, g - 2, g - 2, g - 2, 3)
-        noise = torch.randn(inner, generator=generator, device=images.device)
-        moved[:, :, 1:-1, 1:-1, 1:-1] = noise * (self.table.elastic / (2 * (g - 1)))
+        inner = (3, b, n, g - 2, g - 2, g - 2)
+        moved = torch.randn(inner, generator=generator, device=images.device)
+        moved *= self.table.elastic / (2 * (g - 1))
         return standardised(self.draw(b, generator).cut(images, g, moved))
 
     def recolour(self, cubes: Tensor, generator: torch.Generator) -> Tensor:
@@ -166,7 +166,7 @@ class MetricAutoencoder(Objective):
         contrast = 2 ** uniform(each, -table.contrast, table.contrast, generator)
         shift = uniform(each, -table.brightness, table.brightness, generator)
         noise = torch.randn(cubes.shape, generator=generator, device=cubes.device)
-        return cubes * contrast + shift + noise * table.noise
+        return noise.mul_(table.noise).add_(shift).addcmul_(cubes, contrast)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss``, its terms, and how invariant two subspaces are, for windows around anchors.

@@ -10,10 +10,9 @@ from vemseg.context import Context
 from vemseg.dense import (
     ComputedVectors,
     EmbedJob,
-    RegionVectors,
     Wanted,
+    divide_stored,
     lay_over,
-    open_features,
     point_blocks,
     point_stages,
 )
@@ -92,18 +91,10 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         pinned = wanted.pinned(source.machine)
         job = EmbedJob(boxes, markers, "embedding", counted, pinned, store.absolute())
         run(job, context, point_stages(source, features))
-        _divide(features, source, context)
+        divide_stored(store, source.machine, context)
         write_json(store / ORIGIN, _origin(source, output))
         output.publish(store)
     return out
-
-
-def _divide(features: Features, source: ComputedVectors, context: Context) -> None:
-    """Store the regions of the volume too, where the recipe asks for them."""
-    table = source.maker.recipe.regions
-    if table.wanted:
-        stored = open_features(features.path, (), source.machine)
-        RegionVectors(stored, table).store(features, context)
 
 
 def _made(out: Path) -> State | None:

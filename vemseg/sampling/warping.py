@@ -35,10 +35,14 @@ def enlarged_labels(labels: Tensor, draw: Draw) -> Tensor:
 def turned(windows: Tensor, draw: Draw) -> Tensor:
     """Mirror and transpose windows (b, d, h, w); windows that are not square are transposed all or none."""
     for axis in (2, 3):
+        if not draw.flip[:, axis - 2].any():
+            continue
         flip = torch.from_numpy(draw.flip[:, axis - 2]).to(windows.device)
         windows = torch.where(flip[:, None, None, None], windows.flip(axis), windows)
     if windows.shape[2] != windows.shape[3]:
         return windows.transpose(2, 3) if draw.transpose.all() else windows
+    if not draw.transpose.any():
+        return windows
     turn = torch.from_numpy(draw.transpose).to(windows.device)
     return torch.where(turn[:, None, None, None], windows.transpose(2, 3), windows)
 
