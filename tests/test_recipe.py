@@ -247,7 +247,7 @@ def test_wrong_values_are_refused_by_name(override, message, write):
         ),
         (
             "cluster.method=k-means",
-            "cluster.method must be one of kmeans, minibatch, hyperbolic, gmm, linkage, codebook, named, "
+            "cluster.method must be one of kmeans, minibatch, hyperbolic, gmm, linkage, codebook, named, points, "
             "incremental, spectral, dsm, deepcut, sccs, not 'k-means' (did you mean 'kmeans'?)",
         ),
         (
@@ -331,6 +331,7 @@ def test_methods_have_the_settings_that_count_for_them():
         "linkage": {"max_iterations", "parts", "linkage"},
         "codebook": {"linkage"},
         "named": set(),
+        "points": {"strength"},
         "incremental": {"restarts", "max_iterations", "every"},
         "spectral": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},
         "dsm": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},

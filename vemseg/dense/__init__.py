@@ -28,6 +28,7 @@ numbers and give the same labels.
     pseudo    labels that a model gives a volume where it is sure
     lessons, taught
               labels that a model learns from, as users name them, and what training gets of them
+    pointed   vectors at points that somebody clicked
     jobs      labels and vectors as work that any process can do
 """
 
@@ -39,6 +40,7 @@ from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.lessons import Lessons
 from vemseg.dense.opening import Wanted, lay_over, lay_over_volume, open_features, training_source
 from vemseg.dense.planning import WRITTEN, check_sample, label_blocks, point_blocks
+from vemseg.dense.pointed import examples, vectors_at
 from vemseg.dense.pseudo import Judge, PseudoLabels
 from vemseg.dense.regions import RegionVectors
 from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, keep_sample, sample_cells
@@ -73,6 +75,7 @@ __all__ = [
     "Wanted",
     "argmax_interpolated",
     "check_sample",
+    "examples",
     "interpolated",
     "interpolations",
     "keep_sample",
@@ -87,5 +90,6 @@ __all__ = [
     "sample_cells",
     "teach",
     "training_source",
+    "vectors_at",
     "working_grid",
 ]

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from vemseg.context import Context
-from vemseg.dense import check_sample, open_features
-from vemseg.errors import InputError, MissingError
-from vemseg.labelling import Labeller, Sample, find_classes, load
+from vemseg.dense import StoredVectors, check_sample, examples, open_features
+from vemseg.errors import InputError, MissingError, UsageError
+from vemseg.labelling import Examples, Labeller, Sample, find_classes, load
 from vemseg.labelling.telling import PLOT, TABLE, choice_of, draw_choice, say_choice, write_choice
 from vemseg.models import settle
 from vemseg.pipeline.beside import beside
+from vemseg.points import PointFile
 from vemseg.recipe import sets
 from vemseg.run import Output, State, provenance
 
@@ -26,6 +27,7 @@ def cluster(
     out: Path,
     *,
     settings: Sequence[str] = (),
+    points: PointFile | None = None,
     overwrite: bool = False,
     context: Context = Context(),
 ) -> Path:
@@ -40,6 +42,8 @@ def cluster(
         and ``<stem>_k.csv`` lie beside it and show what it was chosen from.
     settings : sequence of str
         ``table.key=value`` laid over the recipe of the first features.
+    points : PointFile, optional
+        Points in the one volume of the features, for a method that learns from them.
     overwrite : bool
         Replace classes that are there.
     context : Context
@@ -50,7 +54,9 @@ def cluster(
     OutputExistsError
         Where classes made with other settings or of other features are there and ``overwrite`` is not set.
     InputError
-        Where the features were made by different models.
+        Where the features were made by different models; as ``PointFile.read``.
+    UsageError
+        Where points are given for features of several volumes.
     ResourceError
         Where the memory is not enough.
     """
@@ -60,11 +66,13 @@ def cluster(
     if len(models) > 1:
         raise InputError(f"features of {len(models)} different models cannot be clustered together")
     first, table = sources[0], sources[0].maker.recipe.cluster
-    each = -(-check_sample(table, sources, context.limit) // len(sources))
+    given = _given(points, sources)
+    each = -(-check_sample(table, sources, context.limit, pointed=given is not None) // len(sources))
     state: State = {
         "output": out.name,
         "settings": first.maker.recipe.flat(("cluster",)),
         "model": first.maker.model,
+        **({} if points is None else {"points": points.state()}),
     }
     output = Output(
         out,
@@ -84,15 +92,28 @@ def cluster(
             source.sample(each, table.seed, context, output.partial / f"sample-{i}.safetensors")
             for i, source in enumerate(sources)
         ]
-        vectors = np.concatenate([sample.vectors for sample in samples])
-        grey = np.concatenate([sample.intensities for sample in samples])
         alone = first if len(sources) == 1 else None
-        joined = Sample(vectors, grey, first.maker.codes, first.classes)
-        labeller = find_classes(table, joined, alone, context)
+        labeller = find_classes(table, _joined(samples, given), alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         _write(output, labeller.noting({"model": first.maker.model, "provenance": origin}))
         output.publish()
     return out
+
+
+def _given(points: PointFile | None, sources: Sequence[StoredVectors]) -> Examples | None:
+    """Return the vectors at points; None where there are none."""
+    if points is None:
+        return None
+    if len(sources) > 1:
+        raise UsageError(f"{points.path} holds points of one volume: give the features of that one alone")
+    return examples(sources[0], points)
+
+
+def _joined(samples: Sequence[Sample], given: Examples | None) -> Sample:
+    """Return the samples of several volumes as one, with the examples."""
+    vectors = np.concatenate([sample.vectors for sample in samples])
+    grey = np.concatenate([sample.intensities for sample in samples])
+    return Sample(vectors, grey, samples[0].codes, samples[0].classes, examples=given)
 
 
 def _write(output: Output, labeller: Labeller) -> None:
