@@ -1,13 +1,13 @@
 r"""Dice against the number of clicked voxels: what a few points are worth, on vectors that need no labels.
 
-    naming    k-means without labels; each cluster takes the class that most of its points have (refine --points)
+    naming    each cluster of k-means takes the class that most of its points have (refine --points)
     read-out  logistic regression on the same vectors (cluster --points)
 
 Voxels are drawn at random from each class of the reference, as many of each. They are scored, too: 256 are
 some ten thousandths of a volume. Clusters in which no point lies stand for no class.
 
-    python benchmarks/clicks.py --volumes epfl_train_15nm@15,15,15 --model vemseg --model classical --model maester
-    python benchmarks/clicks.py --volumes epfl_train_15nm@15,15,15 --model own=runs/{volume} --json clicks.json
+    python benchmarks/clicks.py --volumes epfl_train_15nm@15,15,15 drosophila_vnc@50,4.6,4.6 --json c.json
+    python benchmarks/clicks.py --model vemseg --model own=runs/{volume} --figure clicks.png
 """
 
 from __future__ import annotations

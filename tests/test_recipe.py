@@ -247,8 +247,8 @@ def test_wrong_values_are_refused_by_name(override, message, write):
         ),
         (
             "cluster.method=k-means",
-            "cluster.method must be one of kmeans, minibatch, hyperbolic, gmm, linkage, codebook, named, points, "
-            "incremental, spectral, dsm, deepcut, sccs, not 'k-means' (did you mean 'kmeans'?)",
+            "cluster.method must be one of kmeans, minibatch, hyperbolic, gmm, linkage, codebook, named, "
+            "points, incremental, spectral, dsm, deepcut, sccs, not 'k-means' (did you mean 'kmeans'?)",
         ),
         (
             "model.kind=mastr",
