@@ -30,20 +30,9 @@ from pairs import DATA, HELP, open_pair
 from vemseg.models import open_model
 from vemseg.run import Run
 
-QUICK = (
-    "model.dim=128 model.depth=6 model.heads=2 model.decoder_dim=64 model.decoder_depth=2 "
-    "model.decoder_heads=2 volume.intensity=percentile fov.axes=auto fov.crop=isotropic "
-    "fov.flips=independent fov.rotate90=true train.steps=40000 train.batch=16 train.lr=2e-3 "
-    "train.min_lr=1e-6 train.warmup=0.05 train.weight_decay=1e-5 train.precision=auto embed.stride=80 "
-    "cluster.sample=500000"
-)
-"""SdAE-recon as ``maester-quick``."""
-BRIEF = "model.epoch=64"
-"""SdAE's teacher follows once an epoch: the published trainings have 2,800 of them, these about as many."""
-
 CANDIDATES: dict[str, tuple[str, str]] = {
     "his4mae": ("his4mae-quick", ""),
-    "sdae_recon": ("sdae_recon", f"{QUICK} {BRIEF}"),
+    "sdae_recon": ("sdae_recon-quick", ""),
     "maester": ("maester-quick", ""),
     "visible": ("his4mae-quick", "model.teacher_sees=visible"),
     "all": ("his4mae-quick", "model.loss_on=all"),
@@ -52,8 +41,8 @@ CANDIDATES: dict[str, tuple[str, str]] = {
     "fov40": ("his4mae-quick", "model.fov=40 train.batch=64 embed.stride=40 model.epoch=5056"),
     "eps": ("his4mae-quick", "train.eps=1e-12"),
     "sdae_recon-as-mae": (
-        "sdae_recon",
-        f"{QUICK} model.epoch=1264 model.mask_ratio=0.5 model.folds=1 model.drop_path=0.0 model.ema=step "
+        "sdae_recon-quick",
+        "model.epoch=1264 model.mask_ratio=0.5 model.folds=1 model.drop_path=0.0 model.ema=step "
         "model.momentum=[0.996,1.0]",
     ),
 }

@@ -37,6 +37,9 @@ def cell(tmp_path_factory):
     grey = np.array([60, 130, 200])[labels] + rng.normal(0, 12, labels.shape)
     tifffile.imwrite(folder / "raw.tif", grey.clip(0, 255).astype(np.uint8))
     tifffile.imwrite(folder / "labels.tif", labels)
+    mask = np.zeros(labels.shape, np.uint8)
+    mask[:, 4:40] = 255
+    tifffile.imwrite(folder / "mask.tif", mask)
     (folder / "raw_classes.toml").write_text('0 = "rest"\n1 = "square"\n2 = "speck"\n')
     return f"blobs={folder}/raw.tif,{folder}/labels.tif@16,16,16"
 
@@ -203,7 +206,9 @@ def test_labelled_slices_show_most_classes_and_the_others_are_unknown(tmp_path, 
 @pytest.mark.parametrize("settings", [[], ["regions.method=slic", "regions.size=30"]])
 def test_counts_are_those_of_the_labels_that_segment_gives(cell, settings):
     pair, context = open_pair(cell, "1:4,4:36,4:44"), Context("cpu", 1)
-    source, regions = lay(open_model("classical", [*settings, "cluster.sample=300"]), pair, context)
+    source, regions = lay(
+        open_model("classical", [*settings, "cluster.sample=300", "cluster.restarts=1"]), pair, context
+    )
     ks = (2, 3, 200) if settings else (2, 3)  # there are fewer than 200 regions
     labellers, refused = fit_all(regions or source, ks, (0,), context)
     counts = count(pair, labelled(source, regions, labellers, context))
@@ -216,6 +221,19 @@ def test_counts_are_those_of_the_labels_that_segment_gives(cell, settings):
         for place, label in np.ndenumerate(labels):
             slow[place[0], label - 1, reference[place]] += 1
         assert (found == slow).all()
+
+
+def test_only_voxels_inside_the_mask_are_counted_and_learned(cell, tmp_path):
+    masked = cell.replace("/labels.tif", "/labels.tif," + places.parts_of(cell)[1].replace("raw", "mask"))
+    place = places.place_of(masked, None, tmp_path)
+    pair = place.open()
+    labels = np.ones(pair.grey.shape, np.uint8)
+    counts = count(pair, [(pair.grey.box, (1, 0), labels)])[1, 0]
+    inside, reference = pair.mask.read(pair.grey.box) > 0, pair.reference.read(pair.grey.box)
+    assert counts.sum(axis=0).tolist() == [np.bincount(reference[inside], minlength=3).tolist()]
+    learned = tifffile.imread(place.lessons(1, tmp_path)[0][0])[2]
+    assert (learned[inside[2]] == reference[2][inside[2]]).all()
+    assert (learned[~inside[2]] == places.UNKNOWN).all()
 
 
 def by_hand(names=None):

@@ -248,7 +248,7 @@ def test_wrong_values_are_refused_by_name(override, message, write):
         (
             "cluster.method=k-means",
             "cluster.method must be one of kmeans, minibatch, hyperbolic, gmm, linkage, codebook, named, "
-            "incremental, spectral, dsm, deepcut, sccs, not 'k-means' (did you mean 'kmeans'?)",
+            "points, incremental, spectral, dsm, deepcut, sccs, not 'k-means' (did you mean 'kmeans'?)",
         ),
         (
             "model.kind=mastr",
@@ -331,6 +331,7 @@ def test_methods_have_the_settings_that_count_for_them():
         "linkage": {"max_iterations", "parts", "linkage"},
         "codebook": {"linkage"},
         "named": set(),
+        "points": {"strength"},
         "incremental": {"restarts", "max_iterations", "every"},
         "spectral": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},
         "dsm": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},

@@ -120,8 +120,8 @@ def _carry_out(plan: Plan, heading: Sequence[str], options: argparse.Namespace) 
     lock = Lock(plan.folder / "locks" / "comparison.lock", f"another process compares in {plan.folder}")
     with StopSignal() as signal:
         lock.acquire()
-        if has_phantom(plan.places) and make_phantom(plan.folder):
-            raise UsageError("the phantom could not be made")
+        if has_phantom(plan.places):
+            make_phantom(plan.folder)
         plan.settle()
         threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
         outcome = schedule.carry_out(plan, options.jobs, threads, deadline, lambda: signal.requested)

@@ -87,7 +87,7 @@ class Place:
         folder.mkdir(parents=True, exist_ok=True)
         labels = only(pair, chosen)
         with atomic_path(path) as temporary:
-            tifffile.imwrite(temporary, labels, compression="zlib")
+            tifffile.imwrite(temporary, labels, photometric="minisblack", compression="zlib")
         present = {int(value) for value in np.unique(labels)} - {UNKNOWN}
         return [str(path)], [], {value: pair.classes[value] for value in sorted(present)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from compare.plan import ENDLESS, Common, Plan, Task
 from compare.scoring import score
 from vemseg.cli import main as vemseg
 from vemseg.context import Context
+from vemseg.errors import InputError
 from vemseg.recipe import load_recipe
 from vemseg.run.locks import alone
 
@@ -110,7 +112,16 @@ def _lessons(task: Task, prepare: bool) -> list[str]:
     return [*words, *(word for path in masks for word in ("--mask", path)), "--names", told]
 
 
-def make_phantom(folder: Path) -> int:
-    """Make the phantom of a comparison unless it is there."""
+def make_phantom(folder: Path) -> None:
+    """Make the phantom of a comparison unless it is there.
+
+    Raises
+    ------
+    InputError
+        Where that fails.
+    """
     path = folder / "phantom.tif"
-    return 0 if path.exists() else command(["fetch", "phantom", "-o", str(path)])
+    if not path.exists():
+        words = [sys.executable, "-m", "vemseg", "fetch", "phantom", "-o", str(path)]
+        if subprocess.run(words, stdout=sys.stderr, check=False).returncode:
+            raise InputError(f"the phantom could not be made: {path}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, reading, shell, tables
+from vemseg.cli import options, parsing, pointing, reading, shell, tables, words
 from vemseg.cli.segment import class_settings, placement_settings
 from vemseg.cli.words import BackgroundKind
+from vemseg.errors import UsageError
 
 
 def embed(
@@ -53,6 +54,9 @@ def cluster(
     k: options.Classes = None,
     k_range: options.ClassesRange = None,
     classes: options.WhichClasses = None,
+    points: pointing.Table = None,
+    unit: pointing.Unit = words.PointUnit.voxel,
+    names: options.Names = None,
     out: options.ClustersOut,
     overwrite: options.Overwrite = False,
     sample: options.Sample = None,
@@ -60,12 +64,18 @@ def cluster(
     seed: options.Seed = None,
     set_: options.Settings = None,
 ) -> None:
-    """Find classes in stored features.
+    """Find classes in stored features, or learn them from a few points (--points).
 
     Labels mean the same in every volume segmented with them: vemseg segment VOLUME --clusters FILE
     """
+    clicked = pointing.clicked(
+        points, unit, parsing.names(names), {"-k": k, "--k-range": k_range, "--classes": classes}
+    )
+    if names and clicked is None:
+        raise UsageError("--names is about points here: add --points, or give it to segment")
     shortcuts = {
         **class_settings(classes, k, k_range),
+        **({} if clicked is None else {"cluster.method": "points"}),
         "cluster.sample": sample,
         "cluster.restarts": restarts,
         "cluster.seed": seed,
@@ -76,7 +86,9 @@ def cluster(
     from vemseg.pipeline.cluster import cluster as compute
 
     with shell.working() as context:
-        clusters = compute(features, out, settings=settings, overwrite=overwrite, context=context)
+        clusters = compute(
+            features, out, settings=settings, points=clicked, overwrite=overwrite, context=context
+        )
     if choice := choice_of(load(clusters)):
         shell.show(tables.choice_table(choice), as_result=False)
     shell.result(clusters)

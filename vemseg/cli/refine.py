@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, refining, shell, writing
+from vemseg.cli import options, parsing, pointing, refining, shell, words, writing
 
 
 def refine(
@@ -11,6 +11,8 @@ def refine(
     merge: refining.Merge = None,
     mapping: refining.Map = None,
     names: options.Names = None,
+    points: pointing.Table = None,
+    unit: pointing.Unit = words.PointUnit.voxel,
     smooth: refining.Smooth = 0,
     fill_holes: refining.FillHoles = False,
     min_size: refining.MinSize = None,
@@ -27,18 +29,23 @@ def refine(
     """Merge, name and clean the classes of finished labels; nothing is segmented again.
 
     All numbers are those that the labels have. Names alone change no voxel. A speck goes to the class that it
-    touches most. After a stop, the same command goes on.
+    touches most. With --points, each class takes the name that most of its points have, and classes of one
+    name become one; --names then lists the classes that points may have. After a stop, the same command goes
+    on.
     """
     merges, numbers = parsing.merges(merge), parsing.mapping(mapping) or {}
     legend, least = parsing.names(names) or {}, parsing.least(min_size)
+    clicked = pointing.clicked(points, unit, legend, {"--merge": merge, "--map": mapping})
     with shell.stoppable(memory=parsing.memory(max_memory), offline=offline) as context:
-        from vemseg.objects import Least, Refinement
+        from vemseg.objects import Least, Refinement, named_by_points
         from vemseg.pipeline.refine import refine as compute
         from vemseg.volume import open_labels
 
         smallest = None if least is None else Least(*least)
-        wanted = Refinement(merges, numbers, legend, smooth, fill_holes, smallest)
+        wanted = Refinement(merges, numbers, {} if clicked else legend, smooth, fill_holes, smallest)
         target, form = writing.output(out, into, name, ngff)
         volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
+        if clicked is not None:
+            wanted = named_by_points(wanted, volume, clicked)
         compute(volume, target, wanted, mask=mask, form=form, overwrite=overwrite, context=context)
     shell.result(form.address(target))

@@ -48,3 +48,10 @@ class LabelStyle(StrEnum):
 
     fill = "fill"
     contour = "contour"
+
+
+class PointUnit(StrEnum):
+    """What the places of points are measured in."""
+
+    voxel = "voxel"
+    nm = "nm"

@@ -29,6 +29,7 @@ numbers and give the same labels.
     pseudo    labels that a model gives a volume where it is sure
     lessons, taught
               labels that a model learns from, as users name them, and what training gets of them
+    pointed   vectors at points that somebody clicked
     jobs      labels and vectors as work that any process can do
 """
 
@@ -48,6 +49,7 @@ from vemseg.dense.opening import (
     training_source,
 )
 from vemseg.dense.planning import check_sample, label_blocks, point_blocks
+from vemseg.dense.pointed import examples, vectors_at
 from vemseg.dense.pseudo import Judge, PseudoLabels
 from vemseg.dense.regions import RegionVectors
 from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, keep_sample, sample_cells
@@ -84,6 +86,7 @@ __all__ = [
     "as_wanted",
     "check_sample",
     "divide_stored",
+    "examples",
     "interpolated",
     "interpolations",
     "keep_sample",
@@ -98,5 +101,6 @@ __all__ = [
     "sample_cells",
     "teach",
     "training_source",
+    "vectors_at",
     "working_grid",
 ]

@@ -9,7 +9,7 @@ from vemseg import labelling
 from vemseg.budget import RESERVE, Blocks, Cuts, Reach, choose_blocks
 from vemseg.dense.scores import RATINGS
 from vemseg.dense.sources import LatticeVectors, VectorSource
-from vemseg.errors import ResourceError
+from vemseg.errors import ResourceError, UsageError
 from vemseg.recipe import ClusterTable
 from vemseg.resources import byte_text, resident_memory
 
@@ -61,7 +61,9 @@ def point_blocks(source: LatticeVectors, limit: int) -> Blocks:
     return choose_blocks((z, y, x), source.point_budgets(WRITING, limit), sweeps)
 
 
-def check_sample(table: ClusterTable, sources: Sequence[VectorSource], limit: int) -> int:
+def check_sample(
+    table: ClusterTable, sources: Sequence[VectorSource], limit: int, *, pointed: bool = False
+) -> int:
     """Return how many vectors to fit classes on; refuse a limit of memory that is too small for that.
 
     Parameters
@@ -71,14 +73,20 @@ def check_sample(table: ClusterTable, sources: Sequence[VectorSource], limit: in
         Vectors of one model, of one volume or of several.
     limit : int
         Bytes that this process may occupy.
+    pointed : bool
+        Whether somebody has given points.
 
     Raises
     ------
     ResourceError
         Where the memory is not enough; the message names what is.
     UsageError
-        Where the method of clustering does not go with the model.
+        Where the method of clustering does not go with the model, or needs points.
     """
+    if table.by_points and not pointed:
+        raise UsageError(
+            f"cluster.method {table.method} learns from points: vemseg cluster FEATURES --points points.csv"
+        )
     codes = sources[0].maker.codes
     labelling.check(table, codes, sources[0].classes, sources[0].maker.learned)
     n = table.sample_of(sum(math.prod(source.volume_shape) for source in sources))

@@ -24,7 +24,7 @@ A new method needs a module here, a table under ``recipe/cluster`` and a line in
 from __future__ import annotations
 
 from vemseg.labelling.affine import AffineLabeller
-from vemseg.labelling.base import Demand, Labeller, Sample, Source, legend
+from vemseg.labelling.base import Demand, Examples, Labeller, Sample, Source, legend
 from vemseg.labelling.choosing import Choice, find_classes
 from vemseg.labelling.describing import suggestion_text
 from vemseg.labelling.fitting import check, count, demands, fit, load
@@ -33,6 +33,7 @@ __all__ = [
     "AffineLabeller",
     "Choice",
     "Demand",
+    "Examples",
     "Labeller",
     "Sample",
     "Source",

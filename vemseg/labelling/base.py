@@ -47,6 +47,23 @@ OwnTable = Any
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Vectors whose class somebody has given.
+
+    Attributes
+    ----------
+    vectors : float32 (n, d)
+    classes : int64 (n,)
+        Indices into ``names``; each of them occurs.
+    names : tuple of str
+    """
+
+    vectors: Single
+    classes: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Sample:
     """What classes are fitted on.
 
@@ -63,6 +80,8 @@ class Sample:
         Where vectors stand for regions: the graphs that the vectors are the nodes of, in the same order.
     learned : mapping of str to array
         The labeller that was trained together with the model, as its arrays; empty where there is none.
+    examples : Examples, optional
+        Vectors whose class is known; None where nobody gave any.
     """
 
     vectors: NDArray[np.float16]
@@ -71,6 +90,7 @@ class Sample:
     classes: tuple[str, ...] = ()
     graphs: tuple[Graph, ...] = ()
     learned: Arrays = field(default_factory=dict)
+    examples: Examples | None = None
 
     @classmethod
     def joined(cls, samples: Sequence[Sample]) -> Self:

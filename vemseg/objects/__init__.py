@@ -8,6 +8,7 @@
     majority     smoother borders of classes
     absorbing    specks and holes, and what they become
     refinement   what is to be done to finished labels
+    naming       classes named by points that somebody clicked
     cleaning     doing it
 
 Axes are z, y, x in all of it. Two voxels of a class belong to one object where they share a face, an edge or
@@ -18,6 +19,7 @@ from vemseg.objects.blockwise import begin, block_shape
 from vemseg.objects.cleaning import Labels, clean
 from vemseg.objects.components import Found, Wish, find_objects, paint
 from vemseg.objects.measures import Measures, chosen, write_measures
+from vemseg.objects.naming import Votes, named_by_points
 from vemseg.objects.refinement import Class, Least, Refinement, known_classes, renamed, shown, tabulated
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Least",
     "Measures",
     "Refinement",
+    "Votes",
     "Wish",
     "begin",
     "block_shape",
@@ -34,6 +37,7 @@ __all__ = [
     "clean",
     "find_objects",
     "known_classes",
+    "named_by_points",
     "paint",
     "renamed",
     "shown",

@@ -82,6 +82,8 @@ class Refinement:
         Whether holes are filled (see ``absorbing``).
     least : Least, optional
         Smaller objects go to their neighbours.
+    points : mapping, optional
+        What merges and names were taken from, where that is points (see ``naming``); plain JSON types.
     """
 
     merges: Sequence[tuple[tuple[int, ...], str | None]] = ()
@@ -90,6 +92,7 @@ class Refinement:
     smooth: int = 0
     fill: bool = False
     least: Least | None = None
+    points: Mapping[str, object] | None = None
 
     @property
     def moves_voxels(self) -> bool:
@@ -105,6 +108,7 @@ class Refinement:
             "smooth": self.smooth,
             "fill_holes": self.fill,
             "min_size": None if self.least is None else asdict(self.least),
+            **({} if self.points is None else {"points": dict(self.points)}),
         }
 
     def classes(self, known: Sequence[int], record: Record | None) -> list[Class]:

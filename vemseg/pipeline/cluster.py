@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vemseg.context import Context
-from vemseg.dense import as_wanted, check_sample, open_features
-from vemseg.errors import InputError, MissingError
-from vemseg.labelling import Labeller, Sample, find_classes, load
+from vemseg.dense import StoredVectors, as_wanted, check_sample, examples, open_features
+from vemseg.errors import InputError, MissingError, UsageError
+from vemseg.labelling import Examples, Labeller, Sample, find_classes, load
 from vemseg.labelling.telling import PLOT, TABLE, choice_of, draw_choice, say_choice, write_choice
 from vemseg.models import settle
 from vemseg.pipeline.beside import beside
+from vemseg.points import PointFile
 from vemseg.recipe import sets
 from vemseg.run import Output, State, lasting, provenance, write_json
 
@@ -24,6 +26,7 @@ def cluster(
     out: Path,
     *,
     settings: Sequence[str] = (),
+    points: PointFile | None = None,
     overwrite: bool = False,
     context: Context = Context(),
 ) -> Path:
@@ -38,6 +41,8 @@ def cluster(
         number of classes is chosen, ``<stem>_k.png`` and ``<stem>_k.csv`` show what it was chosen from.
     settings : sequence of str
         ``table.key=value`` laid over the recipe of the first features.
+    points : PointFile, optional
+        Points in the one volume of the features, for a method that learns from them.
     overwrite : bool
         Replace classes that are there.
     context : Context
@@ -48,21 +53,26 @@ def cluster(
     OutputExistsError
         Where classes made with other settings or of other features are there and ``overwrite`` is not set.
     InputError
-        Where the features were made by different models.
+        Where the features were made by different models; as ``PointFile.read``.
+    UsageError
+        Where points are given for features of several volumes.
     ResourceError
         Where the memory is not enough.
     """
     machine = settle(context, "fp32")
-    sources = [as_wanted(open_features(path, settings, machine)) for path in paths]
+    stored = [open_features(path, settings, machine) for path in paths]
+    sources = [as_wanted(one) for one in stored]
     models = {source.maker.model for source in sources}
     if len(models) > 1:
         raise InputError(f"features of {len(models)} different models cannot be clustered together")
     first, table = sources[0], sources[0].maker.recipe.cluster
-    each = -(-check_sample(table, sources, context.limit) // len(sources))
+    given = _given(points, stored)
+    each = -(-check_sample(table, sources, context.limit, pointed=given is not None) // len(sources))
     state: State = {
         "output": out.name,
         "settings": first.maker.recipe.of_classes,
         "model": first.maker.model,
+        **({} if points is None else {"points": points.state()}),
     }
     output = Output(
         out,
@@ -83,7 +93,8 @@ def cluster(
             for i, source in enumerate(sources)
         ]
         alone = first if len(sources) == 1 else None
-        labeller = find_classes(table, Sample.joined(samples), alone, context)
+        sampled = replace(Sample.joined(samples), examples=given)
+        labeller = find_classes(table, sampled, alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         write_json(output.growing(_description(out)), origin)
         _write(output, labeller.noting({"model": first.maker.model, "provenance": lasting(origin)}))
@@ -94,6 +105,15 @@ def cluster(
 def _description(out: Path) -> Path:
     """Return what lies beside classes and says how they were made; labels may have the same stem."""
     return out.with_name(f"{out.name}.json")
+
+
+def _given(points: PointFile | None, stored: Sequence[StoredVectors]) -> Examples | None:
+    """Return the vectors at points; None where there are none."""
+    if points is None:
+        return None
+    if len(stored) > 1:
+        raise UsageError(f"{points.path} holds points of one volume: give the features of that one alone")
+    return examples(stored[0], points)
 
 
 def _write(output: Output, labeller: Labeller) -> None:

@@ -21,6 +21,7 @@ from vemseg.recipe.cluster.linkage import LinkageTable
 from vemseg.recipe.cluster.minibatch import MiniBatchTable
 from vemseg.recipe.cluster.mixture import MixtureTable
 from vemseg.recipe.cluster.named import NamedTable
+from vemseg.recipe.cluster.points import PointsTable
 from vemseg.recipe.kinds import KINDS, Kind
 from vemseg.recipe.loading import DEFAULT_RECIPE, load_recipe, override, parse_recipe, sets, shipped
 from vemseg.recipe.methods import METHODS, Method
@@ -72,6 +73,7 @@ __all__ = [
     "MixtureTable",
     "ModelTable",
     "NamedTable",
+    "PointsTable",
     "Recipe",
     "RegionsTable",
     "SccsTable",

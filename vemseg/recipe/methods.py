@@ -16,6 +16,7 @@ from vemseg.recipe.cluster.linkage import LinkageTable
 from vemseg.recipe.cluster.minibatch import MiniBatchTable
 from vemseg.recipe.cluster.mixture import MixtureTable
 from vemseg.recipe.cluster.named import NamedTable
+from vemseg.recipe.cluster.points import PointsTable
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ METHODS: dict[str, Method] = {
     "linkage": Method(LinkageTable, "vemseg.labelling.linkage:LinkageLabeller"),
     "codebook": Method(CodebookTable, "vemseg.labelling.codebook:CodebookLabeller"),
     "named": Method(NamedTable, "vemseg.labelling.named:NamedLabeller"),
+    "points": Method(PointsTable, "vemseg.labelling.readout:ReadoutLabeller"),
     "incremental": Method(IncrementalTable, "vemseg.labelling.incremental:IncrementalLabeller"),
     "spectral": Method(SpectralTable, "vemseg.labelling.cuts:SpectralLabeller"),
     "dsm": Method(DsmTable, "vemseg.labelling.cuts:SpectralLabeller"),

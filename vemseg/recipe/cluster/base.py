@@ -48,12 +48,15 @@ class ClusterTable(Table):
     regions : bool
         Whether the method works on the regions of a volume only (``[regions]``), which it sees as graphs.
     finds : bool
-        Whether classes are looked for in a sample of vectors. If not, the model has them already, under
-        numbers that they keep.
+        Whether classes are looked for in a sample of vectors. If not, the model has them already, or somebody
+        gives them, under numbers that they keep.
+    by_points : bool
+        Whether classes are learned from points that somebody gives.
     """
 
     regions: ClassVar[bool] = False
     finds: ClassVar[bool] = True
+    by_points: ClassVar[bool] = False
 
     method: str
     k: Classes = 6
