@@ -531,7 +531,7 @@ for path in sys.argv[1:]:
             "kind": kind, "scale": list(told["scale"]), "shift": list(told.get("translate", ())),
             "sum": float(first.sum(dtype=float)), "name": told.get("name"),
             "names": dict(zip(named.get("index", []), named.get("name", []))),
-            "colours": {key: list(rgba) for key, rgba in told["colormap"].items()} if kind == "labels" else {},
+            "colours": {k: list(rgba) for k, rgba in told["colormap"].items()} if kind == "labels" else {},
         }))
 """
 
