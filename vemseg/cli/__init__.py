@@ -24,7 +24,7 @@ from vemseg.cli import options, words
 from vemseg.cli.diagnose import diagnose
 from vemseg.cli.evaluate import evaluate
 from vemseg.cli.features import cluster, embed
-from vemseg.cli.fetch import betaseg, fetch_list, phantom, weights
+from vemseg.cli.fetch import betaseg, fetch_list, openorganelle, phantom, weights
 from vemseg.cli.objects import objects
 from vemseg.cli.refine import refine
 from vemseg.cli.render import render
@@ -102,6 +102,7 @@ def root(
 
 fetch.command("phantom")(as_command(phantom))
 fetch.command("betaseg")(as_command(betaseg))
+fetch.command("openorganelle")(as_command(openorganelle))
 fetch.command("weights")(as_command(weights))
 fetch.command("list")(as_command(fetch_list))
 app.add_typer(fetch, name="fetch")

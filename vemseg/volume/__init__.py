@@ -38,6 +38,7 @@ from vemseg.volume.labels_of_images import LabelsOfImage
 from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import FORMATS, Format, absolute, open_volume, record
+from vemseg.volume.remote import is_there
 from vemseg.volume.renaming import copied, rename_labels
 from vemseg.volume.resample import Resampled
 from vemseg.volume.store import LabelStore
@@ -73,6 +74,7 @@ __all__ = [
     "finish_labels",
     "identity",
     "intensity_of",
+    "is_there",
     "measure_intensity",
     "open_grey",
     "open_labels",
