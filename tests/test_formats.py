@@ -331,6 +331,17 @@ def test_hdf5_of_ilastik(tmp_path):
         data.attrs["element_size_um"] = [0.03, 0.008, 0.008]
     refuse(path, "2 channels")
     assert_reads_as(open_volume(path, choice=Choice(channel="1")), 255 - ARRAY, (30, 8, 8), (0, 0, 0))
+    with h5py.File(path, "a") as file:  # as ilastik writes it from 1.4.1 on
+        data = file["exported_data"]
+        del data.attrs["element_size_um"]
+        sizes = {"t": 0, "z": 0.03, "y": 0.008, "x": 0.004, "c": 0}
+        sized = [tag | {"resolution": sizes[tag["key"]]} for tag in tags["axes"]]
+        data.attrs["axistags"] = json.dumps({"axes": sized})
+        data.attrs["axis_units"] = json.dumps({"t": "", "z": "um", "y": "um", "x": "um", "c": ""})
+    assert_reads_as(open_volume(path, choice=Choice(channel="1")), 255 - ARRAY, (30, 8, 4), (0, 0, 0))
+    with h5py.File(path, "a") as file:
+        file["exported_data"].attrs["axis_units"] = "{damaged"
+    assert_reads_as(open_volume(path, choice=Choice(channel="1")), 255 - ARRAY)
 
 
 def test_hdf5_of_bigdataviewer(tmp_path):

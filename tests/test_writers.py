@@ -356,6 +356,7 @@ def test_what_labels_cannot_go_into_is_refused(tmp_path):
     cell = image(tmp_path / "cell.zarr", "0.4")
     labels = finish(tmp_path / "l.ome.zarr", LabelForm("0.4"))
     (tmp_path / "text").write_text("no image")
+    zarr.open_group(str(tmp_path / "plate"), mode="w").attrs["ome"] = {"plate": {"wells": []}}
     for wrong, error, said in [
         ((None, cell, "a/b", None), UsageError, "--name a/b"),
         ((None, cell, "mito", "0.5"), UsageError, "are of NGFF 0.4, as the image is"),
@@ -366,11 +367,23 @@ def test_what_labels_cannot_go_into_is_refused(tmp_path):
         ((None, cell / "0", "mito", None), InputError, "is an array"),
         ((None, labels, "mito", None), InputError, "holds labels"),
         ((None, tmp_path / "text", "mito", None), InputError, "no folder of an OME-Zarr"),
+        ((None, tmp_path / "plate", "mito", None), InputError, "plate of 0 wells"),
         ((None, tmp_path / "none.zarr", "mito", None), InputError, "no folder of an OME-Zarr"),
     ]:
         with pytest.raises(error, match=said) as caught:
             output(*wrong)
         assert "\n" not in str(caught.value)
+
+
+def test_labels_of_another_place_or_of_no_size_do_not_go_into_an_image(tmp_path):
+    form = output(None, image(tmp_path / "cell.zarr", "0.4"), "mito", None)[1]
+    form.fits(open_labels(finish(tmp_path / "here.tif")))
+    for name, about, said in [
+        ("away.tif", {"origin": (300.0, 900.0, 44.0)}, "lies at y = 896 to 1456 nm, outside of cell.zarr"),
+        ("sizeless.tif", {"voxel_size": None, "origin": None}, "has none: give it with --voxel-size"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            form.fits(open_labels(finish(tmp_path / name, **about)))
 
 
 # --- names of outputs ------------------------------------------------------------------------------------
