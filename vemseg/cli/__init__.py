@@ -1,8 +1,8 @@
 """The command line: a command parses, calls one function of the pipeline, and prints.
 
     here                 the list of commands, and where the program starts
-    options              every option, once, as a named type (reading, refining, fetching, writing: what is read,
-                         done, fetched and written)
+    options              every option, once, as a named type; reading, refining, fetching and writing
+                         hold those on what is read, changed, fetched and written
     parsing              the texts of options -> values
     shell                what all commands share: verbosity, progress, exit codes
     progress, failures   how a command says how far it is, and how it ends
