@@ -1,6 +1,8 @@
 """Fixtures shared by the tests."""
 
+import http.server
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,3 +23,38 @@ def real_volume() -> Callable[..., Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Serve a folder over HTTP, and yield its address and the requests that came."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            file = tmp_path / self.path.lstrip("/")
+            if not file.is_file():
+                return self.send_error(404)
+            data, wanted = file.read_bytes(), self.headers.get("Range")
+            if wanted:
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                start = int(first) if first else len(data) - int(last)
+                stop = int(last) + 1 if first and last else len(data)
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+                data = data[start:stop]
+            else:
+                self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    server.shutdown()
+    server.server_close()

@@ -1,16 +1,15 @@
 """Formats of the field, written by their own libraries: voxels, voxel sizes, axes and places are compared."""
 
-import http.server
 import json
 import pickle
 import re
-import threading
 import zipfile
 
 import h5py
 import imagecodecs
 import mrcfile
 import nibabel
+import numcodecs
 import numpy as np
 import pytest
 import tensorstore
@@ -80,6 +79,57 @@ def test_axes_are_turned_whatever_their_order_and_case(tmp_path, axes):
     scale = [(30, 8, 4)[i] for i in order]
     path = image(tmp_path / "cell.zarr", ARRAY.transpose(order), ome(axes, scale, shift=scale))
     assert_reads_as(open_volume(path), ARRAY, (30, 8, 4), (30, 8, 4))
+
+
+def test_a_unit_that_is_a_pixel_is_no_voxel_size(tmp_path, caplog):
+    path = image(tmp_path / "cell.zarr", ARRAY[None, None], ome("tczyx", (1,) * 5, "pixel"))
+    assert_reads_as(open_volume(path), ARRAY, None, None)
+    open_grey(path)
+    assert "voxel size unknown" in caplog.text
+
+
+def test_codecs_of_zarr_2_are_decoded(tmp_path):
+    group = zarr.open_group(str(tmp_path / "cell.zarr"), mode="w", zarr_format=2)
+    wide = ARRAY.astype("u2") * 100
+    layouts = {
+        "swapped": {"dtype": ">u2", "order": "F", "compressors": numcodecs.LZ4()},
+        "zipped": {"dtype": "<u2", "compressors": numcodecs.GZip()},
+    }
+    for name, layout in layouts.items():
+        group.create_array(name, shape=SHAPE, chunks=(4, 16, 16), **layout)[:] = wide
+        assert_reads_as(open_volume(tmp_path / "cell.zarr" / name), wide)
+    group.create_array("delta", shape=SHAPE, chunks=SHAPE, dtype="<u2", compressors=None)[:] = wide
+    delta, folder = numcodecs.Delta("<u2", "<i2"), tmp_path / "cell.zarr" / "delta"
+    described = json.loads((folder / ".zarray").read_text()) | {"filters": [delta.get_config()]}
+    (folder / ".zarray").write_text(json.dumps(described))
+    (folder / "0.0.0").write_bytes(np.asarray(delta.encode(wide)).tobytes())
+    assert_reads_as(open_volume(folder), wide)
+
+
+@pytest.mark.parametrize("left", [200, 0])
+def test_a_chunk_that_was_cut_short_is_named_by_its_box(tmp_path, left):
+    path = image(tmp_path / "cell.zarr", ARRAY, ome())
+    chunk = path / "0" / "0.1.2"
+    chunk.write_bytes(chunk.read_bytes()[:left])
+    refuse(path, "is damaged, box .* does not decode")
+    assert open_volume(path).read(Box((0, 0, 0), (4, 8, 8))).any()
+
+
+def test_levels_in_groups_of_their_own_as_ngff_zarr_writes_them(tmp_path):
+    group = zarr.open_group(str(tmp_path / "cell.ome.zarr"), mode="w", zarr_format=3)
+    levels = []
+    for level, step in enumerate((1, 2)):
+        part = ARRAY[::step, ::step, ::step]
+        inner = group.create_group(f"scale{level}")
+        inner.create_array("cell", data=part, dimension_names=("z", "y", "x"))
+        levels += ome(scale=[30 * step, 8 * step, 8 * step], shift=(60, 16, 0), path=f"scale{level}/cell")[
+            "datasets"
+        ]
+    described = {**ome(), "name": "cell", "datasets": levels, "@type": "ngff:Image"}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [described]}
+    assert_reads_as(open_volume(tmp_path / "cell.ome.zarr"), ARRAY, (30, 8, 8), (60, 16, 0))
+    coarse = open_volume(tmp_path / "cell.ome.zarr", choice=Choice(level="1"))
+    assert (coarse.voxel_size, coarse.origin, coarse.shape) == ((60, 16, 16), (60, 16, 0), (3, 10, 14))
 
 
 def test_names_of_dimensions_count_where_ngff_says_nothing(tmp_path):
@@ -281,6 +331,17 @@ def test_hdf5_of_ilastik(tmp_path):
         data.attrs["element_size_um"] = [0.03, 0.008, 0.008]
     refuse(path, "2 channels")
     assert_reads_as(open_volume(path, choice=Choice(channel="1")), 255 - ARRAY, (30, 8, 8), (0, 0, 0))
+    with h5py.File(path, "a") as file:  # as ilastik writes it from 1.4.1 on
+        data = file["exported_data"]
+        del data.attrs["element_size_um"]
+        sizes = {"t": 0, "z": 0.03, "y": 0.008, "x": 0.004, "c": 0}
+        sized = [tag | {"resolution": sizes[tag["key"]]} for tag in tags["axes"]]
+        data.attrs["axistags"] = json.dumps({"axes": sized})
+        data.attrs["axis_units"] = json.dumps({"t": "", "z": "um", "y": "um", "x": "um", "c": ""})
+    assert_reads_as(open_volume(path, choice=Choice(channel="1")), 255 - ARRAY, (30, 8, 4), (0, 0, 0))
+    with h5py.File(path, "a") as file:
+        file["exported_data"].attrs["axis_units"] = "{damaged"
+    assert_reads_as(open_volume(path, choice=Choice(channel="1")), 255 - ARRAY)
 
 
 def test_hdf5_of_bigdataviewer(tmp_path):
@@ -411,41 +472,6 @@ def test_precomputed(tmp_path):
     write_precomputed(tmp_path / "labels", "segmentation")
     with pytest.raises(InputError, match="it is a segmentation"):
         check_grey(open_volume(tmp_path / "labels"))
-
-
-@pytest.fixture
-def served(tmp_path):
-    """Serve a folder over HTTP, and yield its address and the requests that came."""
-    asked = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            file = tmp_path / self.path.lstrip("/")
-            if not file.is_file():
-                return self.send_error(404)
-            data, wanted = file.read_bytes(), self.headers.get("Range")
-            if wanted:
-                first, _, last = wanted.removeprefix("bytes=").partition("-")
-                start = int(first) if first else len(data) - int(last)
-                stop = int(last) + 1 if first and last else len(data)
-                self.send_response(206)
-                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
-                data = data[start:stop]
-            else:
-                self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    server.shutdown()
-    server.server_close()
 
 
 def test_volumes_on_the_network(tmp_path, served):

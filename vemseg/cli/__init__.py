@@ -1,7 +1,8 @@
 """The command line: a command parses, calls one function of the pipeline, and prints.
 
     here                 the list of commands, and where the program starts
-    options              every option, once, as a named type
+    options              every option, once, as a named type; reading, refining, fetching and writing
+                         hold those on what is read, changed, fetched and written
     parsing              the texts of options -> values
     shell                what all commands share: verbosity, progress, exit codes
     progress, failures   how a command says how far it is, and how it ends
@@ -24,7 +25,7 @@ from vemseg.cli import options, words
 from vemseg.cli.diagnose import diagnose
 from vemseg.cli.evaluate import evaluate
 from vemseg.cli.features import cluster, embed
-from vemseg.cli.fetch import betaseg, fetch_list, phantom, weights
+from vemseg.cli.fetch import betaseg, fetch_list, openorganelle, phantom, weights
 from vemseg.cli.objects import objects
 from vemseg.cli.refine import refine
 from vemseg.cli.render import render
@@ -102,6 +103,7 @@ def root(
 
 fetch.command("phantom")(as_command(phantom))
 fetch.command("betaseg")(as_command(betaseg))
+fetch.command("openorganelle")(as_command(openorganelle))
 fetch.command("weights")(as_command(weights))
 fetch.command("list")(as_command(fetch_list))
 app.add_typer(fetch, name="fetch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vemseg.cli import options, parsing, shell, tables
+from vemseg.cli import fetching, options, parsing, reading, shell, tables
 from vemseg.errors import UsageError
 from vemseg.geometry import parse_voxel_size
 
@@ -60,6 +60,35 @@ def betaseg(
             context=context,
         )
     shell.result(*made)
+
+
+def openorganelle(
+    dataset: fetching.DatasetName,
+    *,
+    crop: options.Crop = None,
+    array: fetching.Array = None,
+    level: reading.Level = None,
+    root: fetching.Root = None,
+    out: fetching.CropOut = None,
+    offline: options.Offline = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Fetch a crop of a volume of OpenOrganelle (FIB-SEM of cells and tissues).
+
+    Only the chunks that the crop meets are read. Labels lie under labels/..., such as --array
+    labels/mito_seg. Names of data sets: https://openorganelle.janelia.org
+    """
+    if crop is None:
+        raise UsageError("these volumes are terabytes: give --crop z0:z1,y0:y1,x0:x1, in voxels")
+    what = (array or "em").strip("/").rpartition("/")[2]
+    target = out or Path(f"{dataset}_{what}.ome.zarr")
+    with shell.stoppable(offline=offline) as context:
+        from vemseg.catalog.openorganelle import ROOT
+        from vemseg.datasets.openorganelle import Part, write_part
+
+        part = Part(dataset, crop, array, level, root or ROOT)
+        made = write_part(part, target, overwrite=overwrite, context=context)
+    shell.result(made)
 
 
 def weights(

@@ -115,7 +115,7 @@ class Entry(TypedDict, total=False):
 
 def catalogue() -> list[Entry]:
     """Return what comes with the package and what can be had: weights, recipes, volumes."""
-    from vemseg.catalog import DATASETS, HOW_RELEASED, RELEASED, bundled_weights
+    from vemseg.catalog import HOW_RELEASED, RELEASED, bundled_weights
     from vemseg.recipe import load_recipe, shipped
     from vemseg.run import Run
 
@@ -135,9 +135,16 @@ def catalogue() -> list[Entry]:
         {"kind": "recipe", "name": name, "about": load_recipe(name).description, "path": str(path)}
         for name, path in shipped().items()
     ]
-    about = "A synthetic cell with exact labels: vemseg fetch phantom"
-    found.append({"kind": "volume", "name": "phantom", "about": about})
-    found += [
+    return found + _volumes()
+
+
+def _volumes() -> list[Entry]:
+    """Return the volumes that ``fetch`` brings."""
+    from vemseg.catalog import DATASETS, openorganelle
+
+    made = "A synthetic cell with exact labels: vemseg fetch phantom"
+    crops = f"{openorganelle.ABOUT}: vemseg fetch openorganelle. {openorganelle.REFERENCE}"
+    archives: list[Entry] = [
         {
             "kind": "volume",
             "name": name,
@@ -148,7 +155,17 @@ def catalogue() -> list[Entry]:
         }
         for name, data in DATASETS.items()
     ]
-    return found
+    return [
+        {"kind": "volume", "name": "phantom", "about": made},
+        *archives,
+        {
+            "kind": "volume",
+            "name": "openorganelle",
+            "about": crops,
+            "licence": openorganelle.LICENCE,
+            "url": openorganelle.ROOT,
+        },
+    ]
 
 
 def catalogue_table(entries: list[Entry]) -> Table:

@@ -1,1 +1,1 @@
-"""Volumes with reference labels: of published data sets, and of the synthetic cell."""
+"""Volumes with reference labels, of published data sets and of the synthetic cell; crops of stores."""

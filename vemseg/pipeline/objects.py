@@ -48,6 +48,7 @@ def objects(
         As ``find_objects``, ``chosen`` and ``Output``.
     """
     form.check(out, labels.path)
+    form.fits(labels)
     told = record(labels.address)
     known = known_classes(labels, told, context) if classes else []
     names = names_in(told) | dict(names or {})

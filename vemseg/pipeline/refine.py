@@ -61,6 +61,7 @@ def refine(
         As ``Refinement.classes``, ``on_grid_of``, ``clean`` and ``Output``.
     """
     form.check(out, labels.path)
+    form.fits(labels)
     told = record(labels.address)
     classes = refinement.classes(known_classes(labels, told, context), told)
     if refinement.least is not None:

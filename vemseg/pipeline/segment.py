@@ -116,6 +116,7 @@ def segment(
     if adapt_seconds is not None:
         wanted = replace(wanted, model=str(adapt(wanted, out, adapt_seconds, context)))
     source = wanted.open(context)
+    extras.form.fits(source.volume)
     refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)
     if fitted is not None and fitted.metadata.get("model") not in (None, source.maker.model):
         raise InputError(f"{clusters}: these clusters were fitted to another model's vectors")

@@ -41,6 +41,7 @@ from vemseg.volume.labels_of_images import LabelsOfImage
 from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import FORMATS, Format, absolute, open_volume, record
+from vemseg.volume.remote import is_there
 from vemseg.volume.renaming import copied, rename_labels
 from vemseg.volume.resample import Resampled, looked_up
 from vemseg.volume.specimen import Background, marked_specimen
@@ -82,6 +83,7 @@ __all__ = [
     "finish_labels",
     "identity",
     "intensity_of",
+    "is_there",
     "looked_up",
     "marked_specimen",
     "measure_intensity",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -103,7 +103,10 @@ def _cosem(attributes: Attributes, n: int) -> Frame | None:
 
 
 def _vigra(attributes: Attributes, n: int) -> Frame | None:
-    """``axistags`` of vigra, which ilastik writes: JSON with a key and a resolution for each axis."""
+    """``axistags`` of vigra, which ilastik writes: JSON with a key and a resolution for each axis.
+
+    The resolutions are lengths where ``axis_units``, JSON of a unit for each key, stands beside them.
+    """
     described = attributes.get("axistags")
     try:
         tags = json.loads(described)["axes"] if isinstance(described, str) else None
@@ -113,7 +116,22 @@ def _vigra(attributes: Attributes, n: int) -> Frame | None:
     if len(names) != n:
         return None
     size = frame_in({key: value for key, value in attributes.items() if key != "axistags"}, n)
-    return Frame(names) if size is None else replace(size.along(names), ordered=True)
+    return (
+        _sized_tags(attributes, tags or (), names)
+        if size is None
+        else replace(size.along(names), ordered=True)
+    )
+
+
+def _sized_tags(attributes: Attributes, tags: Sequence[Any], names: tuple[str, ...]) -> Frame:
+    """Return what tags of vigra say of their axes: sizes too, where it is said what they count in."""
+    try:
+        units = json.loads(attributes["axis_units"])
+        spelt = tuple(str(units.get(tag["key"]) or "") or None for tag in tags)
+        scale = numbers([tag.get("resolution") or 1.0 for tag in tags])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Frame(names)
+    return Frame(names, spelt, scale) if len(scale) == len(names) else Frame(names)
 
 
 def _element_size(attributes: Attributes, n: int) -> Frame | None:

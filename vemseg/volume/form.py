@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from vemseg.errors import UsageError
 from vemseg.foreign import quoted
 from vemseg.names import is_url, output_format
+from vemseg.volume.base import Volume
 from vemseg.volume.foreign import needed
 from vemseg.volume.hdf5_writing import INNER, check_own_file
 from vemseg.volume.labels_of_images import LabelsOfImage
@@ -77,6 +78,17 @@ class LabelForm:
             needed(_LIBRARIES[kind], out)
         if kind == "hdf5":
             check_own_file(out, self.inner)
+
+    def fits(self, labels: Volume) -> None:
+        """Refuse labels, by what they are made from, that do not lie in the image that they would go into.
+
+        Raises
+        ------
+        InputError
+            As ``LabelsOfImage.check``.
+        """
+        if self.image is not None:
+            self.image.check(labels)
 
     def main(self, out: Path) -> Path:
         """Return where the result itself appears: at its name, or among the labels of the image."""

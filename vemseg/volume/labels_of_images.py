@@ -11,6 +11,7 @@ import json
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,11 @@ import zarr
 from vemseg.errors import InputError, UsageError
 from vemseg.files import write_text
 from vemseg.foreign import read_text, reading
-from vemseg.geometry import ZYX, VoxelSize
+from vemseg.geometry import ZYX, Position, VoxelSize
 from vemseg.names import split_name
-from vemseg.volume.about import Record
+from vemseg.volume.about import About, Record
+from vemseg.volume.base import Volume
+from vemseg.volume.frame import Frame
 from vemseg.volume.ngff import (
     FORMATS_OF_ZARR,
     Multiscale,
@@ -60,12 +63,18 @@ class LabelsOfImage:
     steps : tuple of (float, float, float)
         How much coarser each level of the image is than its finest one, z y x. NGFF wants as many levels of
         labels.
+    finest : Frame
+        What the image says of the axes of its finest level.
+    shape : tuple of int
+        Of that level.
     """
 
     folder: Path
     name: str
     ngff: str
-    steps: tuple[tuple[float, float, float], ...] = ((1.0, 1.0, 1.0),)
+    steps: tuple[Position, ...]
+    finest: Frame
+    shape: tuple[int, ...]
 
     @classmethod
     def of(cls, image: Path, name: str) -> LabelsOfImage:
@@ -84,9 +93,12 @@ class LabelsOfImage:
             raise InputError(
                 f"{image} is no folder of an OME-Zarr: --into takes an image such as cell.ome.zarr"
             )
-        image, described = _image_in(image.resolve())
-        ngff = "0.5" if (image / "zarr.json").is_file() else "0.4"
-        found = cls(image, name, ngff, _steps(described))
+        image, group, described = _image_in(image.resolve())
+        level = min(described.levels, key=lambda name: math.prod(_edges(described.levels[name])))
+        with reading(f"{image} has no array '{level}', which its metadata name"):
+            shape = tuple(group[level].shape)
+        ngff = "0.5" if group.metadata.zarr_format == 3 else "0.4"
+        found = cls(image, name, ngff, _steps(described), described.levels[level], shape)
         inner = image / GROUP if (image / GROUP).exists() else image
         if inner.stat().st_dev != found.beside.parent.stat().st_dev:
             raise InputError(
@@ -113,6 +125,37 @@ class LabelsOfImage:
         inner = "_".join(self.folder.relative_to(outer).parts)
         stem = "_".join(part for part in (split_name(outer)[0], inner, self.name) if part)
         return outer.with_name(f"{stem}.ome.zarr")
+
+    def check(self, labels: Volume) -> None:
+        """Refuse labels of an unknown voxel size, and labels that lie elsewhere than the image.
+
+        Parameters
+        ----------
+        labels : Volume
+            The labels, or what they are made from.
+
+        Raises
+        ------
+        InputError
+            Where the image has a voxel size, and the labels have none or do not meet it.
+        """
+        size = self.finest.voxel_size
+        if size is None:
+            return
+        if labels.voxel_size is None:
+            raise InputError(
+                f"{self.folder} has a voxel size and {labels.name} has none: give it with --voxel-size z,y,x"
+            )
+        named = dict(zip(self.finest.axes, self.shape, strict=True))
+        n = [named.get(axis, 1) for axis in "zyx"]
+        mine = _extent(About(size, self.finest.origin).position, size, n)
+        theirs = _extent(About(**labels.placed).position, labels.voxel_size, labels.shape)
+        for axis, (a, b), (c, d) in zip("zyx", mine, theirs, strict=True):
+            if c >= b or d <= a:
+                raise InputError(
+                    f"{labels.name} lies at {axis} = {c:g} to {d:g} nm, outside of {self.folder.name}, which "
+                    f"reaches from {a:g} to {b:g}: is it another volume?"
+                )
 
     def factors(self, shape: ZYX, voxel_size: VoxelSize | None) -> list[ZYX]:
         """Return the factors of the levels of labels: those of the image, where these are whole numbers.
@@ -152,19 +195,30 @@ class LabelsOfImage:
             _consolidate(outer)
 
 
-def _steps(image: Multiscale) -> tuple[tuple[float, float, float], ...]:
+def _extent(
+    position: Sequence[float], size: Sequence[float], shape: Sequence[int]
+) -> list[tuple[float, float]]:
+    """Return where voxels begin and end along each axis, by the centre of the first one."""
+    corners = [at - edge / 2 for at, edge in zip(position, size, strict=True)]
+    return [(a, a + edge * n) for a, edge, n in zip(corners, size, shape, strict=True)]
+
+
+def _edges(frame: Frame) -> Position:
+    """Return the length of a step along z, y and x; 1 where nothing is said of it."""
+    named = dict(zip(frame.axes, frame.scale or (), strict=False))
+    z, y, x = (abs(named.get(axis, 1.0)) or 1.0 for axis in "zyx")
+    return z, y, x
+
+
+def _steps(image: Multiscale) -> tuple[Position, ...]:
     """Return how much coarser each level of an image is than the finest; 1 where nothing is said."""
-    edges = []
-    for frame in image.levels.values():
-        named = dict(zip(frame.axes, frame.scale or (), strict=False))
-        edges.append([abs(named.get(axis, 1.0)) or 1.0 for axis in "zyx"])
-    edges.sort(key=math.prod)
-    found = [[edge / finest for edge, finest in zip(each, edges[0], strict=True)] for each in edges]
-    return tuple((z, y, x) for z, y, x in found)
+    edges = sorted((_edges(frame) for frame in image.levels.values()), key=math.prod)
+    fine = edges[0]
+    return tuple((z / fine[0], y / fine[1], x / fine[2]) for z, y, x in edges)
 
 
-def _image_in(path: Path) -> tuple[Path, Multiscale]:
-    """Return the image that a group is, or the first one of a Bio-Formats collection.
+def _image_in(path: Path) -> tuple[Path, zarr.Group, Multiscale]:
+    """Return where an image lies: the group itself, or the first image of a Bio-Formats collection.
 
     Raises
     ------
@@ -178,7 +232,7 @@ def _image_in(path: Path) -> tuple[Path, Multiscale]:
     if described is not None and described.levels:
         if legend_in(node.attrs) is not None:
             raise InputError(f"{path} holds labels: --into takes the image that they belong to")
-        return path, described
+        return path, node, described
     inner = open_node(path / "OME") if is_zarr(path / "OME") else None
     images = images_of(node.attrs, {} if inner is None else attributes(inner))
     if images is not None and is_zarr(path / images[0]):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vemseg.errors import InputError
 from vemseg.files import remove, write_text
 from vemseg.geometry import ZYX, VoxelSize
 from vemseg.volume.about import Record
@@ -92,6 +93,8 @@ def _metadata(content: Content) -> dict[str, object]:
         dtype = np.dtype(np.uint32 if dtype.itemsize <= 4 else np.uint64)
     elif dtype.kind == "f":
         dtype = np.dtype(np.float32)
+    elif dtype == np.int64:
+        raise InputError(f"precomputed has no type for {dtype}: write {content.volume.name} as .h5")
     return {
         "type": "segmentation" if content.labelled else "image",
         "data_type": dtype.name,

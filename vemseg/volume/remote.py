@@ -178,6 +178,17 @@ def open_n5(path: Path, wish: Wish) -> Volume:
     return _open(Place("", str(path.absolute())), wish, path)
 
 
+def is_there(address: str) -> bool:
+    """Tell whether an array or group of a known format lies at an address on the network.
+
+    Raises
+    ------
+    InputError
+        Where the host does not answer.
+    """
+    return node_at(Place.of(address)) is not None
+
+
 def open_remote(address: str, wish: Wish) -> Volume:
     """Open a Zarr, OME-Zarr, N5 or precomputed volume on the network.
 

@@ -54,7 +54,13 @@ def finish_grey(store: LabelStore, target: Path, about: About, form: LabelForm =
     _finish(store, target, Content(store, about), form)
 
 
-def write_volume(source: Volume, target: Path, *, description: Mapping[str, object] | None = None) -> None:
+def write_volume(
+    source: Volume,
+    target: Path,
+    *,
+    description: Mapping[str, object] | None = None,
+    labelled: bool = False,
+) -> None:
     """Write a grey volume, block by block, in a format by the suffix, as in ``finish_labels``.
 
     Parameters
@@ -65,13 +71,20 @@ def write_volume(source: Volume, target: Path, *, description: Mapping[str, obje
         Where the output grows.
     description : mapping, optional
         What the volume is and where it comes from; anything JSON can hold.
+    labelled : bool
+        Whether its voxels are labels, without names.
 
     Raises
     ------
     UsageError
         Where the suffix of ``target`` names no format.
     """
-    _write(Content(source, About(**source.placed, description=description or {})), target, LabelForm())
+    said = description or {}
+    if labelled:
+        content: Content = LabelContent(source, LabelInfo(**source.placed, description=said))
+    else:
+        content = Content(source, About(**source.placed, description=said))
+    _write(content, target, LabelForm())
 
 
 def _finish(store: LabelStore, target: Path, content: Content, form: LabelForm) -> None:
