@@ -6,6 +6,7 @@ files below ``root`` and variables of ``environment``, which tests replace.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -86,6 +87,31 @@ def usable_cores(root: Path = Path("/"), environment: Mapping[str, str] = os.env
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     slurm = _number(environment.get("SLURM_CPUS_PER_TASK"))
     return max(1, min([affinity, *_group_cores(root), *([slurm] if slurm else [])]))
+
+
+def batch_header(memory: int, seconds: float, *, gpu: bool, cores: int | None = None) -> list[str]:
+    """Return what a script for SLURM asks for, so that a process may occupy some memory for some time.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes that are occupied at most; twice as many are asked for, since ``SHARE`` of what a job gets is
+        used.
+    seconds : float
+        How long it takes here; half as long again is asked for, and five minutes, in whole ten minutes.
+    gpu : bool
+        Whether it computes on a GPU.
+    cores : int, optional
+        Threads; as many as are used here where it is left out.
+    """
+    tens = math.ceil((1.5 * seconds + 300) / 600)
+    asked = [
+        f"--cpus-per-task={cores or usable_cores()}",
+        f"--mem={math.ceil(memory / SHARE / GIB)}G",
+        f"--time={tens // 6:02d}:{tens % 6 * 10:02d}:00",
+        *(["--gres=gpu:1"] if gpu else []),
+    ]
+    return [f"#SBATCH {one}" for one in asked]
 
 
 def _machine_memory(root: Path) -> int | None:
