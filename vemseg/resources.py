@@ -89,6 +89,50 @@ def usable_cores(root: Path = Path("/"), environment: Mapping[str, str] = os.env
     return max(1, min([affinity, *_group_cores(root), *([slurm] if slurm else [])]))
 
 
+def task_of(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return which part of shared work a text stands for: its index from 0 on, and the number of parts.
+
+    Parameters
+    ----------
+    text : str
+        ``I/N``, the I-th of N parts from 1 on; ``auto``, what SLURM, LSF or SGE say of a task of an array job;
+        ``auto/N``, the same where the array has N tasks, which PBS does not tell.
+    environment : mapping
+        Variables of this process.
+
+    Raises
+    ------
+    UsageError
+        Where the text is none of these, or this is no task of an array job.
+    """
+    found = re.fullmatch(r"(auto|[1-9]\d*)(?:/([1-9]\d*))?", text.strip())
+    if found is None or (found[1] != "auto" and (found[2] is None or int(found[1]) > int(found[2]))):
+        raise UsageError(f"'{text}' is no shard: write I/N, such as 3/16 for the third of 16, or auto")
+    if found[1] != "auto":
+        return int(found[1]) - 1, int(found[2])
+    names = next((names for names in _ARRAYS if _number(environment.get(names[0])) is not None), None)
+    if names is None:
+        raise UsageError("--shard auto: this is no task of an array job of SLURM, PBS, LSF or SGE: write I/N")
+    number, first, last, step = (_number(environment.get(name)) for name in names)
+    assert number is not None
+    index = (number - (1 if first is None else first)) // (step or 1)
+    if found[2] is not None:
+        return index % int(found[2]), int(found[2])
+    if last is None:
+        raise UsageError("--shard auto: PBS does not say how many tasks there are: write auto/N for N tasks")
+    return index, (last - (1 if first is None else first)) // (step or 1) + 1
+
+
+_ARRAYS = (
+    ["SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_STEP"],
+    ["SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE"],
+    ["LSB_JOBINDEX", "LSB_JOBINDEX_FIRST", "LSB_JOBINDEX_END", "LSB_JOBINDEX_STEP"],
+    ["PBS_ARRAY_INDEX", "", "", ""],
+    ["PBS_ARRAYID", "", "", ""],
+)
+"""Variables by which batch systems tell a task of an array its number, and the first, last and step of all."""
+
+
 def batch_header(memory: int, seconds: float, *, gpu: bool, cores: int | None = None) -> list[str]:
     """Return what a script for SLURM asks for, so that a process may occupy some memory for some time.
 

@@ -97,7 +97,8 @@ def segment(
     adapt_seconds : float, optional
         First train the model on this volume for that long (see ``adapt``).
     context : Context
-        Labels do not depend on it.
+        Labels do not depend on it. Where it is for a share of the blocks, these are labelled, beside others
+        that other processes label; a call for the whole then finishes.
 
     Raises
     ------
@@ -128,7 +129,8 @@ def segment(
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
-    with output.appearing_at(extras.form.main(out), extras.form.settle):
+    output.appearing_at(extras.form.main(out), extras.form.settle)
+    with output if context.share.whole else output.joined(context.stopped):
         if output.done:
             renamed = extras.names is not None and rename(output, source.volume, extras.names)
             also = ": renamed" if renamed else ""
@@ -144,10 +146,14 @@ def segment(
             name: _store(output, path, name, source.volume, extras, like)
             for name, path in extras.ratings.items()
         }
-        counts = _label(wanted, held, classes, store, ratings, context)
-        labeller = labeller.named(labeller.names if extras.names is None else extras.names)
-        extras.finish(output, source.volume, labeller, ratings)
-        _finish(output, source, labeller, store, extras.form, class_table(labeller, counts, store.voxel_size))
+        if context.share.whole:
+            counts = _label(wanted, held, classes, store, ratings, context)
+            labeller = labeller.named(labeller.names if extras.names is None else extras.names)
+            extras.finish(output, source.volume, labeller, ratings)
+            rows = class_table(labeller, counts, store.voxel_size)
+            _finish(output, source, labeller, store, extras.form, rows)
+            return out
+    _label(wanted, held, classes, store, ratings, context)  # others do the rest, and the end
     return out
 
 
