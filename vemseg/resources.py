@@ -95,7 +95,7 @@ def task_of(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int
     Parameters
     ----------
     text : str
-        ``I/N``, the I-th of N parts from 1 on; ``auto``, what SLURM, LSF or SGE say of a task of an array job;
+        ``I/N``, the I-th of N parts from 1 on; ``auto``, what SLURM, LSF or SGE say of a task of an array;
         ``auto/N``, the same where the array has N tasks, which PBS does not tell.
     environment : mapping
         Variables of this process.
@@ -130,7 +130,7 @@ _ARRAYS = (
     ["PBS_ARRAY_INDEX", "", "", ""],
     ["PBS_ARRAYID", "", "", ""],
 )
-"""Variables by which batch systems tell a task of an array its number, and the first, last and step of all."""
+"""Variables by which batch systems tell a task of an array its number, and the first, last and step."""
 
 
 def batch_header(memory: int, seconds: float, *, gpu: bool, cores: int | None = None) -> list[str]:

@@ -19,7 +19,7 @@ def run(job: Job[Given, Made], context: Context, stages: Stages[Given, Made] | N
     paths = [job.marker(number) for number in range(len(job.boxes))]
     if missing := [number for number, path in enumerate(paths) if not path.exists()]:
         raise MissingError(
-            f"{len(missing)} of {len(paths)} blocks are not done yet, the first is block {missing[0]}: run the "
-            "tasks again that did not end, or leave out --finalize to do the rest here"
+            f"{len(missing)} of {len(paths)} blocks are not done yet, the first is block {missing[0]}: run "
+            "the tasks again that did not end, or leave out --finalize to do the rest here"
         )
     return [read_json(path) for path in paths]

@@ -37,7 +37,6 @@ from vemseg.geometry import ZYX
 from vemseg.labelling import Labeller, count, find_classes, load
 from vemseg.labelling.telling import (
     PLOT,
-    Row,
     captions,
     choice_of,
     class_table,
@@ -118,8 +117,6 @@ def segment(
         wanted = replace(wanted, model=str(adapt(wanted, out, adapt_seconds, context)))
     source = wanted.open(context)
     refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)
-    if fitted is not None and fitted.metadata.get("model") not in (None, source.maker.model):
-        raise InputError(f"{clusters}: these clusters were fitted to another model's vectors")
     blocks = plan_blocks(source, fitted, context, extras)
     output = Output(
         out,
@@ -148,10 +145,9 @@ def segment(
         }
         if context.share.whole:
             counts = _label(wanted, held, classes, store, ratings, context)
-            labeller = labeller.named(labeller.names if extras.names is None else extras.names)
-            extras.finish(output, source.volume, labeller, ratings)
-            rows = class_table(labeller, counts, store.voxel_size)
-            _finish(output, source, labeller, store, extras.form, rows)
+            named = labeller.named(labeller.names if extras.names is None else extras.names)
+            extras.finish(output, source.volume, named, ratings)
+            _finish(output, source, named, store, extras.form, counts)
             return out
     _label(wanted, held, classes, store, ratings, context)  # others do the rest, and the end
     return out
@@ -182,7 +178,7 @@ def load_classes(clusters: Path) -> Labeller:
 def refuse_misfits(
     outputs: Sequence[Path | None], source: VectorSource, labeller: Labeller | None, clusters: Path | None
 ) -> None:
-    """Refuse classes of longer or shorter vectors than the source's, and an output that is an input.
+    """Refuse classes of other vectors than those of the source, and an output that is an input.
 
     Raises
     ------
@@ -191,6 +187,8 @@ def refuse_misfits(
     """
     if labeller is not None and labeller.dim != source.dim:
         raise InputError(f"{clusters}: clusters of {labeller.dim} features, but the model has {source.dim}")
+    if labeller is not None and labeller.metadata.get("model") not in (None, source.maker.model):
+        raise InputError(f"{clusters}: these clusters were fitted to another model's vectors")
     read = [*source.maker.inputs, *source.maker.parents, source.volume.path, clusters]
     inputs = {path.resolve() for path in read if path is not None}
     for out in outputs:
@@ -290,10 +288,11 @@ def _finish(
     labeller: Labeller,
     store: LabelStore,
     form: LabelForm,
-    classes: list[Row],
+    counts: NDArray[np.int64],
 ) -> None:
     """Write the labels in their final form and what lies beside them, then give all of it its name."""
     out, volume = output.path, source.volume
+    classes = class_table(labeller, counts, store.voxel_size)
     origin = provenance(
         "segmentation",
         recipe=source.maker.recipe,

@@ -169,8 +169,8 @@ class Output:
     def joined(self, stopped: Callable[[], bool]) -> Iterator[Self]:
         """Look at the output and begin it as ``with`` does, beside other processes that make the same result.
 
-        Where another process does this just now, wait for it. Inside, this process is alone; after that all of
-        them may write, each its own files.
+        Where another process does this just now, wait for it. Inside, this process is alone; after that all
+        may write, each its own files.
 
         Parameters
         ----------
