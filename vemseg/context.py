@@ -94,6 +94,11 @@ class Context:
         """The bytes this process may occupy."""
         return self.memory or memory_budget()
 
+    @property
+    def gathers(self) -> bool:
+        """Whether nothing is computed, and only what other processes did is put together."""
+        return self.executor == "gather"
+
     def part(self, index: int, count: int) -> Context:
         """Return the context for the work on one of ``count`` things: its progress is a part of the whole."""
 

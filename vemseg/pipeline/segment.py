@@ -227,6 +227,8 @@ def _state(source: VectorSource, out: Path, clusters: Path | None, extras: Extra
 
 def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource:
     """Fit the classes and keep them; return the source, with its vectors in memory where that pays."""
+    if context.gathers:
+        raise MissingError(f"nothing is begun in {kept.parent}: run the tasks with --shard first")
     table, folder = source.maker.recipe.cluster, kept.parent
     n = check_sample(table, [source], context.limit)
     if n:
