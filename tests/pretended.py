@@ -2,9 +2,9 @@
 
 Every call of PyTorch passes through ``PretendedGPU``. It carries the call out on the CPU, and its result lies
 on the GPU where one of its arguments does, or where ``device=`` says so. What would fail on a GPU fails here:
-to mix tensors of both places, to draw random numbers there with a generator of the CPU, to give NumPy a tensor
-from there. With ``steady``, what makes the CPU wait for the GPU fails too: reading a number, copying to the
-CPU, results whose size is not known in advance. What compiled code does inside a call is not seen.
+to mix tensors of both places, to draw random numbers there with a generator of the CPU, to give NumPy a
+tensor from there. With ``steady``, what makes the CPU wait for the GPU fails too: reading a number, copying
+to the CPU, results whose size is not known in advance. What compiled code does inside a call is not seen.
 """
 
 import torch

@@ -120,12 +120,15 @@ class Blocks:
         Voxels of all windows together; where planes are looked at along several axes, their mean.
     bytes : int
         Memory needed at most.
+    gpu : int
+        GPU memory needed at most; 0 where no GPU computes.
     """
 
     shape: ZYX
     count: int
     encoded: int
     bytes: int
+    gpu: int = 0
 
     def __str__(self) -> str:
         plural = "" if self.count == 1 else "s"
@@ -181,7 +184,7 @@ def choose_blocks(
     axes : three Cuts
         z, y, x.
     budgets : sequence of Budget
-        The limits that a block must keep, all of them.
+        The limits that a block must keep, all of them: that of the memory, and where a GPU computes its own.
     sweeps : sequence of int
         The axes across which an encoder of planes looks at a window: along these, context is read but not
         encoded. Empty where all of a window is encoded.
@@ -212,7 +215,7 @@ def choose_blocks(
         (int(z.edge[i]), int(y.edge[j]), int(x.edge[k])),
         int(count[i, j, k]),
         int(encoded[i, j, k]),
-        int(budgets[0].bytes(window, points, edge, pixels)[i, j, k]),
+        *(int(budget.bytes(window, points, edge, pixels)[i, j, k]) for budget in budgets),
     )
 
 

@@ -34,6 +34,29 @@ def never() -> bool:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which blocks of a job a process does: every ``count``-th one from ``index`` on.
+
+    Attributes
+    ----------
+    index, count : int
+        0 .. count - 1, and how many processes share the job; other processes do the rest, now or later.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether this process does all blocks."""
+        return self.count == 1
+
+    def numbers(self, total: int) -> range:
+        """Return the numbers of the blocks, of ``total``."""
+        return range(self.index, total, self.count)
+
+
+@dataclass(frozen=True)
 class Context:
     """Device, threads and memory to use, and how progress and stopping are passed on.
 
@@ -53,6 +76,8 @@ class Context:
         Whether the network must not be touched.
     executor : str
         Who does the blocks of a volume (see ``blocks.EXECUTORS``).
+    share : Share
+        The part of them that this process does.
     """
 
     device: str = "auto"
@@ -62,11 +87,17 @@ class Context:
     stopped: Stopped = never
     offline: bool = False
     executor: str = "here"
+    share: Share = Share()
 
     @property
     def limit(self) -> int:
         """The bytes this process may occupy."""
         return self.memory or memory_budget()
+
+    @property
+    def gathers(self) -> bool:
+        """Whether nothing is computed, and only what other processes did is put together."""
+        return self.executor == "gather"
 
     def part(self, index: int, count: int) -> Context:
         """Return the context for the work on one of ``count`` things: its progress is a part of the whole."""

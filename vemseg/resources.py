@@ -6,6 +6,7 @@ files below ``root`` and variables of ``environment``, which tests replace.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -86,6 +87,75 @@ def usable_cores(root: Path = Path("/"), environment: Mapping[str, str] = os.env
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     slurm = _number(environment.get("SLURM_CPUS_PER_TASK"))
     return max(1, min([affinity, *_group_cores(root), *([slurm] if slurm else [])]))
+
+
+def task_of(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return which part of shared work a text stands for: its index from 0 on, and the number of parts.
+
+    Parameters
+    ----------
+    text : str
+        ``I/N``, the I-th of N parts from 1 on; ``auto``, what SLURM, LSF or SGE say of a task of an array;
+        ``auto/N``, the same where the array has N tasks, which PBS does not tell.
+    environment : mapping
+        Variables of this process.
+
+    Raises
+    ------
+    UsageError
+        Where the text is none of these, or this is no task of an array job.
+    """
+    found = re.fullmatch(r"(auto|[1-9]\d*)(?:/([1-9]\d*))?", text.strip())
+    if found is None or (found[1] != "auto" and (found[2] is None or int(found[1]) > int(found[2]))):
+        raise UsageError(f"'{text}' is no shard: write I/N, such as 3/16 for the third of 16, or auto")
+    if found[1] != "auto":
+        return int(found[1]) - 1, int(found[2])
+    names = next((names for names in _ARRAYS if _number(environment.get(names[0])) is not None), None)
+    if names is None:
+        raise UsageError("--shard auto: this is no task of an array job of SLURM, PBS, LSF or SGE: write I/N")
+    number, first, last, step = (_number(environment.get(name)) for name in names)
+    assert number is not None
+    index = (number - (1 if first is None else first)) // (step or 1)
+    if found[2] is not None:
+        return index % int(found[2]), int(found[2])
+    if last is None:
+        raise UsageError("--shard auto: PBS does not say how many tasks there are: write auto/N for N tasks")
+    return index, (last - (1 if first is None else first)) // (step or 1) + 1
+
+
+_ARRAYS = (
+    ["SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_STEP"],
+    ["SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE"],
+    ["LSB_JOBINDEX", "LSB_JOBINDEX_FIRST", "LSB_JOBINDEX_END", "LSB_JOBINDEX_STEP"],
+    ["PBS_ARRAY_INDEX", "", "", ""],
+    ["PBS_ARRAYID", "", "", ""],
+)
+"""Variables by which batch systems tell a task of an array its number, and the first, last and step."""
+
+
+def batch_header(memory: int, seconds: float, *, gpu: bool, cores: int | None = None) -> list[str]:
+    """Return what a script for SLURM asks for, so that a process may occupy some memory for some time.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes that are occupied at most; twice as many are asked for, since ``SHARE`` of what a job gets is
+        used.
+    seconds : float
+        How long it takes here; half as long again is asked for, and five minutes, in whole ten minutes.
+    gpu : bool
+        Whether it computes on a GPU.
+    cores : int, optional
+        Threads; as many as are used here where it is left out.
+    """
+    tens = math.ceil((1.5 * seconds + 300) / 600)
+    asked = [
+        f"--cpus-per-task={cores or usable_cores()}",
+        f"--mem={math.ceil(memory / SHARE / GIB)}G",
+        f"--time={tens // 6:02d}:{tens % 6 * 10:02d}:00",
+        *(["--gres=gpu:1"] if gpu else []),
+    ]
+    return [f"#SBATCH {one}" for one in asked]
 
 
 def _machine_memory(root: Path) -> int | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vemseg import drawing
 from vemseg.batch import Batches
 from vemseg.context import Context
-from vemseg.errors import VemsegError
+from vemseg.errors import ResourceError, VemsegError
 from vemseg.models import save_encoder
 from vemseg.models.devices import wants_bf16
 from vemseg.models.layers import choose_attention
@@ -217,8 +217,12 @@ class Trainer:
         lr = learning_rate(self.settings, self.fraction)
         batch = self.sampler.batch(self.step, self.settings.batch)
         generator = step_generator(self.settings.seed, self.step)
-        scalars: dict[str, Tensor] = self.objective(batch, generator)
-        torch.autograd.backward(scalars["loss"])
+        try:
+            scalars: dict[str, Tensor] = self.objective(batch, generator)
+            torch.autograd.backward(scalars["loss"])
+        except torch.OutOfMemoryError:
+            half = f"--batch-size {max(1, self.settings.batch // 2)}"
+            raise ResourceError(f"GPU memory is not enough for this batch: try {half}, or -d cpu") from None
         self.optimiser.step(lr)
         self.objective.after_step(self.fraction, generator)
         self.step += 1

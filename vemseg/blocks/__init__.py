@@ -3,6 +3,7 @@
 job        what is to be done: paths, settings and boxes, open in any process
 executors  who does it: the registry, and the way in
 here       a job, or a part of its blocks, done in this process: overlapped and resumable
+gathering  the results of blocks that other processes did
 """
 
 from vemseg.blocks.executors import EXECUTORS, Executor, run

@@ -27,7 +27,7 @@ class Executor(Protocol):
         """
 
 
-EXECUTORS: dict[str, str] = {"here": "vemseg.blocks.here:run"}
+EXECUTORS: dict[str, str] = {"here": "vemseg.blocks.here:run", "gather": "vemseg.blocks.gathering:run"}
 """The executors, as ``module:name``, by the name that ``Context.executor`` gives them."""
 
 

@@ -14,7 +14,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vemseg.blocks.job import Given, Job, Made, Result, Stages
+from vemseg.blocks.job import Given, Job, Made, Result, Stages, marker
 from vemseg.context import Context
 from vemseg.errors import Interrupted
 from vemseg.geometry import Box
@@ -36,7 +36,7 @@ def run(
     stages : Stages, optional
         The stages of the job, if the caller has opened it already.
     numbers : sequence of int, optional
-        Numbers of the blocks to do here; all by default.
+        Numbers of the blocks to do here; by default those of the context's share.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def run(
     def progress(done: int, total: int) -> None:
         context.report(job.stage, done / total, job.counted.format(done / 1e6, total / 1e6))
 
-    chosen = range(len(job.boxes)) if numbers is None else numbers
+    chosen = context.share.numbers(len(job.boxes)) if numbers is None else numbers
     blocks = {number: job.boxes[number] for number in chosen}
     return map_blocks(stages, blocks, job.markers, progress, context.stopped)
 
@@ -96,7 +96,7 @@ def map_blocks(
     """
     with TemporaryDirectory() if markers is None else nullcontext(markers) as folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        paths = {number: Path(folder) / f"{number:06d}.json" for number in blocks}
+        paths = {number: marker(Path(folder), number) for number in blocks}
         todo = [(blocks[number], path) for number, path in paths.items() if not path.exists()]
         total = sum(block.size for block in blocks.values())
         done = total - sum(block.size for block, _ in todo)

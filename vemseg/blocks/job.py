@@ -18,6 +18,11 @@ Result = list[int] | None
 """What writing a block returns: plain JSON, which its marker keeps."""
 
 
+def marker(folder: Path, number: int) -> Path:
+    """Return the file of a folder that says that a block is written."""
+    return folder / f"{number:06d}.json"
+
+
 @dataclass(frozen=True)
 class Stages(Generic[Given, Made]):
     """What is done to a block.
@@ -61,6 +66,10 @@ class Job(ABC, Generic[Given, Made]):
     markers: Path
     stage: str
     counted: str
+
+    def marker(self, number: int) -> Path:
+        """Return where a block leaves its marker."""
+        return marker(self.markers, number)
 
     @abstractmethod
     def open(self, context: Context) -> Stages[Given, Made]:

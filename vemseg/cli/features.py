@@ -26,6 +26,8 @@ def embed(
     device: options.Device = "auto",
     max_memory: options.MaxMemory = None,
     threads: options.Threads = None,
+    shard: options.Shard = None,
+    finalize: options.Finalize = False,
     placement: options.Placement = None,
     kept: options.Kept = None,
     stride: options.Stride = None,
@@ -36,8 +38,8 @@ def embed(
     Needed only to try several clusterings, or to cluster several volumes together; 'segment' works without.
     """
     settings = parsing.settings(set_, placement_settings(placement, kept, stride))
-    limit = parsing.memory(max_memory)
-    with shell.stoppable(device=device, threads=threads, memory=limit, offline=offline) as context:
+    surroundings = parsing.surroundings(device, threads, max_memory, offline, shard, finalize)
+    with shell.stoppable(**surroundings) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.embed import embed as compute
 
@@ -45,7 +47,8 @@ def embed(
         blank = parsing.background(background, mask)
         wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice, blank)
         features = compute(wanted, out, overwrite=overwrite, context=context)
-    shell.result(features)
+    if features.exists():  # else other processes do the rest
+        shell.result(features)
 
 
 def cluster(

@@ -195,6 +195,19 @@ Plan = Annotated[
     bool,
     _compute("--plan", **flag, help="Show blocks, memory, disk and time this would take, and stop."),
 ]
+Shard = Annotated[
+    str | None,
+    _compute(
+        "--shard",
+        metavar="I/N",
+        show_default=False,
+        help="Do one of N parts, beside other processes; 'auto' in an array job. Then --finalize.",
+    ),
+]
+Finalize = Annotated[
+    bool,
+    _compute("--finalize", **flag, help="Compute nothing: finish what tasks with --shard have done."),
+]
 Adapt = Annotated[
     str | None,
     _model(

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vemseg.cli.words import BackgroundKind
+from vemseg.context import Share
 from vemseg.errors import UsageError
 from vemseg.foreign import quoted, read_text, reading
 from vemseg.geometry import ZYX
 from vemseg.names import is_tiff_name, volume_name
-from vemseg.resources import parse_bytes
+from vemseg.resources import parse_bytes, task_of
 
 if TYPE_CHECKING:
+    from vemseg.cli.shell import Surroundings
     from vemseg.volume import Background, Choice
 
 MOST_DIGITS = 19
@@ -36,6 +38,33 @@ def settings(given: Sequence[str] | None, shortcuts: Mapping[str, object]) -> li
 def memory(text: str | None) -> int | None:
     """Read ``2GiB`` as bytes (see ``parse_bytes``); None where the option is left out."""
     return None if text is None else parse_bytes(text)
+
+
+def surroundings(
+    device: str,
+    threads: int | None,
+    max_memory: str | None,
+    offline: bool,
+    shard: str | None,
+    finalize: bool,
+) -> Surroundings:
+    """Return what a command on the blocks of a volume computes with, and the part of them that it does.
+
+    Raises
+    ------
+    UsageError
+        Where the text of ``--shard`` names no part (see ``task_of``), or both are asked for.
+    """
+    if shard is not None and finalize:
+        raise UsageError("--shard and --finalize do not go together: finalize once all shards are done")
+    return {
+        "device": device,
+        "threads": threads,
+        "memory": memory(max_memory),
+        "offline": offline,
+        "executor": "gather" if finalize else "here",
+        "share": Share() if shard is None else Share(*task_of(shard)),
+    }
 
 
 def duration(text: str) -> float:

@@ -37,6 +37,8 @@ def segment(
     max_memory: options.MaxMemory = None,
     threads: options.Threads = None,
     plan: options.Plan = False,
+    shard: options.Shard = None,
+    finalize: options.Finalize = False,
     adapt: options.Adapt = None,
     placement: options.Placement = None,
     kept: options.Kept = None,
@@ -57,18 +59,16 @@ def segment(
     settings = parsing.settings(set_, {**chosen, "cluster.seed": seed, **covering, "regions.method": regions})
     legend = parsing.names(names)
     seconds = parsing.duration(adapt) if adapt else None
-    surroundings: shell.Surroundings = {
-        "device": device,
-        "threads": threads,
-        "memory": parsing.memory(max_memory),
-        "offline": offline,
-    }
+    if adapt and shard:
+        raise UsageError("--adapt and --shard do not go together: adapt on a part of the volume first")
+    surroundings = parsing.surroundings(device, threads, max_memory, offline, shard, finalize)
     with (shell.working if plan else shell.stoppable)(**surroundings) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.beside import classes_of
         from vemseg.pipeline.extras import Extras
         from vemseg.pipeline.plan import plan as foresee
         from vemseg.pipeline.segment import segment as compute
+        from vemseg.run import sidecar
 
         default = None if into else parsing.default_labels(volume)
         labels, form = writing.output(out or default, into, name, ngff)
@@ -88,6 +88,8 @@ def segment(
             overwrite=overwrite,
             context=context,
         )
+        if not sidecar(labels).exists():  # other processes do the rest
+            return
     shell.show(tables.class_table(classes_of(labels)), as_result=False)
     shell.result(form.address(labels))
 

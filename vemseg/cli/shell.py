@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from vemseg.cli import options, words
 from vemseg.cli.failures import exit_codes
 from vemseg.cli.progress import showing
-from vemseg.context import Context
+from vemseg.context import Context, Share
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -47,6 +47,8 @@ class Surroundings(TypedDict, total=False):
     threads: int | None
     memory: int | None
     offline: bool
+    executor: str
+    share: Share
 
 
 def set_up(

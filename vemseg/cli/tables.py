@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from vemseg.cli.progress import words
-from vemseg.resources import byte_text
+from vemseg.resources import batch_header, byte_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -207,6 +207,7 @@ def plan_table(plan: Plan, training: float | None) -> Table:
         "vectors": f"{plan.vectors / 1e6:.3g} million of {plan.dim} numbers",
         "blocks": f"{plan.blocks.count} of {' x '.join(map(str, plan.blocks.shape))} voxels",
         "memory": f"{byte_text(plan.memory)} at most",
+        **({"GPU memory": f"{byte_text(plan.blocks.gpu)} at most"} if plan.blocks.gpu else {}),
         "disk": f"about {byte_text(plan.disk)} of labels",
     }
     if plan.k_range:
@@ -218,7 +219,9 @@ def plan_table(plan: Plan, training: float | None) -> Table:
         rows["sampling"] = words(plan.sampling)
     rows["labelling"] = words(plan.labelling)
     most = " at most" if training else ""
-    rows["time"] = f"{words(plan.seconds + (training or 0.0))}{most}, measured on {plan.machine}"
+    seconds = plan.seconds + (training or 0.0)
+    rows["time"] = f"{words(seconds)}{most}, measured on {plan.machine}"
+    rows["SLURM"] = "\n".join(batch_header(plan.memory, seconds, gpu=plan.blocks.gpu > 0))
     for name, text in rows.items():
         table.add_row(name, text)
     return table

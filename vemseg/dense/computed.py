@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from vemseg.dense.grid import Grid, Layout
 from vemseg.dense.holding import hold, holding_bytes
 from vemseg.dense.smoothing import gaussian, smoothed
 from vemseg.dense.sources import Given, Head, LatticeVectors, Maker
-from vemseg.errors import InputError
+from vemseg.errors import InputError, ResourceError
 from vemseg.geometry import ZYX, Box
 from vemseg.models import Encoder, Machine, PatchMean
 from vemseg.models.devices import gpu_memory
 from vemseg.models.encoder import Kept
 from vemseg.volume import Intensity, Permuted, Volume
+
+_log = logging.getLogger("vemseg")
 
 
 def _unchanged(vectors: Tensor) -> Tensor:
@@ -207,14 +210,48 @@ class ComputedVectors(LatticeVectors):
         layout, self.factors = covering.layout, covering.grid.factors
         self.positions, self.inside, self.cell = layout.positions, layout.inside, layout.cell
         self._means = covering.with_encoder(PatchMean(covering.encoder))
+        self._halved = False
 
     def read_points(self, points: Box) -> Given:
         """Read the voxels that a box of lattice points is computed from."""
         return self.covering.read(points)
 
     def compute(self, points: Box, given: Given, head: Head | None = None) -> Tensor:
-        """Encode a box of lattice points."""
-        return self.covering.compute(points, given, head or _unchanged)
+        """Encode a box of lattice points; once a GPU's memory runs out, half as much at a time.
+
+        Raises
+        ------
+        ResourceError
+            Where that is too much as well.
+        """
+        head = head or _unchanged
+        if not self._halved:
+            try:
+                return self.covering.compute(points, given, head)
+            except torch.OutOfMemoryError:
+                self._halve()
+        try:
+            return self._in_two(points, head)
+        except torch.OutOfMemoryError:
+            raise ResourceError(
+                "GPU memory is not enough, even for half of what was planned: free it of other programs, "
+                "take fewer fields of view "
+                f"(--set embed.batch={max(1, self.covering.batch // 2)}), or add -d cpu"
+            ) from None
+
+    def _halve(self) -> None:
+        """Do half as much at a time from now on."""
+        _log.warning("GPU memory ran out: going on with half as much at a time")
+        self.covering = dataclasses.replace(self.covering, batch=max(1, self.covering.batch // 2))
+        self._halved = True
+        torch.cuda.empty_cache()
+
+    def _in_two(self, points: Box, head: Head) -> Tensor:
+        """Encode a box of lattice points in two parts, along its longest axis."""
+        axis = points.shape.index(max(points.shape))
+        pieces = [n if i != axis else -(-n // 2) for i, n in enumerate(points.shape)]
+        parts = points.split((pieces[0], pieces[1], pieces[2]))
+        return torch.cat([self.covering.compute(one, self.covering.read(one), head) for one in parts], axis)
 
     def intensities(self, points: Box, given: Given) -> NDArray[np.float16]:
         """Return the mean intensity of each patch."""

@@ -17,6 +17,9 @@ _log = logging.getLogger("vemseg")
 GPU_SHARE = 0.8
 """The part of a GPU's free memory that is used."""
 
+BF16_FROM = (8, 0)
+"""The compute capability from which a GPU multiplies bfloat16."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -33,6 +36,8 @@ class Machine:
         Name of the GPU, if one is used.
     unused : str or None
         Why no GPU is used although a GPU driver is there and the user did not ask for the CPU.
+    instead : str or None
+        Why bfloat16 is not used although it was asked for.
     """
 
     device: torch.device
@@ -40,6 +45,7 @@ class Machine:
     threads: int
     name: str | None
     unused: str | None = None
+    instead: str | None = None
 
     @property
     def facts(self) -> dict[str, str | int | None]:
@@ -52,6 +58,8 @@ class Machine:
         _log.info("computing on %s", self)
         if self.unused is not None:
             _log.warning("a GPU driver is there, but PyTorch cannot use it: %s", self.unused)
+        if self.instead is not None:
+            _log.warning("%s", self.instead)
 
     def __str__(self) -> str:
         where = f"{self.device} ({self.name})" if self.name else str(self.device)
@@ -81,19 +89,45 @@ def settle(context: Context, precision: str) -> Machine:
     dtype = torch.bfloat16 if wants_bf16(precision, device) else torch.float32
     torch.backends.cudnn.deterministic = True  # the same seed, the same result
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, so that a GPU labels as a CPU does
-    forgotten = context.device == "auto" and device.type == "cpu" and shutil.which("nvidia-smi") is not None
-    return Machine(device, dtype, threads, name, why_no_gpu() if forgotten else None)
+    there = shutil.which("nvidia-smi") is not None or torch.cuda.is_available()
+    forgotten = context.device == "auto" and device.type == "cpu" and there
+    instead = None
+    if precision == "bf16" and dtype != torch.bfloat16:
+        instead = f"{_described(device)}, which has no bfloat16: computing in float32"
+    return Machine(device, dtype, threads, name, why_no_gpu() if forgotten else None, instead)
 
 
 def why_no_gpu() -> str:
     """Return why PyTorch cannot use a GPU, in its own words."""
     if torch.version.cuda is None:
         return "this PyTorch was built without CUDA"
+    return _failing(torch.device("cuda")) or "no reason is known"
+
+
+def _failing(device: torch.device) -> str | None:
+    """Return why a device cannot compute, in one sentence; None where it can."""
     try:
-        torch.zeros(1, device="cuda")
+        torch.ones(1, device=device).add_(1)
     except (RuntimeError, AssertionError) as error:
-        return _first_sentence(error)
-    return "no reason is known"
+        reason = _first_sentence(error)
+        return _no_code(device) if "no kernel image" in reason else reason
+    return None
+
+
+def _described(device: torch.device) -> str:
+    """Return the name of a GPU and its compute capability, in words."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}"
+
+
+def _no_code(device: torch.device) -> str:
+    """Return what to do about a GPU that this build of PyTorch has no code for."""
+    built = {int(arch.partition("_")[2].rstrip("af")) for arch in torch.cuda.get_arch_list()}
+    known = ", ".join(f"{number // 10}.{number % 10}" for number in sorted(built))
+    return (
+        f"{_described(device)}, and PyTorch {torch.__version__} has code for {known} only: install a build "
+        "of PyTorch for it, see pytorch.org"
+    )
 
 
 def gpu_memory(device: torch.device) -> int:
@@ -113,16 +147,19 @@ def cpu_has(*capabilities: str) -> bool:
 
 
 def wants_bf16(precision: str, device: torch.device) -> bool:
-    """Tell whether to compute in bfloat16; "auto" does so where the device multiplies it natively."""
-    if precision != "auto":
-        return precision == "bf16"
+    """Tell whether to compute in bfloat16; "auto" does so where the device multiplies it natively.
+
+    A GPU of a compute capability below ``BF16_FROM`` never does: it would take its own long way round.
+    """
+    if precision == "fp32":
+        return False
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and cpu_has("amx_bf16", "avx512_bf16", "sve_bf16")
+        return torch.cuda.get_device_capability(device) >= BF16_FROM
+    return precision == "bf16" or (device.type == "cpu" and cpu_has("amx_bf16", "avx512_bf16", "sve_bf16"))
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device a user asks for; "auto" is the first GPU, or the CPU where there is none.
+    """Return the device a user asks for; "auto" is the first GPU, or the CPU where there is none to use.
 
     Raises
     ------
@@ -130,15 +167,17 @@ def pick_device(name: str) -> torch.device:
         Where a device that is asked for by name cannot be used; no other one silently takes its place.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        usable = torch.cuda.is_available() and _failing(torch.device("cuda")) is None
+        return torch.device("cuda" if usable else "cpu")
+    reason: str | None
     try:
         device = torch.device(name)
-        if device.type == "mps" and not torch.backends.mps.is_available():
-            raise RuntimeError("it needs a Mac with an Apple GPU")
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        absent = device.type == "mps" and not torch.backends.mps.is_available()
+        reason = "it needs a Mac with an Apple GPU" if absent else _failing(device)
+    except RuntimeError as error:
         reason = _first_sentence(error)
-        raise ResourceError(f"device '{name}' cannot be used ({reason}); try -d cpu or -d auto") from None
+    if reason is not None:
+        raise ResourceError(f"device '{name}' cannot be used ({reason}); try -d cpu or -d auto")
     return device
 
 

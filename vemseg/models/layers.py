@@ -110,12 +110,13 @@ def xavier_linear(module: nn.Module) -> None:
 def choose_attention(model: nn.Module, device: torch.device, training: bool) -> None:
     """Set the faster attention kernel of every block.
 
-    The fused kernel is faster on GPUs, and for inference on CPUs with matrix tiles (AMX). For inference on
-    other CPUs, and for training on any CPU, where its backward pass would take more than half of a step,
-    attention is computed step by step (``benchmarks/training_step.py``, ``benchmarks/cover_and_stride.py``).
+    The fused kernel is faster for inference on GPUs, and on CPUs with matrix tiles (AMX). For inference on
+    other CPUs, and for training, attention is computed step by step: on a CPU the backward pass of the fused
+    kernel would take more than half of a step, and on a GPU it adds up in another order every time
+    (``benchmarks/training_step.py``, ``benchmarks/cover_and_stride.py``, ``benchmarks/gpu.py``).
     The choice depends only on the processor and on whether the model is trained, so that results repeat.
     """
-    fused = device.type == "cuda" or (not training and cpu_has("amx_bf16"))
+    fused = not training and (device.type == "cuda" or cpu_has("amx_bf16"))
     for module in model.modules():
         if isinstance(module, Attention):
             module.fused_attn = fused

@@ -78,7 +78,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         record=lambda: _made(out),
         overwrite=overwrite,
     )
-    with output:
+    with output if context.share.whole else output.joined(context.stopped):
         if output.done:
             _log.info("%s is there already, made with the same settings", out)
             return out
@@ -90,10 +90,13 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         counted = "{:.2f}/{:.2f} million vectors"
         pinned = wanted.pinned(source.machine)
         job = EmbedJob(boxes, markers, "embedding", counted, pinned, store.absolute())
-        run(job, context, point_stages(source, features))
-        divide_stored(store, source.machine, context)
-        write_json(store / ORIGIN, _origin(source, output))
-        output.publish(store)
+        if context.share.whole:
+            run(job, context, point_stages(source, features))
+            divide_stored(store, source.machine, context)
+            write_json(store / ORIGIN, _origin(source, output))
+            output.publish(store)
+            return out
+    run(job, context, point_stages(source, features))  # others do the rest, and the end
     return out
 
 

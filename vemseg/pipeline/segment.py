@@ -37,7 +37,6 @@ from vemseg.geometry import ZYX
 from vemseg.labelling import Labeller, count, find_classes, load
 from vemseg.labelling.telling import (
     PLOT,
-    Row,
     captions,
     choice_of,
     class_table,
@@ -97,7 +96,8 @@ def segment(
     adapt_seconds : float, optional
         First train the model on this volume for that long (see ``adapt``).
     context : Context
-        Labels do not depend on it.
+        Labels do not depend on it. Where it is for a share of the blocks, these are labelled, beside others
+        that other processes label; a call for the whole then finishes.
 
     Raises
     ------
@@ -118,8 +118,6 @@ def segment(
     source = wanted.open(context)
     extras.form.fits(source.volume)
     refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)
-    if fitted is not None and fitted.metadata.get("model") not in (None, source.maker.model):
-        raise InputError(f"{clusters}: these clusters were fitted to another model's vectors")
     blocks = plan_blocks(source, fitted, context, extras)
     output = Output(
         out,
@@ -129,7 +127,8 @@ def segment(
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
-    with output.appearing_at(extras.form.main(out), extras.form.settle):
+    output.appearing_at(extras.form.main(out), extras.form.settle)
+    with output if context.share.whole else output.joined(context.stopped):
         if output.done:
             renamed = extras.names is not None and rename(output, source.volume, extras.names)
             also = ": renamed" if renamed else ""
@@ -145,10 +144,13 @@ def segment(
             name: _store(output, path, name, source.volume, extras, like)
             for name, path in extras.ratings.items()
         }
-        counts = _label(wanted, held, classes, store, ratings, context)
-        labeller = labeller.named(labeller.names if extras.names is None else extras.names)
-        extras.finish(output, source.volume, labeller, ratings)
-        _finish(output, source, labeller, store, extras.form, class_table(labeller, counts, store.voxel_size))
+        if context.share.whole:
+            counts = _label(wanted, held, classes, store, ratings, context)
+            named = labeller.named(labeller.names if extras.names is None else extras.names)
+            extras.finish(output, source.volume, named, ratings)
+            _finish(output, source, named, store, extras.form, counts)
+            return out
+    _label(wanted, held, classes, store, ratings, context)  # others do the rest, and the end
     return out
 
 
@@ -177,7 +179,7 @@ def load_classes(clusters: Path) -> Labeller:
 def refuse_misfits(
     outputs: Sequence[Path | None], source: VectorSource, labeller: Labeller | None, clusters: Path | None
 ) -> None:
-    """Refuse classes of longer or shorter vectors than the source's, and an output that is an input.
+    """Refuse classes of other vectors than those of the source, and an output that is an input.
 
     Raises
     ------
@@ -186,6 +188,8 @@ def refuse_misfits(
     """
     if labeller is not None and labeller.dim != source.dim:
         raise InputError(f"{clusters}: clusters of {labeller.dim} features, but the model has {source.dim}")
+    if labeller is not None and labeller.metadata.get("model") not in (None, source.maker.model):
+        raise InputError(f"{clusters}: these clusters were fitted to another model's vectors")
     read = [*source.maker.inputs, *source.maker.parents, source.volume.path, clusters]
     inputs = {path.resolve() for path in read if path is not None}
     for out in outputs:
@@ -224,6 +228,8 @@ def _state(source: VectorSource, out: Path, clusters: Path | None, extras: Extra
 
 def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource:
     """Fit the classes and keep them; return the source, with its vectors in memory where that pays."""
+    if context.gathers:
+        raise MissingError(f"nothing is begun in {kept.parent}: run the tasks with --shard first")
     table, folder = source.maker.recipe.cluster, kept.parent
     n = check_sample(table, [source], context.limit)
     if n:
@@ -285,10 +291,11 @@ def _finish(
     labeller: Labeller,
     store: LabelStore,
     form: LabelForm,
-    classes: list[Row],
+    counts: NDArray[np.int64],
 ) -> None:
     """Write the labels in their final form and what lies beside them, then give all of it its name."""
     out, volume = output.path, source.volume
+    classes = class_table(labeller, counts, store.voxel_size)
     origin = provenance(
         "segmentation",
         recipe=source.maker.recipe,

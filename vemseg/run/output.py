@@ -112,7 +112,7 @@ class Output:
         self.state: State = json.loads(json.dumps(state, allow_nan=False, default=plain))
         self._settings = self.state
         self._inputs, self._beside, self._record = inputs, beside, record
-        self._overwrite, self._resumable = overwrite, resumable
+        self._overwrite, self._resumable, self._joined = overwrite, resumable, False
         self._lock = Lock(self.partial / LOCK, f"another process writes {path}")
         self._open = contextlib.ExitStack()
 
@@ -165,6 +165,28 @@ class Output:
         self._note(begun | {"moves": moves, "stale": stale})
         self._finish()
 
+    @contextlib.contextmanager
+    def joined(self, stopped: Callable[[], bool]) -> Iterator[Self]:
+        """Look at the output and begin it as ``with`` does, beside other processes that make the same result.
+
+        Where another process does this just now, wait for it. Inside, this process is alone; after that all
+        may write, each its own files.
+
+        Parameters
+        ----------
+        stopped : callable
+            Asked while waiting.
+
+        Raises
+        ------
+        Interrupted
+            Where ``stopped`` returns True while this waits.
+        """
+        self._joined = True
+        with self._alone(stopped):
+            self._look(settled=self._finish())
+            yield self
+
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._alone())
@@ -178,10 +200,10 @@ class Output:
         self._open.__exit__(kind, error, traceback)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, stopped: Callable[[], bool] | None = None) -> Iterator[None]:
         """Keep other processes out; on leaving, empty the directory if it holds nothing to go on with."""
         with writing(self.path):
-            self._lock.acquire()
+            self._lock.acquire() if stopped is None else self._lock.wait(stopped)
         try:
             with writing(self.main, DISK_FULL):
                 yield
@@ -250,7 +272,8 @@ class Output:
         if begun is not None and self._is(begun["state"]):
             _log.info("going on in %s", self.partial)
             self.resumed, self.state = True, begun["state"]
-            sweep_stores(self.partial)
+            if not self._joined:  # else others may be writing
+                sweep_stores(self.partial)
             return
         if begun is not None and not self._overwrite:
             found = difference(begun["state"], self._settings, self._inputs)
