@@ -16,7 +16,7 @@ from vemseg.labelling.telling import PLOT, TABLE, choice_of, draw_choice, say_ch
 from vemseg.models import settle
 from vemseg.pipeline.beside import beside
 from vemseg.recipe import sets
-from vemseg.run import Output, State, lasting, provenance, write_json
+from vemseg.run import Output, State, lasting, provenance, sidecar, write_json
 
 _log = logging.getLogger("vemseg")
 
@@ -70,7 +70,7 @@ def cluster(
         out,
         state=state,
         inputs=paths,
-        beside=[_description(out), beside(out, PLOT), beside(out, TABLE)],
+        beside=[sidecar(out), beside(out, PLOT), beside(out, TABLE)],
         record=lambda: _made(out),
         overwrite=overwrite,
     )
@@ -90,15 +90,10 @@ def cluster(
         joined = Sample(vectors, grey, first.maker.codes, first.classes)
         labeller = find_classes(table, joined, alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
-        write_json(output.growing(_description(out)), origin)
+        write_json(output.growing(sidecar(out)), origin)
         _write(output, labeller.noting({"model": first.maker.model, "provenance": lasting(origin)}))
         output.publish()
     return out
-
-
-def _description(out: Path) -> Path:
-    """Return what lies beside classes and says how they were made; labels may have the same stem."""
-    return out.with_name(f"{out.name}.json")
 
 
 def _write(output: Output, labeller: Labeller) -> None:
