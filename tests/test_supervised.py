@@ -604,9 +604,9 @@ def test_the_command_takes_labels_and_needs_no_k(cell, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "option"), [((["m.tif"], None, None), "--mask"), ((None, "0", None), "--unlabelled")]
+    ("given", "option"), [((None, "0", None), "--unlabelled"), ((None, None, "1=a"), "--names")]
 )
 def test_options_on_labels_ask_for_labels(given, option):
     with pytest.raises(UsageError, match=f"{option} is about labels to learn from: add --labels LABELS"):
         _lessons(None, *given)
-    assert _lessons(None, None, None, None) is None
+    assert _lessons(None, ["mask.tif"], None, None) is None  # a mask of what is learned without labels

@@ -25,18 +25,21 @@ import numpy as np
 
 from vemseg.catalog.archive import members
 from vemseg.cli import parsing
+from vemseg.cli.tables import class_table
 from vemseg.dense import Wanted
 from vemseg.errors import VemsegError
 from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.labelling import load
 from vemseg.models import import_maester
+from vemseg.pipeline.beside import classes_of, rename
 from vemseg.pipeline.cluster import cluster
 from vemseg.pipeline.embed import embed
 from vemseg.pipeline.fetch import fetch_phantom
+from vemseg.pipeline.segment import segment
 from vemseg.recipe import load_recipe
 from vemseg.run import Run
-from vemseg.volume import open_volume, record
+from vemseg.volume import open_volume, record, rename_labels
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "maester_small_weights.pt"
 LONGEST = 500
@@ -92,6 +95,8 @@ def readers(folder):
     grey, _ = fetch_phantom(folder / "cell.ome.zarr", (8, 32, 32), 0, (16.0, 16.0, 16.0))
     features = embed(Wanted(str(grey), "classical"), folder / "features.zarr")
     clusters = cluster([features], folder / "two.safetensors", settings=["cluster.k=2", "cluster.restarts=1"])
+    (folder / "labelled").mkdir()
+    segment(Wanted(str(features)), folder / "labelled" / "two.ome.zarr", clusters=clusters)
     with Run.create(folder / "run", load_recipe("invariance")) as run:
         run.append_metrics({"step": 1, "loss": 0.5})
         run.finish()
@@ -113,6 +118,8 @@ def readers(folder):
         "clusters": Reader(clusters, load),
         "image": Reader(grey, _read_volume, "zarr.json", as_json=True),
         "level": Reader(grey, _read_volume, "0/zarr.json", as_json=True),
+        "description": Reader(folder / "labelled", _rename, "two.json", as_json=True),
+        "labels": Reader(folder / "labelled", _rename, "two.ome.zarr/zarr.json", as_json=True),
         "zip": Reader(folder / "a.zip", members),
         "tar": Reader(folder / "a.tar", members),
         "checkpoint": Reader(folder / "golden.pt", import_maester),
@@ -183,6 +190,14 @@ def _read_features(path):
     corner = Box(found.inside.start, tuple(a + 1 for a in found.inside.start))
     assert found.vectors(corner).shape == (1, 1, 1, found.dim)
     assert np.asarray(found.intensities(corner)).dtype == np.float16
+
+
+def _rename(folder):
+    out = folder / "two.ome.zarr"
+    classes = classes_of(out)
+    class_table(classes)
+    rename(out, open_volume(out), {row["label"]: row["name"] for row in classes})  # which changes nothing
+    rename_labels(out, {1: "cell", 2: "rest"}, {1: (1, 2, 3)})
 
 
 def _read_volume(path):

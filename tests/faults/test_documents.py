@@ -21,7 +21,7 @@ from vemseg.volume import open_volume
 
 NAMES = (
     *("names", "recipe", "run", "metrics", "settings of a run", "features", "vectors", "clusters", "image"),
-    *("level", "zip", "tar", "checkpoint"),
+    *("level", "zip", "tar", "checkpoint", "description", "labels"),
 )
 
 

@@ -49,7 +49,10 @@ def _verdict(error: Exception, verbose: bool) -> tuple[int, str]:
     if isinstance(error, VemsegError):
         return error.exit_code, f"error: {error}"
     if _is_out_of_memory(error):
-        hint = "take a part of the volume (--crop), or smaller batches (train --batch-size 8, embed.batch=16)"
+        hint = (
+            "take smaller blocks (--max-memory, below what the system gives), a part of the volume (--crop), "
+            "or smaller batches (train --batch-size 8, embed.batch=16)"
+        )
         return OUT_OF_RESOURCES, f"error: out of memory: {hint}"
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         where = f"{error.filename}: " if error.filename else ""

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.drawing import number_curve, save
+from vemseg.errors import InputError
 from vemseg.files import write_table
+from vemseg.foreign import Form, quoted
 from vemseg.geometry import VoxelSize
 from vemseg.labelling.base import Labeller
 from vemseg.labelling.choosing import Choice
@@ -24,6 +26,52 @@ PLOT, TABLE = "_k.png", "_k.csv"
 
 Row = dict[str, Any]
 """What the table of classes says of one class, by column."""
+
+
+_COLUMNS: dict[str, Any] = {
+    "label": int,
+    "name": str,
+    "voxels": int,
+    "fraction": float,
+    "volume_um3": float | None,
+    "mean_intensity_in_sample": float | None,
+    "suggestion": str | None,
+    "suggestion_probability": float | None,
+}
+_ROW = Form(_COLUMNS)
+"""What the table of classes says of one class."""
+
+_TOLD = Form({"classes": list[dict[str, str | float | int | None]], "own_names?": dict[str, str]})
+"""What a description of labels says of classes."""
+
+
+def told_classes(description: Mapping[str, Any], complaint: str) -> tuple[list[Row], dict[int, str]]:
+    """Return the table of classes that a description of labels holds, and the classes' own names.
+
+    Parameters
+    ----------
+    description : mapping
+        As it was read from a file.
+    complaint : str
+        What is wrong and where; the reason follows it.
+
+    Raises
+    ------
+    InputError
+        Where it holds something else.
+    """
+    _TOLD.check(description, complaint)
+    rows: list[Row] = [{key: row.get(key) for key in _COLUMNS} for row in description["classes"]]
+    for k, row in enumerate(rows, start=1):
+        _ROW.check(row, f"{complaint}: class {k}")
+        if (row.get("suggestion") is None) != (row.get("suggestion_probability") is None):
+            raise InputError(f"{complaint}: class {k}: a suggestion has a name and a probability")
+    if [row["label"] for row in rows] != list(range(1, len(rows) + 1)) or not 1 <= len(rows) <= 255:
+        raise InputError(f"{complaint}: its classes are not numbered from 1 to at most 255")
+    own = description.get("own_names") or {}
+    if odd := [label for label in own if label not in map(str, range(1, len(rows) + 1))]:
+        raise InputError(f"{complaint}: it names a class '{quoted(odd[0])}' that it has not")
+    return rows, {int(label): name for label, name in own.items()}
 
 
 def choice_of(labeller: Labeller) -> Choice | None:

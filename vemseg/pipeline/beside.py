@@ -8,7 +8,7 @@ from pathlib import Path
 from vemseg.drawing import Manner, palette, save, three_planes
 from vemseg.files import write_table
 from vemseg.labelling import legend
-from vemseg.labelling.telling import Row, captions
+from vemseg.labelling.telling import Row, captions, told_classes
 from vemseg.names import split_name
 from vemseg.run import Output, read_json, sidecar, write_json
 from vemseg.volume import Thinned, Volume, open_volume, planes, rename_labels
@@ -33,8 +33,7 @@ def files_beside(out: Path) -> list[Path]:
 
 def classes_of(out: Path) -> list[Row]:
     """Return the table of classes that lies beside labels."""
-    classes: list[Row] = read_json(sidecar(out))["classes"]
-    return classes
+    return told_classes(read_json(sidecar(out)), f"cannot read {sidecar(out)}")[0]
 
 
 def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, str]) -> None:
@@ -72,8 +71,7 @@ def rename(output: Output, volume: Volume, names: Mapping[int, str]) -> bool:
     """
     out, labels = output.path, output.main
     about = read_json(sidecar(out))
-    classes: list[Row] = about["classes"]
-    own = {int(label): name for label, name in about.get("own_names", {}).items()}
+    classes, own = told_classes(about, f"cannot read {sidecar(out)}")
     named = legend(len(classes), names, own)
     if named == {k: row["name"] for k, row in enumerate(classes, start=1)}:
         return False

@@ -16,7 +16,7 @@ from vemseg.models import settle
 from vemseg.pipeline.beside import beside
 from vemseg.points import PointFile
 from vemseg.recipe import sets
-from vemseg.run import Output, State, lasting, provenance, write_json
+from vemseg.run import Output, State, lasting, provenance, sidecar, write_json
 
 _log = logging.getLogger("vemseg")
 
@@ -78,7 +78,7 @@ def cluster(
         out,
         state=state,
         inputs=paths,
-        beside=[_description(out), beside(out, PLOT), beside(out, TABLE)],
+        beside=[sidecar(out), beside(out, PLOT), beside(out, TABLE)],
         record=lambda: _made(out),
         overwrite=overwrite,
     )
@@ -96,15 +96,10 @@ def cluster(
         sampled = replace(Sample.joined(samples), examples=given)
         labeller = find_classes(table, sampled, alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
-        write_json(output.growing(_description(out)), origin)
+        write_json(output.growing(sidecar(out)), origin)
         _write(output, labeller.noting({"model": first.maker.model, "provenance": lasting(origin)}))
         output.publish()
     return out
-
-
-def _description(out: Path) -> Path:
-    """Return what lies beside classes and says how they were made; labels may have the same stem."""
-    return out.with_name(f"{out.name}.json")
 
 
 def _given(points: PointFile | None, stored: Sequence[StoredVectors]) -> Examples | None:

@@ -112,8 +112,12 @@ def lasting(origin: Mapping[str, object]) -> Json:
 
 
 def sidecar(output: Path) -> Path:
-    """Return the path of the description that lies beside an output: its name, ending in ``.json``."""
+    """Return the path of the description that lies beside an output: its name, ending in ``.json``.
+
+    Clusters keep their ending before that, since labels of the same stem often lie beside them.
+    """
     stem, suffix = split_name(output)
+    stem = output.name if suffix == ".safetensors" else stem
     return output.with_name(f"{stem}.provenance.json" if suffix == ".json" else f"{stem}.json")
 
 

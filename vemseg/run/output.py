@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
 
-from vemseg.errors import InputError, OutputExistsError
+from vemseg.errors import InputError, OutputExistsError, ResourceError
 from vemseg.files import DISK_FULL, TEMPORARY, flush, remove, sweep_stores, writing
 from vemseg.foreign import Form, quoted
 from vemseg.run.files import Json, plain, read_json, write_json
@@ -90,9 +90,9 @@ class Output:
         On entering, where another process makes this output, or the result that is there, or was begun, was
         made with another state, or files beside it belong to something else.
     InputError
-        On entering, where an input is not there.
+        On entering, where an input is not there; later, where it changed meanwhile.
     ResourceError
-        Where the output cannot be written, then or later: the disk is full.
+        Where the output cannot be written, then or later: the disk is full, or its folder was removed.
     """
 
     def __init__(
@@ -160,7 +160,10 @@ class Output:
                 flush(file)
         moves = {path.name: path.name for path in grown}
         moves |= {str(main.relative_to(self.partial)): self.path.name}
-        begun = self._begun() or {"replaces": False}
+        begun = self._begun()
+        if begun is None:
+            raise self._removed()
+        self._refuse_changed()
         stale = [path.name for path in self._beside if begun["replaces"] and path not in grown]
         self._note(begun | {"moves": moves, "stale": stale})
         self._finish()
@@ -187,6 +190,12 @@ class Output:
             self._look(settled=self._finish())
             yield self
 
+    def _refuse_changed(self) -> None:
+        """Refuse a result of inputs that changed, grew or went away while they were read."""
+        for known, path in zip(self.inputs, self._inputs, strict=True):
+            if not path.exists() or not same(known, path):
+                raise InputError(f"{path} changed while it was read: leave it alone, and start again with -f")
+
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._alone())
@@ -207,18 +216,29 @@ class Output:
         try:
             with writing(self.main, DISK_FULL):
                 yield
+        except FileNotFoundError as error:
+            if self._there():
+                raise
+            raise self._removed() from error
         finally:
             try:
-                if not self._worth_keeping():
+                if self._there() and not self._worth_keeping():
                     self._empty()
             finally:
                 self._leave()
+
+    def _there(self) -> bool:
+        """Tell whether the partial directory is there, and not removed under this process."""
+        return self.partial.is_dir()
+
+    def _removed(self) -> ResourceError:
+        return ResourceError(f"cannot write {self.path}: {self.partial} was removed while it was made")
 
     def _leave(self) -> None:
         """Release the lock, and remove the directory if nothing but the lock's file is left in it."""
         bare = False
         try:
-            bare = [entry.name for entry in self.partial.iterdir()] == [LOCK]
+            bare = self._there() and [entry.name for entry in self.partial.iterdir()] == [LOCK]
         finally:
             self._lock.release(remove=bare)
         if bare:

@@ -20,6 +20,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from vemseg.errors import InputError
 from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box
 from vemseg.names import volume_name
@@ -109,20 +110,25 @@ class _Tiff(Volume):
 
 
 class MappedTiff(_Tiff):
-    """An uncompressed, contiguous stack, memory-mapped."""
+    """An uncompressed, contiguous stack, memory-mapped.
+
+    Reading what is mapped beyond the end of a file ends the process, so the file's size is looked at first.
+    """
 
     def __init__(
         self,
-        mapped: NDArray[np.generic],
+        mapped: np.memmap[tuple[int, ...], np.dtype[np.generic]],
         dtype: np.dtype[np.generic],
         seen: Seen,
         **about: Unpack[Described],
     ) -> None:
         z, y, x = mapped.shape
         super().__init__((z, y, x), dtype, seen, **about)
-        self._mapped = mapped
+        self._mapped, self._end = mapped, mapped.offset + mapped.nbytes
 
     def _stored(self, box: Box) -> NDArray[np.generic]:
+        if self.path is not None and self.path.exists() and self.path.stat().st_size < self._end:
+            raise InputError(f"{self.path} was cut off while it was read: is it still being written?")
         return np.array(self._mapped[box.slices], dtype=self.dtype)
 
 
@@ -278,7 +284,7 @@ def _open(
             decoded.check_colours()
         volume: _Tiff = decoded
     else:
-        mapped = np.memmap(path, stored.newbyteorder(file.byteorder), "r", start, stack.shape)
+        mapped = np.memmap(path, stored.newbyteorder(file.byteorder), "r", start, tuple(stack.shape))
         volume = MappedTiff(mapped, readable_dtype(stored, path), seen, **about)
     volume.hint, volume.choice = edges.hint, wish.choice.given
     colours = stack.form.samples - stack.form.alpha
