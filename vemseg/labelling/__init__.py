@@ -8,6 +8,7 @@
     centroids   k-means, and which centroids are nearest to a vector
     joining     which of many small clusters, codes or components belong together
     columns     labellers whose scores follow from an affine map of the vector
+    centres     classes made of cluster centres that others have found
     saved       whether a labeller that was read from a file can be used
     describing  what fitted classes are like: the encoder's suggestions, how far apart they are
     telling     classes for people: their table and captions, and how their number was chosen
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 from vemseg.labelling.affine import AffineLabeller
 from vemseg.labelling.base import Demand, Examples, Labeller, Sample, Source, legend
+from vemseg.labelling.centres import keep_centres, read_centres
 from vemseg.labelling.choosing import Choice, find_classes
 from vemseg.labelling.describing import suggestion_text
 from vemseg.labelling.fitting import check, count, demands, fit, load
@@ -42,7 +44,9 @@ __all__ = [
     "demands",
     "find_classes",
     "fit",
+    "keep_centres",
     "legend",
     "load",
+    "read_centres",
     "suggestion_text",
 ]

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vemseg.context import Context
 from vemseg.datasets.betaseg import PAPERS, PARTS, Cell, check, fill, find_archive
 from vemseg.datasets.phantom import write_phantom
-from vemseg.errors import InputError, MissingError, OutputExistsError
+from vemseg.errors import OutputExistsError
 from vemseg.geometry import ZYX, VoxelSize
 from vemseg.phantom import Phantom
 from vemseg.run import Run, sha256
@@ -19,9 +16,6 @@ from vemseg.volume import LabelForm
 
 CLUSTERS = "clusters.safetensors"
 """File, in a run of imported weights, with the classes of the cluster centres that came with them."""
-
-MOST_CLASSES = 255
-"""Largest number of classes: labels are bytes."""
 
 
 def fetch_phantom(
@@ -150,10 +144,11 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
     OutputExistsError
         Where ``out`` holds another run, or other clusters, and ``overwrite`` is not set.
     """
+    from vemseg.labelling import keep_centres, read_centres
     from vemseg.models import import_maester, open_model, reference_recipe, save_encoder
 
     table, objective = import_maester(checkpoint)
-    centres = None if centroids is None else _read_centres(centroids, table.dim)
+    centres = None if centroids is None else read_centres(centroids, table.dim)
     source = sha256(checkpoint)
     with Run.create(out, reference_recipe(table), parents=[checkpoint], overwrite=overwrite) as run:
         if run.finished and run.info.get("imported", {}).get("sha256") != source:
@@ -170,36 +165,5 @@ def import_weights(checkpoint: Path, centroids: Path | None, out: Path, *, overw
         "model": open_model(str(out.absolute())).hash,
         "centroids": sha256(centroids),
     }
-    _keep(centres, about, out / CLUSTERS, overwrite)
+    keep_centres(centres, about, out / CLUSTERS, overwrite)
     return [out, out / CLUSTERS]
-
-
-def _keep(centres: NDArray[np.float64], about: dict[str, object], path: Path, overwrite: bool) -> None:
-    """Write the classes of cluster centres, unless they are there; refuse to replace others."""
-    from vemseg.labelling import AffineLabeller, load
-
-    labeller = AffineLabeller.of_centres(centres, about)
-    if path.exists() and not overwrite:
-        if load(path).metadata.get("centroids") == labeller.metadata["centroids"]:
-            return
-        raise OutputExistsError(f"{path} holds other clusters: name another -o, or -f to replace it")
-    labeller.save(path)
-
-
-def _read_centres(path: Path, dim: int) -> NDArray[np.float64]:
-    """Read a text file of numbers, one vector a line."""
-    if not path.is_file():
-        raise MissingError(f"no centroids at {path}")
-    try:
-        text = path.read_text(encoding="utf-8").replace(",", " ")
-        centres = np.loadtxt(text.splitlines(), ndmin=2, dtype=np.float64)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no text file of numbers ({' '.join(str(error).split())})") from None
-    found = f"{centres.shape[0]} lines of {centres.shape[1]} numbers"
-    if centres.shape[1] != dim:
-        raise InputError(f"{path}: {found}, but the model's vectors have {dim}")
-    if not np.isfinite(centres).all():
-        raise InputError(f"{path}: {found}, some of them NaN or infinite")
-    if len(centres) > MOST_CLASSES:
-        raise InputError(f"{path}: {len(centres)} centres, but labels go up to {MOST_CLASSES}")
-    return centres
