@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
 
-from vemseg.errors import InputError, OutputExistsError, ResourceError
+from vemseg.errors import InputError, Interrupted, OutputExistsError, ResourceError
 from vemseg.files import DISK_FULL, TEMPORARY, flush, remove, sweep_stores, writing
 from vemseg.foreign import Form, quoted
 from vemseg.run.files import Json, plain, read_json, write_json
@@ -216,8 +216,8 @@ class Output:
         try:
             with writing(self.main, DISK_FULL):
                 yield
-        except FileNotFoundError as error:
-            if self._there():
+        except (FileNotFoundError, Interrupted) as error:  # without their markers, blocks look undone
+            if (self.partial / BEGUN).exists():
                 raise
             raise self._removed() from error
         finally:
