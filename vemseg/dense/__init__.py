@@ -40,7 +40,7 @@ from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.lessons import Lessons
 from vemseg.dense.opening import Wanted, lay_over, lay_over_volume, open_features, training_source
 from vemseg.dense.planning import WRITTEN, check_sample, label_blocks, point_blocks
-from vemseg.dense.pointed import examples, vectors_at
+from vemseg.dense.pointed import examples
 from vemseg.dense.pseudo import Judge, PseudoLabels
 from vemseg.dense.regions import RegionVectors
 from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, keep_sample, sample_cells
@@ -90,6 +90,5 @@ __all__ = [
     "sample_cells",
     "teach",
     "training_source",
-    "vectors_at",
     "working_grid",
 ]

@@ -140,6 +140,17 @@ class RegionVectors(VectorSource):
         drawn = np.random.default_rng([seed, 0x5E6]).choice(len(self.parts), most, replace=False)
         return [int(number) for number in drawn]
 
+    def at(self, voxels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vector of the region that each voxel lies in."""
+        lying = voxels[:, list(self.source.order)]
+        parts = np.array([self.parts.touching(Box(tuple(v), tuple(v + 1)))[0] for v in lying])
+        found = np.empty((len(voxels), self.dim), np.float32)
+        for number in np.unique(parts).tolist():
+            part, mine = self.divided(number), np.flatnonzero(parts == number)
+            places = lying[mine] - part.box.start
+            found[mine] = part.graph.vectors[part.numbers[tuple(places.T)]]
+        return found
+
     def read(self, box: Box) -> Given:
         """Read what the lattice points of all parts in a box are computed from."""
         return self.source.read_points(self._points(self._slab(box)))

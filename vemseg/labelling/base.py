@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -91,6 +91,19 @@ class Sample:
     graphs: tuple[Graph, ...] = ()
     learned: Arrays = field(default_factory=dict)
     examples: Examples | None = None
+
+    @classmethod
+    def joined(cls, samples: Sequence[Sample]) -> Self:
+        """Return the samples of several volumes as one; they are by the same model."""
+        first = samples[0]
+        return cls(
+            np.concatenate([sample.vectors for sample in samples]),
+            np.concatenate([sample.intensities for sample in samples]),
+            first.codes,
+            first.classes,
+            tuple(graph for sample in samples for graph in sample.graphs),
+            first.learned,
+        )
 
 
 def legend(k: int, names: Mapping[int, str], own: Mapping[int, str] = MappingProxyType({})) -> dict[int, str]:

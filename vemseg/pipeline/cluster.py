@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from vemseg.context import Context
-from vemseg.dense import StoredVectors, check_sample, examples, open_features
-from vemseg.errors import InputError, MissingError, UsageError
-from vemseg.labelling import Examples, Labeller, Sample, find_classes, load
+from vemseg.dense import check_sample, examples, open_features
+from vemseg.errors import InputError, MissingError
+from vemseg.labelling import Labeller, Sample, find_classes, load
 from vemseg.labelling.telling import PLOT, TABLE, choice_of, draw_choice, say_choice, write_choice
 from vemseg.models import settle
 from vemseg.pipeline.beside import beside
@@ -66,7 +65,7 @@ def cluster(
     if len(models) > 1:
         raise InputError(f"features of {len(models)} different models cannot be clustered together")
     first, table = sources[0], sources[0].maker.recipe.cluster
-    given = _given(points, sources)
+    given = examples(points, sources)
     each = -(-check_sample(table, sources, context.limit, pointed=given is not None) // len(sources))
     state: State = {
         "output": out.name,
@@ -93,27 +92,12 @@ def cluster(
             for i, source in enumerate(sources)
         ]
         alone = first if len(sources) == 1 else None
-        labeller = find_classes(table, _joined(samples, given), alone, context)
+        joined = replace(Sample.joined(samples), examples=given)
+        labeller = find_classes(table, joined, alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         _write(output, labeller.noting({"model": first.maker.model, "provenance": origin}))
         output.publish()
     return out
-
-
-def _given(points: PointFile | None, sources: Sequence[StoredVectors]) -> Examples | None:
-    """Return the vectors at points; None where there are none."""
-    if points is None:
-        return None
-    if len(sources) > 1:
-        raise UsageError(f"{points.path} holds points of one volume: give the features of that one alone")
-    return examples(sources[0], points)
-
-
-def _joined(samples: Sequence[Sample], given: Examples | None) -> Sample:
-    """Return the samples of several volumes as one, with the examples."""
-    vectors = np.concatenate([sample.vectors for sample in samples])
-    grey = np.concatenate([sample.intensities for sample in samples])
-    return Sample(vectors, grey, samples[0].codes, samples[0].classes, examples=given)
 
 
 def _write(output: Output, labeller: Labeller) -> None:
