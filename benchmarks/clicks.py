@@ -33,7 +33,7 @@ from pairs import HELP, Pair, open_pair
 
 from vemseg import metrics
 from vemseg.context import Context
-from vemseg.dense import LatticeVectors, vectors_at
+from vemseg.dense import LatticeVectors
 from vemseg.drawing import save
 from vemseg.labelling import Examples, Labeller, Sample, fit
 from vemseg.objects import Votes
@@ -96,7 +96,7 @@ def _results(pair: Pair, one: Candidate, options: argparse.Namespace) -> list[di
     labellers: dict[Key, Labeller] = {(clusters.k, -1): clusters}
     votes = []
     for number, points in enumerate(drawn):
-        vectors = vectors_at(source, points.voxels)
+        vectors = source.at(points.voxels)
         labellers[len(points.names), number] = _readout(source, sample, vectors, points)
         votes.append(_votes(clusters, vectors, points))
     counts = count(pair, labelled(source, None, labellers, context))

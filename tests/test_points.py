@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from vemseg.cli import app
 from vemseg.context import Context
-from vemseg.dense import Wanted, interpolated, open_features, vectors_at
+from vemseg.dense import RegionVectors, Wanted, interpolated, open_features
 from vemseg.errors import InputError, UsageError
 from vemseg.labelling import Examples, Sample, fit, load
 from vemseg.models import settle
@@ -225,7 +225,20 @@ def test_vectors_at_voxels_are_those_that_labels_are_made_of(stored):
     slow = np.zeros((*box.shape, source.dim), np.float32)
     for plane, rows, strip in interpolated(whole, source.interpolations(box)):
         slow[plane, rows] = strip.numpy()
-    np.testing.assert_allclose(vectors_at(source, places), slow[tuple(places.T)], rtol=1e-5)
+    np.testing.assert_allclose(source.at(places), slow[tuple(places.T)], rtol=1e-5)
+
+
+def test_the_vector_at_a_voxel_of_a_region_is_that_of_the_region(stored):
+    source = open_features(
+        stored, ("regions.method=slic", "regions.size=40"), settle(Context("cpu", 1), "fp32")
+    )
+    regions = RegionVectors(source, source.maker.recipe.regions)
+    places = np.array([[0, 0, 0], [3, 39, 39], [1, 12, 31], [1, 12, 30], [3, 0, 7]])
+    found = regions.at(places)
+    for place, vector in zip(places, found, strict=True):
+        part = regions.divided(int(place[0]))  # whole slices are parts
+        number = part.numbers[0, place[1], place[2]]
+        assert (vector == part.graph.vectors[number]).all()
 
 
 def test_a_few_points_teach_classes_that_segment_then_knows_by_name(stored, table, tmp_path):

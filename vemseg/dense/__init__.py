@@ -49,7 +49,7 @@ from vemseg.dense.opening import (
     training_source,
 )
 from vemseg.dense.planning import check_sample, label_blocks, point_blocks
-from vemseg.dense.pointed import examples, vectors_at
+from vemseg.dense.pointed import examples
 from vemseg.dense.pseudo import Judge, PseudoLabels
 from vemseg.dense.regions import RegionVectors
 from vemseg.dense.sample import CELLS_AT_LEAST, SampleCell, keep_sample, sample_cells
@@ -101,6 +101,5 @@ __all__ = [
     "sample_cells",
     "teach",
     "training_source",
-    "vectors_at",
     "working_grid",
 ]

@@ -311,6 +311,17 @@ class RegionVectors(VectorSource):
         """Return how many voxels are encoded, or vectors read, for parts; axes as the lattice has them."""
         return self.source.work(turned(box.clip(self._turned.box), self.source.back))
 
+    def at(self, voxels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vector of the region that each voxel lies in."""
+        lying = voxels[:, list(self.source.order)]
+        parts = np.array([self.parts.touching(Box(tuple(v), tuple(v + 1)))[0] for v in lying])
+        found = np.empty((len(voxels), self.dim), np.float32)
+        for number in np.unique(parts).tolist():
+            part, mine = self.divided(number), np.flatnonzero(parts == number)
+            places = lying[mine] - part.box.start
+            found[mine] = part.graph.vectors[part.numbers[tuple(places.T)]]
+        return found
+
     def holding_bytes(self, limit: int) -> int:
         """Return the bytes that :meth:`held` keeps within a limit."""
         return self.source.holding_bytes(limit)

@@ -24,6 +24,7 @@ from vemseg.dense.scores import (
     Rated,
     argmax_interpolated,
     in_parts,
+    interpolated,
     interpolations,
     rated_interpolated,
 )
@@ -135,6 +136,10 @@ class VectorSource(ABC):
         Interrupted
             Where the work was stopped.
         """
+
+    @abstractmethod
+    def at(self, voxels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors that some voxels are labelled by: (n, 3) z y x -> float32 (n, d)."""
 
     @abstractmethod
     def read(self, box: Box) -> Given:
@@ -308,6 +313,17 @@ class LatticeVectors(VectorSource):
     def showing(self, points: Box) -> NDArray[np.bool_] | None:
         """Return which of some lattice points lie in the specimen, (z, y, x); None where all of them do."""
         return None
+
+    def at(self, voxels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Interpolate the vectors of the lattice to some voxels, as scores are for labels."""
+        found = np.empty((len(voxels), self.dim), np.float32)
+        for i in np.lexsort(voxels.T[::-1]):  # neighbours one after the other: they share what is read
+            z, y, x = voxels[i].tolist()
+            box = Box((z, y, x), (z + 1, y + 1, x + 1))
+            values = self.values(self.points_of(box)).float()
+            for _, _, strip in interpolated(values, self.interpolations(box)):
+                found[i] = strip.reshape(-1).numpy()
+        return found
 
     def interpolations(self, box: Box) -> Interpolations:
         """Return how each axis of the lattice is interpolated to the voxels of a box."""

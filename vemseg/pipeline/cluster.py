@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from vemseg.context import Context
-from vemseg.dense import StoredVectors, as_wanted, check_sample, examples, open_features
-from vemseg.errors import InputError, MissingError, UsageError
-from vemseg.labelling import Examples, Labeller, Sample, find_classes, load
+from vemseg.dense import as_wanted, check_sample, examples, open_features
+from vemseg.errors import InputError, MissingError
+from vemseg.labelling import Labeller, Sample, find_classes, load
 from vemseg.labelling.telling import PLOT, TABLE, choice_of, draw_choice, say_choice, write_choice
 from vemseg.models import settle
 from vemseg.pipeline.beside import beside
@@ -66,7 +66,7 @@ def cluster(
     if len(models) > 1:
         raise InputError(f"features of {len(models)} different models cannot be clustered together")
     first, table = sources[0], sources[0].maker.recipe.cluster
-    given = _given(points, stored)
+    given = examples(points, stored)
     each = -(-check_sample(table, sources, context.limit, pointed=given is not None) // len(sources))
     state: State = {
         "output": out.name,
@@ -93,22 +93,13 @@ def cluster(
             for i, source in enumerate(sources)
         ]
         alone = first if len(sources) == 1 else None
-        sampled = replace(Sample.joined(samples), examples=given)
-        labeller = find_classes(table, sampled, alone, context)
+        joined = replace(Sample.joined(samples), examples=given)
+        labeller = find_classes(table, joined, alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         write_json(output.growing(sidecar(out)), origin)
         _write(output, labeller.noting({"model": first.maker.model, "provenance": lasting(origin)}))
         output.publish()
     return out
-
-
-def _given(points: PointFile | None, stored: Sequence[StoredVectors]) -> Examples | None:
-    """Return the vectors at points; None where there are none."""
-    if points is None:
-        return None
-    if len(stored) > 1:
-        raise UsageError(f"{points.path} holds points of one volume: give the features of that one alone")
-    return examples(stored[0], points)
 
 
 def _write(output: Output, labeller: Labeller) -> None:

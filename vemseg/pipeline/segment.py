@@ -139,11 +139,7 @@ def segment(
         held = source if classes.exists() else _classes(source, classes, context)
         labeller = load(classes)
         store = _store(output, out, STORE, source.volume, extras, (blocks.shape, labeller.k))
-        like = (store.block_shape, labeller.k)
-        ratings = {
-            name: _store(output, path, name, source.volume, extras, like)
-            for name, path in extras.ratings.items()
-        }
+        ratings = _ratings(output, source.volume, extras, (store.block_shape, labeller.k))
         if context.share.whole:
             counts = _label(wanted, held, classes, store, ratings, context)
             named = labeller.named(labeller.names if extras.names is None else extras.names)
@@ -259,6 +255,11 @@ def _store(output: Output, path: Path, name: str, volume: Volume, extras: Extras
     return LabelStore.create(
         directory, volume.shape, block_shape, np.dtype(dtype), volume.voxel_size, channels
     )
+
+
+def _ratings(output: Output, volume: Volume, extras: Extras, like: Like) -> dict[str, LabelStore]:
+    """Return where the volumes that say more of each voxel are written to."""
+    return {name: _store(output, path, name, volume, extras, like) for name, path in extras.ratings.items()}
 
 
 def _label(
