@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vemseg.context import Context
-from vemseg.errors import InputError, UsageError
+from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.foreign import quoted
 from vemseg.labelling.base import FORMAT, KIND, Arrays, Demand, Labeller, Metadata, Sample, Single, Source
 from vemseg.labelling.describing import described
@@ -127,6 +127,8 @@ def load(path: Path) -> Labeller:
     MissingError, InputError
         Where there is no such file, or the file holds no labeller that this version can read.
     """
+    if not path.is_file():
+        raise MissingError(f"no clusters at {path}: 'cluster' or an earlier 'segment' makes them")
     arrays, metadata = load_tensors(path)
     if metadata.get("kind") != KIND:
         raise InputError(f"{path}: no clusters saved by vemseg")

@@ -62,9 +62,8 @@ def cluster(
     machine = settle(context, "fp32")
     stored = [open_features(path, settings, machine) for path in paths]
     sources = [as_wanted(one) for one in stored]
-    models = {source.maker.model for source in sources}
-    if len(models) > 1:
-        raise InputError(f"features of {len(models)} different models cannot be clustered together")
+    if (models := len({source.maker.model for source in sources})) > 1:
+        raise InputError(f"features of {models} different models cannot be clustered together")
     first, table = sources[0], sources[0].maker.recipe.cluster
     given = examples(points, stored)
     each = -(-check_sample(table, sources, context.limit, pointed=given is not None) // len(sources))
@@ -93,8 +92,7 @@ def cluster(
             for i, source in enumerate(sources)
         ]
         alone = first if len(sources) == 1 else None
-        joined = replace(Sample.joined(samples), examples=given)
-        labeller = find_classes(table, joined, alone, context)
+        labeller = find_classes(table, replace(Sample.joined(samples), examples=given), alone, context)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         write_json(output.growing(sidecar(out)), origin)
         _write(output, labeller.noting({"model": first.maker.model, "provenance": lasting(origin)}))

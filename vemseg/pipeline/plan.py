@@ -11,9 +11,9 @@ from vemseg.context import Context
 from vemseg.dense import RATINGS, Wanted
 from vemseg.dense.probing import seconds_per_voxel, some_labeller
 from vemseg.geometry import ZYX
-from vemseg.labelling import count
+from vemseg.labelling import count, load
 from vemseg.pipeline.extras import Extras
-from vemseg.pipeline.segment import load_classes, plan_blocks, refuse_misfits
+from vemseg.pipeline.segment import plan_blocks, refuse_misfits
 
 COMPRESSED = 0.1
 """Bytes per voxel of labels in an OME-Zarr, as in one of a phantom; a TIFF is not compressed."""
@@ -87,7 +87,7 @@ def plan(
     MissingError, InputError, UsageError
         Where ``segment`` would refuse the model, the classes or the output.
     """
-    fitted = None if clusters is None else load_classes(clusters)
+    fitted = None if clusters is None else load(clusters)
     extras.check(out, fitted)
     source = wanted.open(context)
     refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)

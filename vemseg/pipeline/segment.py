@@ -111,7 +111,7 @@ def segment(
     Interrupted
         Where the work was stopped; the same call goes on with it.
     """
-    fitted = None if clusters is None else load_classes(clusters)
+    fitted = None if clusters is None else load(clusters)
     extras.check(out, fitted)
     if adapt_seconds is not None:
         wanted = replace(wanted, model=str(adapt(wanted, out, adapt_seconds, context)))
@@ -157,19 +157,6 @@ def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
     if table.finds and not (given or table.k_range):
         _log.info("no number of classes given (-k): taking %d", table.k)
     _log.info("%s: %s", source.volume.name, blocks)
-
-
-def load_classes(clusters: Path) -> Labeller:
-    """Read classes that were saved.
-
-    Raises
-    ------
-    MissingError, InputError
-        Where there is no such file, or it holds something else.
-    """
-    if not clusters.is_file():
-        raise MissingError(f"no clusters at {clusters}: 'cluster' or an earlier 'segment' makes them")
-    return load(clusters)
 
 
 def refuse_misfits(
