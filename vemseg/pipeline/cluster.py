@@ -60,12 +60,11 @@ def cluster(
         Where the memory is not enough.
     """
     machine = settle(context, "fp32")
-    stored = [open_features(path, settings, machine) for path in paths]
-    sources = [as_wanted(one) for one in stored]
+    sources = [as_wanted(open_features(path, settings, machine)) for path in paths]
     if (models := len({source.maker.model for source in sources})) > 1:
         raise InputError(f"features of {models} different models cannot be clustered together")
     first, table = sources[0], sources[0].maker.recipe.cluster
-    given = examples(points, stored)
+    given = examples(points, sources)
     each = -(-check_sample(table, sources, context.limit, pointed=given is not None) // len(sources))
     state: State = {
         "output": out.name,
