@@ -152,7 +152,7 @@ def test_a_part_that_cannot_be_known_is_refused(text, environment, says):
 def start(cell, out, *shard):
     """Start a task as its own process."""
     command = [sys.executable, "-m", "vemseg", "segment", str(cell), "-m", "classical", "-o", str(out)]
-    command += ["-d", "cpu", "--threads", "1", "--max-memory", "600MiB", *shard]
+    command += ["-d", "cpu", "--threads", "1", "--max-memory", "1GiB", *shard]
     for setting in ("model.sigmas=[1.0,2.0,4.0]", "cluster.k=3", "cluster.sample=20000"):
         command += ["--set", setting]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
