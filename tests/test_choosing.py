@@ -313,7 +313,7 @@ def test_cluster_saves_the_classes_of_the_number_it_suggests(features, tmp_path,
         (t.k, t.stability) for t in choice.curve
     ]
     assert [int(row["k"]) for row in rows if row["chosen"] == "1"] == [choice.k] == [load(out).k]
-    assert {path.name for path in tmp_path.iterdir()} == {out.name, "c_k.png", "c_k.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, f"{out.name}.json", "c_k.png", "c_k.csv"}
     with caplog.at_level(logging.INFO, "vemseg"):
         cluster([features], out, settings=settings)
     assert "is there already, made with the same settings" in caplog.text
@@ -322,7 +322,8 @@ def test_cluster_saves_the_classes_of_the_number_it_suggests(features, tmp_path,
     ):
         cluster([features], out, settings=[*QUICK, "cluster.k=4"])
     cluster([features], out, settings=[*QUICK, "cluster.k=4"], overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]  # what it was chosen from is gone
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [out.name, f"{out.name}.json"]  # what it was chosen from is gone
 
 
 def test_segment_chooses_stops_goes_on_and_keeps_the_choice(cell, tmp_path, monkeypatch):

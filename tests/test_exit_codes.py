@@ -286,7 +286,7 @@ def essence(verb, folder):
     if verb == "segment":
         beside = [folder / name for name in ("labels.csv", "labels_clusters.safetensors")]
         return [tifffile.imread(out).tobytes(), *(path.read_bytes() for path in beside)]
-    files = [path for path in out.rglob("*") if path.is_file() and path.name != "zarr.json"]
+    files = [path for path in out.rglob("*") if path.is_file() and path.suffix != ".json"]
     return {path.relative_to(out): path.read_bytes() for path in files}
 
 
