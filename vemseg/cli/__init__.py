@@ -28,6 +28,7 @@ from vemseg.cli.fetch import betaseg, fetch_list, phantom, weights
 from vemseg.cli.objects import objects
 from vemseg.cli.refine import refine
 from vemseg.cli.render import render
+from vemseg.cli.report import report
 from vemseg.cli.segment import segment
 from vemseg.cli.shell import as_command, set_up
 from vemseg.cli.surroundings import settle
@@ -105,7 +106,7 @@ fetch.command("betaseg")(as_command(betaseg))
 fetch.command("weights")(as_command(weights))
 fetch.command("list")(as_command(fetch_list))
 app.add_typer(fetch, name="fetch")
-for verb in (train, embed, cluster, segment, refine, objects, evaluate, render):
+for verb in (train, embed, cluster, segment, refine, objects, evaluate, render, report):
     app.command(no_args_is_help=True)(as_command(verb))
 
 

@@ -89,6 +89,15 @@ EvaluateNames = Annotated[
         "--names", "--reference-names", metavar="1=nucleus,...", help="Names of the reference's classes."
     ),
 ]
+ImageOfLabels = Annotated[
+    str | None,
+    input_option(
+        "--volume",
+        metavar="VOLUME",
+        show_default="the one that the labels name",
+        help="The image that the labels belong to.",
+    ),
+]
 VoxelSize = Annotated[
     str | None,
     input_option("--voxel-size", **_zyx, help="Voxel size in nm, where the file has none or a wrong one."),
@@ -220,6 +229,10 @@ FeaturesOut = Annotated[Path, _out(metavar="NAME.zarr", help="Where to store the
 ClustersOut = Annotated[Path, _out(metavar="NAME.safetensors", help="Where to store the classes.")]
 ScoresOut = Annotated[
     Path | None, _out(metavar="NAME.json", help="Store all scores, with plots beside them.")
+]
+ReportOut = Annotated[
+    Path | None,
+    _out(metavar="NAME.html", show_default="LABELS_report.html, here", help="The report."),
 ]
 PicturesOut = Annotated[Path, _out(metavar="FOLDER", help="Where to put the pictures.")]
 BetasegOut = Annotated[Path, _output("-o", "--out", metavar="FOLDER", help="Each cell gets a folder in it.")]

@@ -29,15 +29,16 @@ def refine(
     All numbers are those that the labels have. Names alone change no voxel. A speck goes to the class that it
     touches most. After a stop, the same command goes on.
     """
-    merges, numbers = parsing.merges(merge), parsing.mapping(mapping) or {}
-    legend, least = parsing.names(names) or {}, parsing.least(min_size)
+    legend = parsing.legend(names) or parsing.Legend()
+    merges, numbers = [*parsing.merges(merge), *legend.merges], parsing.mapping(mapping) or {}
+    least = parsing.least(min_size)
     with shell.stoppable(memory=parsing.memory(max_memory), offline=offline) as context:
         from vemseg.objects import Least, Refinement
         from vemseg.pipeline.refine import refine as compute
         from vemseg.volume import open_labels
 
         smallest = None if least is None else Least(*least)
-        wanted = Refinement(merges, numbers, legend, smooth, fill_holes, smallest)
+        wanted = Refinement(merges, numbers, legend.names, smooth, fill_holes, smallest, legend.colours)
         target, form = writing.output(out, into, name, ngff)
         volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
         compute(volume, target, wanted, mask=mask, form=form, overwrite=overwrite, context=context)

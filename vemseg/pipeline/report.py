@@ -1,0 +1,55 @@
+"""``report``: labels and their image -> one HTML file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from vemseg.context import Context
+from vemseg.report import Page, Subject, count_classes, slices_of, write_page
+from vemseg.run import Output, lasting, provenance, sidecar, state_in, write_json
+from vemseg.volume import describe, identity
+
+_log = logging.getLogger("vemseg")
+
+
+def report(
+    subject: Subject, out: Path | None = None, *, overwrite: bool = False, context: Context = Context()
+) -> Path:
+    """Write a report on labels; returns its path.
+
+    Parameters
+    ----------
+    subject : Subject
+        Labels, and what a user says of them.
+    out : Path, optional
+        An HTML file; ``<labels>_report.html``, here, where left out. ``<stem>.json`` beside it
+        says how it was made.
+
+    Raises
+    ------
+    MissingError, InputError, OutputExistsError, Interrupted
+        As ``Subject.open``, ``count_classes``, ``Output`` and ``slices_of``.
+    """
+    image, labels, told = subject.open(context)
+    out = out or Path(f"{subject.title}_report.html")
+    output = Output(
+        out,
+        state={"output": out.name, **subject.state(), "image": describe(image), **identity(labels)},
+        inputs=[path for path in (labels.path, image.path) if path is not None],
+        beside=[sidecar(out)],
+        record=lambda: state_in(sidecar(out)),
+        overwrite=overwrite,
+        resumable=False,
+    )
+    with output:
+        if output.done:
+            _log.info("%s is there already, made with the same settings", out)
+            return out
+        counts = count_classes(labels, subject.known(told), context)
+        origin = provenance("report", inputs=output.inputs, extra={"state": output.state})
+        page = Page.of(subject, image, counts, told, lasting(origin))
+        write_page(output.growing(out), page, slices_of(image, labels, counts, context))
+        write_json(output.growing(sidecar(out)), origin)
+        output.publish()
+    return out
