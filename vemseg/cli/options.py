@@ -98,6 +98,24 @@ ImageOfLabels = Annotated[
         help="The image that the labels belong to.",
     ),
 ]
+ObjectsTable = Annotated[
+    Path | None,
+    input_option(
+        "--objects",
+        metavar="TABLE.csv",
+        show_default="LABELS_objects.csv, if it is there",
+        help="The table that 'objects' wrote.",
+    ),
+]
+FeaturesOfLabels = Annotated[
+    str | None,
+    input_option(
+        "--features",
+        metavar="FEATURES",
+        show_default="computed again",
+        help="Vectors that 'embed' stored of the image.",
+    ),
+]
 VoxelSize = Annotated[
     str | None,
     input_option("--voxel-size", **_zyx, help="Voxel size in nm, where the file has none or a wrong one."),
@@ -119,6 +137,17 @@ Model = Annotated[
         help="A run, bundled weights by name, a .pt file, or 'classical'.",
     ),
 ]
+ModelOfLabels = Annotated[
+    str | None,
+    _model(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        show_default="bundled weights",
+        help="The model that the labels were made with.",
+    ),
+]
+Points = Annotated[int, _output("--points", metavar="N", help="How many vectors to show; 0 shows none.")]
 Clusters = Annotated[
     Path | None,
     _model("--clusters", metavar="FILE", help="Classes that 'cluster' or an earlier 'segment' found."),

@@ -252,12 +252,13 @@ def _colours(table: object, path: Path) -> dict[int, RGB]:
 
 def _groups(lists: object, path: Path) -> list[Merged]:
     """Read ``merge`` of a file of names."""
-    groups = lists if isinstance(lists, list) else [lists]
-    for group in groups:
+    found: list[Merged] = []
+    for group in lists if isinstance(lists, list) else [lists]:
         numbers = group if isinstance(group, list) else []
         if len(set(map(repr, numbers))) < 2 or not all(type(number) is int for number in numbers):
             raise UsageError(f"{path}: merge lists the labels that are one, such as merge = [[2, 5], [3, 4]]")
-    return [(tuple(dict.fromkeys(group)), None) for group in groups]
+        found.append((tuple(dict.fromkeys(numbers)), None))
+    return found
 
 
 def _named_columns(text: str) -> dict[str, str]:

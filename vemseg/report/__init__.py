@@ -13,14 +13,19 @@ so that no more than one slice is in memory. Whatever the size of a volume, a pa
 
 from vemseg.report.counting import Counts, count_classes
 from vemseg.report.page import Page, write_page
+from vemseg.report.points import scatter
+from vemseg.report.shapes import distributions
 from vemseg.report.slices import slices_of
-from vemseg.report.subject import Subject
+from vemseg.report.subject import Beside, Subject
 
 __all__ = [
+    "Beside",
     "Counts",
     "Page",
     "Subject",
     "count_classes",
+    "distributions",
+    "scatter",
     "slices_of",
     "write_page",
 ]

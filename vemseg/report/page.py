@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Self
@@ -16,13 +16,14 @@ import numpy as np
 from vemseg.drawing import palette
 from vemseg.names import WRITTEN_SUFFIXES, split_name
 from vemseg.report.counting import Counts
+from vemseg.report.shapes import distributions
 from vemseg.report.slices import Slice
 from vemseg.report.subject import Subject
 from vemseg.run.files import plain
 from vemseg.volume import Record, Volume
 from vemseg.volume.about import LEGEND, colours_in, names_in
 
-SCRIPTS = ("classes.js", "slices.js", "table.js", "main.js")
+SCRIPTS = ("classes.js", "slices.js", "table.js", "points.js", "objects.js", "main.js")
 """The scripts of the page, in the order in which they are read."""
 
 PARTS = 512
@@ -96,6 +97,10 @@ class Page:
             image.voxel_size and list(image.voxel_size),
             {"report": dict(provenance), "labels": {k: v for k, v in told.items() if k not in LEGEND}},
         )
+
+    def showing(self, points: Mapping[str, object] | None, table: Path | None) -> Self:
+        """Return the page with vectors, as ``scatter`` gives them, and a table of objects."""
+        return replace(self, points=points, objects=None if table is None else distributions(table))
 
 
 def write_page(path: Path, page: Page, slices: Iterable[Slice]) -> None:

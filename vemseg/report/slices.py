@@ -79,9 +79,7 @@ def slices_of(image: Volume, labels: Volume, counts: Counts, context: Context) -
         Where the work was stopped.
     """
     seen, painted = Thinned(image, EDGE), Thinned(labels, EDGE)
-    depth = seen.shape[0]
-    places = np.unique(np.linspace(0, depth - 1, min(depth, MOST_SLICES)).round().astype(int)).tolist()
-    between = limits(sections(seen, places[:: -(-len(places) // 3)]))
+    places, between = _evenly(seen.shape[0], MOST_SLICES), contrast(image)
     for i, z in enumerate(places):
         if context.stopped():
             raise Interrupted("stopped while slices were read: the same command starts again")
@@ -89,6 +87,18 @@ def slices_of(image: Volume, labels: Volume, counts: Counts, context: Context) -
         classes = counts.places(sections(painted, [z])[0])
         yield _small(z * seen.steps[0], raw, classes, BYTES // len(places))
         context.report("slices", (i + 1) / len(places), f"{i + 1}/{len(places)}")
+
+
+def contrast(image: Volume) -> tuple[float, float]:
+    """Return the grey values that a page shows as black and white, from three slices of the image."""
+    seen = Thinned(image, EDGE)
+    return limits(sections(seen, _evenly(seen.shape[0], 3)))
+
+
+def _evenly(depth: int, most: int) -> list[int]:
+    """Return the numbers of some planes out of ``depth``, evenly spread, at most so many."""
+    found: list[int] = np.unique(np.linspace(0, depth - 1, min(depth, most)).round().astype(int)).tolist()
+    return found
 
 
 def _small(z: int, raw: NDArray[np.uint8], classes: NDArray[np.uint8], most: int) -> Slice:

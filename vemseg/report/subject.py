@@ -8,9 +8,10 @@ from pathlib import Path
 
 from vemseg.comparison import Scene
 from vemseg.context import Context
-from vemseg.errors import InputError, MissingError
+from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.foreign import quoted
-from vemseg.names import is_url, volume_name
+from vemseg.names import is_url, split_name, volume_name
+from vemseg.report.points import MOST
 from vemseg.volume import Choice, Record, Volume, record
 from vemseg.volume.about import RGB, names_in
 
@@ -88,6 +89,49 @@ class Subject:
             "colours": {str(k): list(colour) for k, colour in self.colours.items()},
             "merges": [list(members) for members, _ in self.merges],
         }
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a report shows beside labels and their image.
+
+    Attributes
+    ----------
+    points : int
+        How many vectors; 0 shows none.
+    features : str, optional
+        What ``embed`` stored; the vectors are computed again where left out.
+    model : str, optional
+        The model that computes them; the bundled one where left out.
+    objects : Path, optional
+        The table of objects; ``<labels>_objects.csv`` beside the labels, where that is there, if left out.
+    """
+
+    points: int = 2000
+    features: str | None = None
+    model: str | None = None
+    objects: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.points <= MOST:
+            raise UsageError(f"--points {self.points}: a report shows 0 to {MOST} vectors")
+
+    def table(self, labels: str) -> Path | None:
+        """Return the table of objects that is shown; None where there is none.
+
+        Raises
+        ------
+        MissingError
+            Where the one that was named is not there.
+        """
+        if self.objects is not None and not self.objects.is_file():
+            raise MissingError(f"no table at {self.objects}: 'vemseg objects' writes one")
+        found = Path(labels).with_name(f"{split_name(Path(labels))[0]}_objects.csv")
+        return self.objects or (found if found.is_file() else None)
+
+    def state(self) -> dict[str, object]:
+        """Return what of it a report depends on, beside its inputs."""
+        return {"points": self.points, "model": self.model}
 
 
 def _image_of(labels: str, told: Record) -> tuple[str, Choice]:
