@@ -50,6 +50,7 @@ def embed(
 def cluster(
     features: options.StoredFeatures,
     *,
+    names: options.Names = None,
     k: options.Classes = None,
     k_range: options.ClassesRange = None,
     classes: options.WhichClasses = None,
@@ -70,13 +71,15 @@ def cluster(
         "cluster.restarts": restarts,
         "cluster.seed": seed,
     }
-    settings = parsing.settings(set_, shortcuts)
+    settings, legend = parsing.settings(set_, shortcuts), parsing.names(names)
     from vemseg.labelling import load
     from vemseg.labelling.telling import choice_of
     from vemseg.pipeline.cluster import cluster as compute
 
     with shell.working() as context:
-        clusters = compute(features, out, settings=settings, overwrite=overwrite, context=context)
+        clusters = compute(
+            features, out, settings=settings, names=legend, overwrite=overwrite, context=context
+        )
     if choice := choice_of(load(clusters)):
         shell.show(tables.choice_table(choice), as_result=False)
     shell.result(clusters)

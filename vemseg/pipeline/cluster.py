@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vemseg.context import Context
@@ -24,6 +24,7 @@ def cluster(
     out: Path,
     *,
     settings: Sequence[str] = (),
+    names: Mapping[int, str] | None = None,
     overwrite: bool = False,
     context: Context = Context(),
 ) -> Path:
@@ -38,6 +39,8 @@ def cluster(
         number of classes is chosen, ``<stem>_k.png`` and ``<stem>_k.csv`` show what it was chosen from.
     settings : sequence of str
         ``table.key=value`` laid over the recipe of the first features.
+    names : mapping of int to str, optional
+        Names of classes, which labels made with them get.
     overwrite : bool
         Replace classes that are there.
     context : Context
@@ -63,6 +66,7 @@ def cluster(
         "output": out.name,
         "settings": first.maker.recipe.of_classes,
         "model": first.maker.model,
+        **({} if names is None else {"names": {str(k): name for k, name in names.items()}}),
     }
     output = Output(
         out,
@@ -83,7 +87,7 @@ def cluster(
             for i, source in enumerate(sources)
         ]
         alone = first if len(sources) == 1 else None
-        labeller = find_classes(table, Sample.joined(samples), alone, context)
+        labeller = find_classes(table, Sample.joined(samples), alone, context).named(names or {})
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         write_json(output.growing(_description(out)), origin)
         _write(output, labeller.noting({"model": first.maker.model, "provenance": lasting(origin)}))
