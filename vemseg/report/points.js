@@ -109,6 +109,11 @@ class Points {
     const { patch, columns } = this.data;
     const [row, column] = [Math.floor(this.picked / columns), this.picked % columns];
     context.drawImage(this.patches, column * patch, row * patch, patch, patch, 0, 0, 160, 160);
+    context.strokeStyle = "#ff2d2d";
+    context.lineWidth = 2;
+    context.beginPath();
+    context.arc(80, 80, 9, 0, 2 * Math.PI);
+    context.stroke();
     byId("picked-text").textContent = `${this.nameOf(this.picked)}, at ${this.data.at[this.picked].join(", ")} (z, y, x)`;
   }
 
