@@ -13,6 +13,7 @@ import zarr
 
 from vemseg.blocks import here
 from vemseg.cli import app
+from vemseg.comparison import Scene
 from vemseg.context import Context
 from vemseg.dense import Wanted
 from vemseg.errors import InputError, Interrupted, OutputExistsError, ResourceError, UsageError
@@ -22,7 +23,7 @@ from vemseg.phantom import Phantom
 from vemseg.pipeline.evaluate import Comparison, evaluate
 from vemseg.pipeline.extras import Extras
 from vemseg.pipeline.fetch import fetch_phantom
-from vemseg.pipeline.render import Scene, render
+from vemseg.pipeline.render import render
 from vemseg.pipeline.segment import segment
 from vemseg.volume import open_volume, record
 

@@ -26,7 +26,7 @@ from vemseg.cli.words import PlacementName, ProgressStyle
 from vemseg.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ["fetch", "train", "embed", "cluster", "segment", "refine", "objects", "evaluate", "render"]
+VERBS = ["fetch", "train", "embed", "cluster", "segment", "refine", "objects", "evaluate", "render", "report"]
 PAGES = [[], *([verb] for verb in VERBS), ["fetch", "phantom"], ["fetch", "list"]]
 HEAVY = {"torch", "torchvision", "timm", "zarr", "tifffile", "matplotlib", "sklearn", "skimage", "scipy"}
 TINY = {

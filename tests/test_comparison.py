@@ -10,14 +10,13 @@ import tifffile
 import zarr
 
 from vemseg.cli.parsing import ids, names
-from vemseg.comparison import count, open_compared, placed, together
+from vemseg.comparison import Scene, count, open_compared, placed, together
 from vemseg.comparison.placing import Span
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
 from vemseg.geometry import Box
 from vemseg.metrics import to_index
 from vemseg.pipeline.evaluate import Comparison, evaluate
-from vemseg.pipeline.render import Scene
 from vemseg.volume import ArrayVolume, open_labels
 
 SHAPE = (16, 40, 56)

@@ -10,8 +10,10 @@ import tifffile
 
 from vemseg import budget
 from vemseg.catalog import bundled_weights
+from vemseg.comparison import Scene
 from vemseg.context import Context
 from vemseg.dense import Wanted
+from vemseg.drawing import Look
 from vemseg.errors import InputError, Interrupted, MissingError, OutputExistsError, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
@@ -23,7 +25,6 @@ from vemseg.pipeline.cluster import cluster
 from vemseg.pipeline.embed import embed as compute_features
 from vemseg.pipeline.evaluate import Comparison
 from vemseg.pipeline.fetch import fetch_phantom
-from vemseg.pipeline.render import Look, Scene
 from vemseg.pipeline.train import Training, train
 from vemseg.recipe import load_recipe
 from vemseg.run import Run

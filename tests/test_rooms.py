@@ -23,7 +23,7 @@ FLOORS = {
     **dict.fromkeys(["superpixels", "tiling"], 2),
     **dict.fromkeys(["batch", "blocks", "catalog", "points", "run", "volume"], 3),
     **dict.fromkeys(["comparison", "features", "labelling", "models", "objects", "sampling"], 4),
-    **dict.fromkeys(["datasets", "dense", "distillation", "training"], 5),
+    **dict.fromkeys(["datasets", "dense", "distillation", "report", "training"], 5),
     "pipeline": 6,
     **dict.fromkeys(["cli", "__main__"], 7),
 }
@@ -33,7 +33,11 @@ NEIGHBOURS = {("blocks", "run"), ("catalog", "run"), ("__main__", "cli")}
 PARTS_OF_MODELS = ["devices", "layers", "encoder", "objective"]
 ABOVE_METHODS = ["building", "weights", "checkpoints", "model", "__init__"]
 
-TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} - {"comparison", "objects"} | {
+TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} - {
+    "comparison",
+    "objects",
+    "report",
+} | {
     "batch",
     "graphs",
     "modules",
@@ -51,6 +55,7 @@ DOORS = {
     "sklearn": {"graphs", "labelling"},
     "skimage": {"drawing", "objects", "superpixels"},
     "matplotlib": {"drawing"},
+    "PIL": {"drawing"},
     "pydantic": {"recipe", "foreign"},
     "torch": TENSORS,
     "torchvision": TENSORS,

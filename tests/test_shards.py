@@ -54,7 +54,7 @@ def labelled(cell, out, share=None, executor="here", settings=SETTINGS):
 def test_shards_in_any_order_and_twice_give_the_bytes_of_one_process(cell, tmp_path, suffix):
     one = labelled(cell, tmp_path / f"one{suffix}")
     out = tmp_path / f"shared{suffix}"
-    with pytest.raises(MissingError, match="nothing is begun in .*: run the tasks with --shard first"):
+    with pytest.raises(MissingError, match=r"nothing is begun in .*: run the tasks with --shard first"):
         labelled(cell, out, executor="gather")
     assert not out.with_name(f"{out.name}.partial").exists()
     for index in (2, 0, 2):

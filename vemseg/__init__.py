@@ -7,6 +7,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
     floor 5  dense       encoder x placement x volume -> vectors -> labels, block by block
              training    objective + sampler + schedule -> checkpoints
              distillation  a dense encoder taught by another one, and how well both agree
+             report      labels and their image -> a page to look at, name and merge classes
              datasets    published volumes with reference labels, and the phantom's files
     floor 4  models      encoders and objectives, by name
              labelling   vectors -> class scores

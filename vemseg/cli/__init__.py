@@ -29,6 +29,7 @@ from vemseg.cli.fetch import betaseg, fetch_list, openorganelle, phantom, weight
 from vemseg.cli.objects import objects
 from vemseg.cli.refine import refine
 from vemseg.cli.render import render
+from vemseg.cli.report import report
 from vemseg.cli.segment import segment
 from vemseg.cli.shell import as_command, set_up
 from vemseg.cli.surroundings import settle
@@ -107,7 +108,7 @@ fetch.command("openorganelle")(as_command(openorganelle))
 fetch.command("weights")(as_command(weights))
 fetch.command("list")(as_command(fetch_list))
 app.add_typer(fetch, name="fetch")
-for verb in (train, embed, cluster, segment, refine, objects, evaluate, render):
+for verb in (train, embed, cluster, segment, refine, objects, evaluate, render, report):
     app.command(no_args_is_help=True)(as_command(verb))
 
 

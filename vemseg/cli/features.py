@@ -5,7 +5,6 @@ from __future__ import annotations
 from vemseg.cli import options, parsing, pointing, reading, shell, tables, words
 from vemseg.cli.segment import class_settings, placement_settings
 from vemseg.cli.words import BackgroundKind
-from vemseg.errors import UsageError
 
 
 def embed(
@@ -54,12 +53,12 @@ def embed(
 def cluster(
     features: options.StoredFeatures,
     *,
+    names: options.Names = None,
     k: options.Classes = None,
     k_range: options.ClassesRange = None,
     classes: options.WhichClasses = None,
     points: pointing.Table = None,
     unit: pointing.Unit = words.PointUnit.voxel,
-    names: options.Names = None,
     out: options.ClustersOut,
     overwrite: options.Overwrite = False,
     sample: options.Sample = None,
@@ -71,11 +70,8 @@ def cluster(
 
     Labels mean the same in every volume segmented with them: vemseg segment VOLUME --clusters FILE
     """
-    clicked = pointing.clicked(
-        points, unit, parsing.names(names), {"-k": k, "--k-range": k_range, "--classes": classes}
-    )
-    if names and clicked is None:
-        raise UsageError("--names is about points here: add --points, or give it to segment")
+    legend = parsing.names(names)
+    clicked = pointing.clicked(points, unit, legend, {"-k": k, "--k-range": k_range, "--classes": classes})
     shortcuts = {
         **class_settings(classes, k, k_range),
         **({} if clicked is None else {"cluster.method": "points"}),
@@ -90,7 +86,13 @@ def cluster(
 
     with shell.working() as context:
         clusters = compute(
-            features, out, settings=settings, points=clicked, overwrite=overwrite, context=context
+            features,
+            out,
+            settings=settings,
+            points=clicked,
+            names=None if clicked else legend,
+            overwrite=overwrite,
+            context=context,
         )
     if choice := choice_of(load(clusters)):
         shell.show(tables.choice_table(choice), as_result=False)

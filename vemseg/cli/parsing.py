@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +28,25 @@ if TYPE_CHECKING:
     from vemseg.cli.shell import Surroundings
     from vemseg.volume import Background, Choice
 
+_log = logging.getLogger("vemseg")
+
+RGB = tuple[int, int, int]
+"""Red, green, blue, 0..255."""
+
+Merged = tuple[tuple[int, ...], str | None]
+"""Classes that become one, and its name; None where it keeps the name of one of them."""
+
 MOST_DIGITS = 19
 """Most digits of a label: it has at most 64 bits."""
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What a user says of classes: their names, their colours, and which of them are one."""
+
+    names: dict[int, str] = field(default_factory=dict)
+    colours: dict[int, RGB] = field(default_factory=dict)
+    merges: list[Merged] = field(default_factory=list)
 
 
 def settings(given: Sequence[str] | None, shortcuts: Mapping[str, object]) -> list[str]:
@@ -141,12 +160,23 @@ def classes(k: str | None, k_range: str | None) -> dict[str, object]:
 
 
 def names(text: str | None) -> dict[int, str] | None:
-    """Read ``1=nucleus,2=mitochondria``, or a file of them: TOML, JSON or CSV."""
+    """Read ``1=nucleus,2=mitochondria``, or a file of them: TOML, JSON or CSV.
+
+    Of a file that also says which classes are one, only the names count, and this is said.
+    """
+    found = legend(text)
+    if found is not None and found.merges:
+        _log.info("%s: names are taken; 'vemseg refine LABELS --names %s' merges classes", text, text)
+    return None if found is None else found.names
+
+
+def legend(text: str | None) -> Legend | None:
+    """Read what :func:`names` reads, and the colours and merges that a file of names may hold."""
     if text is None:
         return None
     if "=" not in text:
-        return _names_in(Path(text))
-    return {_label(key, text): value for key, value in _pairs(text, "1=nucleus,2=mitochondria")}
+        return _legend_in(Path(text))
+    return Legend({_label(key, text): value for key, value in _pairs(text, "1=nucleus,2=mitochondria")})
 
 
 def mapping(text: str | None) -> dict[int, int] | None:
@@ -156,7 +186,7 @@ def mapping(text: str | None) -> dict[int, int] | None:
     return {_label(key, text): _label(value, text) for key, value in _pairs(text, "1=2,3=2")}
 
 
-def merges(given: Sequence[str] | None) -> list[tuple[tuple[int, ...], str | None]]:
+def merges(given: Sequence[str] | None) -> list[Merged]:
     """Read ``2,5=mitochondrion`` as classes that become one, and its name; the name may be left out."""
     found = []
     for text in given or ():
@@ -220,7 +250,7 @@ def _label(text: str, whole: str) -> int:
     return int(text)
 
 
-def _names_in(path: Path) -> dict[int, str]:
+def _legend_in(path: Path) -> Legend:
     """Read the names of labels in a file, as its ending says: TOML, JSON, or a table of two columns."""
     complaint = (
         f'cannot read names from {path} (write TOML, 1 = "nucleus", JSON, {{"1": "nucleus"}}, '
@@ -229,9 +259,35 @@ def _names_in(path: Path) -> dict[int, str]:
     text = read_text(path, complaint, UsageError).removeprefix("\ufeff")
     with reading(complaint, UsageError):
         table = _NAME_FILES.get(path.suffix.lower(), tomllib.loads)(text)
-    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+    if not isinstance(table, dict):
         raise UsageError(f'{path}: each line gives a label its name, such as 1 = "nucleus"')
-    return {_label(str(key), str(path)): value for key, value in table.items()}
+    merges, colours = table.pop("merge", []), table.pop("colours", {})
+    if not all(isinstance(value, str) for value in table.values()):
+        raise UsageError(f'{path}: each line gives a label its name, such as 1 = "nucleus"')
+    named = {_label(str(key), str(path)): value for key, value in table.items()}
+    return Legend(named, _colours(colours, path), _groups(merges, path))
+
+
+def _colours(table: object, path: Path) -> dict[int, RGB]:
+    """Read ``[colours]`` of a file of names."""
+    found: dict[int, RGB] = {}
+    for key, value in table.items() if isinstance(table, dict) else [("colours", None)]:
+        if not isinstance(value, str) or re.fullmatch("#[0-9a-fA-F]{6}", value) is None:
+            raise UsageError(f'{path}: [colours] gives a label its colour, such as 1 = "#e69f00"')
+        red, green, blue = bytes.fromhex(value[1:])
+        found[_label(str(key), str(path))] = red, green, blue
+    return found
+
+
+def _groups(lists: object, path: Path) -> list[Merged]:
+    """Read ``merge`` of a file of names."""
+    found: list[Merged] = []
+    for group in lists if isinstance(lists, list) else [lists]:
+        numbers = group if isinstance(group, list) else []
+        if len(set(map(repr, numbers))) < 2 or not all(type(number) is int for number in numbers):
+            raise UsageError(f"{path}: merge lists the labels that are one, such as merge = [[2, 5], [3, 4]]")
+        found.append((tuple(dict.fromkeys(numbers)), None))
+    return found
 
 
 def _named_columns(text: str) -> dict[str, str]:

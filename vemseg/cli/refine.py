@@ -33,16 +33,18 @@ def refine(
     name become one; --names then lists the classes that points may have. After a stop, the same command goes
     on.
     """
-    merges, numbers = parsing.merges(merge), parsing.mapping(mapping) or {}
-    legend, least = parsing.names(names) or {}, parsing.least(min_size)
-    clicked = pointing.clicked(points, unit, legend, {"--merge": merge, "--map": mapping})
+    legend = parsing.legend(names) or parsing.Legend()
+    merges, numbers = [*parsing.merges(merge), *legend.merges], parsing.mapping(mapping) or {}
+    least = parsing.least(min_size)
+    clicked = pointing.clicked(points, unit, legend.names, {"--merge": merge, "--map": mapping})
     with shell.stoppable(memory=parsing.memory(max_memory), offline=offline) as context:
         from vemseg.objects import Least, Refinement, named_by_points
         from vemseg.pipeline.refine import refine as compute
         from vemseg.volume import open_labels
 
         smallest = None if least is None else Least(*least)
-        wanted = Refinement(merges, numbers, {} if clicked else legend, smooth, fill_holes, smallest)
+        named = {} if clicked else legend.names
+        wanted = Refinement(merges, numbers, named, smooth, fill_holes, smallest, colours=legend.colours)
         target, form = writing.output(out, into, name, ngff)
         volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
         if clicked is not None:

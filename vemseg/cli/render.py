@@ -31,7 +31,8 @@ def render(
     Three planes through a point, a montage through the stack, and labels beside the reference.
     """
     legend, classes = parsing.names(names), parsing.names(reference_names)
-    from vemseg.pipeline.render import Look, Scene
+    from vemseg.comparison import Scene
+    from vemseg.drawing import Look
     from vemseg.pipeline.render import render as compute
 
     choice = parsing.choice(channel, time, level, axes)

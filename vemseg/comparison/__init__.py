@@ -2,6 +2,7 @@
 
 placing   volumes of one subject -> the part that all of them show, on the same voxels
 opening   a volume and its mask; what ``evaluate`` and ``render`` compare, opened and placed
+scene     a grey volume with labels and a reference, for pictures
 counting  labels and a reference -> contingency tables, slice by slice
 """
 
@@ -15,8 +16,10 @@ from vemseg.comparison.opening import (
     placed,
 )
 from vemseg.comparison.placing import together
+from vemseg.comparison.scene import Scene
 
 __all__ = [
+    "Scene",
     "blank_zero",
     "count",
     "instance_hint",

@@ -22,6 +22,7 @@ numbers and give the same labels.
     scores    interpolation from the lattice to voxels
     smoothing a Gaussian on the lattice
     sample    the vectors that classes are fitted on
+    located   a sample of vectors together with their places
     planning  the blocks that fit into a budget of memory
     probing   how long labels take
     holding   the vectors of a small volume, kept in memory
@@ -39,6 +40,7 @@ from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
 from vemseg.dense.holding import point_stages
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.lessons import Lessons
+from vemseg.dense.located import Located, located, wanted_again
 from vemseg.dense.opening import (
     Wanted,
     as_wanted,
@@ -74,6 +76,7 @@ __all__ = [
     "LatticeVectors",
     "Layout",
     "Lessons",
+    "Located",
     "Maker",
     "PseudoLabels",
     "RegionVectors",
@@ -95,11 +98,13 @@ __all__ = [
     "lay_out",
     "lay_over",
     "lay_over_volume",
+    "located",
     "open_features",
     "point_blocks",
     "point_stages",
     "sample_cells",
     "teach",
     "training_source",
+    "wanted_again",
     "working_grid",
 ]

@@ -301,14 +301,17 @@ class LatticeVectors(VectorSource):
         return sample_cells(self.inside, self.cell, math.ceil(n / self.shown), seed)
 
     def _sampled(self, cell: SampleCell) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        points, shown = cell.points, self.showing(cell.cells)
-        if shown is not None:
-            points = points[shown.reshape(-1)[points]]
+        points = self.shown_points(cell)
         if not points.size:
             return np.empty((0, self.dim), np.float16), np.empty(0, np.float16)
         given = self.read_points(cell.cells)
         vectors = self.compute(cell.cells, given).numpy().reshape(-1, self.dim)[points]
         return vectors, self.intensities(cell.cells, given).reshape(-1)[points]
+
+    def shown_points(self, cell: SampleCell) -> NDArray[np.int64]:
+        """Return those points of a cell that lie in the specimen, as indices into its raveled box."""
+        shown = self.showing(cell.cells)
+        return cell.points if shown is None else cell.points[shown.reshape(-1)[cell.points]]
 
     def showing(self, points: Box) -> NDArray[np.bool_] | None:
         """Return which of some lattice points lie in the specimen, (z, y, x); None where all of them do."""

@@ -6,6 +6,7 @@ knows files of volumes, models or how a score is made.
 
 - ``colours``: the palette, the colour of each label
 - ``pixels``: arrays -> RGB arrays (``overlay``, ``error_map``)
+- ``look``: how a volume is drawn, as a user says it
 - ``layout``: panels at one physical scale, scale bars, legends, ``save``
 - ``pictures``: ``three_planes``, ``montage``, ``comparison``, ``reconstructions``
 - ``plots``: ``confusion``, ``curve``, ``number_curve``, ``slice_dice``
@@ -17,12 +18,14 @@ from matplotlib.figure import Figure
 
 from vemseg.drawing.colours import palette
 from vemseg.drawing.layout import save, scale_bar_length
+from vemseg.drawing.look import Look
 from vemseg.drawing.pictures import Manner, comparison, montage, reconstructions, three_planes
 from vemseg.drawing.pixels import error_map, grey, overlay
 from vemseg.drawing.plots import confusion, curve, number_curve, slice_dice
 
 __all__ = [
     "Figure",
+    "Look",
     "Manner",
     "comparison",
     "confusion",

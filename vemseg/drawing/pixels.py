@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Literal
 
 import numpy as np
@@ -46,6 +47,23 @@ def grey(raw: NDArray[np.generic], between: tuple[float, float] | None = None) -
     wide = raw.dtype.itemsize > 2 and raw.dtype != np.float32  # an offset may be larger than the contrast
     share = np.subtract(raw.astype(np.float64 if wide else np.float32), low) / ((high - low) or 1.0)
     return np.asarray(np.nan_to_num(255 * share.clip(0, 1)).round().astype(np.uint8))
+
+
+def jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """Return an image as JPEG.
+
+    Parameters
+    ----------
+    image : uint8 (h, w)
+        Grey values.
+    quality : int
+        1..95, as JPEG counts it.
+    """
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(file, "JPEG", quality=quality, optimize=True)
+    return file.getvalue()
 
 
 def overlay(

@@ -84,6 +84,8 @@ class Refinement:
         Smaller objects go to their neighbours.
     points : mapping, optional
         What merges and names were taken from, where that is points (see ``naming``); plain JSON types.
+    colours : mapping of int to (int, int, int)
+        Colours of classes; others keep theirs.
     """
 
     merges: Sequence[tuple[tuple[int, ...], str | None]] = ()
@@ -93,6 +95,7 @@ class Refinement:
     fill: bool = False
     least: Least | None = None
     points: Mapping[str, object] | None = None
+    colours: Mapping[int, RGB] = field(default_factory=dict)
 
     @property
     def moves_voxels(self) -> bool:
@@ -109,6 +112,7 @@ class Refinement:
             "fill_holes": self.fill,
             "min_size": None if self.least is None else asdict(self.least),
             **({} if self.points is None else {"points": dict(self.points)}),
+            **({"colours": {str(k): list(v) for k, v in self.colours.items()}} if self.colours else {}),
         }
 
     def classes(self, known: Sequence[int], record: Record | None) -> list[Class]:
@@ -129,7 +133,7 @@ class Refinement:
             Where a class is merged twice, or merged and given a number.
         """
         self._check(known)
-        old, colours = names_in(record), colours_in(record)
+        old, colours = names_in(record), colours_in(record) | dict(self.colours)
         found = []
         for label, members, name in self._groups(known):
             first = sorted(members, key=lambda k: (k != label, k))
@@ -142,7 +146,8 @@ class Refinement:
 
     def _check(self, known: Sequence[int]) -> None:
         merged = [k for members, _ in self.merges for k in members]
-        for option, named in (("--merge", merged), ("--map", self.numbers), ("--names", self.names)):
+        legend = [*self.names, *self.colours]
+        for option, named in (("--merge", merged), ("--map", self.numbers), ("--names", legend)):
             if unknown := sorted(set(named) - {*known, 0}):
                 raise InputError(
                     f"{option}: there is no class {unknown[0]}; the labels have {_listed(known)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ def cluster(
     *,
     settings: Sequence[str] = (),
     points: PointFile | None = None,
+    names: Mapping[int, str] | None = None,
     overwrite: bool = False,
     context: Context = Context(),
 ) -> Path:
@@ -43,6 +44,8 @@ def cluster(
         ``table.key=value`` laid over the recipe of the first features.
     points : PointFile, optional
         Points in the one volume of the features, for a method that learns from them.
+    names : mapping of int to str, optional
+        Names of classes, which labels made with them get.
     overwrite : bool
         Replace classes that are there.
     context : Context
@@ -71,6 +74,7 @@ def cluster(
         "settings": first.maker.recipe.of_classes,
         "model": first.maker.model,
         **({} if points is None else {"points": points.state()}),
+        **({} if names is None else {"names": {str(k): name for k, name in names.items()}}),
     }
     output = Output(
         out,
@@ -91,7 +95,8 @@ def cluster(
             for i, source in enumerate(sources)
         ]
         alone = first if len(sources) == 1 else None
-        labeller = find_classes(table, replace(Sample.joined(samples), examples=given), alone, context)
+        sample = replace(Sample.joined(samples), examples=given)
+        labeller = find_classes(table, sample, alone, context).named(names or {})
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         write_json(output.growing(sidecar(out)), origin)
         _write(output, labeller.noting({"model": first.maker.model, "provenance": lasting(origin)}))

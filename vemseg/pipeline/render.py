@@ -3,137 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.comparison import blank_zero, count, placed
+from vemseg.comparison import Scene, blank_zero, count
 from vemseg.context import Context
-from vemseg.drawing import Manner, comparison, montage, save, three_planes
+from vemseg.drawing import Look, Manner, comparison, montage, save, three_planes
 from vemseg.drawing.pictures import Planes
-from vemseg.drawing.pixels import Style
-from vemseg.errors import OutputExistsError, UsageError
+from vemseg.errors import OutputExistsError
 from vemseg.geometry import ZYX
 from vemseg.metrics import merge_greedy
 from vemseg.names import split_name
 from vemseg.run import Output, State, provenance, state_in, write_json
-from vemseg.volume import (
-    Choice,
-    Thinned,
-    Volume,
-    crop_of,
-    describe,
-    identity,
-    open_grey,
-    open_labels,
-    planes,
-    sections,
-)
+from vemseg.volume import Thinned, Volume, describe, identity, planes, sections
 
 _log = logging.getLogger("vemseg")
 
 DPI = 200
-
-Names = Mapping[int, str]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What is drawn.
-
-    Attributes
-    ----------
-    volume : str
-        The grey volume.
-    labels, reference : str, optional
-        Label volumes of the same subject.
-    names, reference_names : mapping of int to str, optional
-        Names of labels, and of the reference's classes.
-    voxel_size, crop : str, optional
-        As in ``segment``; labels and reference of the whole shape are cropped likewise. Where the crop is
-        left out, places and voxel sizes decide, or else the crop that the labels recorded.
-    choice : Choice
-        What is read where the file of the grey volume holds more than one.
-    """
-
-    volume: str
-    labels: str | None = None
-    reference: str | None = None
-    names: Names | None = None
-    reference_names: Names | None = None
-    voxel_size: str | None = None
-    crop: str | None = None
-    choice: Choice = Choice()
-
-    def open(self, context: Context) -> tuple[Volume, Volume | None, Volume | None]:
-        """Open the grey volume, the labels and the reference: the part that all show, on the same voxels.
-
-        Raises
-        ------
-        InputError
-            Where they have nothing in common, or a file that should hold labels does not.
-        """
-        grey = open_grey(self.volume, self.voxel_size, choice=self.choice, offline=context.offline)
-        painted = None if self.labels is None else open_labels(self.labels, offline=context.offline)
-        truth = None if self.reference is None else open_labels(self.reference, offline=context.offline)
-        volumes = [volume for volume in (grey, painted, truth) if volume is not None]
-        recorded = None if self.labels is None else crop_of(self.labels)
-        found = iter(placed(volumes, crop=self.crop, recorded=recorded, finest_of=1))
-        return next(found), painted and next(found), truth and next(found)
-
-
-@dataclass(frozen=True)
-class Look:
-    """How it is drawn.
-
-    Attributes
-    ----------
-    at : str, optional
-        ``z,y,x`` where the planes cross; the middle by default.
-    style : {"fill", "contour"}
-        How labels are drawn.
-    alpha : float
-        Opacity of a fill, 0..1.
-    slices : int
-        Slices of the montage and the comparison.
-
-    Raises
-    ------
-    UsageError
-        Where ``alpha`` or ``slices`` is out of range.
-    """
-
-    at: str | None = None
-    style: Style = "fill"
-    alpha: float = 0.5
-    slices: int = 8
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise UsageError(f"--alpha {self.alpha:g} is no opacity: give a number from 0 to 1")
-        if self.slices < 1:
-            raise UsageError(f"--slices {self.slices}: a montage has at least 1 slice")
-
-    def position(self, shape: ZYX) -> ZYX:
-        """Return where the planes cross in a volume.
-
-        Raises
-        ------
-        UsageError
-            Where the position lies outside the volume, or cannot be parsed.
-        """
-        if self.at is None:
-            return shape[0] // 2, shape[1] // 2, shape[2] // 2
-        try:
-            z, y, x = (int(part) for part in self.at.split(","))
-        except ValueError:
-            raise UsageError(f"--at '{self.at}' is no position: write z,y,x in voxels") from None
-        if not all(0 <= p < n for p, n in zip((z, y, x), shape, strict=True)):
-            raise UsageError(f"--at {self.at} lies outside the volume of shape {shape} (z, y, x)")
-        return z, y, x
 
 
 def render(

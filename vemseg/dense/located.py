@@ -1,0 +1,145 @@
+"""A sample of vectors together with the places they come from, for people to look at."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemseg.context import Context
+from vemseg.dense.opening import Wanted
+from vemseg.dense.sample import SampleCell, sample_cells
+from vemseg.dense.sources import LatticeVectors
+from vemseg.errors import InputError, Interrupted
+from vemseg.volume import Background, Choice, Record
+
+_log = logging.getLogger("vemseg")
+
+_OF_VECTORS = ("embed.", "volume.")
+"""How the settings begin that vectors depend on besides the model."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """Some vectors of a volume.
+
+    Attributes
+    ----------
+    vectors : float16 (n, d)
+    places : float32 (n, 3)
+        Where they lie, z y x, in voxels of the volume.
+    """
+
+    vectors: NDArray[np.float16]
+    places: NDArray[np.float32]
+
+
+def located(source: LatticeVectors, n: int, seed: int, context: Context) -> Located:
+    """Draw vectors at random lattice points, as samples for classes are drawn, and say where they lie.
+
+    Parameters
+    ----------
+    source : LatticeVectors
+    n : int
+        Number of vectors wanted, at least 1; where there are fewer, all are taken.
+    seed : int
+        The same seed draws the same vectors.
+    context : Context
+
+    Raises
+    ------
+    Interrupted
+        Where the work was stopped.
+    """
+    cells = sample_cells(source.inside, source.cell, math.ceil(n / source.shown), seed)
+    vectors, places = [np.empty((0, source.dim), np.float16)], [np.empty((0, 3), np.float32)]
+    for i, cell in enumerate(cells):
+        if context.stopped():
+            raise Interrupted("stopped while vectors were drawn: the same command starts again")
+        points = source.shown_points(cell)
+        if points.size:
+            vectors.append(source.values(cell.cells).numpy().reshape(-1, source.dim)[points])
+            places.append(_places(source, cell, points))
+        context.report("vectors", (i + 1) / len(cells), f"{i + 1}/{len(cells)} places")
+    return Located(np.concatenate(vectors), np.concatenate(places))
+
+
+def _places(source: LatticeVectors, cell: SampleCell, points: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return where points of a cell lie in the volume, z y x."""
+    index = np.unravel_index(points, cell.cells.shape)
+    places = np.empty((len(points), 3), np.float32)
+    for axis, (first, along) in enumerate(zip(cell.cells.start, index, strict=True)):
+        places[:, source.order[axis]] = source.positions[axis][first + along]
+    return places
+
+
+def wanted_again(
+    told: Record, image: str, features: str | None, model: str | None, context: Context
+) -> LatticeVectors | None:
+    """Open the vectors that labels were made from once more.
+
+    Parameters
+    ----------
+    told : dict
+        What the labels say of themselves.
+    image : str
+        Their image.
+    features : str, optional
+        What ``embed`` stored of it; the vectors are computed again where left out.
+    model : str, optional
+        The model that computes them; the bundled one where left out.
+
+    Returns
+    -------
+    LatticeVectors or None
+        None where neither features nor a model is named, and the labels were not made with the bundled one.
+
+    Raises
+    ------
+    InputError
+        Where features or a model are named that the labels were not made with.
+    """
+    made = _segmentation(told)
+    if made is None and features is None and model is None:
+        return None
+    facts, state = (made or {}).get("volume") or {}, (made or {}).get("state") or {}
+    again = Wanted(features) if features else _computed(image, model, facts, state)
+    source = again.vectors(context)
+    if made is None or source.maker.model == state["model"]:
+        return source
+    if features or model:
+        raise InputError(f"{features or model}: the labels were made with vectors of another model")
+    _log.info("the labels were made with another model than the bundled one: -m MODEL shows its vectors")
+    return None
+
+
+def _segmentation(told: Record) -> Record | None:
+    """Return what segmented labels said of themselves, before they were refined; None for other labels."""
+    while isinstance(told.get("refined_from"), Mapping):
+        told = told["refined_from"]
+    state = told.get("state")
+    return told if isinstance(state, Mapping) and isinstance(state.get("model"), str) else None
+
+
+def _computed(
+    image: str, model: str | None, facts: Mapping[str, object], state: Mapping[str, object]
+) -> Wanted:
+    """Return the vectors of an image as the labels were made from them."""
+    given = state.get("settings")
+    known = given.items() if isinstance(given, Mapping) else ()
+    settings = tuple(f"{key}={json.dumps(value)}" for key, value in known if key.startswith(_OF_VECTORS))
+    size, crop, read, mask = (facts.get(key) for key in ("voxel_size_nm", "crop", "read", "mask"))
+    return Wanted(
+        image,
+        model,
+        settings,
+        ",".join(map(str, size)) if isinstance(size, list) else None,
+        crop if isinstance(crop, str) else None,
+        Choice(**{k: str(v) for k, v in read.items()}) if isinstance(read, Mapping) else Choice(),
+        Background("background" in facts, mask if isinstance(mask, str) else None),
+    )
