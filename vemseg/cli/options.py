@@ -15,9 +15,9 @@ from vemseg.cli.words import ClassKind, LabelStyle, PlacementName, ProgressStyle
 
 _argument = partial(typer.Argument, show_default=False)
 input_option = partial(typer.Option, rich_help_panel="Input", show_default=False)
-_model = partial(typer.Option, rich_help_panel="Model", show_default=False)
-_output = partial(typer.Option, rich_help_panel="Output")
-_out = partial(_output, "-o", "--out", show_default=False)
+model_option = partial(typer.Option, rich_help_panel="Model", show_default=False)
+output_option = partial(typer.Option, rich_help_panel="Output")
+out_option = partial(output_option, "-o", "--out", show_default=False)
 _compute = partial(typer.Option, rich_help_panel="Compute")
 _advanced = partial(typer.Option, rich_help_panel="Advanced", show_default=False)
 _messages = partial(typer.Option, rich_help_panel="Messages")
@@ -89,33 +89,6 @@ EvaluateNames = Annotated[
         "--names", "--reference-names", metavar="1=nucleus,...", help="Names of the reference's classes."
     ),
 ]
-ImageOfLabels = Annotated[
-    str | None,
-    input_option(
-        "--volume",
-        metavar="VOLUME",
-        show_default="the one that the labels name",
-        help="The image that the labels belong to.",
-    ),
-]
-ObjectsTable = Annotated[
-    Path | None,
-    input_option(
-        "--objects",
-        metavar="TABLE.csv",
-        show_default="LABELS_objects.csv, if it is there",
-        help="The table that 'objects' wrote.",
-    ),
-]
-FeaturesOfLabels = Annotated[
-    str | None,
-    input_option(
-        "--features",
-        metavar="FEATURES",
-        show_default="computed again",
-        help="Vectors that 'embed' stored of the image.",
-    ),
-]
 VoxelSize = Annotated[
     str | None,
     input_option("--voxel-size", **_zyx, help="Voxel size in nm, where the file has none or a wrong one."),
@@ -129,7 +102,7 @@ ReferenceCrop = Annotated[
 
 Model = Annotated[
     str | None,
-    _model(
+    model_option(
         "-m",
         "--model",
         metavar="MODEL",
@@ -137,28 +110,19 @@ Model = Annotated[
         help="A run, bundled weights by name, a .pt file, or 'classical'.",
     ),
 ]
-ModelOfLabels = Annotated[
-    str | None,
-    _model(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        show_default="bundled weights",
-        help="The model that the labels were made with.",
-    ),
-]
-Points = Annotated[int, _output("--points", metavar="N", help="How many vectors to show; 0 shows none.")]
 Clusters = Annotated[
     Path | None,
-    _model("--clusters", metavar="FILE", help="Classes that 'cluster' or an earlier 'segment' found."),
+    model_option("--clusters", metavar="FILE", help="Classes that 'cluster' or an earlier 'segment' found."),
 ]
 Classes = Annotated[
     str | None,
-    _model("-k", metavar="K", help="How many classes to find, 2 to 255; 'auto' tries 4 to 12 and takes one."),
+    model_option(
+        "-k", metavar="K", help="How many classes to find, 2 to 255; 'auto' tries 4 to 12 and takes one."
+    ),
 ]
 ClassesRange = Annotated[
     str | None,
-    _model(
+    model_option(
         "--k-range",
         metavar="4:12",
         help="Try each K from first to last, and take the largest whose classes are stable.",
@@ -166,7 +130,7 @@ ClassesRange = Annotated[
 ]
 WhichClasses = Annotated[
     ClassKind | None,
-    _model(
+    model_option(
         "--classes",
         metavar="WHICH",
         show_default="clusters",
@@ -175,7 +139,7 @@ WhichClasses = Annotated[
 ]
 Regions = Annotated[
     RegionKind | None,
-    _model(
+    model_option(
         "--regions",
         metavar="KIND",
         show_default="none",
@@ -184,7 +148,7 @@ Regions = Annotated[
 ]
 Config = Annotated[
     str | None,
-    _model(
+    model_option(
         "-c",
         "--config",
         metavar="RECIPE",
@@ -194,23 +158,27 @@ Config = Annotated[
 ]
 Start = Annotated[
     str | None,
-    _model("--from", metavar="MODEL", help="Begin with the weights of a run, or with bundled ones by name."),
+    model_option(
+        "--from", metavar="MODEL", help="Begin with the weights of a run, or with bundled ones by name."
+    ),
 ]
 Teacher = Annotated[
     str | None,
-    _model(
+    model_option(
         "--teacher", metavar="MODEL", help="Train the dense encoder to give the vectors of another model."
     ),
 ]
 Encoder = Annotated[
     str | None,
-    _model(
+    model_option(
         "--encoder", metavar="MODEL", help="Train the recipe's labeller (sccs) on the vectors of this model."
     ),
 ]
-Steps = Annotated[int | None, _model("--steps", metavar="N", help="Training steps.")]
-BatchSize = Annotated[int | None, _model("--batch-size", metavar="N", help="Fields of view in one step.")]
-LearningRate = Annotated[float | None, _model("--lr", metavar="RATE", help="Learning rate.")]
+Steps = Annotated[int | None, model_option("--steps", metavar="N", help="Training steps.")]
+BatchSize = Annotated[
+    int | None, model_option("--batch-size", metavar="N", help="Fields of view in one step.")
+]
+LearningRate = Annotated[float | None, model_option("--lr", metavar="RATE", help="Learning rate.")]
 
 Device = Annotated[
     str,
@@ -248,7 +216,7 @@ Finalize = Annotated[
 ]
 Adapt = Annotated[
     str | None,
-    _model(
+    model_option(
         "--adapt",
         metavar="TIME",
         help="First train on this volume for at most TIME, such as 10min; the run is kept beside the labels.",
@@ -266,18 +234,18 @@ MaxTime = Annotated[
 
 # What is written
 
-RunFolder = Annotated[Path | None, _out(metavar="RUN", help="Folder of the run: model, settings, curves.")]
-FeaturesOut = Annotated[Path, _out(metavar="NAME.zarr", help="Where to store the features.")]
-ClustersOut = Annotated[Path, _out(metavar="NAME.safetensors", help="Where to store the classes.")]
+RunFolder = Annotated[
+    Path | None, out_option(metavar="RUN", help="Folder of the run: model, settings, curves.")
+]
+FeaturesOut = Annotated[Path, out_option(metavar="NAME.zarr", help="Where to store the features.")]
+ClustersOut = Annotated[Path, out_option(metavar="NAME.safetensors", help="Where to store the classes.")]
 ScoresOut = Annotated[
-    Path | None, _out(metavar="NAME.json", help="Store all scores, with plots beside them.")
+    Path | None, out_option(metavar="NAME.json", help="Store all scores, with plots beside them.")
 ]
-ReportOut = Annotated[
-    Path | None,
-    _out(metavar="NAME.html", show_default="LABELS_report.html, here", help="The report."),
+PicturesOut = Annotated[Path, out_option(metavar="FOLDER", help="Where to put the pictures.")]
+BetasegOut = Annotated[
+    Path, output_option("-o", "--out", metavar="FOLDER", help="Each cell gets a folder in it.")
 ]
-PicturesOut = Annotated[Path, _out(metavar="FOLDER", help="Where to put the pictures.")]
-BetasegOut = Annotated[Path, _output("-o", "--out", metavar="FOLDER", help="Each cell gets a folder in it.")]
 Cells = Annotated[
     str,
     input_option(
@@ -317,32 +285,38 @@ Centroids = Annotated[
     ),
 ]
 ImportOut = Annotated[
-    Path | None, _out(metavar="RUN", help="Where the imported weights go, as a run directory.")
+    Path | None, out_option(metavar="RUN", help="Where the imported weights go, as a run directory.")
 ]
-PhantomOut = Annotated[Path, _output("-o", "--out", metavar="VOLUME", help="A .tif or .ome.zarr.")]
-Overwrite = Annotated[bool, _output("-f", "--overwrite", **flag, help="Replace what is there.")]
-Json = Annotated[bool, _output("--json", **flag, help="Print the result as JSON.")]
+PhantomOut = Annotated[Path, output_option("-o", "--out", metavar="VOLUME", help="A .tif or .ome.zarr.")]
+Overwrite = Annotated[bool, output_option("-f", "--overwrite", **flag, help="Replace what is there.")]
+Json = Annotated[bool, output_option("--json", **flag, help="Print the result as JSON.")]
 FailUnder = Annotated[
     str | None,
-    _output(
+    output_option(
         "--fail-under",
         metavar="dice=0.6",
         show_default=False,
         help="Exit with code 7 if the mean is below this.",
     ),
 ]
-DumpConfig = Annotated[bool, _output("--dump-config", **flag, help="Print the complete recipe and stop.")]
+DumpConfig = Annotated[
+    bool, output_option("--dump-config", **flag, help="Print the complete recipe and stop.")
+]
 
-PhantomShape = Annotated[str, _output("--shape", **_zyx, help="Shape in voxels; one number makes a cube.")]
-PhantomVoxelSize = Annotated[str, _output("--voxel-size", **_zyx, help="Voxel size in nm.")]
-PhantomSeed = Annotated[int, _output("--seed", metavar="N", help="Another seed, another cell.")]
+PhantomShape = Annotated[
+    str, output_option("--shape", **_zyx, help="Shape in voxels; one number makes a cube.")
+]
+PhantomVoxelSize = Annotated[str, output_option("--voxel-size", **_zyx, help="Voxel size in nm.")]
+PhantomSeed = Annotated[int, output_option("--seed", metavar="N", help="Another seed, another cell.")]
 
 At = Annotated[
-    str | None, _output("--at", **_zyx, show_default="the middle", help="Voxel where the planes cross.")
+    str | None, output_option("--at", **_zyx, show_default="the middle", help="Voxel where the planes cross.")
 ]
-Style = Annotated[LabelStyle, _output("--style", metavar="HOW", help="Draw labels as fill or contour.")]
-Alpha = Annotated[float, _output("--alpha", metavar="0..1", min=0.0, max=1.0, help="Opacity of a fill.")]
-Slices = Annotated[int, _output("--slices", metavar="N", min=1, help="Slices of the montage.")]
+Style = Annotated[LabelStyle, output_option("--style", metavar="HOW", help="Draw labels as fill or contour.")]
+Alpha = Annotated[
+    float, output_option("--alpha", metavar="0..1", min=0.0, max=1.0, help="Opacity of a fill.")
+]
+Slices = Annotated[int, output_option("--slices", metavar="N", min=1, help="Slices of the montage.")]
 
 # Fine control
 
