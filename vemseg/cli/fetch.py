@@ -11,10 +11,10 @@ from vemseg.geometry import parse_voxel_size
 
 def phantom(
     *,
-    out: options.PhantomOut = Path("phantom.tif"),
-    shape: options.PhantomShape = "64,256,256",
-    voxel_size: options.PhantomVoxelSize = "16,16,16",
-    seed: options.PhantomSeed = 0,
+    out: fetching.PhantomOut = Path("phantom.tif"),
+    shape: fetching.PhantomShape = "64,256,256",
+    voxel_size: fetching.PhantomVoxelSize = "16,16,16",
+    seed: fetching.PhantomSeed = 0,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Make a practice volume: a synthetic cell with exact labels.
@@ -31,10 +31,10 @@ def phantom(
 
 def betaseg(
     *,
-    out: options.BetasegOut = Path("betaseg"),
-    cells: options.Cells = "high_c1,high_c2,high_c3,high_c4",
-    only: options.Only = "source,labels",
-    source: options.From = None,
+    out: fetching.BetasegOut = Path("betaseg"),
+    cells: fetching.Cells = "high_c1,high_c2,high_c3,high_c4",
+    only: fetching.Only = "source,labels",
+    source: fetching.From = None,
     sha256: options.Sha256 = None,
     offline: options.Offline = False,
     overwrite: options.Overwrite = False,
@@ -92,11 +92,11 @@ def openorganelle(
 
 
 def weights(
-    name: options.WeightsName = None,
+    name: fetching.WeightsName = None,
     *,
-    checkpoint: options.Checkpoint = None,
-    centroids: options.Centroids = None,
-    out: options.ImportOut = None,
+    checkpoint: fetching.Checkpoint = None,
+    centroids: fetching.Centroids = None,
+    out: fetching.ImportOut = None,
     json: options.Json = False,
     overwrite: options.Overwrite = False,
 ) -> None:

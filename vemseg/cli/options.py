@@ -13,7 +13,7 @@ import typer
 
 from vemseg.cli.words import ClassKind, LabelStyle, PlacementName, ProgressStyle, RegionKind
 
-_argument = partial(typer.Argument, show_default=False)
+argument = partial(typer.Argument, show_default=False)
 input_option = partial(typer.Option, rich_help_panel="Input", show_default=False)
 model_option = partial(typer.Option, rich_help_panel="Model", show_default=False)
 output_option = partial(typer.Option, rich_help_panel="Output")
@@ -22,28 +22,28 @@ _compute = partial(typer.Option, rich_help_panel="Compute")
 _advanced = partial(typer.Option, rich_help_panel="Advanced", show_default=False)
 _messages = partial(typer.Option, rich_help_panel="Messages")
 flag = {"metavar": "", "show_default": False}
-_zyx = {"metavar": "Z,Y,X"}
+zyx = {"metavar": "Z,Y,X"}
 _box = {"metavar": "Z0:Z1,Y0:Y1,X0:X1"}
 
 # What is read
 
 Volume = Annotated[
-    str, _argument(metavar="VOLUME", help="TIFF stack, OME-Zarr, slices, HDF5, N5, MRC, or an address.")
+    str, argument(metavar="VOLUME", help="TIFF stack, OME-Zarr, slices, HDF5, N5, MRC, or an address.")
 ]
 VolumeOrFeatures = Annotated[
     str,
-    _argument(
+    argument(
         metavar="VOLUME", help="TIFF stack, OME-Zarr or another volume, or features that 'embed' stored."
     ),
 ]
 TrainingVolumes = Annotated[
     list[str] | None,
-    _argument(metavar="VOLUMES...", help="TIFF stacks or OME-Zarr; labels only with --labels."),
+    argument(metavar="VOLUMES...", help="TIFF stacks or OME-Zarr; labels only with --labels."),
 ]
 StoredFeatures = Annotated[
-    list[Path], _argument(metavar="FEATURES...", help="What 'embed' stored, of one volume or of several.")
+    list[Path], argument(metavar="FEATURES...", help="What 'embed' stored, of one volume or of several.")
 ]
-Prediction = Annotated[str, _argument(metavar="PREDICTION", help="Labels to score.")]
+Prediction = Annotated[str, argument(metavar="PREDICTION", help="Labels to score.")]
 
 _reference = partial(input_option, "--reference", "--gt", metavar="LABELS")
 Reference = Annotated[str, _reference(help="Labels to compare with.")]
@@ -91,7 +91,7 @@ EvaluateNames = Annotated[
 ]
 VoxelSize = Annotated[
     str | None,
-    input_option("--voxel-size", **_zyx, help="Voxel size in nm, where the file has none or a wrong one."),
+    input_option("--voxel-size", **zyx, help="Voxel size in nm, where the file has none or a wrong one."),
 ]
 Crop = Annotated[str | None, input_option("--crop", **_box, help="Use a part of the volume, in voxels.")]
 ReferenceCrop = Annotated[
@@ -243,25 +243,6 @@ ScoresOut = Annotated[
     Path | None, out_option(metavar="NAME.json", help="Store all scores, with plots beside them.")
 ]
 PicturesOut = Annotated[Path, out_option(metavar="FOLDER", help="Where to put the pictures.")]
-BetasegOut = Annotated[
-    Path, output_option("-o", "--out", metavar="FOLDER", help="Each cell gets a folder in it.")
-]
-Cells = Annotated[
-    str,
-    input_option(
-        "--cells", metavar="NAMES", help="high_c1 to high_c4 (the default), low_c1 to low_c3; or 'all'."
-    ),
-]
-Only = Annotated[
-    str,
-    input_option(
-        "--only", metavar="PARTS", help="source,labels (the default); masks for the masks as published."
-    ),
-]
-From = Annotated[
-    str | None,
-    input_option("--from", metavar="URL|FILE", help="A mirror of the archive, or a local copy of it."),
-]
 Sha256 = Annotated[
     str | None, _advanced("--sha256", metavar="HEX", help="SHA-256 of the archive given by --from.")
 ]
@@ -269,25 +250,6 @@ Offline = Annotated[
     bool,
     input_option("--offline", envvar="VEMSEG_OFFLINE", **flag, help="Read nothing from the network."),
 ]
-WeightsName = Annotated[
-    str | None, _argument(metavar="[NAME]", help="Bundled weights; without a name, all are listed.")
-]
-Checkpoint = Annotated[
-    Path | None,
-    input_option(
-        "--from", metavar="FILE", help="A checkpoint of the reference code of MAESTER (.pt) to import."
-    ),
-]
-Centroids = Annotated[
-    Path | None,
-    input_option(
-        "--centroids", metavar="FILE", help="Cluster centres of the checkpoint: a text file, one per line."
-    ),
-]
-ImportOut = Annotated[
-    Path | None, out_option(metavar="RUN", help="Where the imported weights go, as a run directory.")
-]
-PhantomOut = Annotated[Path, output_option("-o", "--out", metavar="VOLUME", help="A .tif or .ome.zarr.")]
 Overwrite = Annotated[bool, output_option("-f", "--overwrite", **flag, help="Replace what is there.")]
 Json = Annotated[bool, output_option("--json", **flag, help="Print the result as JSON.")]
 FailUnder = Annotated[
@@ -303,14 +265,8 @@ DumpConfig = Annotated[
     bool, output_option("--dump-config", **flag, help="Print the complete recipe and stop.")
 ]
 
-PhantomShape = Annotated[
-    str, output_option("--shape", **_zyx, help="Shape in voxels; one number makes a cube.")
-]
-PhantomVoxelSize = Annotated[str, output_option("--voxel-size", **_zyx, help="Voxel size in nm.")]
-PhantomSeed = Annotated[int, output_option("--seed", metavar="N", help="Another seed, another cell.")]
-
 At = Annotated[
-    str | None, output_option("--at", **_zyx, show_default="the middle", help="Voxel where the planes cross.")
+    str | None, output_option("--at", **zyx, show_default="the middle", help="Voxel where the planes cross.")
 ]
 Style = Annotated[LabelStyle, output_option("--style", metavar="HOW", help="Draw labels as fill or contour.")]
 Alpha = Annotated[
