@@ -89,33 +89,6 @@ EvaluateNames = Annotated[
         "--names", "--reference-names", metavar="1=nucleus,...", help="Names of the reference's classes."
     ),
 ]
-ImageOfLabels = Annotated[
-    str | None,
-    input_option(
-        "--volume",
-        metavar="VOLUME",
-        show_default="the one that the labels name",
-        help="The image that the labels belong to.",
-    ),
-]
-ObjectsTable = Annotated[
-    Path | None,
-    input_option(
-        "--objects",
-        metavar="TABLE.csv",
-        show_default="LABELS_objects.csv, if it is there",
-        help="The table that 'objects' wrote.",
-    ),
-]
-FeaturesOfLabels = Annotated[
-    str | None,
-    input_option(
-        "--features",
-        metavar="FEATURES",
-        show_default="computed again",
-        help="Vectors that 'embed' stored of the image.",
-    ),
-]
 VoxelSize = Annotated[
     str | None,
     input_option("--voxel-size", **_zyx, help="Voxel size in nm, where the file has none or a wrong one."),
@@ -137,17 +110,6 @@ Model = Annotated[
         help="A run, bundled weights by name, a .pt file, or 'classical'.",
     ),
 ]
-ModelOfLabels = Annotated[
-    str | None,
-    _model(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        show_default="bundled weights",
-        help="The model that the labels were made with.",
-    ),
-]
-Points = Annotated[int, _output("--points", metavar="N", help="How many vectors to show; 0 shows none.")]
 Clusters = Annotated[
     Path | None,
     _model("--clusters", metavar="FILE", help="Classes that 'cluster' or an earlier 'segment' found."),
@@ -258,10 +220,6 @@ FeaturesOut = Annotated[Path, _out(metavar="NAME.zarr", help="Where to store the
 ClustersOut = Annotated[Path, _out(metavar="NAME.safetensors", help="Where to store the classes.")]
 ScoresOut = Annotated[
     Path | None, _out(metavar="NAME.json", help="Store all scores, with plots beside them.")
-]
-ReportOut = Annotated[
-    Path | None,
-    _out(metavar="NAME.html", show_default="LABELS_report.html, here", help="The report."),
 ]
 PicturesOut = Annotated[Path, _out(metavar="FOLDER", help="Where to put the pictures.")]
 BetasegOut = Annotated[Path, _output("-o", "--out", metavar="FOLDER", help="Each cell gets a folder in it.")]

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from vemseg.cli import options, parsing, refining, shell
+from vemseg.cli import options, parsing, refining, reporting, shell
 
 
 def report(
     labels: refining.Labels,
     *,
-    volume: options.ImageOfLabels = None,
-    objects: options.ObjectsTable = None,
-    features: options.FeaturesOfLabels = None,
-    points: options.Points = 2000,
-    model: options.ModelOfLabels = None,
+    volume: reporting.ImageOfLabels = None,
+    objects: reporting.ObjectsTable = None,
+    features: reporting.FeaturesOfLabels = None,
+    points: reporting.Points = 2000,
+    model: reporting.ModelOfLabels = None,
     names: options.Names = None,
     voxel_size: options.VoxelSize = None,
     crop: options.Crop = None,
     offline: options.Offline = False,
-    out: options.ReportOut = None,
+    out: reporting.ReportOut = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     max_memory: options.MaxMemory = None,
