@@ -13,7 +13,7 @@ from vemseg.batch import Batch, Pair
 from vemseg.context import Context
 from vemseg.dense import GraphSampler, lay_over_volume
 from vemseg.geometry import Box
-from vemseg.labelling import Sample, fit
+from vemseg.labelling import Examples, Sample, fit
 from vemseg.models import (
     Machine,
     build_encoder,
@@ -243,7 +243,7 @@ def test_teaching_and_self_training_run_on_a_gpu(tmp_path):
 
 TABLES = {
     "kmeans": {}, "minibatch": {}, "hyperbolic": {"restarts": 1}, "gmm": {"components": 4},
-    "linkage": {"parts": 6}, "codebook": {}, "named": {},
+    "linkage": {"parts": 6}, "codebook": {}, "named": {}, "points": {},
 }  # fmt: skip
 
 
@@ -251,10 +251,10 @@ TABLES = {
 def test_every_labeller_scores_on_a_gpu(method):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(200, 4)).astype(np.float16)
-    sample = Sample(
-        vectors, rng.random(200).astype(np.float32), vectors[:9].astype(np.float32), ("a", "b", "c")
-    )
-    sizes = {} if method == "named" else {"k": 3, "sample": 200}
+    codes, names = vectors[:9].astype(np.float32), ("a", "b", "c")
+    given = Examples(codes, np.arange(9) % 3, names)
+    sample = Sample(vectors, rng.random(200).astype(np.float32), codes, names, examples=given)
+    sizes = {} if method in ("named", "points") else {"k": 3, "sample": 200}
     labeller = fit(
         METHODS[method].table.model_validate({"method": method, **sizes, **TABLES[method]}), sample
     )

@@ -131,6 +131,7 @@ OTHER = {
         **{"invariance": 1.0, "variance": 1.0, "covariance": 2.0, "reconstruction": 1.0, "mask_ratio": 0.1},
         **{"mask_block": 4, "contrast": 0.1, "brightness": 0.2, "noise": 0.0, "blur": 0.0, "drift": 1},
         **{"recognition": 0.5, "balance": 0.2, "average": 0.5, "full_resolution": True},
+        **{"agreement": 0.5, "restain": 0.1, "texture": 0.2},
     },
 }
 PLAIN = {

@@ -38,7 +38,7 @@ from vemseg.pipeline.embed import embed
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.segment import segment
 from vemseg.recipe import load_recipe
-from vemseg.run import Run
+from vemseg.run import Output, Run
 from vemseg.volume import open_volume, record, rename_labels
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "maester_small_weights.pt"
@@ -196,7 +196,8 @@ def _rename(folder):
     out = folder / "two.ome.zarr"
     classes = classes_of(out)
     class_table(classes)
-    rename(out, open_volume(out), {row["label"]: row["name"] for row in classes})  # which changes nothing
+    output = Output(out, state={}, record=dict)
+    rename(output, open_volume(out), {row["label"]: row["name"] for row in classes})  # which changes nothing
     rename_labels(out, {1: "cell", 2: "rest"}, {1: (1, 2, 3)})
 
 

@@ -58,7 +58,7 @@ class Recognition(AveragedObjective):
         known = labelled(batch.labels) if batch.labelled is None else batch.labelled
         others = batch.images[~known]
         terms: dict[str, Tensor] = {}
-        loss = torch.zeros((), device=batch.images.device)
+        loss = 0.0 * self.learner.head.weight.sum()  # of a batch in which nothing counts, too
         if known.any():
             terms = self._recognise(batch.images[known, 0], batch.labels[known], others[:, 0], generator)
             loss = self.settings.recognition * terms["recognition"]

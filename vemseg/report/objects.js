@@ -39,7 +39,7 @@ function drawObjects(objects, measure, classes) {
 }
 
 function drawBins(canvas, bins, colour) {
-  const [width, height] = [380, 68];
+  const [width, height] = [260, 68];
   const context = sized(canvas, width, height);
   const most = Math.max(1, ...bins);
   const step = width / bins.length;

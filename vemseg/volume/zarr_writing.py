@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from vemseg.files import remove
 from vemseg.geometry import ZYX
 from vemseg.names import split_name
 from vemseg.volume import pyramid
+from vemseg.volume.base import Volume
 from vemseg.volume.content import Content
 from vemseg.volume.labels_of_images import SOURCE, LabelsOfImage
 from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION, image_metadata
@@ -41,8 +43,9 @@ def write_zarr(
     dtype, shape = content.volume.dtype, content.volume.shape
     if FORMATS_OF_ZARR[version] == 2:
         group = zarr.create_group(str(target), zarr_format=2)
-        _old_level(group, 0, shape, dtype, count).fill(channels)
-        _describe(group, content, version, image, split_name(Path(target.name))[0])
+        finest = _old_level(group, 0, shape, dtype, count)
+        finest.fill(channels)
+        _describe(group, content, finest.channels, version, image, split_name(Path(target.name))[0])
         return
     size = content.about.voxel_size
     store = LabelStore.create(target, shape, BLOCK_SHAPE, dtype, size, count)
@@ -57,13 +60,21 @@ def finish_store(
     group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
     size = content.about.voxel_size
     group["0"].attrs.put({} if size is None else {"voxel_size_nm": list(size)})
-    _describe(group, content, VERSION, image, split_name(Path(file_name))[0])
+    _describe(group, content, store.channels, VERSION, image, split_name(Path(file_name))[0])
 
 
 def _describe(
-    group: zarr.Group, content: Content, version: str, image: LabelsOfImage | None, name: str
+    group: zarr.Group,
+    content: Content,
+    finest: Sequence[Volume],
+    version: str,
+    image: LabelsOfImage | None,
+    name: str,
 ) -> None:
-    """Write coarser levels of a group that has its finest one, and its metadata."""
+    """Write coarser levels of a group, each from the one before, and its metadata.
+
+    ``finest`` holds the channels of the finest level as they were written, so that the volume is read once.
+    """
     about, channels = content.about, content.volume.channels
     count = len(channels) if about.channels else None
     levels = pyramid.level_factors if image is None else image.factors
@@ -73,7 +84,7 @@ def _describe(
     def make(number: int, shape: ZYX) -> Level:
         return begin(group, number, shape, content.volume.dtype, count)
 
-    pyramid.write_levels(channels, factors, make, content.reduce)
+    pyramid.write_levels(finest, factors, make, content.reduce)
     ome = image_metadata(name, about, factors, content.reduce.__name__, version)
     labels = content.image_label(version)
     if labels:
