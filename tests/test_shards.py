@@ -63,6 +63,7 @@ def test_shards_in_any_order_and_twice_give_the_bytes_of_one_process(cell, tmp_p
     with pytest.raises(MissingError, match=r"1 of 3 blocks are not done yet, the first is block 1: run the"):
         labelled(cell, out, executor="gather")
     labelled(cell, out, Share(1, 3))
+    labelled(cell, out, Share(3, 4))  # a fourth task has nothing to do, and says so
     labelled(cell, out, executor="gather")
     plain = content(one)
     if suffix == ".ome.zarr":

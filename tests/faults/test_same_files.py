@@ -32,6 +32,7 @@ def again(programs, made, place, name, *args, **options):  # noqa: F811
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["fetch", *VERBS])
 def test_files_are_equal(programs, made, tmp_path, verb):  # noqa: F811
     place, args = tmp_path / "place", command(verb, made)

@@ -8,6 +8,7 @@ where it was. Markers appear by renaming, so none is ever incomplete.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
@@ -19,6 +20,8 @@ from vemseg.context import Context
 from vemseg.errors import Interrupted
 from vemseg.geometry import Box
 from vemseg.run import read_json, write_json
+
+_log = logging.getLogger("vemseg")
 
 
 def run(
@@ -55,6 +58,9 @@ def run(
 
     chosen = context.share.numbers(len(job.boxes)) if numbers is None else numbers
     blocks = {number: job.boxes[number] for number in chosen}
+    if not blocks:
+        _log.info("there are fewer blocks than tasks: nothing is left to do for this one")
+        return []
     return map_blocks(stages, blocks, job.markers, progress, context.stopped)
 
 
