@@ -19,7 +19,10 @@ from vemseg.cli import parsing
 from vemseg.context import Context
 from vemseg.dense import Wanted, located
 from vemseg.errors import InputError, Interrupted, MissingError, UsageError
+from vemseg.labelling import load
 from vemseg.objects import Refinement
+from vemseg.pipeline.cluster import cluster
+from vemseg.pipeline.embed import embed
 from vemseg.pipeline.evaluate import Comparison, evaluate
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.objects import objects
@@ -311,6 +314,21 @@ def test_a_page_shows_vectors_their_patches_and_objects(segmented, tmp_path):
         report(Subject(str(labels)), tmp_path / "s.html", beside=Beside(10, model="vemseg"))
     page, _ = parts(report(Subject(str(labels)), tmp_path / "s.html", beside=Beside(10)))
     assert page["points"] is None  # the bundled model did not make these labels
+
+
+def test_stored_vectors_are_shown_and_clusters_have_names(segmented, tmp_path):
+    image, _, labels = segmented
+    part = Wanted(str(image), "classical", ("cluster.k=3", "cluster.restarts=1"), crop="0:4,0:32,0:32")
+    features = embed(part, tmp_path / "cell.zarr")
+    clusters = cluster([features], tmp_path / "classes.safetensors", names={2: "granule"})
+    assert load(clusters).names == {1: "class 1", 2: "granule", 3: "class 3"}
+    with pytest.raises(InputError, match="names for classes"):
+        cluster([features], tmp_path / "no.safetensors", names={4: "granule"})
+    small = segment(part, tmp_path / "small.tif")
+    page, _ = parts(report(Subject(str(small)), tmp_path / "r.html", beside=Beside(30, str(features))))
+    assert len(page["points"]["at"]) == 30 and page["extent"] == [4, 32, 32]
+    page, _ = parts(report(Subject(str(labels)), tmp_path / "s.html", beside=Beside(30, str(features))))
+    assert page["points"] is None  # they are of a part alone
 
 
 def open_table(folder):

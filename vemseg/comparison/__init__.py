@@ -6,7 +6,7 @@ scene     a grey volume with labels and a reference, for pictures
 counting  labels and a reference -> contingency tables, slice by slice
 """
 
-from vemseg.comparison.counting import blank_zero, count, instance_hint
+from vemseg.comparison.counting import blank_zero, count, instance_hint, merged_greedily
 from vemseg.comparison.opening import (
     on_grid_of,
     on_voxels_of,
@@ -23,6 +23,7 @@ __all__ = [
     "blank_zero",
     "count",
     "instance_hint",
+    "merged_greedily",
     "on_grid_of",
     "on_voxels_of",
     "open_compared",

@@ -69,6 +69,27 @@ def count(volumes: Sequence[Volume], context: Context) -> tuple[NDArray[np.int64
     return tables, clusters, classes
 
 
+def merged_greedily(
+    labels: Volume,
+    reference: Volume,
+    part: NDArray[np.generic],
+) -> NDArray[np.int64]:
+    """Give the labels of a slice the class that greedy merging over the whole volume finds for them.
+
+    Parameters
+    ----------
+    labels, reference : Volume
+        Of one shape.
+    part : integer (h, w)
+        A slice of the labels.
+    """
+    tables, clusters, classes = count([labels, reference], Context())
+    greedy = metrics.merge_greedy(blank_zero(tables.sum(axis=0), clusters)).mapping
+    table = {label: classes[c] for i, label in enumerate(clusters) if (c := greedy[i]) is not None}
+    ids, inverse = np.unique(part, return_inverse=True)
+    return np.array([table.get(int(label), 0) for label in ids])[inverse].reshape(part.shape)
+
+
 def blank_zero(table: metrics.Table, clusters: list[int]) -> metrics.Table:
     """Return the table with the row of label 0 emptied, so that no protocol gives it a class."""
     if clusters[0] != 0:

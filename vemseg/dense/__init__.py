@@ -40,7 +40,7 @@ from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
 from vemseg.dense.holding import point_stages
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.lessons import Lessons
-from vemseg.dense.located import Located, located, wanted_again
+from vemseg.dense.located import Located, located, located_again
 from vemseg.dense.opening import (
     Wanted,
     as_wanted,
@@ -99,12 +99,12 @@ __all__ = [
     "lay_over",
     "lay_over_volume",
     "located",
+    "located_again",
     "open_features",
     "point_blocks",
     "point_stages",
     "sample_cells",
     "teach",
     "training_source",
-    "wanted_again",
     "working_grid",
 ]

@@ -16,7 +16,7 @@ from vemseg.dense.opening import Wanted
 from vemseg.dense.sample import SampleCell, sample_cells
 from vemseg.dense.sources import LatticeVectors
 from vemseg.errors import InputError, Interrupted
-from vemseg.volume import Background, Choice, Record
+from vemseg.volume import Background, Choice, Record, Volume
 
 _log = logging.getLogger("vemseg")
 
@@ -78,34 +78,57 @@ def _places(source: LatticeVectors, cell: SampleCell, points: NDArray[np.int64])
     return places
 
 
-def wanted_again(
-    told: Record, image: str, features: str | None, model: str | None, context: Context
-) -> LatticeVectors | None:
-    """Open the vectors that labels were made from once more.
+def located_again(
+    told: Record, image: Volume, n: int, named: tuple[str | None, str | None], context: Context
+) -> Located | None:
+    """Draw some of the vectors that labels were made from once more.
 
     Parameters
     ----------
     told : dict
         What the labels say of themselves.
-    image : str
+    image : Volume
         Their image.
-    features : str, optional
-        What ``embed`` stored of it; the vectors are computed again where left out.
-    model : str, optional
-        The model that computes them; the bundled one where left out.
+    n : int
+        Number of vectors wanted.
+    named : (str or None, str or None)
+        What ``embed`` stored of the image, and the model that computes its vectors where that is left out:
+        the bundled one where that is left out too.
+    context : Context
 
     Returns
     -------
-    LatticeVectors or None
-        None where neither features nor a model is named, and the labels were not made with the bundled one.
+    Located or None
+        None where no vectors are wanted, or they are of other voxels than the image. Also None where neither
+        features nor a model is named and the labels were not made with the bundled one.
 
     Raises
     ------
     InputError
         Where features or a model are named that the labels were not made with.
+    Interrupted
+        Where the work was stopped.
     """
+    source = _source(told, image.address, named, context) if n else None
+    if source is None:
+        return None
+    if source.volume_shape != image.shape:
+        _log.warning(
+            "the vectors are of %s voxels, the image of %s: no vector is shown",
+            source.volume_shape,
+            image.shape,
+        )
+        return None
+    return located(source, n, 0, context)
+
+
+def _source(
+    told: Record, image: str, named: tuple[str | None, str | None], context: Context
+) -> LatticeVectors | None:
+    """Open the vectors that labels were made from once more."""
+    features, model = named
     made = _segmentation(told)
-    if made is None and features is None and model is None:
+    if made is None and not any(named):
         return None
     facts, state = (made or {}).get("volume") or {}, (made or {}).get("state") or {}
     again = Wanted(features) if features else _computed(image, model, facts, state)

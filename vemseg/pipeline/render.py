@@ -6,15 +6,13 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vemseg.comparison import Scene, blank_zero, count
+from vemseg.comparison import Scene, merged_greedily
 from vemseg.context import Context
 from vemseg.drawing import Look, Manner, comparison, montage, save, three_planes
 from vemseg.drawing.pictures import Planes
 from vemseg.errors import OutputExistsError
 from vemseg.geometry import ZYX
-from vemseg.metrics import merge_greedy
 from vemseg.names import split_name
 from vemseg.run import Output, State, provenance, state_in, write_json
 from vemseg.volume import Thinned, Volume, describe, identity, planes, sections
@@ -127,7 +125,7 @@ def _draw(
     if painted and truth and volumes[1] and volumes[2]:
         cut, found, wished = (sections(part, [at[0]])[0] for part in (grey, painted, truth))
         classes = None if scene.reference_names is None else dict(scene.reference_names)
-        merged = _merged(volumes[1], volumes[2], found)
+        merged = merged_greedily(volumes[1], volumes[2], found)
         figures["comparison"] = comparison(cut, merged, wished, classes, pixel, manner=manner)
     for kind, figure in figures.items():
         save(figure, output.growing(folder / f"{stem}_{kind}.png"), dpi=DPI)
@@ -135,15 +133,6 @@ def _draw(
     write_json(output.growing(output.path), origin)
     output.publish()
     context.report("drawing", 1.0)
-
-
-def _merged(labels: Volume, reference: Volume, part: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Give the labels of a slice the class that greedy merging over the whole volume finds for them."""
-    tables, clusters, classes = count([labels, reference], Context())
-    greedy = merge_greedy(blank_zero(tables.sum(axis=0), clusters)).mapping
-    table = {label: classes[c] for i, label in enumerate(clusters) if (c := greedy[i]) is not None}
-    ids, inverse = np.unique(part, return_inverse=True)
-    return np.array([table.get(int(label), 0) for label in ids])[inverse].reshape(part.shape)
 
 
 def _blank(like: Planes) -> Planes:

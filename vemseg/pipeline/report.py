@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 
 from vemseg.context import Context
-from vemseg.dense import located, wanted_again
-from vemseg.report import Beside, Counts, Page, Subject, count_classes, scatter, slices_of, write_page
+from vemseg.dense import located_again
+from vemseg.report import Beside, Page, Subject, count_classes, scatter, slices_of, write_page
 from vemseg.run import Output, lasting, provenance, sidecar, state_in, write_json
-from vemseg.volume import Record, Volume, describe, identity
+from vemseg.volume import describe, identity
 
 _log = logging.getLogger("vemseg")
 
@@ -37,7 +37,7 @@ def report(
     Raises
     ------
     MissingError, InputError, OutputExistsError, Interrupted
-        As ``Subject.open``, ``count_classes``, ``wanted_again``, ``Output`` and ``slices_of``.
+        As ``Subject.open``, ``count_classes``, ``located_again``, ``Output`` and ``slices_of``.
     """
     image, labels, told = subject.open(context)
     out, table = out or Path(f"{subject.title}_report.html"), beside.table(subject.labels)
@@ -64,26 +64,11 @@ def report(
         counts = count_classes(labels, subject.known(told), context)
         origin = provenance("report", inputs=output.inputs, extra={"state": output.state})
         page = Page.of(subject, image, counts, told, lasting(origin))
-        page = page.showing(_points(beside, (image, labels), counts, told, context), table)
+        found = located_again(told, image, beside.points, (beside.features, beside.model), context)
+        vectors = None if found is None else (found.vectors, found.places)
+        points = vectors and scatter(image, labels, counts, *vectors, context)
+        page = page.showing(points, table)
         write_page(output.growing(out), page, slices_of(image, labels, counts, context))
         write_json(output.growing(sidecar(out)), origin)
         output.publish()
     return out
-
-
-def _points(
-    beside: Beside, shown: tuple[Volume, Volume], counts: Counts, told: Record, context: Context
-) -> dict[str, object] | None:
-    """Return the vectors of the image that are shown; None where none are wanted, or none belong to it."""
-    if not beside.points:
-        return None
-    source = wanted_again(told, shown[0].address, beside.features, beside.model, context)
-    if source is None:
-        return None
-    if source.volume_shape != shown[0].shape:
-        _log.warning(
-            "the vectors are of %s voxels, the labels of others: none are shown", source.volume_shape
-        )
-        return None
-    found = located(source, beside.points, 0, context)
-    return scatter(*shown, counts, found.vectors, found.places, context)
