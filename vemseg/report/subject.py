@@ -12,7 +12,7 @@ from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.foreign import quoted
 from vemseg.names import is_url, split_name, volume_name
 from vemseg.report.points import MOST
-from vemseg.volume import Choice, Record, Volume, record
+from vemseg.volume import Choice, Record, Volume, crop_of, record
 from vemseg.volume.about import RGB, names_in
 
 
@@ -61,7 +61,8 @@ class Subject:
         """
         told = record(self.labels) or {}
         image, choice = (self.volume, Choice()) if self.volume else _image_of(self.labels, told)
-        scene = Scene(image, self.labels, voxel_size=self.voxel_size, crop=self.crop, choice=choice)
+        crop = self.crop or (None if self.volume else crop_of(self.labels))
+        scene = Scene(image, self.labels, voxel_size=self.voxel_size, crop=crop, choice=choice)
         grey, labels, _ = scene.open(context)
         assert labels is not None
         return grey, labels, told
