@@ -415,6 +415,14 @@ def test_the_same_phantom_twice_is_made_once(tmp_path):
         fetch_phantom(tmp_path / "cell.tif", (4, 30, 30), 2, (16.0, 16.0, 16.0), False)
 
 
+def test_labels_of_the_first_corner_are_drawn_and_scored(phantom, tmp_path):
+    grey, labels = map(str, phantom)
+    few = ["cluster.k=3", "cluster.restarts=1"]
+    small = segment(grey, tmp_path / "small.tif", model="classical", settings=few, crop="0:2,0:24,0:24")
+    assert len(render(grey, tmp_path / "r", labels=str(small))) > 1
+    assert evaluate(str(small), labels).voxels == 2 * 24 * 24
+
+
 def test_render_draws_what_it_is_given(phantom, tmp_path):
     grey, labels = map(str, phantom)
     alone = render(grey, tmp_path / "a")

@@ -204,6 +204,8 @@ def placed(
         found = _cropped(volumes, crop)
         if found is None:
             raise UsageError(f"--crop {crop} leaves volumes of different shapes: {_shapes(volumes)}")
+    elif by_place and (corner := _at_the_corner(volumes, recorded)):
+        found = corner
     elif by_place and all(volume.voxel_size is not None for volume in volumes):
         found = together(_all_placed(volumes, recorded), finest_of)
         _say_what_is_left(volumes, found)
@@ -214,6 +216,13 @@ def placed(
     if by_place:
         _say_sizes(volumes)
     return found
+
+
+def _at_the_corner(volumes: Sequence[Volume], recorded: str | None) -> list[Volume] | None:
+    """Crop as labels were, where no volume says where it lies: labels of the first corner have no origin."""
+    if recorded is None or _alike(volumes) or any(volume.origin is not None for volume in volumes):
+        return None
+    return _cropped(volumes, recorded) if all(_same_size(volumes[0], each) for each in volumes) else None
 
 
 def _alike(volumes: Sequence[Volume]) -> bool:
