@@ -332,7 +332,8 @@ def test_a_killed_comparison_goes_on_and_repeats_no_finished_cell(tmp_path, cell
 
 @pytest.mark.slow
 def test_changed_settings_end_in_one_line(tmp_path, cell):
-    planned(tmp_path, cell, common=plan.Common(None, 16, (2,), (0,), None, "cpu", COMMON.set)).settle()
+    scored = ("cluster.sample=100000",)  # what the command takes where --set is left out
+    planned(tmp_path, cell, common=plan.Common(None, 16, (2,), (0,), None, "cpu", scored)).settle()
     refused = compare(tmp_path, cell, "--samples", "32")
     assert refused.code == 6 and "there, 32 now" in refused.err and refused.err.count("\n") == 1
 
