@@ -279,7 +279,6 @@ def test_a_few_points_teach_classes_that_segment_then_knows_by_name(stored, tabl
         (["refine", "a.tif", "--points", "p.csv", "--merge", "1,2", "-o", "b.tif"], "--points and --merge"),
         (["refine", "a.tif", "--unit", "nm", "-o", "b.tif"], "--unit is about points"),
         (["cluster", "a.zarr", "--points", "p.csv", "-k", "4", "-o", "c.safetensors"], "--points and -k"),
-        (["cluster", "a.zarr", "--names", "1=a", "-o", "c.safetensors"], "--names is about points"),
     ],
 )
 def test_options_that_do_not_go_with_points_are_refused(words, complaint, capsys):

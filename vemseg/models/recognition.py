@@ -58,7 +58,7 @@ class Recognition(AveragedObjective):
         known = labelled(batch.labels) if batch.labelled is None else batch.labelled
         others = batch.images[~known]
         terms: dict[str, Tensor] = {}
-        loss = 0.0 * self.learner.head.weight.sum()  # of a batch in which nothing counts, too
+        loss = torch.zeros((), device=batch.images.device)
         if known.any():
             terms = self._recognise(batch.images[known, 0], batch.labels[known], others[:, 0], generator)
             loss = self.settings.recognition * terms["recognition"]
@@ -68,6 +68,8 @@ class Recognition(AveragedObjective):
             more = self.invariance(Batch(others), generator)
             loss = loss + more.pop("loss")
             terms |= more
+        if not terms:  # nothing in the batch counts, so the step changes nothing
+            loss = 0.0 * self.learner.head.weight.sum()
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
     @property

@@ -95,8 +95,8 @@ def cluster(
             for i, source in enumerate(sources)
         ]
         alone = first if len(sources) == 1 else None
-        sample = replace(Sample.joined(samples), examples=given)
-        labeller = find_classes(table, sample, alone, context).named(names or {})
+        found = find_classes(table, replace(Sample.joined(samples), examples=given), alone, context)
+        labeller = found if names is None else found.named(names)
         origin = provenance("clusters", seed=table.seed, inputs=output.inputs, extra={"state": output.state})
         write_json(output.growing(sidecar(out)), origin)
         _write(output, labeller.noting({"model": first.maker.model, "provenance": lasting(origin)}))
