@@ -91,29 +91,28 @@ class Recognition(AveragedObjective):
         batch normalisation has the statistics of both.
         """
         seen, known = self.views.seen(images, labels, generator, others)
-        count, agreeing = len(self.settings.classes), self.settings.agreement > 0 and len(others) > 0
-        wanted, turn = None, Turn.draw(generator) if agreeing else None
-        if turn is not None:
+        agreeing = self.settings.agreement > 0 and len(others) > 0
+        if agreeing:
+            turn = Turn.draw(generator)
             clean = self.views.cut(others, self.views.corners(len(others), generator)[0])
-            wanted = self._sure(clean)
             seen = torch.cat([seen, self.views.shown(turn.apply(clean), generator)])
-        maps = self.learner.maps(seen)[:, :, :count].float()
-        logits, shares = (
-            side_by_side(maps[: len(images)]),
-            class_shares(self.views.middle(known), count, PATCH // self.learner.pieces),
-        )
+        maps = self._classes(self.learner, seen)
+        logits, shares = classes_and_shares(self.learner, maps[: len(images)], self.views.middle(known))
         right = (logits.argmax(dim=1) == shares.argmax(dim=1)).float().mean()
         terms = {"recognition": weighed_entropy(logits, shares, self.settings.balance), "accuracy": right}
-        if turn is not None and wanted is not None:
+        if agreeing:
             theirs = turn.undo(maps[len(images) :].mean(dim=1))
-            terms["agreement"] = weighed_entropy(theirs, wanted, self.settings.balance)
+            terms["agreement"] = weighed_entropy(theirs, self._sure(clean), self.settings.balance)
         return terms
+
+    def _classes(self, encoder: UNetEncoder, seen: Tensor) -> Tensor:
+        """Return the logits of classes alone: (b, p, classes, y, x), float32."""
+        return encoder.maps(seen)[:, :, : len(self.settings.classes)].float()
 
     @torch.no_grad()
     def _sure(self, clean: Tensor) -> Tensor:
         """Return the probabilities (b, classes, y, x) that the mean of the encoder gives; 0 where unsure."""
-        maps = self.encoder.maps(clean)[:, :, : len(self.settings.classes)].float().mean(dim=1)
-        found = maps.softmax(dim=1)
+        found = self._classes(self.encoder, clean).mean(dim=1).softmax(dim=1)
         return found * (found.amax(dim=1, keepdim=True) >= SURE)
 
     def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:
@@ -126,26 +125,24 @@ def labelled(labels: Tensor) -> Tensor:
     return (labels != UNKNOWN).flatten(1).any(dim=1).cpu()
 
 
-def seen_classes(encoder: UNetEncoder, seen: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return what an encoder takes for the classes of patches, and their shares there.
+def classes_and_shares(encoder: UNetEncoder, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of classes and the shares of these, laid out alike.
 
     Parameters
     ----------
     encoder : UNetEncoder
-    seen : Tensor float32 (b, slices, y, x)
-        Views of regions.
+        Says of how many voxels a patch is.
+    maps : Tensor float32 (b, p, classes, y', x')
+        The logits that it gave.
     labels : Tensor (b, 2, y, x)
         Classes in the two middle slices.
-    count : int
-        Number of classes; a vector begins with their logits.
 
     Returns
     -------
     logits, shares : Tensor float32 (b, classes, y', x')
         One number for each patch, laid out as :func:`class_shares` does.
     """
-    logits = side_by_side(encoder.maps(seen)[:, :, :count].float())
-    return logits, class_shares(labels, count, PATCH // encoder.pieces)
+    return side_by_side(maps), class_shares(labels, maps.shape[2], PATCH // encoder.pieces)
 
 
 def side_by_side(maps: Tensor) -> Tensor:

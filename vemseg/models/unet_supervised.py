@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from vemseg.batch import Batch
 from vemseg.models.averaged import AveragedObjective
 from vemseg.models.encoder import Encoder
-from vemseg.models.recognition import seen_classes, weighed_entropy
+from vemseg.models.recognition import classes_and_shares, weighed_entropy
 from vemseg.models.supervision import dice, dice_charts, labels_of, overlaps
 from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.models.views import Viewer
@@ -58,9 +58,8 @@ class LabelledUNet(AveragedObjective):
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and ``accuracy`` for labelled regions, (b, 1, slices + 2 drift, F, F)."""
         seen, labels = self.views.seen(batch.images[:, 0], labels_of(batch), generator)
-        logits, shares = seen_classes(
-            self.learner, seen, self.views.middle(labels), len(self.settings.classes)
-        )
+        maps = self.learner.maps(seen)[:, :, : len(self.settings.classes)].float()
+        logits, shares = classes_and_shares(self.learner, maps, self.views.middle(labels))
         known = shares.sum(dim=1) > 0
         right = ((logits.argmax(dim=1) == shares.argmax(dim=1)) & known).sum() / known.sum().clamp_min(1)
         return {"loss": weighed_entropy(logits, shares, self.settings.balance, known), "accuracy": right}

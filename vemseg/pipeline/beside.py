@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vemseg.drawing import Manner, palette, save, three_planes
@@ -10,8 +10,8 @@ from vemseg.files import write_table
 from vemseg.labelling import legend
 from vemseg.labelling.telling import Row, captions, told_classes
 from vemseg.names import split_name
-from vemseg.run import Output, read_json, sidecar, write_json
-from vemseg.volume import Thinned, Volume, open_volume, planes, rename_labels
+from vemseg.run import Output, read_json, sidecar, state_in, write_json
+from vemseg.volume import LabelForm, Thinned, Volume, identity, open_volume, planes, rename_labels
 
 ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
 """Endings of the files beside labels, apart from their description."""
@@ -45,6 +45,32 @@ def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, 
     raw, seen = planes(grey, at), planes(painted, at)
     manner = Manner(steps=grey.steps, labelled=shown is not None)
     save(three_planes(raw, seen, grey.voxel_size, dict(legend), position=at, manner=manner), path)
+
+
+def made_of_labels(
+    out: Path, read: Sequence[Volume], settings: Mapping[str, object], form: LabelForm, overwrite: bool
+) -> Output:
+    """Return the output of what makes labels of labels, with a table and a description beside it.
+
+    Parameters
+    ----------
+    out : Path
+    read : sequence of Volume
+        The labels, and what else is read.
+    settings : mapping
+        What the result depends on beside them.
+    form : LabelForm
+    overwrite : bool
+    """
+    output = Output(
+        out,
+        state={"output": out.name, **settings, **identity(read[0]), **form.state()},
+        inputs=[volume.path for volume in read if volume.path is not None],
+        beside=[sidecar(out), beside(out, ".csv")],
+        record=lambda: state_in(sidecar(out)),
+        overwrite=overwrite,
+    )
+    return output.appearing_at(form.main(out), form.settle)
 
 
 def rename(output: Output, volume: Volume, names: Mapping[int, str]) -> bool:

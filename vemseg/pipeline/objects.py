@@ -8,9 +8,9 @@ from pathlib import Path
 
 from vemseg.context import Context
 from vemseg.objects import Measures, Wish, begin, chosen, find_objects, known_classes, paint, write_measures
-from vemseg.pipeline.beside import beside
-from vemseg.run import Output, lasting, provenance, sidecar, state_in, write_json
-from vemseg.volume import LabelForm, LabelInfo, Volume, describe, finish_labels, identity, record
+from vemseg.pipeline.beside import beside, made_of_labels
+from vemseg.run import lasting, provenance, sidecar, write_json
+from vemseg.volume import LabelForm, LabelInfo, Volume, describe, finish_labels, record
 from vemseg.volume.about import names_in
 
 _log = logging.getLogger("vemseg")
@@ -54,15 +54,8 @@ def objects(
     names = names_in(told) | dict(names or {})
     wish = Wish(chosen(classes, known, names))
     settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size}
-    output = Output(
-        out,
-        state={"output": out.name, **settings, **identity(labels), **form.state()},
-        inputs=[] if labels.path is None else [labels.path],
-        beside=[sidecar(out), beside(out, ".csv")],
-        record=lambda: state_in(sidecar(out)),
-        overwrite=overwrite,
-    )
-    with output.appearing_at(form.main(out), form.settle):
+    output = made_of_labels(out, [labels], settings, form, overwrite)
+    with output:
         if output.done:
             _log.info("%s is there already, made with the same settings", output.main)
             return out

@@ -11,8 +11,8 @@ from vemseg.context import Context
 from vemseg.files import write_table
 from vemseg.labelling.telling import Row
 from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated
-from vemseg.pipeline.beside import beside
-from vemseg.run import Json, Output, lasting, provenance, sidecar, state_in, write_json
+from vemseg.pipeline.beside import beside, made_of_labels
+from vemseg.run import Json, Output, lasting, provenance, sidecar, write_json
 from vemseg.volume import (
     LabelForm,
     LabelInfo,
@@ -20,7 +20,6 @@ from vemseg.volume import (
     copied,
     describe,
     finish_labels,
-    identity,
     record,
     rename_labels,
 )
@@ -68,15 +67,9 @@ def refine(
         refinement.least.voxels(labels.voxel_size)  # refused early where it cannot be counted
     inside = None if mask is None else on_grid_of(labels, mask, offline=context.offline)
     settings = {"refined": refinement.state(), "mask": mask is not None, "voxel_size": labels.voxel_size}
-    output = Output(
-        out,
-        state={"output": out.name, **settings, **identity(labels), **form.state()},
-        inputs=[one.path for one in (labels, inside) if one is not None and one.path is not None],
-        beside=[sidecar(out), beside(out, ".csv")],
-        record=lambda: state_in(sidecar(out)),
-        overwrite=overwrite,
-    )
-    with output.appearing_at(form.main(out), form.settle):
+    read = [labels] if inside is None else [labels, inside]
+    output = made_of_labels(out, read, settings, form, overwrite)
+    with output:
         if output.done:
             _log.info("%s is there already, made with the same settings", output.main)
             return out
