@@ -160,6 +160,12 @@ def start(cell, out, *shard):
     return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True)
 
 
+def end(task):
+    """Wait for a task, and return its exit code and what it said."""
+    said = task.communicate()[1]
+    return task.returncode, said
+
+
 @pytest.mark.slow
 def test_processes_share_a_volume_though_one_is_killed_and_one_comes_twice(tmp_path):
     shape = (96, 256, 256)
@@ -171,11 +177,10 @@ def test_processes_share_a_volume_though_one_is_killed_and_one_comes_twice(tmp_p
     while not list(done.glob("*.json")) and tasks[1].poll() is None:
         time.sleep(0.05)
     tasks[1].send_signal(signal.SIGKILL)
-    for task in tasks:
-        task.communicate()
-    assert [tasks[i].returncode for i in (0, 2, 3)] == [0, 0, 0]
-    again = start(cell, out, "--shard", "2/3")
-    assert again.wait() == 0 and not out.exists()
-    assert start(cell, out, "--finalize").wait() == 0 and start(cell, out, "--finalize").wait() == 0
-    assert start(cell, one).wait() == 0
+    ended = [end(task) for task in tasks]
+    assert [ended[i][0] for i in (0, 2, 3)] == [0, 0, 0], ended
+    assert end(start(cell, out, "--shard", "2/3"))[0] == 0 and not out.exists()
+    for _ in range(2):
+        assert end(start(cell, out, "--finalize"))[0] == 0
+    assert end(start(cell, one))[0] == 0
     assert content(out) == content(one)

@@ -3,7 +3,8 @@
 A file is written under a temporary name beside its final one, which it gets by one rename. All temporary
 names match ``TEMPORARY``, so whatever a killed process leaves can be told from finished files. A temporary
 name follows from the final one, so the same command writes over what it left when it was killed. Nobody else
-may write the same file meanwhile: outputs, runs and downloads have locks.
+may write the same file meanwhile: outputs, runs and downloads have locks. Where several processes may write
+the same file, each asks for a temporary name of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import errno
 import io
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,18 +68,25 @@ def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, alone: bool = True) -> Iterator[Path]:
     """Yield a temporary file name beside ``path``; what was written there becomes ``path`` on success.
 
     The name ends like ``path``, so writers that look at the suffix find what they expect. Missing parent
     directories are made. On failure the temporary file is removed and an older ``path`` stays as it was.
+
+    Parameters
+    ----------
+    path : Path
+    alone : bool
+        Whether nobody else writes ``path`` meanwhile. If others may, the temporary name is random: the last
+        one to finish makes ``path``, and what a killed process leaves has to be removed with the folder.
 
     Raises
     ------
     ResourceError
         Where the file cannot be written: the disk or quota is full, or there is no permission.
     """
-    temporary = path.with_name(f".partial-{path.name}")
+    temporary = path.with_name(f".partial-{'' if alone else secrets.token_hex(8)}{path.name}")
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,13 +106,13 @@ def sweep_stores(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    r"""Write UTF-8 text; the file appears whole or not at all.
+def write_text(path: Path, text: str, *, alone: bool = True) -> None:
+    r"""Write UTF-8 text; the file appears whole or not at all, with others who write it or alone.
 
     Where the locale knows no UTF-8, or a name is none, Python keeps its bytes as half characters. They are
     written as escapes (``\udcc3``), which JSON reads back as they were.
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path, alone=alone) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

@@ -25,17 +25,19 @@ Tensors = dict[str, NDArray[Any]]
 _METADATA_KEY = "vemseg"
 
 
-def write_json(path: Path, data: object) -> None:
+def write_json(path: Path, data: object, *, alone: bool = True) -> None:
     """Write JSON that every reader understands, whole or not at all.
 
-    Paths become strings, numpy's numbers and arrays become numbers and lists.
+    Paths become strings, numpy's numbers and arrays become numbers and lists. Where other processes may write
+    the same file meanwhile, say so with ``alone=False``.
 
     Raises
     ------
     ValueError
         For NaN and infinities, which JSON does not have.
     """
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=plain) + "\n")
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=plain)
+    write_text(path, text + "\n", alone=alone)
 
 
 def read_json(path: Path) -> Any:
