@@ -7,7 +7,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from vemseg.blocks import Job, here, run
+from vemseg.blocks import Job, Stages, here, map_blocks, run
 from vemseg.context import Context, Share
 from vemseg.dense import Wanted
 from vemseg.errors import Interrupted, MissingError, OutputExistsError, UsageError
@@ -176,6 +178,24 @@ def test_a_pass_over_labels_can_be_done_by_another_process(speckled, tmp_path):
     store = begin(tmp_path / "objects", open_labels(speckled), "uint32", finding.blocks.shape)
     paint(finding.united(), store, Context())
     np.testing.assert_array_equal(store.read(store.box), tifffile.imread(whole))
+
+
+def test_two_tasks_may_write_the_same_blocks_at_the_same_moment(tmp_path):
+    both = threading.Barrier(2, timeout=60)
+
+    def write(box, made):
+        both.wait()
+        return [box.start[0]]
+
+    def task():
+        boxes = dict(enumerate(Box.whole((300, 1, 1)).split((1, 1, 1))))
+        stages = Stages(lambda box: None, lambda box, given: None, write)
+        return map_blocks(stages, boxes, tmp_path / "done", lambda done, total: None, lambda: False)
+
+    with ThreadPoolExecutor(2) as tasks:
+        found = [future.result() for future in [tasks.submit(task), tasks.submit(task)]]
+    assert found == [[[number] for number in range(300)]] * 2
+    assert len(list((tmp_path / "done").iterdir())) == 300  # no temporary file is left
 
 
 class Counted(Job):

@@ -94,7 +94,7 @@ class _Meeting(Pass[NDArray[np.int64], Pairs]):
         return _met(given, self.loose)
 
     def write(self, box: Box, made: Pairs) -> None:
-        save_tensors(self.file(self.blocks.number(box)), vars(made), {})
+        save_tensors(self.file(self.blocks.number(box)), vars(made), {}, shared=True)
 
 
 def _met(seen: NDArray[np.int64], loose: NDArray[np.bool_]) -> Pairs:

@@ -98,7 +98,7 @@ class _Part:
             tensors |= {f"{name}.{f.name}": getattr(values, f.name) for f in fields(values)}
         for axis in range(3):
             tensors |= {f"face.{axis}": self.faces[axis], f"shell.{axis}": self.shells[axis]}
-        save_tensors(path, tensors, {})
+        save_tensors(path, tensors, {}, shared=True)
 
     @classmethod
     def load(cls, path: Path) -> _Part:
