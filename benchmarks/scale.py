@@ -1,16 +1,17 @@
-"""What a volume of 1 TB or 100 TB would take: extrapolated from measured stages, and checked on a real run.
+r"""What a volume of 1 TB or 100 TB would take: extrapolated from measured stages, and checked on a real run.
 
-Each stage of ``vemseg segment`` is measured in one thread, in processor seconds, on the first blocks of a volume:
-opening and hashing the input, fitting classes, and per block reading, encoding, scoring, interpolating and
-writing; at the end, the pyramid. The volume is a painted tile, mirrored over and over, in an OME-Zarr.
+Each stage of ``vemseg segment`` is measured in one thread, in processor seconds, on the first blocks of a
+volume: opening and hashing the input, fitting classes, and per block reading, encoding, scoring,
+interpolating and writing; at the end, the pyramid. The volume is a painted tile, mirrored over and over, in a
+Zarr array.
 
-    python benchmarks/scale.py --scratch D --shape 1024,1024,1024 --tasks 4 --model classical \\
-        --set model.sigmas=[1.0] --set cluster.k=3 --max-memory 1GiB --check
+    python benchmarks/scale.py --scratch D --shape 1000,1000,1024 --nm 4 --tasks 4 --model classical \
+        --set model.sigmas=[1.0] --set cluster.k=2 --max-memory 2GiB --check
 
-``--check`` then runs the tasks of a batch array (``--shard I/N``) and ``--finalize`` on that volume, each a process
-of its own with one thread, one after the other, and compares what they take with what was foretold. The tables
-for 1 TB and 100 TB say what one process on each core of N nodes takes, how many files there are, and which part
-of the work takes longest.
+``--check`` then runs the tasks of a batch array (``--shard I/N``) and ``--finalize`` on that volume, each a
+process of its own with one thread, one after the other, and compares what they take with what was foretold.
+The tables for 1 TB and 100 TB say what one process on each core of N nodes takes, how many files there are,
+and which part of the work takes longest.
 """
 
 from __future__ import annotations
@@ -46,9 +47,7 @@ from vemseg.resources import parse_bytes
 from vemseg.run import fingerprint
 from vemseg.run.fingerprint import MOST_HASHED
 from vemseg.volume import LabelInfo, LabelStore, finish_labels
-from vemseg.volume.about import About
 from vemseg.volume.pyramid import BLOCK_SHAPE, coarser_shape, level_factors
-from vemseg.volume.writing import finish_grey
 
 TILE: ZYX = (128, 128, 128)
 """The part of the volume that is painted."""
@@ -61,18 +60,18 @@ TARGET = 1.5
 """How far what is foretold may be from what is measured, as a ratio."""
 
 PER_BLOCK = ("read", "encode", "score", "interpolate", "write")
-Shape = tuple[int, int, int]
 
 
 def main() -> None:
     """Measure, extrapolate, and compare with a real run."""
     options = _options()
     options.scratch.mkdir(parents=True, exist_ok=True)
-    volume = _tiled(options.scratch.resolve(), options.shape, options.nm)
-    wanted = Wanted(str(volume), options.model, tuple(options.set))
+    volume = _tiled(options.scratch.resolve(), options.shape)
+    wanted = Wanted(str(volume), options.model, tuple(options.set), str(options.nm))
     measured = Measured.of(wanted, options)
     show(
-        f"processor seconds of {options.model}, one thread, {measured.voxels / 1e6:.0f} Mvoxel in {measured.count} blocks",
+        f"processor time of {options.model}, one thread, on {measured.voxels / 1e6:.0f} Mvoxel in "
+        f"{measured.count} blocks",
         ["stage", "ns/voxel", "share"],
         [
             [name, f"{1e9 * rate:.1f}", f"{rate / sum(measured.rates.values()):.0%}"]
@@ -231,10 +230,12 @@ def _extrapolate(size: str, voxels: int, measured: Measured, options: argparse.N
     header = ["nodes", "tasks", "array, h", "finalize, h", "in all, h", "bottleneck", "memory of a node"]
     show(f"{size} ({edge} voxels an edge), {options.cores} cores a node", header, rows)
     files = _files((edge, edge, edge), measured.blocks.shape)
+    shape = " x ".join(map(str, measured.blocks.shape))
+    print(f"{blocks:,} blocks of {shape} voxels, {bytes_ / 2**30:.2f} GiB a process at most")
     print(
-        f"{blocks} blocks of {'x'.join(map(str, measured.blocks.shape))}, {bytes_ / 2**30:.2f} GiB a process; "
-        f"{files['shards']} shards of labels, {files['coarser']} of coarser levels, {files['chunks']} chunks inside; "
-        f"while tasks work {files['markers']} markers in one folder; {files['inodes']} inodes at most"
+        f"files: {files['shards']:,} shards of labels ({files['chunks']:,} chunks in them), "
+        f"{files['coarser']:,} shards of coarser levels, {files['markers']:,} markers in one folder while "
+        f"tasks work; at most {files['inodes']:,} inodes"
     )
 
 
@@ -282,7 +283,7 @@ def _check(
         "-q",
     ]
     command += [*(part for each in options.set for part in ("--set", each)), "-d", "cpu", "--threads", "1"]
-    command += ["--max-memory", options.max_memory]
+    command += ["--max-memory", options.max_memory, "--voxel-size", str(options.nm)]
     runs = [_run([*command, "--shard", f"{i}/{options.tasks}"]) for i in range(1, options.tasks + 1)]
     last = _run([*command, "--finalize"])
     foretold = [
@@ -290,15 +291,19 @@ def _check(
         measured.finalize_seconds(voxels, size),
     ]
     found = [sum(run["processor"] for run in runs), last["processor"]]
+    rows = [
+        [
+            *(name, f"{told:.1f}", f"{took:.1f}", f"{told / took:.2f}"),
+            f"{sum(one['seconds'] for one in ones):.0f}",
+            f"{max(one['peak_gib'] for one in ones):.2f} GiB",
+        ]
+        for name, told, took, ones in zip(("tasks", "finalize"), foretold, found, (runs, [last]), strict=True)
+    ]
     show(
         f"{voxels / 1e9:.2f} Gvoxel in {measured.blocks.count} blocks by {options.tasks} tasks",
         ["part", "foretold, processor s", "measured", "ratio", "seconds", "peak"],
-        [
-            [name, f"{told:.1f}", f"{took:.1f}", f"{told / took:.2f}", f"{sum(one['seconds'] for one in ones):.1f}",
-             f"{max(one['peak_gib'] for one in ones):.2f} GiB"]
-            for name, told, took, ones in zip(("tasks", "finalize"), foretold, found, (runs, [last]), strict=True)
-        ],
-    )  # fmt: skip
+        rows,
+    )
     details |= {"tasks": runs, "finalize": last, "foretold": foretold, "voxels": voxels}
     details["files"] = sum(1 for path in out.rglob("*") if path.is_file())
     ratio = sum(foretold) / sum(found)
@@ -307,15 +312,15 @@ def _check(
         "scale",
         ratio,
         "of the processor time that a run took was foretold",
-        f"within {TARGET:g} times",
+        f"within {TARGET:g} times, on 10^9 voxels",
         met,
         details,
     )
 
 
-def _tiled(scratch: Path, shape: ZYX, nm: float) -> Path:
-    """Return an OME-Zarr of a tile, mirrored over and over; written block by block if it is not there yet."""
-    path = scratch / f"tiled-{'x'.join(map(str, shape))}.ome.zarr"
+def _tiled(scratch: Path, shape: ZYX) -> Path:
+    """Return a Zarr array of a tile, mirrored over and over; written if it is not there yet."""
+    path = scratch / f"tiled-{'x'.join(map(str, shape))}.zarr"
     if path.exists():
         return path
     tile = Phantom(TILE, 3).read(Box.whole(TILE))
@@ -324,11 +329,13 @@ def _tiled(scratch: Path, shape: ZYX, nm: float) -> Path:
     twice = np.concatenate([twice, twice[:, :, ::-1]], axis=2)
     growing = scratch / f"{path.name}.store"
     remove(growing)
-    store = LabelStore.create(growing, shape, twice.shape, np.uint8, (nm,) * 3)
-    for box in store.box.split(twice.shape):
+    edges = (2 * TILE[0], 2 * TILE[1], 2 * TILE[2])
+    store = LabelStore.create(growing, shape, edges)
+    for box in store.box.split(edges):
         z, y, x = box.shape
         store.write(box, twice[:z, :y, :x])
-    finish_grey(store, path, About(voxel_size=(nm,) * 3, description={}))
+    (growing / "0").replace(path)
+    remove(growing)
     return path
 
 
@@ -347,7 +354,7 @@ def _options() -> argparse.Namespace:
     return made.parse_args()
 
 
-def _shape(text: str) -> Shape:
+def _shape(text: str) -> ZYX:
     z, y, x = (int(part) for part in text.split(","))
     return z, y, x
 

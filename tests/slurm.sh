@@ -161,18 +161,24 @@ END
 ended() { scontrol show job "$1" | grep -q "JobState=$2"; }
 shared() { # MARKERS OUT COMMAND...: an array of four, its second task killed and queued again, its third one run twice
     local markers="$2.partial/$1" out="$2"
-    printf '#!/bin/bash\n%s -o %s --shard auto\n' "${*:3}" "$out" > shards.slurm
+    cat > shards.slurm <<END
+#!/bin/bash
+${*:3} -o $out --shard auto &
+echo \$! > $out.\$SLURM_ARRAY_TASK_ID.pid
+wait \$!
+code=\$?
+[ \$code -ne 137 ] || scontrol requeue \$SLURM_JOB_ID # killed
+exit \$code
+END
     job="$(sbatch --parsable --array=1-4 --requeue --open-mode=append --cpus-per-task=1 --mem=0 shards.slurm)"
     twice="$(sbatch --parsable --cpus-per-task=1 --mem=0 --wrap "${*:3} -o $out --shard 3/4")"
     last="$(sbatch --parsable --cpus-per-task=1 --mem=0 --dependency="afterok:$job:$twice" --wrap "${*:3} -o $out --finalize")"
     until_there "a block of the second task" test -e "$markers/000001.json"
-    scancel --full --signal=KILL "${job}_2"
-    until_there "the second task to be killed" ended "${job}_2" FAILED
-    check "a task of $out was killed in the midst of its blocks" test ! -e "$out"
-    scontrol requeue "${job}_2"
+    kill -KILL "$(cat "$out.2.pid")"
+    until_there "the second task to be queued again" sh -c "scontrol show job ${job}_2 | grep -q Restarts=1"
+    check "a task of $out was killed in the midst of its blocks, and queued again" test ! -e "$out"
     until_there "$out" ended "$last" COMPLETED
     check "all four tasks of $out ended well" state COMPLETED 4
-    check "the task that was killed was queued again" sh -c "scontrol show job ${job}_2 | grep -q Restarts=1"
     check "the task that came twice ended well" ended "$twice" COMPLETED
     check "nothing is left of $out's beginnings" test ! -e "$out.partial"
 }

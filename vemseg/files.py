@@ -3,8 +3,8 @@
 A file is written under a temporary name beside its final one, which it gets by one rename. All temporary
 names match ``TEMPORARY``, so whatever a killed process leaves can be told from finished files. A temporary
 name follows from the final one, so the same command writes over what it left when it was killed. Nobody else
-may write the same file meanwhile: outputs, runs and downloads have locks. Only tasks that share the blocks of one
-output have none; what they write for a block gets temporary names that no two writers share.
+may write the same file meanwhile: outputs, runs and downloads have locks. Only tasks that share the blocks of
+one output have none; what they write for a block gets temporary names that no two writers share.
 """
 
 from __future__ import annotations
