@@ -18,6 +18,7 @@ import tifffile
 from scipy import ndimage
 
 from vemseg.blocks import Job, Stages, here, map_blocks, run
+from vemseg.cli import app
 from vemseg.context import Context, Share
 from vemseg.dense import Wanted
 from vemseg.errors import Interrupted, MissingError, OutputExistsError, UsageError
@@ -168,6 +169,19 @@ def test_objects_across_blocks_of_many_tasks_are_those_of_one_process(speckled, 
     assert tables[0] == tables[1] and tables[0].count(b"\n") > 20
     found_in(speckled, out, Share(0, 4))
     assert not out.with_name(f"{out.name}.partial").exists()
+
+
+def test_the_command_says_a_path_only_where_the_result_is_there(speckled, tmp_path, capfd):
+    def said(*words):
+        with pytest.raises(SystemExit) as ended:
+            app(["objects", str(speckled), "-o", str(tmp_path / "found.tif"), *words], prog_name="vemseg")
+        return ended.value.code or 0, capfd.readouterr().out
+
+    assert said("--finalize") == (5, "")
+    assert said("--shard", "1/2") == (0, "") and said("--shard", "2/2") == (0, "")
+    assert said("--shard", "1/2", "--finalize") == (2, "")
+    assert said("--finalize") == (0, f"{tmp_path / 'found.tif'}\n")
+    assert said("--shard", "2/2") == (0, f"{tmp_path / 'found.tif'}\n")
 
 
 def test_a_pass_over_labels_can_be_done_by_another_process(speckled, tmp_path):
