@@ -103,7 +103,7 @@ def segmented(
     started = time.perf_counter()
     # Python looks for modules in the current folder first: it must be one without a vemseg
     process = subprocess.Popen([*command, "--progress", "none"], env=environment, cwd=volume.parent)
-    whole, usage = _wait(process, minutes)
+    whole, usage = waited(process, minutes)
     seconds = time.perf_counter() - started
     for path in volume.parent.glob(f"{out.name.removesuffix('.ome.zarr')}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -115,7 +115,7 @@ def segmented(
     }
 
 
-def _wait(process: subprocess.Popen[bytes], minutes: float | None) -> tuple[bool, resource.struct_rusage]:
+def waited(process: subprocess.Popen[bytes], minutes: float | None) -> tuple[bool, resource.struct_rusage]:
     """Return whether a process came to its end by itself, and what it used.
 
     The peak memory that the system reports is at least the size of this process when it started the other:

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# recipes/segment.slurm on a real SLURM of one node, made here for the occasion:
+# Batch arrays on a real SLURM of one node, made here for the occasion:
 #
 #   bash tests/slurm.sh           as root; installs slurmctld, slurmd, slurm-client and munge where they are missing
 #
-# An array job segments two volumes. The signal that SLURM sends ahead of the time limit comes in the midst: the
-# tasks must save their state, end with 75, be queued again, go on, and give the labels of a run that was never
-# stopped. Not part of tests/run.sh: it starts daemons, and needs root. PYTHON names the Python that has vemseg,
+# 1. recipes/segment.slurm: an array job segments two volumes. The signal that SLURM sends ahead of the time limit
+#    comes in the midst: the tasks must save their state, end with 75, be queued again, go on, and give the labels of
+#    a run that was never stopped.
+# 2. Arrays of four tasks share one volume (--shard auto), first segment and then objects. One task is killed and
+#    queued again, one runs twice, and --finalize waits for all (afterok): the files must be those of one process.
+#
+# Not part of tests/run.sh: it starts daemons, and needs root. PYTHON names the Python that has vemseg,
 # KEEP=1 leaves the folder with all logs.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -80,9 +84,20 @@ slurmd
 cd "$work"
 cat > bin/vemseg <<END
 #!$python
-from vemseg.cli import main
+import os, time
 from vemseg import budget
+from vemseg.blocks import here
+from vemseg.cli import main
+from vemseg.objects import blockwise
 budget.MOST_VOXELS = 2**14
+blockwise.SHAPES = ((16, 32, 32),)
+write = here.write_json
+def slowly(path, *given, **named):
+    time.sleep(".partial/" in str(path))
+    write(path, *given, **named)
+task = [os.environ.get("SLURM_ARRAY_TASK_" + name) for name in ("ID", "MAX")]
+if task == ["2", "4"] and not os.environ.get("SLURM_RESTART_COUNT"):
+    here.write_json = slowly # so that it can be killed in the midst of its blocks
 main()
 END
 chmod 755 bin/vemseg
@@ -90,7 +105,7 @@ for cell in 1 2; do
     vemseg fetch phantom -o "cell$cell.tif" --shape 32,128,128 --seed "$cell"
 done > /dev/null
 printf 'cell1.tif\ncell2.tif\n' > volumes.txt
-vemseg train cell1.tif -o run --steps 3 --batch-size 2 -q > /dev/null
+vemseg train cell1.tif -o run --config invariance --steps 3 --batch-size 2 -q > /dev/null # no tissue to paint
 vemseg segment cell1.tif -m run -k 4 -o first_seg.tif -q > /dev/null
 for cell in 1 2; do
     vemseg segment "cell$cell.tif" -m run --clusters first_seg_clusters.safetensors -o "whole$cell.tif" -q
@@ -133,4 +148,46 @@ import sys, tifffile
 a, b = (tifffile.imread(path) for path in sys.argv[1:])
 sys.exit(not (a.shape == b.shape and (a == b).all()))" "cell${cell}_seg.tif" "whole$cell.tif"
 done
+
+# Four tasks for one volume
+cat > same.py <<'END'
+import hashlib, pathlib, sys
+def content(name):
+    paths = [path for path in pathlib.Path(name).rglob("*") if path.is_file() and path.name != "zarr.json"]
+    assert len(paths) > 2, name
+    return {str(path.relative_to(name)): hashlib.sha256(path.read_bytes()).digest() for path in paths}
+sys.exit(content(sys.argv[1]) != content(sys.argv[2]))
+END
+ended() { scontrol show job "$1" | grep -q "JobState=$2"; }
+shared() { # MARKERS OUT COMMAND...: an array of four, its second task killed and queued again, its third one run twice
+    local markers="$2.partial/$1" out="$2"
+    cat > shards.slurm <<END
+#!/bin/bash
+${*:3} -o $out --shard auto &
+echo \$! > $out.\$SLURM_ARRAY_TASK_ID.pid
+wait \$!
+code=\$?
+[ \$code -ne 137 ] || scontrol requeue \$SLURM_JOB_ID # killed
+exit \$code
+END
+    job="$(sbatch --parsable --array=1-4 --requeue --open-mode=append --cpus-per-task=1 --mem=0 shards.slurm)"
+    twice="$(sbatch --parsable --cpus-per-task=1 --mem=0 --wrap "${*:3} -o $out --shard 3/4")"
+    last="$(sbatch --parsable --cpus-per-task=1 --mem=0 --dependency="afterok:$job:$twice" --wrap "${*:3} -o $out --finalize")"
+    until_there "a block of the second task" test -e "$markers/000001.json"
+    kill -KILL "$(cat "$out.2.pid")"
+    until_there "the second task to be queued again" sh -c "scontrol show job ${job}_2 | grep -q Restarts=1"
+    check "a task of $out was killed in the midst of its blocks, and queued again" test ! -e "$out"
+    until_there "$out" ended "$last" COMPLETED
+    check "all four tasks of $out ended well" state COMPLETED 4
+    check "the task that came twice ended well" ended "$twice" COMPLETED
+    check "nothing is left of $out's beginnings" test ! -e "$out.partial"
+}
+few=(-m classical -k 3 --set "model.sigmas=[1.0]" --set cluster.sample=2000)
+vemseg segment cell1.tif "${few[@]}" -o one.ome.zarr -q > /dev/null
+shared done shared.ome.zarr vemseg segment cell1.tif "${few[@]}"
+check "four tasks gave the files of one process" "$python" same.py shared.ome.zarr one.ome.zarr
+vemseg objects one.ome.zarr -o counted.ome.zarr -q > /dev/null
+shared labelled found.ome.zarr vemseg objects one.ome.zarr
+check "four tasks found the objects of one process" "$python" same.py found.ome.zarr counted.ome.zarr
+check "and measured the same of them" cmp found.csv counted.csv
 exit "$failed"

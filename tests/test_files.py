@@ -34,7 +34,7 @@ def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
 
 def test_two_may_write_the_same_file(tmp_path):
     path = tmp_path / "000003.json"
-    with atomic_path(path, alone=False) as one, atomic_path(path, alone=False) as other:
+    with atomic_path(path, shared=True) as one, atomic_path(path, shared=True) as other:
         one.write_text("[1, 2]")
         other.write_text("[1, 2]")
     assert [e.name for e in tmp_path.iterdir()] == ["000003.json"] and path.read_text() == "[1, 2]"

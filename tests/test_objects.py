@@ -27,7 +27,7 @@ def found_in(array, folder, wish=ALL, voxel_size=ISOTROPIC):
     folder.mkdir(exist_ok=True)
     found = find_objects(volume, folder, wish, Context())
     store = begin(folder / "objects", volume, "uint32", found.blocks.shape)
-    paint(found, store, folder / "objects.done", Context())
+    paint(found, store, Context())
     return found, store.read(store.box)
 
 

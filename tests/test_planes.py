@@ -74,6 +74,54 @@ def test_it_is_the_mean_over_the_planes_of_each_axis(name, shape, request):
     torch.testing.assert_close(three.encode(cube, kept), expected[(slice(None), *kept)], rtol=1e-5, atol=1e-5)
 
 
+def slow_every(encoder, cube, every):
+    """Interpolate between one layer of every few, along each axis, and average; the last one stands alone."""
+    total = 0.0
+    for order in AXES:
+        layers = encoder.encode(cube.permute(0, 1, *(2 + axis for axis in order))).numpy()
+        known = np.arange(0, layers.shape[1], every)
+        places = np.arange(layers.shape[1])
+        flat = np.moveaxis(layers, 1, 0).reshape(len(places), -1)
+        between = np.stack([np.interp(places, known, column) for column in flat[known].T], axis=1)
+        turned = np.moveaxis(between.reshape(len(places), *layers[:, 0].shape), 0, 1)
+        total = total + turned.transpose(0, *(1 + order.index(axis) for axis in range(3)), 4) / 3
+    return torch.from_numpy(total).float()
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_one_layer_of_every_few_is_encoded_and_the_rest_interpolated(every):
+    encoder = encoder_of(UNetTable(fov=16, view=16, widths=(4, 6, 8), layers=1, dim=3, slices=4))
+    cube = noise(16, 24, 32)
+    three = ThreePlanes(encoder, every)
+    found, expected = three.encode(cube), slow_every(encoder, cube, every)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(found, ThreePlanes(encoder).encode(cube), atol=1e-3)
+    kept = (slice(1, 3), slice(5, 6), slice(2, 13))
+    torch.testing.assert_close(three.encode(cube, kept), expected[(slice(None), *kept)], rtol=1e-5, atol=1e-5)
+
+
+def test_half_of_the_layers_are_half_of_the_work(unet, monkeypatch):
+    seen = []
+    trunk = type(unet).trunk
+    monkeypatch.setattr(
+        type(unet), "trunk", lambda self, slabs: seen.append(len(slabs)) or trunk(self, slabs)
+    )
+    cube = noise(32, 32, 32)[:1]
+    ThreePlanes(unet).encode(cube)
+    all_of_them = sum(seen)
+    seen.clear()
+    ThreePlanes(unet, 2).encode(cube)
+    assert sum(seen) == all_of_them / 2 == 24
+
+
+def test_layers_that_cannot_be_left_out_are_encoded_or_refused(vit, unet):
+    full = encoder_of(UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3, full_resolution=True))
+    assert ThreePlanes(vit, 2).every == ThreePlanes(full, 2).every == 1
+    for every in (3, 4):
+        with pytest.raises(UsageError, match=f"embed.every={every} does not go with this model: set it to 1"):
+            ThreePlanes(unet, every)
+
+
 def test_what_it_says_of_itself(vit, unet):
     three = ThreePlanes(vit)
     assert (three.patch, three.fov, three.fixed_fov, three.pads, three.dim) == (

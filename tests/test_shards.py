@@ -1,25 +1,35 @@
 """Tasks of a batch array share the blocks of one volume: the same bytes as one process, whatever happens."""
 
 import hashlib
+import itertools
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
-from vemseg.blocks import Job, run
+from vemseg.blocks import Job, Stages, here, map_blocks, run
+from vemseg.cli import app
 from vemseg.context import Context, Share
 from vemseg.dense import Wanted
-from vemseg.errors import MissingError, OutputExistsError, UsageError
+from vemseg.errors import Interrupted, MissingError, OutputExistsError, UsageError
 from vemseg.geometry import Box
+from vemseg.objects import Finding, Wish, begin, blockwise, paint
 from vemseg.phantom import Phantom
 from vemseg.pipeline.embed import embed
+from vemseg.pipeline.objects import objects
 from vemseg.pipeline.segment import segment
 from vemseg.resources import task_of
+from vemseg.volume import open_labels
 
 SHAPE = (12, 40, 96)
 ABOUT = {"axes": "ZYX", "spacing": 16, "unit": "nm"}
@@ -101,6 +111,107 @@ def test_features_are_shared_too(cell, tmp_path):
     assert content(embed(wanted, tmp_path / "shared.zarr", context=gather)) == content(one)
 
 
+def test_a_store_of_features_that_no_task_began_is_not_finished(cell, tmp_path):
+    gather = Context(device="cpu", threads=1, executor="gather")
+    with pytest.raises(MissingError, match=r"nothing is begun in .*: run the tasks with --shard first"):
+        embed(Wanted(str(cell), "classical", SETTINGS[:1]), tmp_path / "none.zarr", context=gather)
+    assert not (tmp_path / "none.zarr.partial").exists()
+
+
+@pytest.fixture
+def speckled(tmp_path, monkeypatch):
+    """Write labels whose objects reach across blocks of 16 x 32 x 32 voxels."""
+    monkeypatch.setattr(blockwise, "SHAPES", ((16, 32, 32),))
+    noise = np.random.default_rng(5).random((20, 40, 56))
+    array = np.digitize(ndimage.gaussian_filter(noise, 2), [0.47, 0.5, 0.53]).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "cell_seg.tif", array, imagej=True,
+                     resolution=(1 / 16, 1 / 16), metadata=ABOUT)  # fmt: skip
+    return tmp_path / "cell_seg.tif"
+
+
+def found_in(labels, out, share=None, executor="here", stopped=lambda: False):
+    context = Context(share=share or Share(), executor=executor, stopped=stopped)
+    return objects(open_labels(labels), out, context=context)
+
+
+def stopping_after(blocks):
+    """Return a function that asks to stop once it was asked for some blocks."""
+    calls = itertools.count()
+    return lambda: next(calls) >= blocks
+
+
+@pytest.mark.parametrize(("suffix", "rounds"), [(".tif", 1), (".ome.zarr", 2)])
+def test_objects_across_blocks_of_many_tasks_are_those_of_one_process(speckled, tmp_path, suffix, rounds):
+    one = found_in(speckled, tmp_path / f"one{suffix}")
+    out = tmp_path / f"shared{suffix}"
+    with pytest.raises(MissingError, match=r"nothing is begun in .*: run the tasks with --shard first"):
+        found_in(speckled, out, executor="gather")
+    assert not out.with_name(f"{out.name}.partial").exists()
+    with pytest.raises(Interrupted):
+        found_in(speckled, out, Share(2, 4), stopped=stopping_after(1))
+    for index in (3, 0, 3, 2):
+        found_in(speckled, out, Share(index, 4))
+    with pytest.raises(MissingError, match=r"2 of 8 blocks are not done yet, the first is block 1: run the"):
+        found_in(speckled, out, executor="gather")
+    found_in(speckled, out, Share(1, 4))
+    painted = out.with_name(f"{out.name}.partial") / "objects.done"
+    assert len(list(painted.iterdir())) == 2  # the task that comes last can paint its own blocks
+    if rounds == 2:
+        for index in (2, 1, 0):
+            found_in(speckled, out, Share(index, 4))
+        assert len(list(painted.iterdir())) == 6
+    found_in(speckled, out, executor="gather")
+    if suffix == ".ome.zarr":
+        assert content(out) == content(one) and len(content(one)) > 3
+    else:
+        assert (tifffile.imread(one) == tifffile.imread(out)).all()
+    tables = [path.with_name(f"{name}.csv").read_bytes() for path, name in ((one, "one"), (out, "shared"))]
+    assert tables[0] == tables[1] and tables[0].count(b"\n") > 20
+    found_in(speckled, out, Share(0, 4))
+    assert not out.with_name(f"{out.name}.partial").exists()
+
+
+def test_the_command_says_a_path_only_where_the_result_is_there(speckled, tmp_path, capfd):
+    def said(*words):
+        with pytest.raises(SystemExit) as ended:
+            app(["objects", str(speckled), "-o", str(tmp_path / "found.tif"), *words], prog_name="vemseg")
+        return ended.value.code or 0, capfd.readouterr().out
+
+    assert said("--finalize") == (5, "")
+    assert said("--shard", "1/2") == (0, "") and said("--shard", "2/2") == (0, "")
+    assert said("--shard", "1/2", "--finalize") == (2, "")
+    assert said("--finalize") == (0, f"{tmp_path / 'found.tif'}\n")
+    assert said("--shard", "2/2") == (0, f"{tmp_path / 'found.tif'}\n")
+
+
+def test_a_pass_over_labels_can_be_done_by_another_process(speckled, tmp_path):
+    finding = Finding.begin(open_labels(speckled), tmp_path, Wish(), Context())
+    here.run(pickle.loads(pickle.dumps(finding)), Context())
+    assert finding.complete
+    whole = found_in(speckled, tmp_path / "whole.tif")
+    store = begin(tmp_path / "objects", open_labels(speckled), "uint32", finding.blocks.shape)
+    paint(finding.united(), store, Context())
+    np.testing.assert_array_equal(store.read(store.box), tifffile.imread(whole))
+
+
+def test_two_tasks_may_write_the_same_blocks_at_the_same_moment(tmp_path):
+    both = threading.Barrier(2, timeout=60)
+
+    def write(box, made):
+        both.wait()
+        return [box.start[0]]
+
+    def task():
+        boxes = dict(enumerate(Box.whole((300, 1, 1)).split((1, 1, 1))))
+        stages = Stages(lambda box: None, lambda box, given: None, write)
+        return map_blocks(stages, boxes, tmp_path / "done", lambda done, total: None, lambda: False)
+
+    with ThreadPoolExecutor(2) as tasks:
+        found = [future.result() for future in [tasks.submit(task), tasks.submit(task)]]
+    assert found == [[[number] for number in range(300)]] * 2
+    assert len(list((tmp_path / "done").iterdir())) == 300  # no temporary file is left
+
+
 class Counted(Job):
     def open(self, context):
         raise AssertionError("nothing is computed where results are gathered")
@@ -150,12 +261,15 @@ def test_a_part_that_cannot_be_known_is_refused(text, environment, says):
         task_of(text, environment)
 
 
-def start(cell, out, *shard):
+SEGMENT = ["segment", "-m", "classical", "-d", "cpu", "--threads", "1", "--set", "cluster.k=3",
+           "--set", "model.sigmas=[1.0,2.0,4.0]", "--set", "cluster.sample=20000",
+           "--max-memory", "1GiB"]  # fmt: skip
+OBJECTS = ["objects", "--max-memory", "600MiB"]
+
+
+def start(verb, volume, out, *shard):
     """Start a task as its own process."""
-    command = [sys.executable, "-m", "vemseg", "segment", str(cell), "-m", "classical", "-o", str(out)]
-    command += ["-d", "cpu", "--threads", "1", "--max-memory", "1GiB", *shard]
-    for setting in ("model.sigmas=[1.0,2.0,4.0]", "cluster.k=3", "cluster.sample=20000"):
-        command += ["--set", setting]
+    command = [sys.executable, "-m", "vemseg", *verb, str(volume), "-o", str(out), *shard]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True)
 
@@ -166,21 +280,31 @@ def end(task):
     return task.returncode, said
 
 
-@pytest.mark.slow
-def test_processes_share_a_volume_though_one_is_killed_and_one_comes_twice(tmp_path):
-    shape = (96, 256, 256)
-    tifffile.imwrite(tmp_path / "cell.tif", Phantom(shape, 3).read(Box.whole(shape)), imagej=True,
-                     resolution=(1 / 16, 1 / 16), metadata=ABOUT)  # fmt: skip
-    cell, out, one = tmp_path / "cell.tif", tmp_path / "shared.ome.zarr", tmp_path / "one.ome.zarr"
-    tasks = [start(cell, out, "--shard", f"{i}/3") for i in (1, 2, 3, 1)]
-    done = out.with_name(f"{out.name}.partial") / "done"
+def shared_by_processes(verb, volume, out, markers):
+    """Let three tasks share a volume; one of them comes twice, another is killed and comes again."""
+    tasks = [start(verb, volume, out, "--shard", f"{i}/3") for i in (1, 2, 3, 1)]
+    done = out.with_name(f"{out.name}.partial") / markers
     while not list(done.glob("*.json")) and tasks[1].poll() is None:
-        time.sleep(0.05)
+        time.sleep(0.02)
     tasks[1].send_signal(signal.SIGKILL)
     ended = [end(task) for task in tasks]
     assert [ended[i][0] for i in (0, 2, 3)] == [0, 0, 0], ended
-    assert end(start(cell, out, "--shard", "2/3"))[0] == 0 and not out.exists()
+    assert end(start(verb, volume, out, "--shard", "2/3"))[0] == 0 and not out.exists()
     for _ in range(2):
-        assert end(start(cell, out, "--finalize"))[0] == 0
-    assert end(start(cell, one))[0] == 0
+        assert end(start(verb, volume, out, "--finalize"))[0] == 0
+    return out
+
+
+@pytest.mark.slow
+def test_processes_share_a_volume_though_one_is_killed_and_one_comes_twice(tmp_path):
+    shape = (80, 256, 256)
+    tifffile.imwrite(tmp_path / "cell.tif", Phantom(shape, 3).read(Box.whole(shape)), imagej=True,
+                     resolution=(1 / 16, 1 / 16), metadata=ABOUT)  # fmt: skip
+    cell, one, counted = (tmp_path / name for name in ("cell.tif", "one.ome.zarr", "counted.ome.zarr"))
+    assert end(start(SEGMENT, cell, one))[0] == 0
+    out = shared_by_processes(SEGMENT, cell, tmp_path / "shared.ome.zarr", "done")
     assert content(out) == content(one)
+    assert end(start(OBJECTS, one, counted))[0] == 0
+    found = shared_by_processes(OBJECTS, one, tmp_path / "found.ome.zarr", "labelled")
+    assert content(found) == content(counted)
+    assert (tmp_path / "found.csv").read_bytes() == (tmp_path / "counted.csv").read_bytes()

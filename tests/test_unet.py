@@ -267,13 +267,14 @@ BLOCKS = [(5, 9, 17), (100, 13, 30)]
 @pytest.mark.parametrize(
     ("voxel_size", "shape", "three"),
     [
-        ((16.0, 16.0, 16.0), (9, 41, 50), False),
-        ((40.0, 16.0, 16.0), (5, 41, 50), False),
-        ((40.0, 12.0, 12.0), (2, 41, 50), False),
-        (None, (1, 21, 18), False),
-        (None, (3, 5, 4), False),
-        ((16.0, 16.0, 16.0), (15, 19, 18), True),
-        (None, (7, 1, 9), True),
+        ((16.0, 16.0, 16.0), (9, 41, 50), 0),
+        ((40.0, 16.0, 16.0), (5, 41, 50), 0),
+        ((40.0, 12.0, 12.0), (2, 41, 50), 0),
+        (None, (1, 21, 18), 0),
+        (None, (3, 5, 4), 0),
+        ((16.0, 16.0, 16.0), (15, 19, 18), 1),
+        (None, (7, 1, 9), 1),
+        ((16.0, 16.0, 16.0), (15, 19, 18), 2),
     ],
     ids=str,
 )
@@ -282,7 +283,7 @@ def test_blocks_change_neither_vectors_nor_labels(voxel_size, shape, three, smoo
     grid = working_grid(volume, 16.0)
     table = UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3, full_resolution=full)
     encoder = encoder_of(table, grid.spacing).prepare(CPU, torch.float32)
-    dense = lay(volume, ThreePlanes(encoder) if three else encoder, smooth)
+    dense = lay(volume, ThreePlanes(encoder, three) if three else encoder, smooth)
     points = Box.whole(dense.shape)
     vectors = dense.values(points)
     grey_values = means_of(dense, points)

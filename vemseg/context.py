@@ -99,6 +99,11 @@ class Context:
         """Whether nothing is computed, and only what other processes did is put together."""
         return self.executor == "gather"
 
+    @property
+    def afterwards(self) -> Context:
+        """The context for what is left to compute once all blocks are gathered: here, where this gathers."""
+        return replace(self, executor="here") if self.gathers else self
+
     def part(self, index: int, count: int) -> Context:
         """Return the context for the work on one of ``count`` things: its progress is a part of the whole."""
 

@@ -3,8 +3,8 @@
 A file is written under a temporary name beside its final one, which it gets by one rename. All temporary
 names match ``TEMPORARY``, so whatever a killed process leaves can be told from finished files. A temporary
 name follows from the final one, so the same command writes over what it left when it was killed. Nobody else
-may write the same file meanwhile: outputs, runs and downloads have locks. Where several processes may write
-the same file, each asks for a temporary name of its own.
+may write the same file meanwhile: outputs, runs and downloads have locks. Only tasks that share the blocks of
+one output have none; what they write for a block gets temporary names that no two writers share.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import errno
 import io
 import os
 import re
-import secrets
 import shutil
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path, *, alone: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path, shared: bool = False) -> Iterator[Path]:
     """Yield a temporary file name beside ``path``; what was written there becomes ``path`` on success.
 
     The name ends like ``path``, so writers that look at the suffix find what they expect. Missing parent
@@ -77,16 +77,15 @@ def atomic_path(path: Path, *, alone: bool = True) -> Iterator[Path]:
     Parameters
     ----------
     path : Path
-    alone : bool
-        Whether nobody else writes ``path`` meanwhile. If others may, the temporary name is random: the last
-        one to finish makes ``path``, and what a killed process leaves has to be removed with the folder.
+    shared : bool
+        Whether other processes may write the same file, with the same content, at the same time.
 
     Raises
     ------
     ResourceError
         Where the file cannot be written: the disk or quota is full, or there is no permission.
     """
-    temporary = path.with_name(f".partial-{'' if alone else secrets.token_hex(8)}{path.name}")
+    temporary = path.with_name(f".partial-{uuid.uuid4().hex if shared else ''}{path.name}")
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,13 +105,13 @@ def sweep_stores(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str, *, alone: bool = True) -> None:
-    r"""Write UTF-8 text; the file appears whole or not at all, with others who write it or alone.
+def write_text(path: Path, text: str, shared: bool = False) -> None:
+    r"""Write UTF-8 text; the file appears whole or not at all.
 
     Where the locale knows no UTF-8, or a name is none, Python keeps its bytes as half characters. They are
-    written as escapes (``\udcc3``), which JSON reads back as they were.
+    written as escapes (``\udcc3``), which JSON reads back as they were. For ``shared`` see ``atomic_path``.
     """
-    with atomic_path(path, alone=alone) as temporary:
+    with atomic_path(path, shared) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

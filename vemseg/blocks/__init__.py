@@ -7,7 +7,8 @@ gathering  the results of blocks that other processes did
 """
 
 from vemseg.blocks.executors import EXECUTORS, Executor, run
+from vemseg.blocks.gathering import must_be_begun
 from vemseg.blocks.here import map_blocks
 from vemseg.blocks.job import Job, Stages
 
-__all__ = ["EXECUTORS", "Executor", "Job", "Stages", "map_blocks", "run"]
+__all__ = ["EXECUTORS", "Executor", "Job", "Stages", "map_blocks", "must_be_begun", "run"]

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vemseg.blocks.job import Given, Job, Made, Result, Stages
 from vemseg.context import Context
 from vemseg.errors import MissingError
 from vemseg.run import read_json
+
+
+def must_be_begun(there: Path, context: Context) -> None:
+    """Refuse to gather what no task has begun, which would begin it here.
+
+    Parameters
+    ----------
+    there : Path
+        What the task that comes first makes in the folder of the output.
+    context : Context
+
+    Raises
+    ------
+    MissingError
+        Where the context gathers, and it is not there.
+    """
+    if context.gathers and not there.exists():
+        raise MissingError(f"nothing is begun in {there.parent}: run the tasks with --shard first")
 
 
 def run(job: Job[Given, Made], context: Context, stages: Stages[Given, Made] | None = None) -> list[Result]:

@@ -125,7 +125,7 @@ def _finished(
     """Yield the sizes of blocks as they are written and marked; end early when the work is to stop."""
 
     def store(block: Box, made: Made, marker: Path) -> int:
-        write_json(marker, stages.write(block, made), alone=False)  # a task of an array may come twice
+        write_json(marker, stages.write(block, made), shared=True)
         return block.size
 
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:

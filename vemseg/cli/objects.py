@@ -18,6 +18,8 @@ def objects(
     ngff: writing.Ngff = None,
     overwrite: options.Overwrite = False,
     max_memory: options.MaxMemory = None,
+    shard: options.Shard = None,
+    finalize: options.Finalize = False,
 ) -> None:
     """Find the objects in labels and measure them.
 
@@ -26,11 +28,14 @@ def objects(
     command goes on.
     """
     which, legend = parsing.words(classes) if classes else [], parsing.names(names)
-    with shell.stoppable(memory=parsing.memory(max_memory), offline=offline) as context:
+    with shell.stoppable(**parsing.sharing(max_memory, offline, shard, finalize)) as context:
         from vemseg.pipeline.objects import objects as compute
+        from vemseg.run import sidecar
         from vemseg.volume import open_labels
 
         target, form = writing.output(out, into, name, ngff)
         volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
         compute(volume, target, classes=which, names=legend, form=form, overwrite=overwrite, context=context)
+        if not sidecar(target).exists():  # other processes do the rest
+            return
     shell.result(form.address(target))

@@ -72,13 +72,22 @@ def surroundings(
     Raises
     ------
     UsageError
+        As :func:`sharing`.
+    """
+    return {"device": device, "threads": threads, **sharing(max_memory, offline, shard, finalize)}
+
+
+def sharing(max_memory: str | None, offline: bool, shard: str | None, finalize: bool) -> Surroundings:
+    """Return what :func:`surroundings` does, for a command that has no choice of device and threads.
+
+    Raises
+    ------
+    UsageError
         Where the text of ``--shard`` names no part (see ``task_of``), or both are asked for.
     """
     if shard is not None and finalize:
         raise UsageError("--shard and --finalize do not go together: finalize once all shards are done")
     return {
-        "device": device,
-        "threads": threads,
         "memory": memory(max_memory),
         "offline": offline,
         "executor": "gather" if finalize else "here",

@@ -165,13 +165,16 @@ class UNetEncoder(Encoder):
     forward = encode
 
     def layers(self, window: Tensor, kept: Kept) -> Iterator[Tensor]:
-        """Yield the vectors of one window (1, 1, z, y, x), a few layers of patches at a time."""
+        """Yield the vectors of one window (1, 1, z, y, x), a few layers of patches at a time.
+
+        ``kept`` may take one layer of every few if each is encoded by itself (``align`` is ``patch``).
+        """
         units = (self.align[0], PATCH, PATCH)
         z, rows, columns = (
             _Span.of(wanted, n // patch, unit // patch)
             for wanted, n, patch, unit in zip(kept, window.shape[2:], self.patch, units, strict=True)
         )
-        skipped, left = z.inside.start, z.inside.stop - z.inside.start
+        skipped, left = z.inside.start, len(range(z.inside.start, z.inside.stop, kept[0].step or 1))
         for slabs, count in self._passes(window, z.units):
             trunk = self.trunk(slabs)[:, :, rows.units, columns.units]
             vectors = self.spread(self.head(trunk)[:count, : self.outputs])
@@ -296,10 +299,10 @@ class _Span:
 
     @classmethod
     def of(cls, wanted: slice, n: int, each: int) -> _Span:
-        """Return the units, of ``each`` vectors, that hold the wanted ones of ``n``."""
-        start, stop, _ = wanted.indices(n)
+        """Return the units, of ``each`` vectors, that hold the wanted ones of ``n``; steps count units."""
+        start, stop, step = wanted.indices(n)
         first = start // each
-        return cls(slice(first, -(-stop // each)), slice(start - first * each, stop - first * each))
+        return cls(slice(first, -(-stop // each), step), slice(start - first * each, stop - first * each))
 
 
 def _reach(levels: int, layers: int, inside: int) -> int:

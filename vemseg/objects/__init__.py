@@ -1,6 +1,6 @@
 """Labels of classes, looked at as objects: found across blocks, measured, and cleaned.
 
-    blockwise    the blocks of this room: how large, and how they are walked through
+    blockwise    the blocks of this room: how large, and what a pass over them is
     components   connected voxels of one class, within a block and across blocks
     counting     what is counted of each component in a block: exact, and added up over blocks
     crofton      surfaces and contacts from counts of neighbours
@@ -17,13 +17,14 @@ a corner.
 
 from vemseg.objects.blockwise import begin, block_shape
 from vemseg.objects.cleaning import Labels, clean
-from vemseg.objects.components import Found, Wish, find_objects, paint
+from vemseg.objects.components import Finding, Found, Wish, find_objects, paint
 from vemseg.objects.measures import Measures, chosen, write_measures
 from vemseg.objects.naming import Votes, named_by_points
 from vemseg.objects.refinement import Class, Least, Refinement, known_classes, renamed, shown, tabulated
 
 __all__ = [
     "Class",
+    "Finding",
     "Found",
     "Labels",
     "Least",

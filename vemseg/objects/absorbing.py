@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.blocks import Stages
+from vemseg.blocks import run
 from vemseg.context import Context
 from vemseg.geometry import Box
-from vemseg.objects.blockwise import OUTSIDE, Blocks, read_around, walk
+from vemseg.objects.blockwise import OUTSIDE, Blocks, Pass, passing, read_around
 from vemseg.run import load_tensors, save_tensors
 from vemseg.volume import LabelStore
 
@@ -65,20 +65,36 @@ def meetings(
     context : Context
     """
     folder.mkdir(exist_ok=True)
-    files = {box: folder / f"{i:06d}.safetensors" for i, box in enumerate(blocks.boxes)}
-
-    def compute(box: Box, seen: NDArray[np.int64]) -> Pairs:
-        return _met(seen, loose)
-
-    def write(box: Box, pairs: Pairs) -> None:
-        save_tensors(files[box], vars(pairs), {})
-
-    stages = Stages(lambda box: read_around(objects, box), compute, write)
-    walk(blocks, stages, folder / "done", "finding neighbours", context)
-    found = [load_tensors(file)[0] for file in files.values()]
+    meeting = _Meeting(
+        *passing(blocks, folder / "done", "finding neighbours"), objects, loose, folder, blocks
+    )
+    run(meeting, context)
+    found = [load_tensors(meeting.file(number))[0] for number in range(len(blocks.boxes))]
     return Pairs.total(
         *(np.concatenate([each[name] for each in found]) for name in ("one", "other", "faces"))
     )
+
+
+@dataclass(frozen=True)
+class _Meeting(Pass[NDArray[np.int64], Pairs]):
+    """Find what the loose objects of each block meet."""
+
+    objects: LabelStore
+    loose: NDArray[np.bool_]
+    folder: Path
+    blocks: Blocks
+
+    def file(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.safetensors"
+
+    def read(self, box: Box) -> NDArray[np.int64]:
+        return read_around(self.objects, box)
+
+    def compute(self, box: Box, given: NDArray[np.int64]) -> Pairs:
+        return _met(given, self.loose)
+
+    def write(self, box: Box, made: Pairs) -> None:
+        save_tensors(self.file(self.blocks.number(box)), vars(made), {}, shared=True)
 
 
 def _met(seen: NDArray[np.int64], loose: NDArray[np.bool_]) -> Pairs:

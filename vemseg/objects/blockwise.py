@@ -1,8 +1,9 @@
-"""The blocks of this room: how large they are, and how they are walked through."""
+"""The blocks of this room: how large they are, and what a pass over them is."""
 
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.blocks import Stages, map_blocks
+from vemseg.blocks import Job, Stages
 from vemseg.blocks.job import Given, Made, Result
 from vemseg.context import Context
 from vemseg.errors import InputError, ResourceError
@@ -55,6 +56,14 @@ class Blocks:
         """The box of each block."""
         return tuple(self.whole.split(self.shape))
 
+    def number(self, box: Box) -> int:
+        """Return the number of the block that is a box."""
+        at = [
+            (i - first) // edge
+            for i, first, edge in zip(box.start, self.whole.start, self.shape, strict=True)
+        ]
+        return int(np.ravel_multi_index(at, self._counts))
+
     def after(self, number: int) -> Iterator[tuple[int, int]]:
         """Yield the blocks that share a face, an edge or a corner with the end of a block.
 
@@ -63,12 +72,16 @@ class Blocks:
         (int, int)
             The number of the other block, and the first axis along which it lies further.
         """
-        counts = [-(-n // edge) for n, edge in zip(self.whole.shape, self.shape, strict=True)]
-        at = np.unravel_index(number, counts)
+        at = np.unravel_index(number, self._counts)
         for step in itertools.product((0, 1), repeat=3):
             there = [int(i) + s for i, s in zip(at, step, strict=True)]
-            if any(step) and all(i < n for i, n in zip(there, counts, strict=True)):
-                yield int(np.ravel_multi_index(there, counts)), step.index(1)
+            if any(step) and all(i < n for i, n in zip(there, self._counts, strict=True)):
+                yield int(np.ravel_multi_index(there, self._counts)), step.index(1)
+
+    @property
+    def _counts(self) -> list[int]:
+        """How many blocks there are along each axis."""
+        return [-(-n // edge) for n, edge in zip(self.whole.shape, self.shape, strict=True)]
 
 
 def block_shape(limit: int) -> ZYX:
@@ -89,15 +102,33 @@ def block_shape(limit: int) -> ZYX:
     return fitting[0]
 
 
-def walk(
-    blocks: Blocks, stages: Stages[Given, Made], markers: Path, stage: str, context: Context
-) -> list[Result]:
-    """Do all blocks that have no marker yet; return what writing returned for each, now or earlier."""
+@dataclass(frozen=True)
+class Pass(Job[Given, Made]):
+    """One pass over the blocks of a volume: a job that is its own three stages.
 
-    def progress(done: int, total: int) -> None:
-        context.report(stage, done / total, f"{done / 1e6:.1f}/{total / 1e6:.1f} Mvoxel")
+    Its volumes can be pickled; each process opens them where it first reads.
+    """
 
-    return map_blocks(stages, dict(enumerate(blocks.boxes)), markers, progress, context.stopped)
+    @abstractmethod
+    def read(self, box: Box) -> Given:
+        """Return what is needed to compute a block."""
+
+    @abstractmethod
+    def compute(self, box: Box, given: Given) -> Made:
+        """Turn it into what is to be written."""
+
+    @abstractmethod
+    def write(self, box: Box, made: Made) -> Result:
+        """Store it; return what its marker keeps."""
+
+    def open(self, context: Context) -> Stages[Given, Made]:
+        """Return how a block is read, computed and written."""
+        return Stages(self.read, self.compute, self.write)
+
+
+def passing(blocks: Blocks, markers: Path, stage: str) -> tuple[tuple[Box, ...], Path, str, str]:
+    """Return the first four attributes of a pass over blocks, with the folder of its markers and its name."""
+    return blocks.boxes, markers.absolute(), stage, "{:.1f}/{:.1f} Mvoxel"
 
 
 def begin(directory: Path, like: Volume, dtype: str, shape: ZYX) -> LabelStore:

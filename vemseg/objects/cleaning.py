@@ -7,19 +7,20 @@ holds one block, with as many voxels around it as there are rounds of smoothing,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.blocks import Stages
+from vemseg.blocks import run
 from vemseg.context import Context
 from vemseg.errors import InputError
 from vemseg.geometry import Box
 from vemseg.objects.absorbing import filled, homes, meetings
-from vemseg.objects.blockwise import Blocks, begin, block_shape, grown, read_classes, walk
+from vemseg.objects.blockwise import Blocks, Pass, begin, block_shape, grown, passing, read_classes
 from vemseg.objects.components import Found, Wish, find_objects, paint
 from vemseg.objects.majority import smoothed
 from vemseg.objects.refinement import Class, Refinement
@@ -106,36 +107,15 @@ def _turn(
     for one in classes:
         new[list(one.made_of)] = one.label
     known = np.isin(np.arange(length), [0, *refinement.numbers, *(k for one in classes for k in one.made_of)])
-    rounds = refinement.smooth
-
-    def read(box: Box) -> Parts:
-        wide = grown(box, rounds).clip(labels.volume.box)
-        found = read_classes(labels.volume, wide)
-        if (strange := np.flatnonzero(np.bincount(found.reshape(-1), minlength=length) * ~known)).size:
-            raise InputError(
-                f"{labels.volume.address} holds the label {strange[0]}, which its own list of classes lacks: "
-                "the file was changed after it was written, so make it again"
-            )
-        return found, labels.inside(box)
-
-    def compute(box: Box, parts: Parts) -> NDArray[np.integer]:
-        found, inside = parts
-        wide = grown(box, rounds).clip(labels.volume.box)
-        turned = smoothed(new[found], rounds)[box.relative_to(wide).slices]
-        return turned if inside is None else np.where(inside, turned, turned.dtype.type(0))
-
-    stages = Stages(read, compute, _writer(store))
-    blocks = Blocks(store.box, store.block_shape)
-    counts = walk(
-        blocks, stages, store.directory.parent / f"{store.directory.name}.done", "refining", context
-    )
-    return _summed(counts)
+    markers = store.directory.with_name(f"{store.directory.name}.done")
+    first = passing(Blocks(store.box, store.block_shape), markers, "refining")
+    return _summed(run(_Turning(*first, labels, store, new, known, refinement.smooth), context))
 
 
 def _final_classes(found: Found, least: int, folder: Path, context: Context) -> NDArray[np.int64]:
     """Give each object its number in a volume of its own; return the class that it gets, (n + 1,)."""
     objects = begin(folder / "objects", found.parts, "uint32", found.blocks.shape)
-    paint(found, objects, folder / "objects.done", context)
+    paint(found, objects, context)
     classes = np.append(0, found.classes)
     specks = np.append(False, (found.classes > 0) & (found.bodies.voxels < least))
     holes = np.append(False, (found.classes == 0) & ~found.bodies.touching(objects.shape))
@@ -147,20 +127,9 @@ def _paint(
     labels: Labels, of: NDArray[np.integer], objects: Path, store: LabelStore, context: Context
 ) -> NDArray[np.int64]:
     """Write the class of the object at every voxel, again only inside the mask."""
-    numbered = LabelStore.open(objects)
-
-    def read(box: Box) -> Parts:
-        return numbered.read(box), labels.inside(box)  # type: ignore[return-value]
-
-    def compute(box: Box, parts: Parts) -> NDArray[np.integer]:
-        numbers, inside = parts
-        painted: NDArray[np.integer] = of[numbers]
-        return painted if inside is None else np.where(inside, painted, painted.dtype.type(0))
-
-    stages = Stages(read, compute, _writer(store))
-    markers = store.directory.parent / "cleaned.done"
-    counts = walk(Blocks(store.box, store.block_shape), stages, markers, "cleaning", context)
-    return _summed(counts)
+    markers = store.directory.with_name("cleaned.done")
+    first = passing(Blocks(store.box, store.block_shape), markers, "cleaning")
+    return _summed(run(_Cleaning(*first, labels, store, LabelStore.open(objects), of), context))
 
 
 def _listed(labels: Sequence[int]) -> str:
@@ -172,13 +141,64 @@ def _summed(counts: Sequence[Sequence[int] | None]) -> NDArray[np.int64]:
     return total
 
 
-def _writer(store: LabelStore) -> Callable[[Box, NDArray[np.integer]], list[int]]:
-    """Return what writes a block of classes, and returns the voxels of each number that they may have."""
-    size = 256**store.dtype.itemsize
+@dataclass(frozen=True)
+class _Classing(Pass[Parts, NDArray[np.integer]]):
+    """A pass that writes classes; its markers keep the voxels of each number that they may have."""
 
-    def write(box: Box, classes: NDArray[np.integer]) -> list[int]:
-        store.write(box, classes)
-        counted: list[int] = np.bincount(classes.reshape(-1), minlength=size).tolist()
+    labels: Labels
+    store: LabelStore
+
+    def compute(self, box: Box, given: Parts) -> NDArray[np.integer]:
+        numbers, inside = given
+        classes = self.classes(box, numbers)
+        return classes if inside is None else np.where(inside, classes, classes.dtype.type(0))
+
+    @abstractmethod
+    def classes(self, box: Box, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Return the classes of a block from what was read for it."""
+
+    def write(self, box: Box, made: NDArray[np.integer]) -> list[int]:
+        self.store.write(box, made)
+        counted: list[int] = np.bincount(made.reshape(-1), minlength=256**self.store.dtype.itemsize).tolist()
         return counted
 
-    return write
+
+@dataclass(frozen=True)
+class _Turning(_Classing):
+    """Give voxels their new classes (``new``, by the old ones), smooth; only ``known`` ones may occur."""
+
+    new: NDArray[np.integer]
+    known: NDArray[np.bool_]
+    rounds: int
+
+    def read(self, box: Box) -> Parts:
+        volume = self.labels.volume
+        found = read_classes(volume, self._wide(box))
+        present = np.bincount(found.reshape(-1), minlength=len(self.known))
+        if (strange := np.flatnonzero(present * ~self.known)).size:
+            raise InputError(
+                f"{volume.address} holds the label {strange[0]}, which its own list of classes lacks: "
+                "the file was changed after it was written, so make it again"
+            )
+        return found, self.labels.inside(box)
+
+    def classes(self, box: Box, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
+        return smoothed(self.new[numbers], self.rounds)[box.relative_to(self._wide(box)).slices]
+
+    def _wide(self, box: Box) -> Box:
+        return grown(box, self.rounds).clip(self.labels.volume.box)
+
+
+@dataclass(frozen=True)
+class _Cleaning(_Classing):
+    """Give voxels the final class (``of``) of the object that they belong to."""
+
+    objects: LabelStore
+    of: NDArray[np.integer]
+
+    def read(self, box: Box) -> Parts:
+        return self.objects.read(box), self.labels.inside(box)  # type: ignore[return-value]
+
+    def classes(self, box: Box, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
+        classes: NDArray[np.integer] = self.of[numbers]
+        return classes

@@ -23,11 +23,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import label
 
-from vemseg.blocks import Stages
+from vemseg.blocks import run
 from vemseg.context import Context
 from vemseg.errors import InputError
 from vemseg.geometry import Box
-from vemseg.objects.blockwise import Blocks, begin, block_shape, read_around, read_classes, walk
+from vemseg.objects.blockwise import Blocks, Pass, begin, block_shape, passing, read_around, read_classes
 from vemseg.objects.counting import Bodies, Contacts, Ids
 from vemseg.run import load_tensors, save_tensors
 from vemseg.run.files import Tensors
@@ -98,7 +98,7 @@ class _Part:
             tensors |= {f"{name}.{f.name}": getattr(values, f.name) for f in fields(values)}
         for axis in range(3):
             tensors |= {f"face.{axis}": self.faces[axis], f"shell.{axis}": self.shells[axis]}
-        save_tensors(path, tensors, {})
+        save_tensors(path, tensors, {}, shared=True)
 
     @classmethod
     def load(cls, path: Path) -> _Part:
@@ -107,6 +107,84 @@ class _Part:
         contacts = Contacts(*(tensors[f"contacts.{f.name}"] for f in fields(Contacts)))
         z, y, x = ((tensors[f"face.{axis}"], tensors[f"shell.{axis}"]) for axis in range(3))
         return cls(tensors["classes"], bodies, contacts, (z[0], y[0], x[0]), (z[1], y[1], x[1]))
+
+
+@dataclass(frozen=True)
+class Finding(Pass[NDArray[np.int64], tuple[_Part, NDArray[np.uint32]]]):
+    """The first pass: what each block calls its components, and what is counted of them.
+
+    Attributes
+    ----------
+    labels : Volume
+    wish : Wish
+    parts : LabelStore
+        What each block calls its components.
+    found : Path
+        Folder of the files that hold what was counted in each block.
+    """
+
+    labels: Volume
+    wish: Wish
+    parts: LabelStore
+    found: Path
+
+    @classmethod
+    def begin(cls, labels: Volume, folder: Path, wish: Wish, context: Context) -> Finding:
+        """Begin in a folder what :func:`find_objects` does there, or take up what was begun.
+
+        Raises
+        ------
+        ResourceError
+            Where the memory is not enough for the smallest block.
+        """
+        folder = folder.absolute()
+        parts = begin(folder / "parts", labels, "uint32", block_shape(context.limit))
+        (folder / "found").mkdir(exist_ok=True)
+        blocks = Blocks(labels.box, parts.block_shape)
+        first = passing(blocks, folder / "labelled", "finding objects")
+        return cls(*first, labels, wish, parts, folder / "found")
+
+    @property
+    def blocks(self) -> Blocks:
+        """The blocks of the volume."""
+        return Blocks(self.parts.box, self.parts.block_shape)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block is done, by whichever process."""
+        return all(self.marker(number).exists() for number in range(len(self.boxes)))
+
+    def read(self, box: Box) -> NDArray[np.int64]:
+        """Read the classes of a block and the voxels around it."""
+        return read_around(self.labels, box, read_classes)
+
+    def compute(self, box: Box, given: NDArray[np.int64]) -> tuple[_Part, NDArray[np.uint32]]:
+        """Label a block by itself, and count."""
+        return _label(given, box, self.wish, self.labels)
+
+    def write(self, box: Box, made: tuple[_Part, NDArray[np.uint32]]) -> None:
+        """Keep both."""
+        part, ids = made
+        self.parts.write(box, ids)
+        part.save(self._file(self.blocks.number(box)))
+
+    def finished(self, context: Context) -> Found:
+        """Do all blocks, and return the objects of the whole volume."""
+        run(self, context)
+        return self.united()
+
+    def united(self) -> Found:
+        """Return the objects of the whole volume, once every block is done.
+
+        Raises
+        ------
+        InputError
+            Where there are more than ``MOST_OBJECTS`` objects.
+        """
+        return _unite(self.parts, self.blocks, [self._file(number) for number in range(len(self.boxes))])
+
+    def _file(self, number: int) -> Path:
+        return self.found / f"{number:06d}.safetensors"
 
 
 def find_objects(labels: Volume, folder: Path, wish: Wish, context: Context) -> Found:
@@ -130,22 +208,7 @@ def find_objects(labels: Volume, folder: Path, wish: Wish, context: Context) -> 
     Interrupted
         Where the work was stopped.
     """
-    parts = begin(folder / "parts", labels, "uint32", block_shape(context.limit))
-    blocks = Blocks(labels.box, parts.block_shape)
-    (folder / "found").mkdir(exist_ok=True)
-    files = {box: folder / "found" / f"{i:06d}.safetensors" for i, box in enumerate(blocks.boxes)}
-
-    def compute(box: Box, seen: NDArray[np.int64]) -> tuple[_Part, NDArray[np.uint32]]:
-        return _label(seen, box, wish, labels)
-
-    def write(box: Box, made: tuple[_Part, NDArray[np.uint32]]) -> None:
-        part, ids = made
-        parts.write(box, ids)
-        part.save(files[box])
-
-    stages = Stages(lambda box: read_around(labels, box, read_classes), compute, write)
-    walk(blocks, stages, folder / "labelled", "finding objects", context)
-    return _unite(parts, blocks, list(files.values()))
+    return Finding.begin(labels, folder, wish, context).finished(context)
 
 
 def _label(seen: NDArray[np.int64], box: Box, wish: Wish, labels: Volume) -> tuple[_Part, NDArray[np.uint32]]:
@@ -222,23 +285,33 @@ def _across(box: Box, axis: int) -> tuple[slice, ...]:
     return tuple(part for i, part in enumerate(box.slices) if i != axis)
 
 
-def paint(found: Found, target: LabelStore, markers: Path, context: Context) -> None:
+def paint(found: Found, target: LabelStore, context: Context) -> None:
     """Write the number of the object at every voxel; 0 where there is none.
 
     Parameters
     ----------
     found : Found
     target : LabelStore
-        uint32, in the blocks of ``found.parts``.
-    markers : Path
-        Folder of the markers of blocks that are written.
+        uint32, in the blocks of ``found.parts``. Beside it lies the folder of the markers.
     context : Context
     """
-    of_block = dict(zip(found.blocks.boxes, found.numbers, strict=True))
+    markers = target.directory.with_name(f"{target.directory.name}.done")
+    run(_Numbering(*passing(found.blocks, markers, "numbering objects"), found, target), context)
 
-    def compute(box: Box, parts: NDArray[np.generic]) -> NDArray[np.uint32]:
-        numbers: NDArray[np.uint32] = of_block[box][parts]
+
+@dataclass(frozen=True)
+class _Numbering(Pass[NDArray[np.generic], NDArray[np.uint32]]):
+    """The second pass: the number of the object at every voxel."""
+
+    objects: Found
+    target: LabelStore
+
+    def read(self, box: Box) -> NDArray[np.generic]:
+        return self.objects.parts.read(box)
+
+    def compute(self, box: Box, given: NDArray[np.generic]) -> NDArray[np.uint32]:
+        numbers: NDArray[np.uint32] = self.objects.numbers[self.objects.blocks.number(box)][given]
         return numbers
 
-    stages = Stages(found.parts.read, compute, target.write)
-    walk(found.blocks, stages, markers, "numbering objects", context)
+    def write(self, box: Box, made: NDArray[np.uint32]) -> None:
+        self.target.write(box, made)

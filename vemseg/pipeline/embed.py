@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from vemseg.blocks import run
+from vemseg.blocks import must_be_begun, run
 from vemseg.context import Context
 from vemseg.dense import (
     ComputedVectors,
@@ -82,6 +82,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         if output.done:
             _log.info("%s is there already, made with the same settings", out)
             return out
+        must_be_begun(output.partial / STORE, context)
         source.machine.say()
         store = _store(source, output, blocks.shape)
         features = Features(store, mode="r+")

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vemseg.blocks import must_be_begun, run
 from vemseg.context import Context
-from vemseg.objects import Measures, Wish, begin, chosen, find_objects, known_classes, paint, write_measures
+from vemseg.objects import Finding, Measures, Wish, begin, chosen, known_classes, paint, write_measures
 from vemseg.pipeline.beside import beside, made_of_labels
 from vemseg.run import lasting, provenance, sidecar, write_json
 from vemseg.volume import LabelForm, LabelInfo, Volume, describe, finish_labels, record
@@ -41,11 +42,14 @@ def objects(
         Names of classes, before those in the file.
     form : LabelForm
         How the volume is written, beside what its name says.
+    context : Context
+        Where it is for a share of the blocks, objects are looked for in these, beside other processes. Once
+        all blocks are done, numbers are painted into these too. A call for the whole does the rest.
 
     Raises
     ------
     InputError, ResourceError, OutputExistsError, Interrupted
-        As ``find_objects``, ``chosen`` and ``Output``.
+        As ``Finding``, ``chosen`` and ``Output``.
     """
     form.check(out, labels.path)
     form.fits(labels)
@@ -55,22 +59,29 @@ def objects(
     wish = Wish(chosen(classes, known, names))
     settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size}
     output = made_of_labels(out, [labels], settings, form, overwrite)
-    with output:
+    with output if context.share.whole else output.joined(context.stopped):
         if output.done:
             _log.info("%s is there already, made with the same settings", output.main)
             return out
         if labels.voxel_size is None:
             _log.warning("%s: voxel size unknown, so everything is counted in voxels", labels.name)
-        found = find_objects(labels, output.partial, wish, context)
-        store = begin(output.partial / "objects", labels, "uint32", found.blocks.shape)
-        paint(found, store, output.partial / "objects.done", context)
-        _log.info("%s: %d objects", labels.name, len(found.classes))
-        table = Measures.of(found, names, labels.voxel_size, labels.origin)
-        write_measures(output.growing(beside(out, ".csv")), table)
-        extra = {"state": output.state, "volume": describe(labels), "objects": len(table)}
-        origin = provenance("objects", inputs=output.inputs, extra=extra)
-        write_json(output.growing(sidecar(out)), origin)
-        info = LabelInfo(**labels.placed, description=lasting(origin))
-        finish_labels(store, output.growing(out), info, form)
-        output.publish()
+        must_be_begun(output.partial / "parts", context)
+        finding = Finding.begin(labels, output.partial, wish, context)
+        store = begin(output.partial / "objects", labels, "uint32", finding.blocks.shape)
+        if context.share.whole:
+            found = finding.finished(context)
+            paint(found, store, context.afterwards)
+            _log.info("%s: %d objects", labels.name, len(found.classes))
+            table = Measures.of(found, names, labels.voxel_size, labels.origin)
+            write_measures(output.growing(beside(out, ".csv")), table)
+            extra = {"state": output.state, "volume": describe(labels), "objects": len(table)}
+            origin = provenance("objects", inputs=output.inputs, extra=extra)
+            write_json(output.growing(sidecar(out)), origin)
+            info = LabelInfo(**labels.placed, description=lasting(origin))
+            finish_labels(store, output.growing(out), info, form)
+            output.publish()
+            return out
+    run(finding, context)
+    if finding.complete:
+        paint(finding.united(), store, context)
     return out

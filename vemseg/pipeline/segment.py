@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.blocks import run
+from vemseg.blocks import must_be_begun, run
 from vemseg.budget import Blocks
 from vemseg.context import Context
 from vemseg.dense import (
@@ -31,7 +31,7 @@ from vemseg.dense import (
     label_stages,
 )
 from vemseg.drawing import palette
-from vemseg.errors import InputError, Interrupted, MissingError, UsageError
+from vemseg.errors import InputError, Interrupted, UsageError
 from vemseg.files import remove, write_table
 from vemseg.geometry import ZYX
 from vemseg.labelling import Labeller, count, find_classes, load
@@ -211,8 +211,7 @@ def _state(source: VectorSource, out: Path, clusters: Path | None, extras: Extra
 
 def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource:
     """Fit the classes and keep them; return the source, with its vectors in memory where that pays."""
-    if context.gathers:
-        raise MissingError(f"nothing is begun in {kept.parent}: run the tasks with --shard first")
+    must_be_begun(kept, context)
     table, folder = source.maker.recipe.cluster, kept.parent
     n = check_sample(table, [source], context.limit)
     if n:

@@ -25,11 +25,11 @@ Tensors = dict[str, NDArray[Any]]
 _METADATA_KEY = "vemseg"
 
 
-def write_json(path: Path, data: object, *, alone: bool = True) -> None:
+def write_json(path: Path, data: object, shared: bool = False) -> None:
     """Write JSON that every reader understands, whole or not at all.
 
-    Paths become strings, numpy's numbers and arrays become numbers and lists. Where other processes may write
-    the same file meanwhile, say so with ``alone=False``.
+    Paths become strings, numpy's numbers and arrays become numbers and lists. For ``shared`` see
+    ``atomic_path``.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def write_json(path: Path, data: object, *, alone: bool = True) -> None:
         For NaN and infinities, which JSON does not have.
     """
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=plain)
-    write_text(path, text + "\n", alone=alone)
+    write_text(path, text + "\n", shared)
 
 
 def read_json(path: Path) -> Any:
@@ -55,7 +55,10 @@ def read_json(path: Path) -> Any:
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, NDArray[np.generic]], metadata: Mapping[str, object]
+    path: Path,
+    tensors: Mapping[str, NDArray[np.generic]],
+    metadata: Mapping[str, object],
+    shared: bool = False,
 ) -> None:
     """Write named arrays as safetensors, whole or not at all.
 
@@ -67,11 +70,13 @@ def save_tensors(
         Numbers and booleans of any shape. numpy has no bfloat16: convert it first.
     metadata : mapping
         Anything JSON has; it goes into the header of the file.
+    shared : bool
+        As in ``atomic_path``.
     """
     header = {_METADATA_KEY: json.dumps(metadata, allow_nan=False, default=plain)}
     # order="C", because ascontiguousarray would give an axis to an array that has none
     data = save({name: np.asarray(array, order="C") for name, array in tensors.items()}, header)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, shared) as temporary:
         temporary.write_bytes(data)  # safetensors' own writer makes files that only their owner may read
 
 
