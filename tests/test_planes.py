@@ -11,6 +11,7 @@ from vemseg.errors import UsageError
 from vemseg.geometry import Box
 from vemseg.models import Encoder, ThreePlanes, build_encoder
 from vemseg.models.planes import AXES
+from vemseg.models.unet import UNetEncoder
 from vemseg.recipe import ClassicalTable, EmbedTable, MaesterTable, UNetTable
 from vemseg.volume import Volume
 
@@ -74,6 +75,52 @@ def test_it_is_the_mean_over_the_planes_of_each_axis(name, shape, request):
     torch.testing.assert_close(three.encode(cube, kept), expected[(slice(None), *kept)], rtol=1e-5, atol=1e-5)
 
 
+def slow_skipping(encoder, cube, every):
+    """Encode all layers along each axis, take one of ``every``, interpolate the others, and average."""
+
+    def thinned(vectors):
+        layers = np.arange(vectors.shape[1])
+        known = layers[::every]
+        flat = vectors[:, ::every].transpose(0, 1).reshape(len(known), -1).numpy()
+        filled = np.stack([np.interp(layers, known, column) for column in flat.T], axis=1)
+        return (
+            torch.from_numpy(filled)
+            .float()
+            .reshape(len(layers), len(vectors), *vectors.shape[2:])
+            .transpose(0, 1)
+        )
+
+    along_z = thinned(encoder.encode(cube))
+    along_y = thinned(encoder.encode(cube.transpose(2, 3))).transpose(1, 2)
+    along_x = thinned(encoder.encode(cube.permute(0, 1, 4, 2, 3))).permute(0, 2, 3, 1, 4)
+    return (along_z + along_y + along_x) / 3
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 20])
+def test_layers_that_are_not_encoded_are_interpolated(unet, every):
+    cube = noise(16, 24, 32)
+    three, expected = ThreePlanes(unet, every), slow_skipping(unet, cube, every)
+    torch.testing.assert_close(three.encode(cube), expected, rtol=1e-5, atol=1e-5)
+    for kept in ((slice(1, 2), slice(3, 8), slice(4, 5)), (slice(2, 7), slice(0, 12), slice(5, 16))):
+        found = three.encode(cube, kept)
+        torch.testing.assert_close(found, expected[(slice(None), *kept)], rtol=1e-5, atol=1e-5)
+
+
+def test_only_some_layers_are_encoded(unet, monkeypatch):
+    encoded = []
+    layers = UNetEncoder.layers
+    monkeypatch.setattr(
+        UNetEncoder, "layers", lambda *given: (encoded.append(len(x)) or x for x in layers(*given))
+    )
+    ThreePlanes(unet, 2).encode(noise(16, 24, 32)[:1])
+    assert sum(encoded) == (16 + 24 + 32) / 2 / 2
+
+
+def test_full_resolution_encodes_every_layer():
+    full = encoder_of(UNET.model_copy(update={"full_resolution": True}))
+    assert ThreePlanes(full, 2).every == 1 and ThreePlanes(encoder_of(VIT), 2).every == 1
+
+
 def test_what_it_says_of_itself(vit, unet):
     three = ThreePlanes(vit)
     assert (three.patch, three.fov, three.fixed_fov, three.pads, three.dim) == (
@@ -88,6 +135,8 @@ def test_what_it_says_of_itself(vit, unet):
     assert not three.fixed_fov and three.pads
     assert three.patch == (2, 2, 2) and three.halo == (reach,) * 3 and three.align == (unit,) * 3
     assert three.fov == (2 + 2 * reach,) * 3
+    wide = ThreePlanes(unet, 8)
+    assert wide.align == (16,) * 3 and wide.halo == (max(reach, unet.halo[0] + 14),) * 3
     assert ThreePlanes(build_encoder(ClassicalTable(sigmas=(1.0,)))).patch == (1, 1, 1)
 
 

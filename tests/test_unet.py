@@ -282,7 +282,7 @@ def test_blocks_change_neither_vectors_nor_labels(voxel_size, shape, three, smoo
     grid = working_grid(volume, 16.0)
     table = UNetTable(fov=16, view=16, widths=(4, 6), layers=1, dim=3, full_resolution=full)
     encoder = encoder_of(table, grid.spacing).prepare(CPU, torch.float32)
-    dense = lay(volume, ThreePlanes(encoder) if three else encoder, smooth)
+    dense = lay(volume, ThreePlanes(encoder, 2 if smooth else 1) if three else encoder, smooth)
     points = Box.whole(dense.shape)
     vectors = dense.values(points)
     grey_values = means_of(dense, points)

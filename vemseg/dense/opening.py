@@ -203,7 +203,7 @@ def _ready_encoder(model: Model, grid: Grid, intensity: Intensity, machine: Mach
         _normalise(encoder, shown_source(grid.volume, intensity), three)
     encoder = encoder.prepare(machine.device, machine.dtype)
     if three:
-        encoder = ThreePlanes(encoder)
+        encoder = ThreePlanes(encoder, table.every)
     return Filtered(encoder, table.filters, grid.spacing) if table.filters else encoder
 
 

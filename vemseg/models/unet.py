@@ -297,9 +297,9 @@ class _Span:
     @classmethod
     def of(cls, wanted: slice, n: int, each: int) -> _Span:
         """Return the units, of ``each`` vectors, that hold the wanted ones of ``n``."""
-        start, stop, _ = wanted.indices(n)
+        start, stop, step = wanted.indices(n)
         first = start // each
-        return cls(slice(first, -(-stop // each)), slice(start - first * each, stop - first * each))
+        return cls(slice(first, -(-stop // each), step), slice(start - first * each, stop - first * each))
 
 
 def _reach(levels: int, layers: int, inside: int) -> int:

@@ -184,6 +184,9 @@ class EmbedTable(Table):
     planes : {"auto", "one", "three"}
         The axes across which planes are encoded. ``one``: only the one across the sharp plane; ``three``: all
         three, whose vectors are averaged; ``auto``: all three if the volume is isotropic.
+    every : int
+        Where a dense encoder looks across all three axes: encode one of so many layers of vectors along each
+        axis, and interpolate the others.
     smooth : float
         Standard deviation, in working voxels, of the Gaussian that vectors are smoothed with; 0 for none.
     normalise : {"volume", "training"}
@@ -200,6 +203,7 @@ class EmbedTable(Table):
     kept: Count = 4
     stride: Count = 40
     planes: Literal["auto", "one", "three"] = "one"
+    every: Count = 1
     smooth: Annotated[float, Field(ge=0)] = 0.0
     normalise: Literal["volume", "training"] = "volume"
     filters: tuple[Positive, ...] = ()
