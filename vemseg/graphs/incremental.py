@@ -7,8 +7,6 @@ import warnings
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from vemseg.errors import InputError
@@ -147,6 +145,9 @@ def kmeans_labels(data: NDArray[np.float64], k: int, seed: int, restarts: int) -
     data : float64 (n, d), n >= k
     k, seed, restarts : int
     """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than clusters
         found = KMeans(k, n_init=restarts, random_state=seed).fit_predict(data)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from vemseg.errors import InputError
 from vemseg.labelling.base import Doubles, Single
 from vemseg.labelling.columns import Columns
 from vemseg.labelling.joining import square_distances
 from vemseg.recipe import CentroidTable, MiniBatchTable
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 SEARCH = 50_000
 """Number of vectors on which the restarts of k-means compete; the best is refined on the whole sample."""
@@ -49,6 +50,9 @@ def centroids(data: Single, k: int, table: CentroidTable, restarts: int) -> Sing
     InputError
         Where there are fewer than ``k`` distinct vectors.
     """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     search = data[:SEARCH] if k <= SEARCH else data
 
     def lloyd(vectors: Single, init: str | Single, n_init: int) -> KMeans:
@@ -84,6 +88,9 @@ def mini_batch_centroids(data: Single, table: MiniBatchTable) -> Single:
     InputError
         Where there are fewer than ``k`` distinct vectors.
     """
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     made = MiniBatchKMeans(
         table.k,
         max_iter=table.max_iterations,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax, xlogy
-from sklearn.metrics import adjusted_rand_score
 
 from vemseg.labelling.base import Doubles
 
@@ -29,6 +28,8 @@ def agreements(fits: Sequence[Labels]) -> Doubles:
         The adjusted Rand index of each pair: 1 for equal classes, 0 on average for classes that have no more
         in common than chance gives classes of these sizes (Hubert and Arabie 1985).
     """
+    from sklearn.metrics import adjusted_rand_score
+
     return np.array([adjusted_rand_score(a, b) for a, b in itertools.combinations(fits, 2)])
 
 

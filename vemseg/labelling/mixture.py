@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from vemseg.context import Context
@@ -26,6 +24,9 @@ from vemseg.labelling.centroids import centroids, two_nearest
 from vemseg.labelling.columns import Columns, ColumnsLabeller, places, prepared
 from vemseg.labelling.joining import join_by_entropy
 from vemseg.recipe import MixtureTable
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 LEAST_VARIANCE = 1e-4
 """A share of the mean variance of a feature that is added to the variances of a mixture's components. It is
@@ -121,6 +122,9 @@ def _log_densities(model: GaussianMixture) -> tuple[Columns, Doubles]:
 
 def _expected_and_maximised(data: Single, centres: Single, table: MixtureTable) -> GaussianMixture:
     """Fit a mixture to vectors, starting from the clusters around centroids."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
     exact = data.astype(np.float64)
     floor = LEAST_VARIANCE * exact.var(axis=0).mean() or LEAST_VARIANCE
     shares, covariances = _moments(exact, two_nearest(data, centres).first, centres, floor)

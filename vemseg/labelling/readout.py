@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
@@ -41,6 +40,8 @@ class ReadoutLabeller(AffineScores):
         InputError
             Where they have fewer than two classes, or the vectors hold NaN or infinity.
         """
+        from sklearn.linear_model import LogisticRegression
+
         given = sample.examples
         if given is None:
             raise UsageError("cluster.method points learns from points: give them with cluster --points")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vemseg.errors import InputError, MissingError
 from vemseg.foreign import reading
-from vemseg.models.mae import MaskedAutoencoder
+from vemseg.models.building import build_objective
+from vemseg.models.objective import Objective
 from vemseg.models.weights import load_state, refuse_oversized
 from vemseg.recipe import MaesterTable, Recipe, load_recipe
 
@@ -28,7 +29,7 @@ REFERENCE_DECODER = {
 
 def import_maester(
     path: Path, heads: int = 1, decoder_heads: int = 8, pos_weight: float = 0.08
-) -> tuple[MaesterTable, MaskedAutoencoder]:
+) -> tuple[MaesterTable, Objective]:
     """Read a checkpoint of the reference code of MAESTER (a ``.pt`` state dict).
 
     The sizes of the model follow from its tensors; settings that leave no trace in them are parameters.
@@ -46,7 +47,7 @@ def import_maester(
     -------
     settings : MaesterTable
         The ``[model]`` table of a recipe with these sizes.
-    objective : MaskedAutoencoder
+    objective : Objective
         The model with the checkpoint's weights, float32.
 
     Raises
@@ -70,8 +71,8 @@ def import_maester(
             decoder_depth=_count(state, "decoder_blocks"),
             decoder_heads=decoder_heads,
         )
-    refuse_oversized(lambda: MaskedAutoencoder(settings), sum(v.numel() for v in state.values()), path)
-    objective = MaskedAutoencoder(settings)
+    refuse_oversized(lambda: build_objective(settings, 0), sum(v.numel() for v in state.values()), path)
+    objective = build_objective(settings, 0)
     load_state(objective, {_our_name(name): value.float() for name, value in state.items()}, path)
     return settings, objective
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from vemseg.models.devices import cpu_has
@@ -107,6 +106,15 @@ def xavier_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+class Blocks(nn.ModuleList):
+    """The blocks of a transformer, each with an ``attn`` of timm's."""
+
+    def fuse_attention(self, fused: bool) -> None:
+        """Compute attention by torch's fused kernel, or step by step."""
+        for block in self:
+            block.attn.fused_attn = fused  # type: ignore[union-attr, assignment]
+
+
 def choose_attention(model: nn.Module, device: torch.device, training: bool) -> None:
     """Set the faster attention kernel of every block.
 
@@ -118,5 +126,5 @@ def choose_attention(model: nn.Module, device: torch.device, training: bool) -> 
     """
     fused = not training and (device.type == "cuda" or cpu_has("amx_bf16"))
     for module in model.modules():
-        if isinstance(module, Attention):
-            module.fused_attn = fused
+        if isinstance(module, Blocks):
+            module.fuse_attention(fused)

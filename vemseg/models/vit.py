@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
-from vemseg.models.layers import sincos_positions, take_tokens, xavier_linear
+from vemseg.models.layers import Blocks, sincos_positions, take_tokens, xavier_linear
 from vemseg.recipe import TransformerTable
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -20,13 +20,13 @@ FIELD_BYTES = 512
 """Bytes of activations for each voxel of the fields of view that are encoded together."""
 
 
-def transformer(dim: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
+def transformer(dim: int, depth: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> Blocks:
     """Return pre-norm blocks without dropout or layer scale.
 
     ``drop_path`` is the share of samples that skip the last block in training; it rises linearly from 0 at
     the first block. This stochastic depth draws from torch's global random numbers.
     """
-    return nn.ModuleList(
+    return Blocks(
         Block(dim, heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm, drop_path=skipped)
         for skipped in torch.linspace(0, drop_path, depth, device="cpu").tolist()
     )
