@@ -1,4 +1,4 @@
-"""Trains every small recipe by the processes of a ``torchrun``, or by one; what came out goes into a folder."""
+"""Trains every small recipe by the processes of a ``torchrun``, or by one, into a folder."""
 
 import contextlib
 import os

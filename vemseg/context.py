@@ -78,6 +78,12 @@ class Context:
         Who does the blocks of a volume (see ``blocks.EXECUTORS``).
     share : Share
         The part of them that this process does.
+    processes : int or None
+        How many processes do them; None for one for each GPU that can be used.
+    devices : tuple of str
+        The device of each, where that is settled.
+    cluster : str or None
+        The Dask cluster that does them: "local", "slurm", or the address of a scheduler.
     """
 
     device: str = "auto"
@@ -88,6 +94,9 @@ class Context:
     offline: bool = False
     executor: str = "here"
     share: Share = Share()
+    processes: int | None = None
+    devices: tuple[str, ...] = ()
+    cluster: str | None = None
 
     @property
     def limit(self) -> int:

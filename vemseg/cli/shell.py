@@ -52,6 +52,8 @@ class Surroundings(TypedDict, total=False):
     offline: bool
     executor: str
     share: Share
+    processes: int | None
+    cluster: str | None
 
 
 def set_up(

@@ -44,6 +44,7 @@ from vemseg.labelling.telling import (
     say_choice,
     suggestions,
 )
+from vemseg.models import spread
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.beside import (
     beside,
@@ -116,6 +117,7 @@ def segment(
     if adapt_seconds is not None:
         wanted = replace(wanted, model=str(adapt(wanted, out, adapt_seconds, context)))
     source = wanted.open(context)
+    context = spread(context, source.machine)
     extras.form.fits(source.volume)
     refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)
     blocks = plan_blocks(source, fitted, context, extras)
