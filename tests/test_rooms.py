@@ -62,6 +62,8 @@ DOORS = {
     "torchvision": TENSORS,
     "timm": TENSORS,
     "geoopt": {"models"},
+    "distributed": {"blocks"},
+    "dask_jobqueue": {"blocks"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import tifffile
 import torch
+from jobs import BOXES, Bad, Deadly, Marked, Slow
 from test_shards import ABOUT, SETTINGS, cell, content, start
 
-from vemseg.blocks import Job, Stages, run
+from vemseg.blocks import run
 from vemseg.cli import parsing
 from vemseg.context import Context, Share
 from vemseg.dense import Wanted
@@ -21,40 +22,6 @@ from vemseg.phantom import Phantom
 from vemseg.pipeline.segment import segment
 
 __all__ = ["cell"]
-
-BOXES = tuple(Box.whole((6, 2, 2)).split((1, 2, 2)))
-
-
-class Marked(Job):
-    """Its blocks know who did them; one of them may be bad, deadly, or slow."""
-
-    bad, deadly, slow = -1, -1, 0.0
-
-    def open(self, context):
-        def compute(box, given):
-            if box.start[0] == self.deadly:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if box.start[0] == self.bad:
-                raise InputError(f"block {self.bad} cannot be read")
-            time.sleep(self.slow)
-            return context.device
-
-        def write(box, made):
-            return [os.getpid(), int(made[-1]), box.start[0]]
-
-        return Stages(lambda box: None, compute, write)
-
-
-class Bad(Marked):
-    bad = 3
-
-
-class Deadly(Marked):
-    deadly = 3
-
-
-class Slow(Marked):
-    slow = 0.3
 
 
 def job(kind, folder):
@@ -74,7 +41,7 @@ def test_every_device_does_its_share_of_what_is_left(tmp_path):
     )
     found = run(first, context)
     assert [block for _, _, block in found] == [0, 1, 2, 3, 4, 5]
-    assert [device for _, device, _ in found] == [7, 0, 1, 0, 1, 0]
+    assert [device for _, device, _ in found] == [7, "0", "1", "0", "1", "0"]
     assert len({process for process, _, _ in found}) == 3 and found[0][0] == os.getpid()
     assert told[-1][:2] == ("counting", 1.0) and [say[1] for say in told] == sorted(say[1] for say in told)
 

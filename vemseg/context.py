@@ -83,7 +83,8 @@ class Context:
     devices : tuple of str
         The device of each, where that is settled.
     cluster : str or None
-        The Dask cluster that does them: "local", "slurm", or the address of a scheduler.
+        The Dask cluster that does them: "local", "slurm", the address of a scheduler, or the
+        JSON file in which it says where it is.
     """
 
     device: str = "auto"

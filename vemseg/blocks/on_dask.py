@@ -77,8 +77,10 @@ def _client(distributed: ModuleType, context: Context, blocks: int) -> Iterator[
         with start(distributed, context, blocks) as cluster, distributed.Client(cluster) as client:
             yield client
         return
+    place = str(context.cluster)
+    where = {"scheduler_file": place} if place.endswith(".json") else {"address": place}
     try:
-        client = distributed.Client(context.cluster, timeout=PATIENCE)
+        client = distributed.Client(**where, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         raise MissingError(f"--dask {context.cluster}: no scheduler of Dask answers there") from error
     with client:

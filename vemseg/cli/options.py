@@ -226,7 +226,7 @@ Dask = Annotated[
         "--dask",
         metavar="WHERE",
         show_default=False,
-        help="Do the blocks on a Dask cluster: 'local', 'slurm', or the address of a scheduler.",
+        help="Do the blocks on a Dask cluster: 'local', 'slurm', or a scheduler's address or file.",
     ),
 ]
 Finalize = Annotated[
