@@ -275,6 +275,7 @@ def details_of(
     details: dict[str, object] = {
         "volumes": facts,
         "machine": machine.facts,
+        "processes": ranks.here().count,
         "max_seconds": training.max_seconds,
     }
     if training.origin is not None:
