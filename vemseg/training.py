@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vemseg import drawing, ranks
-from vemseg.batch import Batches
+from vemseg.batch import Batch, Batches
 from vemseg.context import Context
 from vemseg.errors import InputError, ResourceError, UsageError, VemsegError
 from vemseg.models import save_encoder
@@ -324,6 +324,7 @@ class Trainer:
 
     def draw(self) -> None:
         """Draw the loss curve, the objective's own charts, and reconstructions of this step's samples."""
+        batch = self.sampler.batch(self.step, self.settings.batch)  # by all: they make tissue together
         if not ranks.leads():
             return
         metrics = self.run.read_metrics()
@@ -332,7 +333,7 @@ class Trainer:
             self._keep(drawing.curve(steps, losses, SMOOTHING, lr), "curve.png")
             for name, scalars in self.objective.charts.items():
                 self._draw_chart(name, scalars, metrics)
-        if shown := self._preview():
+        if shown := self._preview(batch):
             seen, masked, made = (_to_numpy(p) for p in (shown.images, shown.masked, shown.predictions))
             self._keep(drawing.reconstructions(seen, masked, made), f"reconstruction-{self.step:07d}.png")
 
@@ -350,11 +351,10 @@ class Trainer:
     def _keep(self, figure: drawing.Figure, name: str) -> None:
         drawing.save(figure, self.run.path / name)
 
-    def _preview(self) -> Preview | None:
-        """Return reconstructions of some of this step's samples, or None where the objective has none."""
-        batch = self.sampler.batch(self.step, self.settings.batch).first(PREVIEWS)
+    def _preview(self, batch: Batch) -> Preview | None:
+        """Return reconstructions of some samples, or None where the objective has none."""
         self.objective.eval()
-        shown = self.objective.preview(batch, step_generator(self.settings.seed, self.step))
+        shown = self.objective.preview(batch.first(PREVIEWS), step_generator(self.settings.seed, self.step))
         self.objective.train()
         return shown
 

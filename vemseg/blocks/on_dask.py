@@ -53,6 +53,7 @@ def run(job: Job[Given, Made], context: Context, stages: Stages[Given, Made] | N
         Where the work was stopped before the last block.
     """
     distributed = _needed("distributed")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here
     todo = [number for number in range(len(job.boxes)) if not job.marker(number).exists()]
     if todo:
         with _client(distributed, context, len(todo)) as client:
