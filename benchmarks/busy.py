@@ -1,8 +1,8 @@
 """What is lost when another process holds one of the cores: threads against processes of one thread each.
 
 ``vemseg segment`` runs as one process with many threads, and as many processes with one thread each
-(``--processes``), whole processes in turns, alone and beside a process that computes on the first core without
-a pause. The medians of the rounds count; the factor is time beside it over time alone.
+(``--processes``), in turns, alone and beside a process that computes on the first core without a pause. The
+medians of the rounds count; the factor is time beside it over time alone.
 
     python benchmarks/busy.py --scratch /tmp/phantoms --shape 96,256,256 -- --model vemseg -k 6
 """

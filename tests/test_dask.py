@@ -13,7 +13,7 @@ from jobs import Bad, Deadly, DeadlyOnce, Marked, Slow
 from test_shards import ABOUT, content, start
 from test_spread import job
 
-from vemseg.blocks import run
+from vemseg.blocks import on_dask, run
 from vemseg.context import Context
 from vemseg.errors import InputError, Interrupted, MissingError, ResourceError
 from vemseg.geometry import Box
@@ -110,3 +110,14 @@ def test_where_no_scheduler_is_it_is_said(dask, monkeypatch, tmp_path):
     monkeypatch.setattr("vemseg.blocks.on_dask.PATIENCE", 1)
     with pytest.raises(MissingError, match="no scheduler of Dask answers there"):
         run(job(Marked, tmp_path), Context(executor="dask", cluster="tcp://127.0.0.1:9"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_slurm_is_asked_for_what_a_block_takes(dask, monkeypatch):
+    jobqueue, asked = pytest.importorskip("dask_jobqueue"), []
+    monkeypatch.setattr(jobqueue.SLURMCluster, "scale", lambda self, jobs: asked.append(jobs))
+    context = Context(threads=3, memory=2**32, cluster="slurm", processes=16)
+    with on_dask._slurm(dask, context, 10) as cluster:
+        script = cluster.job_script()
+    assert asked == [10] and "#SBATCH --cpus-per-task=3" in script and "#SBATCH --mem=8G" in script
