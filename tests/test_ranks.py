@@ -16,7 +16,7 @@ from tiny import RECIPES, TRANSFORMER
 
 from vemseg import ranks
 from vemseg.context import Share
-from vemseg.errors import UsageError
+from vemseg.errors import ResourceError, UsageError
 from vemseg.geometry import Box
 from vemseg.models.mae import MaskedAutoencoder
 from vemseg.models.sccs import SpectralClustering
@@ -57,6 +57,23 @@ def test_what_cannot_be_divided_is_refused(monkeypatch):
         refuse_undivided(MaskedAutoencoder, 8)
     with pytest.raises(UsageError, match="trained by one process, not by 3: start it without torchrun"):
         refuse_undivided(SpectralClustering, 6)
+
+
+def test_each_process_of_a_node_takes_a_gpu_of_its_own(monkeypatch):
+    taken = []
+    assert ranks._own_device("cpu") == "cpu"
+    with pytest.raises(UsageError, match="-d cuda:1 is one GPU for all processes: leave it out"):
+        ranks._own_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert ranks._own_device("auto") == ranks._own_device("cuda") == "cuda:1" and taken == [1, 1]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ResourceError, match="more processes on this node than its 2 GPUs: give --nproc-per"):
+        ranks._own_device("auto")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # the batch system shows one to each
+    assert ranks._own_device("auto") == "cuda:0"
 
 
 def test_a_process_alone_gets_back_what_it_gives():

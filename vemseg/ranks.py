@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from vemseg.context import Context, Share
-from vemseg.errors import ResourceError, VemsegError
+from vemseg.errors import ResourceError, UsageError, VemsegError
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -88,6 +88,8 @@ def meeting(context: Context) -> Iterator[Group]:
 
     Raises
     ------
+    UsageError
+        Where the context names a single GPU.
     ResourceError
         Where there are more processes than GPUs on a node, or a process ends before the others.
     """
@@ -103,6 +105,8 @@ def meeting(context: Context) -> Iterator[Group]:
 
 def _own_device(wanted: str) -> str:
     """Return the device of this process: where GPUs are used, each process of a node has one."""
+    if wanted.startswith("cuda:"):
+        raise UsageError(f"-d {wanted} is one GPU for all processes: leave it out, and each takes its own")
     if wanted not in ("auto", "cuda") or not torch.cuda.is_available():
         return "cpu" if wanted == "auto" else wanted
     number, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()

@@ -7,7 +7,9 @@ they have written stays.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -92,6 +94,8 @@ def _begin(stop: Event) -> None:
     global _stop
     _stop = stop
     led_by_parent()
+    logging.disable()  # the process that watches has said what there is to say of the inputs
+    warnings.simplefilter("ignore")
 
 
 def _share(job: Job[Given, Made], context: Context, numbers: Sequence[int]) -> None:

@@ -61,6 +61,11 @@ class Machine:
         if self.instead is not None:
             _log.warning("%s", self.instead)
 
+    def release(self) -> None:
+        """Give back the memory of the GPU that nothing uses at the moment, so that other processes get it."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def __str__(self) -> str:
         where = f"{self.device} ({self.name})" if self.name else str(self.device)
         plural = "" if self.threads == 1 else "s"

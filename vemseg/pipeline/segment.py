@@ -270,6 +270,7 @@ def _label(
         store.directory.absolute(),
         tuple((name, each.directory.absolute()) for name, each in ratings.items()),
     )
+    source.machine.release()
     blocks = run(job, context, label_stages(source, load(classes), store, ratings))
     counts: NDArray[np.int64] = np.sum(np.array(blocks, np.int64), axis=0)
     return counts
