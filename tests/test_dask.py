@@ -5,19 +5,22 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tifffile
 from jobs import Bad, Deadly, DeadlyOnce, Marked, Slow
-from test_shards import ABOUT, content, start
+from test_shards import SETTINGS, cell, content
 from test_spread import job
 
 from vemseg.blocks import on_dask, run
 from vemseg.context import Context
+from vemseg.dense import Wanted
 from vemseg.errors import InputError, Interrupted, MissingError, ResourceError
-from vemseg.geometry import Box
-from vemseg.phantom import Phantom
+from vemseg.pipeline.embed import embed
+from vemseg.pipeline.segment import segment
+
+__all__ = ["cell"]
 
 HERE = Path(__file__).parent
 PLACE = Context(device="cpu", threads=1, memory=2**28, executor="dask", cluster="local", processes=2)
@@ -62,9 +65,7 @@ def cluster(dask, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_that_is_killed_changes_nothing_but_one_that_always_dies_ends_the_work(dask, tmp_path):
     told = []
-    context = Context(
-        **{**PLACE.__dict__, "report": lambda stage, fraction, detail="": told.append(fraction)}
-    )
+    context = replace(PLACE, report=lambda stage, fraction, detail="": told.append(fraction))
     found = run(job(DeadlyOnce, tmp_path), context)
     assert [block for _, _, block in found] == [0, 1, 2, 3, 4, 5] and (tmp_path / "died").exists()
     assert told[-1] == 1.0 and told == sorted(told)
@@ -75,34 +76,30 @@ def test_a_worker_that_is_killed_changes_nothing_but_one_that_always_dies_ends_t
         run(job(Bad, tmp_path / "bad"), PLACE)
     assert not (tmp_path / "bad" / "done" / "000003.json").exists()
     slow = job(Slow, tmp_path / "slow")
-    stops = Context(**{**PLACE.__dict__, "stopped": lambda: slow.marker(0).exists()})
+    stops = replace(PLACE, stopped=lambda: slow.marker(0).exists())
     with pytest.raises(Interrupted, match=r"stopped after \d of 6 blocks: the same command goes on from"):
         run(slow, stops)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_scheduler_and_workers_started_by_hand_give_the_bytes_of_one_process(cluster, tmp_path):
+def test_a_scheduler_and_workers_started_by_hand_give_the_bytes_of_one_process(cluster, cell, tmp_path):
     place, workers = cluster
-    shape = (48, 256, 256)
-    tifffile.imwrite(tmp_path / "cell.tif", Phantom(shape, 3).read(Box.whole(shape)), imagej=True,
-                     resolution=(1 / 16, 1 / 16), metadata=ABOUT)  # fmt: skip
-    volume, out, one = tmp_path / "cell.tif", tmp_path / "dask.ome.zarr", tmp_path / "one.ome.zarr"
-    parent = start(volume, out, "--dask", json.loads(place.read_text())["address"])
-    done = out.with_name(f"{out.name}.partial") / "done"
-    while not list(done.glob("*.json")):
-        assert parent.poll() is None, parent.communicate()
-        time.sleep(0.02)
-    workers[0].kill()
-    _, err = parent.communicate()
-    assert parent.returncode == 0, err
-    assert "Dask shows how far it is at http" in err
-    assert start(volume, one).wait() == 0
+    address = json.loads(place.read_text())["address"]
+    here = Context(device="cpu", threads=1, memory=2**28)
+    there = replace(here, executor="dask", cluster=address)
+    wanted = Wanted(str(cell), "classical", SETTINGS)
+    one, out = (segment(wanted, tmp_path / f"{name}.ome.zarr", context=context)
+                for name, context in (("one", here), ("dask", there)))  # fmt: skip
     assert content(out) == content(one) and len(content(one)) > 3
-    with pytest.raises(
-        ResourceError, match="a worker of Dask may occupy 4GiB, and blocks are planned for 8GiB"
-    ):
-        run(job(Marked, tmp_path), Context(executor="dask", cluster=str(place), memory=2**33))
+    with pytest.raises(ResourceError, match="a worker of Dask may occupy 4GiB, and blocks are planned for 8"):
+        run(job(Marked, tmp_path), replace(there, cluster=str(place), memory=2**33))
+    workers[0].kill()  # the other one does the rest
+    vectors = Wanted(str(cell), "classical", SETTINGS[:1])
+    elsewhere = replace(there, cluster=str(place))
+    one, out = (embed(vectors, tmp_path / f"{name}.zarr", context=context)
+                for name, context in (("one", here), ("dask", elsewhere)))  # fmt: skip
+    assert content(out) == content(one)
 
 
 @pytest.mark.slow
