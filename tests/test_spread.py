@@ -112,14 +112,14 @@ def test_processes_give_the_bytes_of_one(cell, tmp_path):
     wanted, outs = Wanted(str(cell), "classical", SETTINGS), []
     for processes in (None, 2):
         for share in (Share(), Share(0, 2), Share(1, 2)):
-            context = Context(device="cpu", threads=1, memory=2**28, processes=processes, share=share)
+            context = Context(device="cpu", threads=1, memory=2**31, processes=processes, share=share)
             name = "whole" if share.whole else "shared"
             outs.append(segment(wanted, tmp_path / f"{processes}" / f"{name}.ome.zarr", context=context))
     for name in ("None", "2"):
         segment(
             wanted,
             tmp_path / name / "shared.ome.zarr",
-            context=Context(device="cpu", threads=1, memory=2**28),
+            context=Context(device="cpu", threads=1, memory=2**31),
         )
     expected = content(outs[0])
     assert len(expected) > 3 and all(content(out) == expected for out in outs)
