@@ -127,7 +127,7 @@ def test_processes_give_the_bytes_of_one(cell, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_process_is_said_in_one_line_and_the_rerun_goes_on(tmp_path):
-    shape = (96, 256, 256)
+    shape = (48, 256, 256)
     tifffile.imwrite(tmp_path / "cell.tif", Phantom(shape, 3).read(Box.whole(shape)), imagej=True,
                      resolution=(1 / 16, 1 / 16), metadata=ABOUT)  # fmt: skip
     volume, out, one = tmp_path / "cell.tif", tmp_path / "two.ome.zarr", tmp_path / "one.ome.zarr"

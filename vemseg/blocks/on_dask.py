@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,7 +38,7 @@ PATIENCE = 60
 
 _turn = threading.Lock()
 _opened: dict[str, Stages[Any, Any]] = {}
-"""On a worker: the job that is open, by what it is."""
+"""On a worker: the job that is open, by the course it belongs to."""
 
 
 def run(job: Job[Given, Made], context: Context, stages: Stages[Given, Made] | None = None) -> list[Result]:
@@ -93,9 +94,7 @@ def _local(distributed: ModuleType, context: Context, blocks: int) -> Any:
     free = available_memory()
     room = usable_cores() if free is None else min(usable_cores(), int(SHARE * free) // context.limit)
     count = min(context.processes or max(1, room), blocks)
-    limit = int(
-        context.limit / SHARE
-    )  # as a batch system is asked: what is above the plan is room to breathe
+    limit = int(context.limit / SHARE)  # twice what blocks are planned for, as batch systems are asked for
     return distributed.LocalCluster(
         n_workers=count,
         threads_per_worker=1,
@@ -131,15 +130,16 @@ def _follow(
     plain = Context(context.device, context.threads, context.limit, offline=context.offline, share=Share())
     total = sum(box.size for box in job.boxes)
     done = total - sum(job.boxes[number].size for number in todo)
-    light = replace(job, boxes=())
+    light, course = replace(job, boxes=()), uuid.uuid4().hex
     blocks = {
         client.submit(
             _block,
             light,
+            course,
             number,
             job.boxes[number],
             plain,
-            key=f"{job.stage}-{number}",
+            key=f"{job.stage}-{number}-{course}",
             pure=False,
             retries=RETRIES,
         ): number
@@ -184,21 +184,23 @@ def _check(distributed: ModuleType, future: Any, number: int) -> None:
         raise error
 
 
-def _block(light: Job[Any, Any], number: int, box: Box, context: Context) -> VemsegError | None:
-    """Do one block on a worker, unless it has its marker; return what the user has to know of an error."""
+def _block(light: Job[Any, Any], course: str, number: int, box: Box, context: Context) -> VemsegError | None:
+    """Do one block on a worker, unless it has its marker; return what the user has to know of an error.
+
+    The name of the course is another one each time that a command is called.
+    """
     with _turn:  # a worker with several threads would otherwise take the memory of several
         try:
-            stages = _stages(light, context)
+            stages = _stages(light, course, context)
             here.map_blocks(stages, {number: box}, light.markers, lambda done, total: None, never)
         except VemsegError as error:  # tried again, it would be the same
             return error
     return None
 
 
-def _stages(light: Job[Any, Any], context: Context) -> Stages[Any, Any]:
-    """Return the stages of a job, which stay open until another job comes."""
-    key = repr((light, context.device, context.threads, context.memory))
-    if key not in _opened:
+def _stages(light: Job[Any, Any], course: str, context: Context) -> Stages[Any, Any]:
+    """Return the stages of a job, which stay open until another command comes."""
+    if course not in _opened:
         _opened.clear()
-        _opened[key] = light.open(context)
-    return _opened[key]
+        _opened[course] = light.open(context)
+    return _opened[course]
