@@ -39,7 +39,7 @@ def test_the_recipe_needs_what_the_project_needs():
 def extras():
     """Return what the extras need that users install."""
     named = PROJECT["project"]["optional-dependencies"]
-    return [Requirement(text) for extra in ("formats", "hyperbolic") for text in named[extra]]
+    return [Requirement(text) for extra in ("formats", "hyperbolic", "dask") for text in named[extra]]
 
 
 def test_the_recipe_bounds_what_only_some_users_need():

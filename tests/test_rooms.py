@@ -21,7 +21,7 @@ FLOORS = {
     **dict.fromkeys(["files", "foreign", "geometry", "modules", "names", "resources"], 1),
     **dict.fromkeys(["budget", "context", "drawing", "graphs", "metrics", "phantom", "recipe"], 2),
     **dict.fromkeys(["superpixels", "tiling"], 2),
-    **dict.fromkeys(["batch", "blocks", "catalog", "points", "run", "volume"], 3),
+    **dict.fromkeys(["batch", "blocks", "catalog", "points", "ranks", "run", "volume"], 3),
     **dict.fromkeys(["comparison", "features", "labelling", "models", "objects", "sampling"], 4),
     **dict.fromkeys(["datasets", "dense", "distillation", "report", "training"], 5),
     "pipeline": 6,
@@ -41,6 +41,7 @@ TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} - {
     "batch",
     "graphs",
     "modules",
+    "ranks",
 }
 DOORS = {
     "zarr": {"volume", "features"},
@@ -61,6 +62,8 @@ DOORS = {
     "torchvision": TENSORS,
     "timm": TENSORS,
     "geoopt": {"models"},
+    "distributed": {"blocks"},
+    "dask_jobqueue": {"blocks"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

@@ -157,7 +157,7 @@ def test_what_the_teacher_sees(sees):
     batch = images(1)
     order = order_of(4, 1)
     before = objective._targets(batch.images[:, :, 0], order[:, :SEEN])
-    assert before.shape == (SEEN, 16)
+    assert before.shape == (1, SEEN, 16)
     y, x = divmod(int(order[0, SEEN]), 4)
     batch.images[0, 0, 0, 5 * y : 5 * y + 5, 5 * x : 5 * x + 5] += 0.5
     after = objective._targets(batch.images[:, :, 0], order[:, :SEEN])

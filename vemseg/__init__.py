@@ -20,6 +20,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              blocks      work that any process can do block by block, and one that does it
              catalog     what can be fetched or ships with the package
              batch       what training sees in one step
+             ranks       processes that train one model together
              points      voxels that somebody clicked, with their classes
     floor 2  recipe      frozen settings of one method; the registries of methods
              context     where to compute, how much to use, whom to tell and ask

@@ -136,8 +136,8 @@ class Batches(Protocol):
     device: torch.device
     """Where batches are made."""
 
-    def batch(self, step: int, size: int) -> Batch:
-        """Return the samples of one step; a step that is asked for again is the same."""
+    def batch(self, step: int, size: int, rank: int = 0, world: int = 1) -> Batch:
+        """Return samples ``rank::world`` of one step; a step that is asked for again is the same."""
 
     def close(self) -> None:
         """Stop the other processes, if there are any."""

@@ -78,6 +78,13 @@ class Context:
         Who does the blocks of a volume (see ``blocks.EXECUTORS``).
     share : Share
         The part of them that this process does.
+    processes : int or None
+        How many processes do them; None for one for each GPU that can be used.
+    devices : tuple of str
+        The device of each, where that is settled.
+    cluster : str or None
+        The Dask cluster that does them: "local", "slurm", the address of a scheduler, or the
+        JSON file in which it says where it is.
     """
 
     device: str = "auto"
@@ -88,6 +95,9 @@ class Context:
     offline: bool = False
     executor: str = "here"
     share: Share = Share()
+    processes: int | None = None
+    devices: tuple[str, ...] = ()
+    cluster: str | None = None
 
     @property
     def limit(self) -> int:

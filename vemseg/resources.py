@@ -123,6 +123,15 @@ def task_of(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int
     return index, (last - (1 if first is None else first)) // (step or 1) + 1
 
 
+def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return which of the processes started by ``torchrun`` this is, and how many they are; else 0 and 1."""
+    names = ("RANK", "WORLD_SIZE", "MASTER_PORT")
+    index, count, port = (_number(environment.get(name)) for name in names)
+    if index is None or count is None or port is None or not index < count:
+        return 0, 1
+    return index, count
+
+
 _ARRAYS = (
     ["SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_STEP"],
     ["SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE"],

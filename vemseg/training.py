@@ -3,6 +3,9 @@
 The loop knows ``Batch`` and ``Objective``, and no method by name. Everything random about step ``t`` follows
 from (seed, t), so a checkpoint needs no generator state, and a resumed run repeats an uninterrupted one
 exactly.
+
+Several processes may train together (``vemseg.ranks``). All of them take the same steps; the first one alone
+reports, draws and saves. A checkpoint does not know how many there were.
 """
 
 from __future__ import annotations
@@ -16,16 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vemseg import drawing
-from vemseg.batch import Batches
+from vemseg import drawing, ranks
+from vemseg.batch import Batch, Batches
 from vemseg.context import Context
-from vemseg.errors import ResourceError, VemsegError
+from vemseg.errors import InputError, ResourceError, UsageError, VemsegError
 from vemseg.models import save_encoder
 from vemseg.models.devices import wants_bf16
 from vemseg.models.layers import choose_attention
 from vemseg.models.objective import Objective, Preview, step_generator
 from vemseg.recipe import TrainTable
 from vemseg.run import Json, Run, load_tensors, save_tensors
+from vemseg.sampling import whole_batch
 
 PREVIEWS = 6
 """Number of samples in a picture of reconstructions."""
@@ -128,6 +132,23 @@ def learning_rate(settings: TrainTable, fraction: float) -> float:
     )
 
 
+def refuse_undivided(objective: Objective, batch: int) -> None:
+    """Refuse what several processes cannot train together.
+
+    Raises
+    ------
+    UsageError
+        Where the objective does not divide its work, or a batch cannot be divided among them.
+    """
+    count = ranks.here().count
+    if count > 1 and not objective.divides:
+        raise UsageError(f"this is trained by one process, not by {count}: start it without torchrun")
+    if batch % count:
+        raise UsageError(
+            f"{count} processes cannot share a batch of {batch}: give a --batch-size that is a multiple"
+        )
+
+
 class Trainer:
     """Train an objective on the batches of a sampler and leave checkpoints in a run directory.
 
@@ -190,15 +211,20 @@ class Trainer:
         ------
         VemsegError
             Where the training diverged; earlier checkpoints stay as they are.
+        InputError
+            Where several processes train together, and not all see the same checkpoint.
         """
         self.objective.train()
         saved = time.monotonic()
         started = saved - self.elapsed
         last = (self.step, self.elapsed)
-        while self.fraction < 1.0 and not context.stopped():
+        stopped, furthest = ranks.largest(context.stopped(), self.step)
+        if furthest > self.step:
+            raise InputError(f"{self.run.path} is not the same for all processes: put it on a shared disk")
+        while self.fraction < 1.0 and not stopped:
             for name, value in self._one_step().items():
                 self._scalars.setdefault(name, []).append(value)
-            self.elapsed = time.monotonic() - started
+            stopped, self.elapsed = ranks.largest(context.stopped(), time.monotonic() - started)
             if self.step % self.settings.log_every == 0 or self.fraction >= 1.0:
                 self._report(last, context)
                 self._scalars, last = {}, (self.step, self.elapsed)
@@ -210,12 +236,13 @@ class Trainer:
                 self.save()
                 saved = time.monotonic()
         self.save()
+        ranks.wait()
         return self.fraction >= 1.0
 
     def _one_step(self) -> dict[str, Tensor]:
         """Draw a batch, compute the loss and update the weights; return the scalars, on the device."""
         lr = learning_rate(self.settings, self.fraction)
-        batch = self.sampler.batch(self.step, self.settings.batch)
+        batch = whole_batch(self.sampler, self.step, self.settings.batch)
         generator = step_generator(self.settings.seed, self.step)
         try:
             scalars: dict[str, Tensor] = self.objective(batch, generator)
@@ -223,6 +250,7 @@ class Trainer:
         except torch.OutOfMemoryError:
             half = f"--batch-size {max(1, self.settings.batch // 2)}"
             raise ResourceError(f"GPU memory is not enough for this batch: try {half}, or -d cpu") from None
+        ranks.average_gradients(self.optimiser.parameters)
         self.optimiser.step(lr)
         self.objective.after_step(self.fraction, generator)
         self.step += 1
@@ -230,6 +258,8 @@ class Trainer:
 
     def _report(self, last: tuple[int, float], context: Context) -> None:
         self._refuse_divergence(self._scalars["loss"])
+        if not ranks.leads():
+            return
         means = {name: float(torch.stack(values).mean()) for name, values in self._scalars.items()}
         rate = (self.step - last[0]) * self.settings.batch / max(self.elapsed - last[1], 1e-9)
         self.run.append_metrics(
@@ -273,6 +303,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint from which training resumes exactly, and the encoder as it is now."""
+        if not ranks.leads():
+            return
         self._refuse_divergence([*self._scalars.get("loss", ()), *self.optimiser.state().values()])
         held = {f"buffer.{name}": value for name, value in self._held()}
         tensors = {name: _to_numpy(value) for name, value in (self.optimiser.state() | held).items()}
@@ -282,7 +314,8 @@ class Trainer:
         self._save_encoder(self.run.model)
 
     def _save_encoder(self, path: Path) -> None:
-        save_encoder(path, self.objective, {"step": self.step})
+        if ranks.leads():
+            save_encoder(path, self.objective, {"step": self.step})
 
     def _held(self) -> Iterator[tuple[str, Tensor]]:
         """Yield what the optimiser does not change: buffers and frozen parameters, with their names."""
@@ -291,13 +324,16 @@ class Trainer:
 
     def draw(self) -> None:
         """Draw the loss curve, the objective's own charts, and reconstructions of this step's samples."""
+        batch = self.sampler.batch(self.step, self.settings.batch)  # by all: they make tissue together
+        if not ranks.leads():
+            return
         metrics = self.run.read_metrics()
         if metrics:
             steps, losses, lr = (np.array([m[key] for m in metrics]) for key in ("step", "loss", "lr"))
             self._keep(drawing.curve(steps, losses, SMOOTHING, lr), "curve.png")
             for name, scalars in self.objective.charts.items():
                 self._draw_chart(name, scalars, metrics)
-        if shown := self._preview():
+        if shown := self._preview(batch):
             seen, masked, made = (_to_numpy(p) for p in (shown.images, shown.masked, shown.predictions))
             self._keep(drawing.reconstructions(seen, masked, made), f"reconstruction-{self.step:07d}.png")
 
@@ -315,11 +351,10 @@ class Trainer:
     def _keep(self, figure: drawing.Figure, name: str) -> None:
         drawing.save(figure, self.run.path / name)
 
-    def _preview(self) -> Preview | None:
-        """Return reconstructions of some of this step's samples, or None where the objective has none."""
-        batch = self.sampler.batch(self.step, self.settings.batch).first(PREVIEWS)
+    def _preview(self, batch: Batch) -> Preview | None:
+        """Return reconstructions of some samples, or None where the objective has none."""
         self.objective.eval()
-        shown = self.objective.preview(batch, step_generator(self.settings.seed, self.step))
+        shown = self.objective.preview(batch.first(PREVIEWS), step_generator(self.settings.seed, self.step))
         self.objective.train()
         return shown
 
@@ -336,7 +371,8 @@ class Trainer:
             name: [torch.tensor(value, device=device) for value in values]
             for name, values in state["scalars"].items()
         }
-        self.run.truncate_metrics(self.step)
+        if ranks.leads():
+            self.run.truncate_metrics(self.step)
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[np.generic]:

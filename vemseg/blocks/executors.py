@@ -27,7 +27,12 @@ class Executor(Protocol):
         """
 
 
-EXECUTORS: dict[str, str] = {"here": "vemseg.blocks.here:run", "gather": "vemseg.blocks.gathering:run"}
+EXECUTORS: dict[str, str] = {
+    "here": "vemseg.blocks.here:run",
+    "gather": "vemseg.blocks.gathering:run",
+    "processes": "vemseg.blocks.processes:run",
+    "dask": "vemseg.blocks.on_dask:run",
+}
 """The executors, as ``module:name``, by the name that ``Context.executor`` gives them."""
 
 

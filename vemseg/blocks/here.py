@@ -113,10 +113,13 @@ def map_blocks(
                 report(done, total)
         if left := sum(not path.exists() for path in paths.values()):
             then = "starts again" if markers is None else "goes on from there"
-            raise Interrupted(
-                f"stopped after {len(blocks) - left} of {len(blocks)} blocks: the same command {then}"
-            )
+            raise stopped_after(len(blocks) - left, len(blocks), then)
         return [read_json(path) for path in paths.values()]
+
+
+def stopped_after(done: int, total: int, then: str = "goes on from there") -> Interrupted:
+    """Return the error of work that was stopped after some of its blocks; ``then`` is what comes next."""
+    return Interrupted(f"stopped after {done} of {total} blocks: the same command {then}")
 
 
 def _finished(

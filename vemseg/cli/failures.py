@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -17,13 +17,15 @@ INTERNAL, OUT_OF_RESOURCES, KEYBOARD, CLOSED_PIPE = 1, ResourceError.exit_code, 
 
 
 @contextmanager
-def exit_codes(verbose: bool) -> Iterator[None]:
+def exit_codes(verbose: bool, speaks: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Turn whatever is raised inside into a line and an exit code.
 
     Parameters
     ----------
     verbose : bool
         Print the traceback as well.
+    speaks : callable
+        Asked at the end whether to say anything; another process of the same command may do so.
     """
     try:
         yield
@@ -39,6 +41,8 @@ def exit_codes(verbose: bool) -> Iterator[None]:
         if verbose:
             traceback.print_exc()
         code, message = _verdict(error, verbose)
+        if not speaks():
+            raise typer.Exit(code) from None
         _end(code, message)
 
 

@@ -27,6 +27,8 @@ def embed(
     threads: options.Threads = None,
     shard: options.Shard = None,
     finalize: options.Finalize = False,
+    processes: options.Processes = None,
+    dask: options.Dask = None,
     placement: options.Placement = None,
     kept: options.Kept = None,
     stride: options.Stride = None,
@@ -38,6 +40,7 @@ def embed(
     """
     settings = parsing.settings(set_, placement_settings(placement, kept, stride))
     surroundings = parsing.surroundings(device, threads, max_memory, offline, shard, finalize)
+    surroundings = parsing.spread(surroundings, processes, dask)
     with shell.stoppable(**surroundings) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.embed import embed as compute

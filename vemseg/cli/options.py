@@ -210,6 +210,25 @@ Shard = Annotated[
         help="Do one of N parts, beside other processes; 'auto' in an array job. Then --finalize.",
     ),
 ]
+Processes = Annotated[
+    int | None,
+    _compute(
+        "--processes",
+        metavar="N",
+        min=1,
+        show_default="one for each GPU",
+        help="Share the blocks among N processes, each with its own threads and memory.",
+    ),
+]
+Dask = Annotated[
+    str | None,
+    _compute(
+        "--dask",
+        metavar="WHERE",
+        show_default=False,
+        help="Do the blocks on a Dask cluster: 'local', 'slurm', or a scheduler's address or file.",
+    ),
+]
 Finalize = Annotated[
     bool,
     _compute("--finalize", **flag, help="Compute nothing: finish what tasks with --shard have done."),

@@ -95,6 +95,23 @@ def sharing(max_memory: str | None, offline: bool, shard: str | None, finalize: 
     }
 
 
+def spread(given: Surroundings, processes: int | None, cluster: str | None) -> Surroundings:
+    """Return what a command computes with, its blocks shared among processes or done by a Dask cluster.
+
+    Raises
+    ------
+    UsageError
+        Where somebody else is to do the blocks already, or has done them.
+    """
+    if given["executor"] != "here" and (processes or cluster):
+        raise UsageError("--finalize computes nothing: leave out --processes and --dask")
+    if cluster is None:
+        return {**given, "processes": processes}
+    if not given["share"].whole:
+        raise UsageError("--shard and --dask do not go together: Dask divides the blocks itself")
+    return {**given, "processes": processes, "executor": "dask", "cluster": cluster}
+
+
 def duration(text: str) -> float:
     """Read ``90s``, ``20min``, ``1h30``, ``2d`` or ``23:30`` (hours:minutes) as seconds."""
     clock = re.fullmatch(r"(\d+):([0-5]\d)", text.strip())

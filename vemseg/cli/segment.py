@@ -39,6 +39,8 @@ def segment(
     plan: options.Plan = False,
     shard: options.Shard = None,
     finalize: options.Finalize = False,
+    processes: options.Processes = None,
+    dask: options.Dask = None,
     adapt: options.Adapt = None,
     placement: options.Placement = None,
     kept: options.Kept = None,
@@ -57,11 +59,11 @@ def segment(
         raise UsageError(f"{given[0]} and --clusters do not go together: the file holds its classes")
     chosen, covering = class_settings(classes, k, k_range), placement_settings(placement, kept, stride)
     settings = parsing.settings(set_, {**chosen, "cluster.seed": seed, **covering, "regions.method": regions})
-    legend = parsing.names(names)
     seconds = parsing.duration(adapt) if adapt else None
     if adapt and shard:
         raise UsageError("--adapt and --shard do not go together: adapt on a part of the volume first")
     surroundings = parsing.surroundings(device, threads, max_memory, offline, shard, finalize)
+    surroundings = parsing.spread(surroundings, processes, dask)
     with (shell.working if plan else shell.stoppable)(**surroundings) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.beside import classes_of
@@ -75,7 +77,7 @@ def segment(
         choice = parsing.choice(channel, time, level, axes)
         blank = parsing.background(background, mask)
         wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice, blank)
-        extras = Extras(legend, confidence, scores, form)
+        extras = Extras(parsing.names(names), confidence, scores, form)
         if plan:
             found = foresee(wanted, labels, clusters=clusters, extras=extras, context=context)
             return shell.show(tables.plan_table(found, seconds), as_result=True)

@@ -16,6 +16,7 @@ from vemseg.cli import options, words
 from vemseg.cli.failures import exit_codes
 from vemseg.cli.progress import showing
 from vemseg.context import Context, Share
+from vemseg.resources import launched
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -28,6 +29,8 @@ class Shell:
     verbose: bool = False
     quiet: bool = False
     progress: words.ProgressStyle = words.ProgressStyle.auto
+    speaks: bool = True
+    """False in all processes but the first where several do the work of one command together."""
 
     @functools.cached_property
     def errors(self) -> Console:
@@ -49,6 +52,8 @@ class Surroundings(TypedDict, total=False):
     offline: bool
     executor: str
     share: Share
+    processes: int | None
+    cluster: str | None
 
 
 def set_up(
@@ -76,7 +81,7 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(*args: object, **given: Any) -> None:
         set_up(**{name: given.pop(name) for name in shared if name in given})
-        with exit_codes(_shell.verbose):
+        with exit_codes(_shell.verbose, lambda: _shell.speaks):
             function(*args, **given)
 
     command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
@@ -116,8 +121,40 @@ def stoppable(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
         yield replace(context, stopped=lambda: signal.requested)
 
 
+@contextmanager
+def together(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
+    """Yield what :func:`stoppable` does; where ``torchrun`` started the command, its processes meet first.
+
+    One process speaks for all: the first one, or the one that ends the work by an error.
+
+    Parameters
+    ----------
+    **surroundings
+        Attributes of the ``Context``.
+    """
+    index, count = launched()
+    if index:
+        _shell.speaks, _shell.quiet = False, True
+        logging.getLogger("vemseg").setLevel(logging.ERROR)
+    surroundings["share"] = Share(index, count)
+    with stoppable(**surroundings) as context:
+        if count == 1:
+            yield context
+            return
+        from vemseg.ranks import meeting
+
+        with meeting(context) as group:
+            try:
+                yield group.context
+            except Exception:
+                _shell.speaks = group.claims()
+                raise
+
+
 def result(*lines: str | Path) -> None:
     """Print results, one per line, to standard output: paths as they are, whatever bytes they hold."""
+    if not _shell.speaks:
+        return
     text = "".join(f"{line}\n" for line in lines)
     sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "surrogateescape"))
     sys.stdout.buffer.flush()

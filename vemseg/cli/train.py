@@ -60,7 +60,7 @@ def train(
         return shell.result(_as_trained(recipe, teacher, encoder).to_toml().rstrip())
     if out is None or not (volumes or recipe.tissue.kinds):
         raise UsageError("name what to learn from and where to put it: vemseg train cell.tif -o run")
-    with shell.stoppable(device=device, offline=offline) as context:
+    with shell.together(device=device, offline=offline) as context:
         from vemseg.models import open_model
         from vemseg.pipeline.train import Training
         from vemseg.pipeline.train import train as compute

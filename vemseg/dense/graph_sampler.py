@@ -45,9 +45,9 @@ class GraphSampler:
         self.parts = [(i, int(number)) for i, some in enumerate(drawn) for number in some]
         self._kept: dict[int, Divided] = {}
 
-    def batch(self, step: int, size: int) -> Batch:
-        """Return the graphs of a step; the choice depends on nothing that changes but (seed, step)."""
-        chosen = [self._number(step * size + i) for i in range(size)]
+    def batch(self, step: int, size: int, rank: int = 0, world: int = 1) -> Batch:
+        """Return graphs ``rank::world`` of a step; the choice depends on (seed, step) alone."""
+        chosen = [self._number(step * size + i) for i in range(size)[rank::world]]
         parts = [self._part(number) for number in chosen]
         images = np.stack([part.grey for part in parts])[:, None]
         return Batch(

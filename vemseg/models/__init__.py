@@ -35,7 +35,7 @@ from vemseg.models.building import (
     differing_encoder,
 )
 from vemseg.models.checkpoints import import_maester, reference_recipe
-from vemseg.models.devices import Machine, pick_device, settle
+from vemseg.models.devices import Machine, pick_device, settle, spread
 from vemseg.models.encoder import Encoder, Spacing
 from vemseg.models.filtered import Filtered
 from vemseg.models.model import Model, open_model
@@ -67,4 +67,5 @@ __all__ = [
     "reference_recipe",
     "save_encoder",
     "settle",
+    "spread",
 ]

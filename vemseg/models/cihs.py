@@ -20,6 +20,7 @@ from vemseg.models.cubes import CubeEncoder, Cubes, stacked
 from vemseg.models.encoder import Spacing
 from vemseg.models.hyperbolic import Gyroplanes, WrappedNormal, ball, repeatable
 from vemseg.models.objective import Objective, Preview, both_generators, device_generator
+from vemseg.ranks import divided
 from vemseg.recipe import CihsTable
 
 LEAST = 1e-5
@@ -67,7 +68,10 @@ class CihsEncoder(CubeEncoder):
 
     def distribution(self, cubes: Tensor) -> WrappedNormal:
         """Return the latent distributions of cubes (b, 1, g, g, g)."""
-        features = self.features(cubes)
+        return self.latent(self.features(cubes))
+
+    def latent(self, features: Tensor) -> WrappedNormal:
+        """Return the latent distributions that features (b, hidden) stand for."""
         deviation = softplus(self.deviation(features).float()) + LEAST
         return WrappedNormal(ball().expmap0(self.mean(features).float()), deviation)
 
@@ -108,6 +112,8 @@ class Decoder(nn.Module):
 
 class HyperbolicAutoencoder(Objective):
     """The evidence lower bound of parents, and a triplet loss that brings their children near them."""
+
+    divides = True
 
     encoder: CihsEncoder
 
@@ -154,7 +160,7 @@ class HyperbolicAutoencoder(Objective):
         other = Cubes.upright(child[:, None]).cut(others, grid)
         cubes = torch.cat([own[:, :1], own[:, 1:], other])
         with repeatable():
-            latent = self.encoder.distribution(cubes)
+            latent = self.encoder.latent(divided(self.encoder.features, cubes))
             means = latent.mean.view(3, n, -1)
             return self.terms(own[:, :1], WrappedNormal(means[0], latent.deviation[:n]), means, rng)
 
@@ -167,7 +173,8 @@ class HyperbolicAutoencoder(Objective):
             self.decoder.samples, n, means.shape[-1], generator=generator, device=means.device
         )
         points = latent.sample(noise)
-        error = 0.5 * (self.decoder(points) - parents).square().flatten(1).sum(dim=1).mean()
+        made = divided(lambda each: self.decoder(each.transpose(0, 1)), points.transpose(0, 1))
+        error = 0.5 * (made - parents).square().flatten(1).sum(dim=1).mean()
         prior = WrappedNormal(torch.zeros_like(latent.mean), torch.ones_like(latent.deviation))
         divergence = (latent.log_density(points) - prior.log_density(points)).mean()
         near, far = (ball().dist(means[0], means[i]).square() for i in (1, 2))

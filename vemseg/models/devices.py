@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from vemseg.context import Context
 from vemseg.errors import ResourceError
-from vemseg.resources import usable_cores
+from vemseg.resources import SHARE, available_memory, usable_cores
 
 _log = logging.getLogger("vemseg")
 
@@ -60,6 +60,11 @@ class Machine:
             _log.warning("a GPU driver is there, but PyTorch cannot use it: %s", self.unused)
         if self.instead is not None:
             _log.warning("%s", self.instead)
+
+    def release(self) -> None:
+        """Give back the memory of the GPU that nothing uses at the moment, so that other processes get it."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def __str__(self) -> str:
         where = f"{self.device} ({self.name})" if self.name else str(self.device)
@@ -128,6 +133,33 @@ def _no_code(device: torch.device) -> str:
         f"{_described(device)}, and PyTorch {torch.__version__} has code for {known} only: install a build "
         "of PyTorch for it, see pytorch.org"
     )
+
+
+def spread(context: Context, machine: Machine) -> Context:
+    """Return the context for work that several processes of this machine share, where that pays or is wanted.
+
+    Without a number of processes there is one for each GPU that can be used, and one where none is used. Each
+    may occupy what the context says, or less where this is too much for all together.
+
+    Parameters
+    ----------
+    context : Context
+        Returned as it is where others do the work, or one process does.
+    machine : Machine
+        What this process computes with.
+    """
+    kind = machine.device.type
+    there = torch.cuda.device_count() if kind == "cuda" else 1
+    wanted = there if kind == "cuda" and context.device in ("auto", "cuda") else 1
+    count = context.processes or wanted
+    if count == 1 or context.executor != "here":
+        return context
+    devices = [f"cuda:{i % there}" if kind == "cuda" else kind for i in range(count)]
+    threads = context.threads or max(1, usable_cores() // count)
+    free = available_memory()
+    memory = context.limit if free is None else min(context.limit, int(SHARE * free / (count + 1)))
+    _log.info("sharing the blocks among %d processes on %s", count, ", ".join(dict.fromkeys(devices)))
+    return replace(context, executor="processes", devices=tuple(devices), threads=threads, memory=memory)
 
 
 def gpu_memory(device: torch.device) -> int:

@@ -37,6 +37,7 @@ from vemseg.models.cubes import (
 )
 from vemseg.models.encoder import Spacing
 from vemseg.models.objective import Objective, Preview, device_generator
+from vemseg.ranks import divided
 from vemseg.recipe import Han2022Table
 
 LEAST = 1e-5
@@ -83,7 +84,10 @@ class Han2022Encoder(CubeEncoder):
 
         Both are float32 (b, latent).
         """
-        features = self.features(cubes)
+        return self.latent(self.features(cubes))
+
+    def latent(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the means and variances that features (b, hidden) stand for."""
         return self.mean(features).float(), softplus(self.variance(features).float()) + LEAST
 
     def vectors(self, cubes: Tensor) -> Tensor:
@@ -121,6 +125,8 @@ class MetricAutoencoder(Objective):
     """The loss of equation 4: reconstruction, divergence and multi-similarity of anchors and positives."""
 
     charts: Mapping[str, tuple[str, ...]] = {"variance": ("variance_semantic", "variance_other")}
+
+    divides = True
 
     encoder: Han2022Encoder
 
@@ -182,9 +188,10 @@ class MetricAutoencoder(Objective):
         table, rng = self.table, device_generator(generator, batch.images.device)
         cubes = self.recolour(self.cut(batch.images, rng), rng)
         each = cubes.flatten(0, 1)[:, None]
-        mean, variance = self.encoder.distribution(each)
+        mean, variance = self.encoder.latent(divided(self.encoder.features, each))
         noise = torch.randn(mean.shape, generator=rng, device=mean.device)
-        made, deviation = self.decoder(mean + variance.sqrt() * noise)
+        drawn = mean + variance.sqrt() * noise
+        made, deviation = divided(lambda x: torch.cat(self.decoder(x), dim=1), drawn).chunk(2, dim=1)
         reconstruction = self.judged(each, made, deviation)
         divergence = gaussian_divergence(mean, variance).mean()
         places = mean.view(len(batch), 1 + table.positives, -1)

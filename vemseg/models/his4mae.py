@@ -11,7 +11,9 @@ from torch.nn.functional import cosine_similarity, mse_loss
 from vemseg.batch import Batch
 from vemseg.models.codebook import CODES, Codebook, perplexity
 from vemseg.models.layers import take_tokens
+from vemseg.models.mae import Masking
 from vemseg.models.self_distilled import SelfDistilled
+from vemseg.ranks import divided
 from vemseg.recipe import His4maeTable
 
 
@@ -44,11 +46,11 @@ class His4mae(SelfDistilled):
         images = batch.images[:, :, 0]
         first = self.meet(images)
         masking = self.hide(images, generator)
-        latent = self.encoder.latent(images, masking.visible)
-        pixels = self.pixels(latent, masking)
+        latent = divided(self.encoder.latent, images, masking.visible)
+        pixels = divided(lambda x, *hidden: self.pixels(x, Masking(*hidden)), latent, *masking)
         where = masking.mask if self.settings.loss_on == "masked" else torch.ones_like(masking.mask)
         reconstruction = self.pixel_error(images, pixels, where)
-        target = self._targets(images, masking.visible)
+        target = divided(self._targets, images, masking.visible).flatten(0, 1)
         if first:
             self.codebook.begin(target, generator)
         usage, codes = self.codebook(target)
@@ -66,10 +68,10 @@ class His4mae(SelfDistilled):
         }
 
     def _targets(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Return the teacher's tokens at the visible places: float32 (b * v, dim)."""
+        """Return the teacher's tokens at the visible places: float32 (b, v, dim)."""
         if self.settings.teacher_sees == "visible":
-            return self.teacher.tokens(images, visible).flatten(0, 1)
-        return take_tokens(self.teacher.tokens(images), visible).flatten(0, 1)
+            return self.teacher.tokens(images, visible)
+        return take_tokens(self.teacher.tokens(images), visible)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the codebook, float32 (codes, dim)."""

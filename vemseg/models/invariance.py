@@ -18,11 +18,14 @@ from vemseg.batch import Batch
 from vemseg.models.objective import Objective, Preview
 from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.models.views import GREY, Turn, Viewer
+from vemseg.ranks import divided
 from vemseg.recipe import UNetTable
 
 
 class Invariance(Objective):
     """VICReg between two views, and mean squared error over hidden pixels."""
+
+    divides = True
 
     encoder: UNetEncoder
 
@@ -52,8 +55,7 @@ class Invariance(Objective):
         clean = self.views.recolour(clean, generator)
         hidden = self.views.hide(2 * size, generator).to(clean.device)
         seen = torch.where(hidden[:, None], GREY, self.views.disturb(clean, generator))
-        dtype = self.decoder.weight.dtype
-        trunk = self.encoder.trunk(seen.to(dtype).contiguous(memory_format=torch.channels_last))
+        trunk = divided(self.encoder.features, seen)
         vectors = self.encoder.spread(self.encoder.head(trunk)).mean(dim=1)
         a, b = self._places(vectors[:size], turn.undo(vectors[size:]), corners, generator)
         terms = vicreg(a.float(), b.float())

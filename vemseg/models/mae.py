@@ -18,6 +18,7 @@ from vemseg.models.layers import (
 )
 from vemseg.models.objective import Objective, Preview
 from vemseg.models.vit import LayerNorm, ViTEncoder, transformer
+from vemseg.ranks import divided
 from vemseg.recipe import ViTTable
 
 
@@ -104,6 +105,8 @@ class MaskedAutoencoder(Objective):
         Share of the samples that skip the encoder's last block.
     """
 
+    divides = True
+
     encoder: ViTEncoder
 
     def __init__(self, settings: ViTTable, drop_path: float = 0.0) -> None:
@@ -137,7 +140,8 @@ class MaskedAutoencoder(Objective):
         """Return ``loss`` for a batch of fields of view, (b, 1, 1, F, F)."""
         images = batch.images[:, :, 0]
         masking = self.hide(images, generator)
-        return {"loss": self.pixel_error(images, self.reconstruct(images, masking), masking.mask)}
+        pixels = divided(lambda x, *hidden: self.reconstruct(x, Masking(*hidden)), images, *masking)
+        return {"loss": self.pixel_error(images, pixels, masking.mask)}
 
     @torch.no_grad()
     def preview(self, batch: Batch, generator: torch.Generator) -> Preview | None:

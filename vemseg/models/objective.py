@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +49,13 @@ class Objective(nn.Module):
     charts : mapping of str to tuple of str
         For each chart that is drawn during training, by its name, the scalars that it shows; those of
         held-out data begin with ``held_``.
+    divides : bool
+        Whether :meth:`forward` calls its networks by ``ranks.divided``, so that several processes may train
+        together. Each gets the whole batch and returns the loss of the whole batch.
     """
 
     charts: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    divides: ClassVar[bool] = False
 
     window: ZYX
     encoder: Encoder

@@ -20,6 +20,7 @@ from vemseg.models.invariance import Invariance
 from vemseg.models.objective import Objective, Preview
 from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.models.views import Turn, Viewer
+from vemseg.ranks import divided
 from vemseg.recipe import UNetTable
 
 SURE = 0.6
@@ -38,6 +39,8 @@ class Recognition(AveragedObjective):
     ValueError
         Where the settings name no classes.
     """
+
+    divides = True
 
     encoder: UNetEncoder
     learner: UNetEncoder
@@ -107,7 +110,7 @@ class Recognition(AveragedObjective):
 
     def _classes(self, encoder: UNetEncoder, seen: Tensor) -> Tensor:
         """Return the logits of classes alone: (b, p, classes, y, x), float32."""
-        return encoder.maps(seen)[:, :, : len(self.settings.classes)].float()
+        return divided(encoder.maps, seen)[:, :, : len(self.settings.classes)].float()
 
     @torch.no_grad()
     def _sure(self, clean: Tensor) -> Tensor:

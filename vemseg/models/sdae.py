@@ -14,6 +14,7 @@ from vemseg.models.layers import take_tokens
 from vemseg.models.mae import Decoder, Masking
 from vemseg.models.objective import Preview
 from vemseg.models.self_distilled import SelfDistilled
+from vemseg.ranks import divided, here
 from vemseg.recipe import SdaeTable
 
 
@@ -49,19 +50,25 @@ class Sdae(SelfDistilled):
         images = batch.images[:, :, 0]
         self.meet(images)
         masking = self.hide(images, generator)
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # for stochastic depth
-        latent = self.encoder.latent(images, masking.visible)
-        predicted = self.predictor(latent, masking.restore).float()
+        # for stochastic depth, whose draws are the only ones that depend on the number of processes
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + here().index)
+        latent = divided(self.encoder.latent, images, masking.visible)
+        predicted = divided(self.predictor, latent, masking.restore).float()
         theirs = take_tokens(predicted, masking.hidden)
-        distillation = 1 - cosine_similarity(theirs, self.targets(images, masking), dim=-1).mean()
+        distillation = 1 - cosine_similarity(theirs, self._told(images, masking), dim=-1).mean()
         if not self.settings.pixels:
             return {"loss": distillation, "distillation": distillation.detach()}
-        reconstruction = self.pixel_error(images, self.pixels(latent, masking), masking.mask)
+        pixels = divided(lambda x, *hidden: self.pixels(x, Masking(*hidden)), latent, *masking)
+        reconstruction = self.pixel_error(images, pixels, masking.mask)
         return {
             "loss": distillation + self.settings.pixels * reconstruction,
             "distillation": distillation.detach(),
             "reconstruction": reconstruction.detach(),
         }
+
+    def _told(self, images: Tensor, masking: Masking) -> Tensor:
+        """Return what :meth:`targets` does, each process for a part of the batch."""
+        return divided(lambda x, *hidden: self.targets(x, Masking(*hidden)), images, *masking)
 
     def targets(self, images: Tensor, masking: Masking) -> Tensor:
         """Return the teacher's standardised tokens of the masked patches: float32 (b, n - v, dim)."""

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from vemseg.batch import UNKNOWN, Batch
 from vemseg.models.objective import Objective
 from vemseg.models.windowed import WindowedEncoder
+from vemseg.ranks import divided
 
 
 class Supervision(Objective):
@@ -25,6 +26,8 @@ class Supervision(Objective):
         What is trained.
     """
 
+    divides = True
+
     encoder: WindowedEncoder
 
     def __init__(self, encoder: WindowedEncoder) -> None:
@@ -34,7 +37,7 @@ class Supervision(Objective):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and ``accuracy`` for labelled fields of view, (b, 1, 1, F, F)."""
-        logits, labels = self.encoder.logits(batch.images[:, :, 0]).float(), labels_of(batch)[:, 0]
+        logits, labels = divided(self.encoder.logits, batch.images[:, :, 0]).float(), labels_of(batch)[:, 0]
         return {"loss": known_entropy(logits, labels), "accuracy": accuracy(logits.argmax(dim=1), labels)}
 
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:

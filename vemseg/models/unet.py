@@ -29,6 +29,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vemseg.budget import Need
 from vemseg.geometry import ZYX, is_anisotropic
 from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
+from vemseg.ranks import here, summed
 from vemseg.recipe import UNetTable
 from vemseg.tiling import reflect, slice_offsets
 
@@ -57,6 +58,30 @@ class BatchNorm(nn.BatchNorm2d):
 
         super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
         return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise channels (b, c, y, x); in training by the samples of all processes (``vemseg.ranks``)."""
+        return super().forward(x) if here().whole or not self.training else self._by_all(x)
+
+    def _by_all(self, x: Tensor) -> Tensor:
+        mine = x.float()
+        count = mine.new_full((1,), mine.numel() // mine.shape[1])
+        total = summed(torch.cat([mine.sum(dim=(0, 2, 3)), count]))
+        count = total[-1].detach()
+        mean = total[:-1] / count
+        centred = mine - mean[:, None, None]
+        variance = summed(centred.square().sum(dim=(0, 2, 3))) / count
+        self._learn(mean.detach(), variance.detach() * count / (count - 1))
+        factor = self.weight * (variance + self.eps).rsqrt()
+        return (centred * factor[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    def _learn(self, mean: Tensor, variance: Tensor) -> None:
+        """Let the running statistics follow those of a batch."""
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
 
 
 class ConvLayer(nn.Module):

@@ -21,6 +21,7 @@ from vemseg.models.recognition import classes_and_shares, weighed_entropy
 from vemseg.models.supervision import dice, dice_charts, labels_of, overlaps
 from vemseg.models.unet import PATCH, UNetEncoder
 from vemseg.models.views import Viewer
+from vemseg.ranks import divided
 from vemseg.recipe import UNetSupervisedTable
 
 LAST = "head."
@@ -35,6 +36,8 @@ class LabelledUNet(AveragedObjective):
     ValueError
         Where the settings name no classes.
     """
+
+    divides = True
 
     encoder: UNetEncoder
     learner: UNetEncoder
@@ -58,7 +61,7 @@ class LabelledUNet(AveragedObjective):
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and ``accuracy`` for labelled regions, (b, 1, slices + 2 drift, F, F)."""
         seen, labels = self.views.seen(batch.images[:, 0], labels_of(batch), generator)
-        maps = self.learner.maps(seen)[:, :, : len(self.settings.classes)].float()
+        maps = divided(self.learner.maps, seen)[:, :, : len(self.settings.classes)].float()
         logits, shares = classes_and_shares(self.learner, maps, self.views.middle(labels))
         known = shares.sum(dim=1) > 0
         right = ((logits.argmax(dim=1) == shares.argmax(dim=1)) & known).sum() / known.sum().clamp_min(1)

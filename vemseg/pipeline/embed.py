@@ -20,7 +20,7 @@ from vemseg.errors import UsageError
 from vemseg.features import Features
 from vemseg.files import remove
 from vemseg.geometry import ZYX, Box
-from vemseg.models import open_model
+from vemseg.models import open_model, spread
 from vemseg.run import Json, Output, State, lasting, provenance, write_json
 from vemseg.volume import describe
 
@@ -65,6 +65,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
     if out.exists():
         Features(out)  # anything else is not ours to replace
     source = lay_over(open_model(wanted.model, wanted.settings), wanted, context)
+    context = spread(context, source.machine)
     blocks = point_blocks(source, context.limit)
     state: State = {
         "model": source.maker.model,

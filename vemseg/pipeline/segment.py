@@ -44,6 +44,7 @@ from vemseg.labelling.telling import (
     say_choice,
     suggestions,
 )
+from vemseg.models import spread
 from vemseg.pipeline.adapt import adapt
 from vemseg.pipeline.beside import (
     beside,
@@ -116,6 +117,7 @@ def segment(
     if adapt_seconds is not None:
         wanted = replace(wanted, model=str(adapt(wanted, out, adapt_seconds, context)))
     source = wanted.open(context)
+    context = spread(context, source.machine)
     extras.form.fits(source.volume)
     refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)
     blocks = plan_blocks(source, fitted, context, extras)
@@ -267,6 +269,7 @@ def _label(
         store.directory.absolute(),
         tuple((name, each.directory.absolute()) for name, each in ratings.items()),
     )
+    source.machine.release()
     blocks = run(job, context, label_stages(source, load(classes), store, ratings))
     counts: NDArray[np.int64] = np.sum(np.array(blocks, np.int64), axis=0)
     return counts

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from vemseg import ranks
 from vemseg.batch import Batches
 from vemseg.comparison import open_subject
 from vemseg.context import Context
@@ -27,7 +29,7 @@ from vemseg.recipe import METHODS, Recipe
 from vemseg.resources import usable_cores
 from vemseg.run import Run, sha256
 from vemseg.sampling import Sampler, Source, Synthetic, examining_sampler, hold_out, tissue_sources
-from vemseg.training import Trainer
+from vemseg.training import Trainer, refuse_undivided
 from vemseg.volume import Background, Choice, Intensity, Volume, describe
 
 _log = logging.getLogger("vemseg")
@@ -224,7 +226,9 @@ def carry_out(training: Training, recipe: Recipe, course: Course, context: Conte
     Interrupted
         Where the training was stopped and its state saved.
     """
-    run = Run.create(
+    refuse_undivided(course.objective, recipe.train.batch)
+    begin = partial(
+        Run.create,
         training.out,
         recipe,
         inputs=course.inputs,
@@ -232,7 +236,7 @@ def carry_out(training: Training, recipe: Recipe, course: Course, context: Conte
         details=dict(course.details),
         overwrite=training.overwrite,
     )
-    with run, closing(course.sampler):
+    with ranks.first(begin, partial(Run.open, training.out)) as run, closing(course.sampler):
         _refuse_other_origin(run, training)
         if run.finished:
             _log.info("%s is trained already", training.out)
@@ -241,7 +245,8 @@ def carry_out(training: Training, recipe: Recipe, course: Course, context: Conte
         objective = course.objective.to(course.machine.device)
         trainer = Trainer(objective, course.sampler, run, recipe.train, training.max_seconds, course.held)
         _fit(trainer, context)
-        run.finish(seconds=trainer.elapsed, steps=trainer.step, **course.conclude())
+        if ranks.leads():
+            run.finish(seconds=trainer.elapsed, steps=trainer.step, **course.conclude())
     return training.out
 
 
@@ -270,6 +275,7 @@ def details_of(
     details: dict[str, object] = {
         "volumes": facts,
         "machine": machine.facts,
+        "processes": ranks.here().count,
         "max_seconds": training.max_seconds,
     }
     if training.origin is not None:

@@ -6,7 +6,7 @@ from vemseg.run.folder import Run
 from vemseg.run.locks import Lock, alone
 from vemseg.run.origin import lasting, peak_memory, provenance, sidecar, state_in
 from vemseg.run.output import Output, State
-from vemseg.run.signals import StopSignal
+from vemseg.run.signals import StopSignal, led_by_parent
 
 __all__ = [
     "Json",
@@ -18,6 +18,7 @@ __all__ = [
     "alone",
     "fingerprint",
     "lasting",
+    "led_by_parent",
     "load_tensors",
     "peak_memory",
     "provenance",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -101,3 +103,18 @@ def _end(code: int, why: str) -> None:
     """End this process without waiting for anything."""
     os.write(2, f"vemseg: {why}: the same command goes on\n".encode())
     os._exit(code)
+
+
+def led_by_parent() -> None:
+    """Leave requests to stop to the process that started this one, and end with it, even if it is killed."""
+    for name in ("SIGINT", *NAMES):
+        if number := getattr(signal.Signals, name, None):
+            signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(0)

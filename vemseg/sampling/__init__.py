@@ -9,6 +9,7 @@
     workers    processes that make synthetic tissue in advance
     warping    enlarges, mirrors and turns a whole batch
     sampler    makes batches from sources and choices
+    joining    one batch of several processes that train together
 
 A window has d planes of h rows and w columns: one plane in 2-D, a slab in 3-D. Its planes lie one short voxel
 edge apart, and the axis across them is drawn for each sample.
@@ -19,6 +20,7 @@ of processes changes nothing, since each takes its share of the same batch.
 """
 
 from vemseg.sampling.draws import Draw
+from vemseg.sampling.joining import whole_batch
 from vemseg.sampling.known import Known, hold_out_known, shown_source, survey
 from vemseg.sampling.sampler import Sampler, examining_sampler, plain_windows
 from vemseg.sampling.sources import HELD_OUT, Source, hold_out
@@ -39,4 +41,5 @@ __all__ = [
     "shown_source",
     "survey",
     "tissue_sources",
+    "whole_batch",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.phantom.tissue import Tissue
+from vemseg.ranks import here, shown_to_all
 from vemseg.recipe import TissueTable
 from vemseg.sampling.draws import Draw
 from vemseg.sampling.held import BYTES_PER_LABEL, BYTES_PER_VOXEL, HeldBoxes, Index
@@ -101,15 +102,22 @@ class MadeStock(Stock):
         return range(self.boxes[box].shape[axis])
 
     def expect(self, box: int, rng: np.random.Generator) -> None:
-        """Have the next block for this place made."""
-        self._coming[box] = self.needs.workers.submit(self.source.maker.make, rng, self.shape)
+        """Have the next block for this place made, by one of the processes that train together."""
+        if self._maker(box) == here().index:
+            self._coming[box] = self.needs.workers.submit(self.source.maker.make, rng, self.shape)
 
     def fill(self, box: int, rng: np.random.Generator) -> None:
         """Put a new block in this place; the one that was expected is the same."""
-        coming = self._coming.pop(box, None)
-        image, labels = self.source.maker.make(rng, self.shape) if coming is None else coming()
-        self._held.image(box).copy_(torch.from_numpy(image))
-        self._held.labels(box).copy_(torch.from_numpy(labels))
+        if (maker := self._maker(box)) == here().index:
+            coming = self._coming.pop(box, None)
+            image, labels = self.source.maker.make(rng, self.shape) if coming is None else coming()
+            self._held.image(box).copy_(torch.from_numpy(image))
+            self._held.labels(box).copy_(torch.from_numpy(labels))
+        shown_to_all(maker, self._held.image(box), self._held.labels(box))
+
+    def _maker(self, box: int) -> int:
+        """Return which of the processes that train together makes the blocks for a place."""
+        return box % here().count
 
     def cut(self, draw: Draw, index: Index) -> tuple[Tensor, Tensor | None]:
         """Cut windows and their labels."""

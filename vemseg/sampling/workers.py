@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing.connection import wait
 from typing import Any
+
+from vemseg.run import led_by_parent
 
 
 class Workers:
@@ -31,7 +29,7 @@ class Workers:
             return lambda: work(*arguments)
         if self._executor is None:
             spawn = multiprocessing.get_context("spawn")  # a process with threads must not be forked
-            self._executor = ProcessPoolExecutor(self.count, mp_context=spawn, initializer=_begin)
+            self._executor = ProcessPoolExecutor(self.count, mp_context=spawn, initializer=led_by_parent)
         future: Future[Any] = self._executor.submit(work, *arguments)
         return future.result
 
@@ -40,17 +38,3 @@ class Workers:
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
-
-
-def _begin() -> None:
-    """Leave signals to the process that trains, and end with it, even if it is killed."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(0)

@@ -1,0 +1,206 @@
+"""Do a job on the workers of a Dask cluster, which Dask starts here, SLURM starts, or somebody has started.
+
+Each block is one task. A worker opens the job with its first task, keeps it open, and does one block after
+the other. Dask gives the blocks of a worker that is lost to others, new workers get blocks as they come, and
+a block that ends several workers is given up. Written blocks leave markers as they do everywhere, so the same
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+from vemseg.blocks import here
+from vemseg.blocks.job import Given, Job, Made, Result, Stages
+from vemseg.context import Context, Share, never
+from vemseg.errors import MissingError, ResourceError, VemsegError
+from vemseg.geometry import Box
+from vemseg.resources import SHARE, available_memory, byte_text, usable_cores
+from vemseg.run import read_json
+
+_log = logging.getLogger("vemseg")
+
+PAUSE = 0.5
+"""Seconds between two looks at how far the workers are."""
+
+RETRIES = 2
+"""How often a block is tried again after an error of the disk or the network."""
+
+PATIENCE = 60
+"""Seconds to wait for a scheduler to answer."""
+
+_turn = threading.Lock()
+_opened: dict[str, Stages[Any, Any]] = {}
+"""On a worker: the job that is open, by the course it belongs to."""
+
+
+def run(job: Job[Given, Made], context: Context, stages: Stages[Given, Made] | None = None) -> list[Result]:
+    """Do the blocks of a job that have no marker yet.
+
+    Raises
+    ------
+    MissingError
+        Where Dask is not installed, or no scheduler answers.
+    ResourceError
+        Where workers have too little memory, cannot do blocks at all, or a block ended several of them.
+    Interrupted
+        Where the work was stopped before the last block.
+    """
+    distributed = _needed("distributed")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here
+    todo = [number for number in range(len(job.boxes)) if not job.marker(number).exists()]
+    if todo:
+        with _client(distributed, context, len(todo)) as client:
+            _log.info("Dask shows how far it is at %s", client.dashboard_link)
+            _refuse_small_workers(client, context)
+            _follow(distributed, client, job, context, todo)
+    return [read_json(job.marker(number)) for number in range(len(job.boxes))]
+
+
+def _needed(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingError("--dask needs Dask: pip install 'vemseg[dask]'") from error
+
+
+@contextmanager
+def _client(distributed: ModuleType, context: Context, blocks: int) -> Iterator[Any]:
+    """Yield a client of the cluster that the context names; a cluster that is started here ends with it."""
+    if context.cluster in ("local", "slurm"):
+        start = _local if context.cluster == "local" else _slurm
+        with start(distributed, context, blocks) as cluster, distributed.Client(cluster) as client:
+            yield client
+        return
+    place = str(context.cluster)
+    where = {"scheduler_file": place} if place.endswith(".json") else {"address": place}
+    try:
+        client = distributed.Client(**where, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise MissingError(f"--dask {context.cluster}: no scheduler of Dask answers there") from error
+    with client:
+        yield client
+
+
+def _local(distributed: ModuleType, context: Context, blocks: int) -> Any:
+    """Start workers on this machine: as many as are wanted, or as cores and memory allow."""
+    free = available_memory()
+    room = usable_cores() if free is None else min(usable_cores(), int(SHARE * free) // context.limit)
+    count = min(context.processes or max(1, room), blocks)
+    limit = int(context.limit / SHARE)  # twice what blocks are planned for, as batch systems are asked for
+    return distributed.LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        memory_limit=limit,
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _slurm(distributed: ModuleType, context: Context, blocks: int) -> Any:
+    """Have SLURM start workers; queue, account and time are those of the user's settings of dask-jobqueue."""
+    cluster = _needed("dask_jobqueue").SLURMCluster(
+        cores=context.threads or usable_cores(), processes=1, memory=byte_text(context.limit / SHARE)
+    )
+    cluster.scale(jobs=min(context.processes or 4, blocks))
+    return cluster
+
+
+def _refuse_small_workers(client: Any, context: Context) -> None:
+    """Refuse workers that would be ended for what a block takes of their memory."""
+    limits = [worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    if small := [limit for limit in limits if 0 < limit < context.limit]:
+        raise ResourceError(
+            f"a worker of Dask may occupy {byte_text(min(small))}, and blocks are planned for "
+            f"{byte_text(context.limit)}: give --max-memory {byte_text(min(small) / 2)}"
+        )
+
+
+def _follow(
+    distributed: ModuleType, client: Any, job: Job[Any, Any], context: Context, todo: list[int]
+) -> None:
+    """Hand out the blocks, and report what is done until all have come back."""
+    plain = Context(context.device, context.threads, context.limit, offline=context.offline, share=Share())
+    total = sum(box.size for box in job.boxes)
+    done = total - sum(job.boxes[number].size for number in todo)
+    light, course = replace(job, boxes=()), uuid.uuid4().hex
+    blocks = {
+        client.submit(
+            _block,
+            light,
+            course,
+            number,
+            job.boxes[number],
+            plain,
+            key=f"{job.stage}-{number}-{course}",
+            pure=False,
+            retries=RETRIES,
+        ): number
+        for number in todo
+    }
+    waiting = set(blocks)
+    while waiting:
+        context.report(job.stage, done / total, job.counted.format(done / 1e6, total / 1e6))
+        if context.stopped():
+            client.cancel(list(waiting))
+            raise here.stopped_after(len(job.boxes) - len(waiting), len(job.boxes))
+        for future in _ended(distributed, waiting):
+            _check(distributed, future, blocks[future])
+            done += job.boxes[blocks[future]].size
+            waiting.discard(future)
+    context.report(job.stage, 1.0, job.counted.format(total / 1e6, total / 1e6))
+
+
+def _ended(distributed: ModuleType, waiting: set[Any]) -> list[Any]:
+    """Return the futures that have ended, after ``PAUSE`` seconds at most."""
+    try:
+        return list(distributed.wait(list(waiting), PAUSE, return_when="FIRST_COMPLETED").done)
+    except (TimeoutError, distributed.TimeoutError):
+        return []
+
+
+def _check(distributed: ModuleType, future: Any, number: int) -> None:
+    """Raise what went wrong with a block."""
+    error = future.exception()
+    if error is None:
+        found = future.result()
+        if found is not None:
+            raise found
+    elif isinstance(error, distributed.scheduler.KilledWorker):
+        raise ResourceError(
+            f"block {number} ended several workers, perhaps because their memory was full: give a smaller "
+            "--max-memory, or workers with more"
+        )
+    elif isinstance(error, ModuleNotFoundError | ImportError):
+        raise ResourceError(f"the workers of Dask cannot do blocks ({error}): install the same vemseg there")
+    else:
+        raise error
+
+
+def _block(light: Job[Any, Any], course: str, number: int, box: Box, context: Context) -> VemsegError | None:
+    """Do one block on a worker, unless it has its marker; return what the user has to know of an error.
+
+    The name of the course is another one each time that a command is called.
+    """
+    with _turn:  # a worker with several threads would otherwise take the memory of several
+        try:
+            stages = _stages(light, course, context)
+            here.map_blocks(stages, {number: box}, light.markers, lambda done, total: None, never)
+        except VemsegError as error:  # tried again, it would be the same
+            return error
+    return None
+
+
+def _stages(light: Job[Any, Any], course: str, context: Context) -> Stages[Any, Any]:
+    """Return the stages of a job, which stay open until another command comes."""
+    if course not in _opened:
+        _opened.clear()
+        _opened[course] = light.open(context)
+    return _opened[course]
