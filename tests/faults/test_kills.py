@@ -4,7 +4,8 @@ import errno
 
 import pytest
 from injection import FAIL, KILL, LASTING, SHORT
-from kills import VERBS, Blow, Campaign
+from kills import Blow, Campaign
+from ways import VERBS
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def campaign(tmp_path_factory):
 
 def parts(campaign, verb, *shares):
     """Return the numbers of operations that lie at these shares of all of a command."""
-    count = len(campaign.operations(verb))
+    count = campaign.operations(verb)
     return [max(1, round(share * count)) for share in shares]
 
 
