@@ -20,14 +20,14 @@ from pathlib import Path
 
 from vemseg.errors import ResourceError
 
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Error numbers of a full disk or quota, which only writing can raise."""
+FAILING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""Error numbers of a full disk or quota, or of a broken disk. Reading an input has its own error."""
 
-UNWRITABLE = DISK_FULL | {
+UNWRITABLE = FAILING | {
     *(errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
-"""Error numbers of a path that cannot be written: a full disk, no permission, or a name that is taken."""
+"""Error numbers of a path that cannot be written: a failing disk, no permission, or a name that is taken."""
 
 TEMPORARY = ".partial-*"
 """Glob pattern of the names that files have while they are written."""
@@ -48,7 +48,7 @@ def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
     path : Path
         The file or directory to name in the message.
     errors : collection of int
-        Error numbers that concern ``path``; give ``DISK_FULL`` where the block also reads other files.
+        Error numbers that concern ``path``; give ``FAILING`` where the block also reads other files.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises
     ------
     ResourceError
-        Where the file cannot be written: the disk or quota is full, or there is no permission.
+        Where the file cannot be written: the disk is full or broken, or there is no permission.
     """
     temporary = path.with_name(f".partial-{path.name}")
     try:

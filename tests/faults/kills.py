@@ -34,6 +34,9 @@ from vemseg.run.origin import PASSING
 VOLATILE = re.compile(r"^\.lock$|run\.json$|metrics\.jsonl$|checkpoint\.safetensors$")
 """Files that say when they were made; their names count, and what they hold besides is compared elsewhere."""
 
+TIMES = {"modified", "mtime_ns", "ctime_ns", "inode", "listing"}
+"""What a fingerprint says of a file beside its content. Some inputs here are copied anew for each case."""
+
 BLOCKS = {"vemseg.budget.MOST_VOXELS": 2**13}
 """A setting that divides the small volumes of the campaign into eight blocks."""
 
@@ -136,12 +139,15 @@ class Campaign:
         return f"another content: {', '.join(other[:3])}" if other else None
 
     def _wrong_end(self, name, blow, ended):
-        codes = {KILL: (-signal.SIGKILL, 0), STOP: (0, 75, 128 + signal.SIGTERM)}
+        codes = {KILL: (-signal.SIGKILL, 0), STOP: (0, 75, -signal.SIGTERM)}
         if "Traceback" in ended.err or "internal error" in ended.err:
             return f"{blow}: {ended.err.strip()[-300:]}"
         if ended.code not in codes.get(blow.action, (0, 3, 4)):
             return f"{blow}: it ends with {ended.code}: {ended.err.strip()[-300:]}"
         main = self.place / WAYS[name].out
+        said = ended.err.splitlines()[-1:] or [""]
+        if ended.code in (3, 4) and main.name.partition(".")[0] not in said[0]:
+            return f"{blow}: it does not say where: {said[0]}"
         if ended.code and main.is_file() and main.stat().st_size == 0:
             return f"{blow}: an empty {main.name} under its final name"
         return None
@@ -189,14 +195,16 @@ def _essence(path):
     """Return what of a file may not depend on when it was made, nor on whether it was stopped."""
     if VOLATILE.search(path.name):
         return None
-    if path.suffix == ".json" and "zarr" not in path.name:
-        found = json.loads(path.read_text())
-        return (
-            {key: held for key, held in found.items() if key not in PASSING}
-            if isinstance(found, dict)
-            else found
-        )
+    if path.suffix == ".json":
+        return _lasting(json.loads(path.read_text()))
     return path.read_bytes()
+
+
+def _lasting(found):
+    """Return JSON without what says when, where and how quickly something was made, inputs included."""
+    if isinstance(found, dict):
+        return {key: _lasting(value) for key, value in found.items() if key not in PASSING | TIMES}
+    return [_lasting(value) for value in found] if isinstance(found, list) else found
 
 
 def blows(count, chance, actions=(KILL,)):
