@@ -129,7 +129,8 @@ def flush(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, or a directory with all that is in it; a path that is not there is left alone."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    with writing(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

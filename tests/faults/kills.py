@@ -25,11 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import test_exit_codes as commands
+import tifffile
 from injection import ERRORS, FAIL, KILL, LASTING, SHORT, STOP, Fault, compiled, operations
 from processes import Programs
 from ways import MADE, WAYS, lay
 
 from vemseg.run.origin import PASSING
+from vemseg.volume import record
 
 VOLATILE = re.compile(r"^\.lock$|run\.json$|metrics\.jsonl$|checkpoint\.safetensors$")
 """Files that say when they were made; their names count, and what they hold besides is compared elsewhere."""
@@ -188,11 +190,13 @@ class Campaign:
         files = {str(path.relative_to(self.place)): path for path in self.place.rglob("*") if path.is_file()}
         if WAYS[name].varies:
             return {file: None for file in files if ".run/" not in file}
-        return {file: _essence(path) for file, path in files.items()}
+        return {file: _essence(path, WAYS[name].edited) for file, path in files.items()}
 
 
-def _essence(path):
+def _essence(path, edited):
     """Return what of a file may not depend on when it was made, nor on whether it was stopped."""
+    if edited and path.suffix == ".tif":
+        return tifffile.imread(path).tobytes(), _lasting(record(path))
     if VOLATILE.search(path.name):
         return None
     if path.suffix == ".json":

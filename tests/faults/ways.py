@@ -37,6 +37,8 @@ class Way:
         What of the folder lies where the outputs come, before the command begins.
     before, after : callable
         Arguments of commands that run undisturbed, earlier and later.
+    edited : bool
+        Whether finished TIFFs are edited where they lie; what was replaced stays in them as unused bytes.
     varies : bool
         Whether a training by the clock is a part of it, so that only names can be compared.
     """
@@ -46,6 +48,7 @@ class Way:
     found: tuple[str, ...] = ()
     before: Callable[[Path], list[Args]] = lambda made: []
     after: Callable[[Path], list[Args]] = lambda made: []
+    edited: bool = False
     varies: bool = False
 
 
@@ -151,7 +154,10 @@ WAYS = {
     ),
     "segment --regions": Way(_regions, "labels.tif"),
     "segment --names": Way(
-        lambda made: [*command("segment", made), "--names", made / "names.toml"], "labels.tif", found=LABELS
+        lambda made: [*command("segment", made), "--names", made / "names.toml"],
+        "labels.tif",
+        found=LABELS,
+        edited=True,
     ),
     "segment -f": Way(_segment(*OVERWRITE), "labels.tif", found=LABELS),
     "segment --adapt": Way(
@@ -171,6 +177,7 @@ WAYS = {
         "cell.zarr",
     ),
     "refine": _of_labels("refine", "clean.tif", "--merge", "1,2=dark", "--smooth", 1, "--min-size", 20),
+    "refine ome-zarr": _of_labels("refine", "clean.ome.zarr", "--min-size", 20),
     "refine --into": Way(
         lambda made: [
             *("refine", made / "labels.tif", "--map", "1=2", "--into", "image.ome.zarr", "--name", "clean")
@@ -179,6 +186,7 @@ WAYS = {
         found=("image.ome.zarr",),
     ),
     "objects": _of_labels("objects", "objects.tif"),
+    "objects ome-zarr": _of_labels("objects", "objects.ome.zarr"),
     "objects hdf5": _of_labels("objects", "objects.h5", "--class", 2),
     "report": Way(
         lambda made: [

@@ -19,7 +19,7 @@ from vemseg.context import Context
 from vemseg.errors import InputError
 from vemseg.geometry import Box
 from vemseg.objects.absorbing import filled, homes, meetings
-from vemseg.objects.blockwise import Blocks, begin, block_shape, grown, read_classes, walk
+from vemseg.objects.blockwise import Blocks, begin, block_shape, grown, markers_of, read_classes, walk
 from vemseg.objects.components import Found, Wish, find_objects, paint
 from vemseg.objects.majority import smoothed
 from vemseg.objects.refinement import Class, Refinement
@@ -126,16 +126,14 @@ def _turn(
 
     stages = Stages(read, compute, _writer(store))
     blocks = Blocks(store.box, store.block_shape)
-    counts = walk(
-        blocks, stages, store.directory.parent / f"{store.directory.name}.done", "refining", context
-    )
+    counts = walk(blocks, stages, markers_of(store.directory), "refining", context)
     return _summed(counts)
 
 
 def _final_classes(found: Found, least: int, folder: Path, context: Context) -> NDArray[np.int64]:
     """Give each object its number in a volume of its own; return the class that it gets, (n + 1,)."""
     objects = begin(folder / "objects", found.parts, "uint32", found.blocks.shape)
-    paint(found, objects, folder / "objects.done", context)
+    paint(found, objects, context)
     classes = np.append(0, found.classes)
     specks = np.append(False, (found.classes > 0) & (found.bodies.voxels < least))
     holes = np.append(False, (found.classes == 0) & ~found.bodies.touching(objects.shape))
@@ -158,8 +156,8 @@ def _paint(
         return painted if inside is None else np.where(inside, painted, painted.dtype.type(0))
 
     stages = Stages(read, compute, _writer(store))
-    markers = store.directory.parent / "cleaned.done"
-    counts = walk(Blocks(store.box, store.block_shape), stages, markers, "cleaning", context)
+    blocks = Blocks(store.box, store.block_shape)
+    counts = walk(blocks, stages, markers_of(store.directory), "cleaning", context)
     return _summed(counts)
 
 

@@ -27,7 +27,7 @@ from vemseg.blocks import Stages
 from vemseg.context import Context
 from vemseg.errors import InputError
 from vemseg.geometry import Box
-from vemseg.objects.blockwise import Blocks, begin, block_shape, read_around, read_classes, walk
+from vemseg.objects.blockwise import Blocks, begin, block_shape, markers_of, read_around, read_classes, walk
 from vemseg.objects.counting import Bodies, Contacts, Ids
 from vemseg.run import load_tensors, save_tensors
 from vemseg.run.files import Tensors
@@ -144,7 +144,7 @@ def find_objects(labels: Volume, folder: Path, wish: Wish, context: Context) -> 
         part.save(files[box])
 
     stages = Stages(lambda box: read_around(labels, box, read_classes), compute, write)
-    walk(blocks, stages, folder / "labelled", "finding objects", context)
+    walk(blocks, stages, markers_of(parts.directory), "finding objects", context)
     return _unite(parts, blocks, list(files.values()))
 
 
@@ -222,7 +222,7 @@ def _across(box: Box, axis: int) -> tuple[slice, ...]:
     return tuple(part for i, part in enumerate(box.slices) if i != axis)
 
 
-def paint(found: Found, target: LabelStore, markers: Path, context: Context) -> None:
+def paint(found: Found, target: LabelStore, context: Context) -> None:
     """Write the number of the object at every voxel; 0 where there is none.
 
     Parameters
@@ -230,8 +230,6 @@ def paint(found: Found, target: LabelStore, markers: Path, context: Context) -> 
     found : Found
     target : LabelStore
         uint32, in the blocks of ``found.parts``.
-    markers : Path
-        Folder of the markers of blocks that are written.
     context : Context
     """
     of_block = dict(zip(found.blocks.boxes, found.numbers, strict=True))
@@ -241,4 +239,4 @@ def paint(found: Found, target: LabelStore, markers: Path, context: Context) -> 
         return numbers
 
     stages = Stages(found.parts.read, compute, target.write)
-    walk(found.blocks, stages, markers, "numbering objects", context)
+    walk(found.blocks, stages, markers_of(target.directory), "numbering objects", context)

@@ -63,7 +63,7 @@ def objects(
             _log.warning("%s: voxel size unknown, so everything is counted in voxels", labels.name)
         found = find_objects(labels, output.partial, wish, context)
         store = begin(output.partial / "objects", labels, "uint32", found.blocks.shape)
-        paint(found, store, output.partial / "objects.done", context)
+        paint(found, store, context)
         _log.info("%s: %d objects", labels.name, len(found.classes))
         table = Measures.of(found, names, labels.voxel_size, labels.origin)
         write_measures(output.growing(beside(out, ".csv")), table)
