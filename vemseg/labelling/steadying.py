@@ -1,4 +1,4 @@
-"""One thread for what finds classes, so that the same classes are found on every machine.
+"""One thread for what sums over a sample, so that the same classes are found on every machine.
 
 Sums that several threads share are rounded in another order than those of one. In k-means the order even
 changes from run to run, and a last digit can decide which centroids are found.
