@@ -281,3 +281,18 @@ def test_blocks_after_a_block_are_those_that_touch_its_end():
     blocks = blockwise.Blocks(Box.whole((20, 30, 10)), (10, 10, 10))
     assert sorted(blocks.after(0)) == [(1, 1), (3, 0), (4, 0)]
     assert list(blocks.after(5)) == []
+
+
+def test_killed_after_the_store_became_the_volume_it_goes_on_to_the_same(tmp_path, monkeypatch, small_blocks):
+    labels = ArrayVolume(ball((20, 30, 30), (10, 15, 15), (6, 9, 9)), ISOTROPIC)
+    tifffile.imwrite(tmp_path / "labels.tif", labels.read(labels.box))
+    opened = open_labels(tmp_path / "labels.tif")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr("vemseg.run.output.Output.publish", killed)
+        objects(opened, tmp_path / "out.ome.zarr")
+    out = open_volume(objects(opened, tmp_path / "out.ome.zarr"))
+    assert (out.read(out.box) == labels.read(labels.box)).all()

@@ -19,11 +19,9 @@ ARRAY = np.random.default_rng(0).integers(0, 250, SHAPE, dtype=np.uint8)
 MITO = (ARRAY > 125).astype(np.uint16)
 
 
-@pytest.fixture
-def bucket(tmp_path, served):
-    """Serve a data set as Zarr and another as N5, laid out as in the bucket; return address and requests."""
-    address, asked = served
-    em = tmp_path / "jrc_a" / "jrc_a.zarr" / "recon-1" / "em" / "fibsem-uint8"
+def lay_bucket(folder):
+    """Write a data set as Zarr and another as N5, laid out as in the bucket."""
+    em = folder / "jrc_a" / "jrc_a.zarr" / "recon-1" / "em" / "fibsem-uint8"
     group = zarr.open_group(str(em), mode="w", zarr_format=2)
     levels = []
     for level, step in enumerate((1, 2)):
@@ -43,14 +41,20 @@ def bucket(tmp_path, served):
     group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels, "name": ""}]
 
     for place, voxels in (("em/fibsem-uint16", ARRAY.astype("u2") * 200), ("labels/mito_seg", MITO)):
-        root = tmp_path / "jrc_b" / "jrc_b.n5" / place
+        root = folder / "jrc_b" / "jrc_b.n5" / place
         metadata = {"dimensions": SHAPE[::-1], "blockSize": [32, 32, 8], "dataType": "uint16"}
         spec = {"driver": "n5", "kvstore": {"driver": "file", "path": f"{root}/s0"}}
         compression = {"compression": {"type": "gzip"}}
         tensorstore.open(spec | {"metadata": metadata | compression}, create=True).result()[...] = voxels.T
         about = {"pixelResolution": {"dimensions": [4.0, 4.0, 5.24], "unit": "nm"}, "scales": [[1, 1, 1]]}
         (root / "attributes.json").write_text(json.dumps(about))
-    return address, asked
+
+
+@pytest.fixture
+def bucket(tmp_path, served):
+    """Serve the data sets; return the address and the requests that came."""
+    lay_bucket(tmp_path)
+    return served
 
 
 def test_a_crop_is_fetched_and_nothing_else(tmp_path, bucket):

@@ -281,3 +281,19 @@ def test_a_record_of_somebody_else_is_no_trouble(tmp_path):
     tifffile.imwrite(tmp_path / "in.tif", np.ones((5, 9, 9), np.uint8), imagej=True, metadata=info)
     out = refine(open_labels(tmp_path / "in.tif"), tmp_path / "out.tif", Refinement(names={1: "nucleus"}))
     assert record(out)["names"] == {"1": "nucleus"} and not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("least", [None, Least(20)])
+def test_killed_after_the_store_became_the_labels_it_goes_on_to_the_same(tmp_path, monkeypatch, least):
+    path = written(noise(), tmp_path / "in.ome.zarr")
+    wanted = Refinement(smooth=1, least=least)
+    expected = voxels(refine(open_labels(path), tmp_path / "whole.ome.zarr", wanted))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr("vemseg.pipeline.refine.write_json", killed)
+        refine(open_labels(path), tmp_path / "out.ome.zarr", wanted)
+    out = refine(open_labels(path), tmp_path / "out.ome.zarr", wanted)
+    np.testing.assert_array_equal(voxels(out), expected)

@@ -54,6 +54,7 @@ DOORS = {
     "filelock": {"run"},
     "pooch": {"catalog"},
     "sklearn": {"graphs", "labelling"},
+    "threadpoolctl": {"labelling"},
     "skimage": {"drawing", "objects", "superpixels"},
     "matplotlib": {"drawing"},
     "PIL": {"drawing"},

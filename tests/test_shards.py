@@ -305,6 +305,6 @@ def test_processes_share_a_volume_though_one_is_killed_and_one_comes_twice(tmp_p
     out = shared_by_processes(SEGMENT, cell, tmp_path / "shared.ome.zarr", "done")
     assert content(out) == content(one)
     assert end(start(OBJECTS, one, counted))[0] == 0
-    found = shared_by_processes(OBJECTS, one, tmp_path / "found.ome.zarr", "labelled")
+    found = shared_by_processes(OBJECTS, one, tmp_path / "found.ome.zarr", "parts.done")
     assert content(found) == content(counted)
     assert (tmp_path / "found.csv").read_bytes() == (tmp_path / "counted.csv").read_bytes()

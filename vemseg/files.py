@@ -22,14 +22,14 @@ from pathlib import Path
 
 from vemseg.errors import ResourceError
 
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Error numbers of a full disk or quota, which only writing can raise."""
+FAILING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""Error numbers of a full disk or quota, or of a broken disk. Reading an input has its own error."""
 
-UNWRITABLE = DISK_FULL | {
+UNWRITABLE = FAILING | {
     *(errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
-"""Error numbers of a path that cannot be written: a full disk, no permission, or a name that is taken."""
+"""Error numbers of a path that cannot be written: a failing disk, no permission, or a name that is taken."""
 
 TEMPORARY = ".partial-*"
 """Glob pattern of the names that files have while they are written."""
@@ -50,17 +50,19 @@ def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
     path : Path
         The file or directory to name in the message.
     errors : collection of int
-        Error numbers that concern ``path``; give ``DISK_FULL`` where the block also reads other files.
+        Error numbers that concern ``path``; give ``FAILING`` where the block also reads other files.
 
     Raises
     ------
     ResourceError
-        For an ``OSError`` with one of these numbers, and where numpy reports a short write.
+        For an ``OSError`` with one of these numbers, or without a name, which files raise that are open to be
+        written, and where numpy reports a short write.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in errors:
+        open_already = error.filename is None and error.errno in UNWRITABLE
+        if error.errno in errors or open_already:
             raise ResourceError(f"cannot write {path}: {error.strerror}") from error
         if error.errno is None and _SHORT.search(str(error)):
             raise ResourceError(f"cannot write {path}: no space left on its disk") from error
@@ -83,7 +85,7 @@ def atomic_path(path: Path, shared: bool = False) -> Iterator[Path]:
     Raises
     ------
     ResourceError
-        Where the file cannot be written: the disk or quota is full, or there is no permission.
+        Where the file cannot be written: the disk is full or broken, or there is no permission.
     """
     temporary = path.with_name(f".partial-{uuid.uuid4().hex if shared else ''}{path.name}")
     try:
@@ -135,7 +137,8 @@ def flush(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, or a directory with all that is in it; a path that is not there is left alone."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    with writing(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

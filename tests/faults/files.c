@@ -21,7 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { COUNT, KILL, FAIL, SHORT, LASTING };
+enum { COUNT, KILL, FAIL, SHORT, LASTING, STOP_SIGNAL };
 
 static char root[PATH_MAX];
 static size_t root_length;
@@ -31,7 +31,8 @@ static atomic_long seen;
 
 /* Begin to count. folder: what counts lies in it; number: which operation, from 1 on, is hit, 0 for none;
    what: COUNT, KILL (in the middle of it, if it writes), FAIL with an error number, SHORT (writes half, every
-   time from then on), LASTING (fails, and so does every later one); reading: whether reading counts too;
+   time from then on), LASTING (fails, and so does every later one), STOP_SIGNAL (SIGTERM comes, and it goes
+   well); reading: whether reading counts too;
    journal: a file that is told every operation, or NULL. */
 void faults_arm(const char *folder, long number, int what, int error, int reading, const char *journal) {
     if (journal) note = syscall(SYS_openat, AT_FDCWD, journal, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -88,6 +89,10 @@ static int verdict(const char *name, const char *path, int writes) {
     if (action == KILL) {
         if (writes) return HALF_THEN_KILL;
         raise(SIGKILL);
+    }
+    if (action == STOP_SIGNAL) {
+        kill(getpid(), SIGTERM);
+        return PASS;
     }
     if (action == SHORT) return writes ? HALF : PASS;
     errno = error_number;

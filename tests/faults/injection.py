@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).with_name("files.c")
-COUNT, KILL, FAIL, SHORT, LASTING = range(5)
+COUNT, KILL, FAIL, SHORT, LASTING, STOP = range(6)
 """What happens to the operation that is hit; the numbers are those of ``files.c``."""
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EDQUOT)
@@ -32,7 +32,8 @@ class Fault:
         Which operation is hit, from 1 on; 0 for none.
     action : int
         COUNT does nothing. KILL ends the process, in the middle of an operation that writes. FAIL makes this
-        one fail, LASTING this one and all later ones. SHORT writes half, from this one on.
+        one fail, LASTING this one and all later ones. SHORT writes half, from this one on. STOP
+        sends SIGTERM, and the operation goes well.
     error : int
         The error number of FAIL and LASTING.
     reading : bool

@@ -5,13 +5,14 @@ undisturbed one makes, with no file more and none less. Of blows that are follow
 fewest are named that still are.
 
     PYTHONPATH=.:tests python tests/faults/kills.py --cases 400
-    PYTHONPATH=.:tests python tests/faults/kills.py --cases 50 --verb segment --seed 7
+    PYTHONPATH=.:tests python tests/faults/kills.py --cases 50 --way segment --seed 7
 
-The quick part is ``test_kills.py``.
+``ways.py`` lists what is run. The quick part is ``test_kills.py``.
 """
 
 import argparse
 import errno
+import json
 import os
 import random
 import re
@@ -19,18 +20,30 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import test_exit_codes as commands
 import tifffile
-from injection import ERRORS, FAIL, KILL, LASTING, SHORT, Fault, compiled, operations
+from injection import ERRORS, FAIL, KILL, LASTING, SHORT, STOP, Fault, compiled, operations
 from processes import Programs
+from ways import MADE, WAYS, lay
 
-VERBS = commands.VERBS
-VOLATILE = re.compile(r"^\.lock$|\.json$|\.toml$|metrics\.jsonl$|\.safetensors$|zarr\.json$")
+from vemseg.run.origin import PASSING
+from vemseg.volume import record
+
+VOLATILE = re.compile(r"^\.lock$|run\.json$|metrics\.jsonl$|checkpoint\.safetensors$")
 """Files that say when they were made; their names count, and what they hold besides is compared elsewhere."""
+
+TIMES = {"modified", "mtime_ns", "ctime_ns", "inode", "listing"}
+"""What a fingerprint says of a file beside its content. Some inputs here are copied anew for each case."""
+
+BLOCKS = {"vemseg.budget.MOST_VOXELS": 2**13}
+"""A setting that divides the small volumes of the campaign into eight blocks."""
+
+MOST_SECONDS = 60.0
+"""The longest that a command may take after a signal, which is no more than any may take here."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,8 @@ class Blow:
 
     def __str__(self):
         names = {KILL: "killed", SHORT: "short writes from", FAIL: "fails", LASTING: "fails from"}
-        return f"{names[self.action]} {self.number} {errno.errorcode.get(self.error, '')}".strip()
+        name = names.get(self.action, "told to stop")
+        return f"{name} {self.number} {errno.errorcode.get(self.error, '')}".strip()
 
 
 class Campaign:
@@ -56,98 +70,145 @@ class Campaign:
     """
 
     def __init__(self, folder):
-        self._folder, self._undisturbed = folder, {}
+        self._folder, self._undisturbed, self._counts = folder, {}, {}
         self.made, self.place = folder / "made", folder / "place"
         self.made.mkdir()
         library = compiled(folder)
         self._programs = Programs(folder, LD_PRELOAD=str(library))
-        for verb in VERBS:
-            ended = self._run(verb, None, self.made)
+        for verb in MADE:
+            ended = self._run(commands.command(verb, self.made), None, self.made)
             assert ended.code == 0, ended.err
+        self._server = lay(self.made)
 
     def close(self):
         self._programs.close()
+        self._server.shutdown()
+        self._server.server_close()
 
-    def operations(self, verb):
-        """Return the operations of an undisturbed command."""
-        self._begin()
-        return operations(lambda fault: self._run(verb, fault), self.place, self._folder / "journal")
+    def operations(self, name):
+        """Return how many operations on files an undisturbed command does."""
+        if name not in self._counts:
+            self._begin(name)
+            journal = self._folder / "journal"
+            found = operations(lambda fault: self._run(self._struck(name), fault), self.place, journal)
+            self._counts[name] = len(found)
+        return self._counts[name]
 
-    def check(self, verb, blows):
+    def check(self, name, blows):
         """Return what is wrong after blows, one run each, and an undisturbed run; None where all is well."""
-        self._begin()
+        self._begin(name)
         for blow in blows:
-            ended = self._run(verb, Fault(self.place, blow.number, blow.action, blow.error))
-            if wrong := self._wrong_end(verb, blow, ended):
+            fault = Fault(self.place, blow.number, blow.action, blow.error)
+            ended = self._run(self._struck(name), fault)
+            if wrong := self._wrong_end(name, blow, ended):
                 return wrong
-        ended = self._run(verb, None)
-        if ended.code != 0:
-            return f"the rerun ends with {ended.code}: {ended.err.strip()[-300:]}"
-        now, wanted = self._content(), self.undisturbed(verb)
-        if more := sorted(now.keys() - wanted.keys()):
-            return f"left over: {', '.join(more[:3])}"
-        if less := sorted(wanted.keys() - now.keys()):
-            return f"missing: {', '.join(less[:3])}"
-        other = [name for name, held in wanted.items() if held != now[name]]
-        return f"another content: {', '.join(other[:3])}" if other else None
+        if wrong := self._undone(name):
+            return f"the rerun {wrong}"
+        return self._differs(name)
 
-    def shortened(self, verb, blows):
+    def shortened(self, name, blows):
         """Return the fewest of these blows that are still followed by something wrong."""
         for count in range(1, len(blows)):
             for start in range(len(blows) - count + 1):
                 part = blows[start : start + count]
-                if self.check(verb, part):
+                if self.check(name, part):
                     return part
         return blows
 
-    def undisturbed(self, verb):
+    def undisturbed(self, name):
         """Return the content of what a command makes undisturbed, by the name of the file."""
-        if verb not in self._undisturbed:
-            kept = self.place.with_name(f"kept-{verb}")
+        if name not in self._undisturbed:
+            kept = self.place.with_name(f"kept-{name}")
             if self.place.exists():
                 self.place.rename(kept)
-            self._begin()
-            assert self._run(verb, None).code == 0
-            self._undisturbed[verb] = self._content()
+            self._begin(name)
+            assert (wrong := self._undone(name)) is None, wrong
+            self._undisturbed[name] = self._content(name)
             shutil.rmtree(self.place)
             if kept.exists():
                 kept.rename(self.place)
-        return self._undisturbed[verb]
+        return self._undisturbed[name]
 
-    def _wrong_end(self, verb, blow, ended):
-        if blow.action == KILL:
-            return None if ended.code in (-signal.SIGKILL, 0) else f"{blow}: it ends with {ended.code}"
-        if ended.code not in (0, 3, 4) or "Traceback" in ended.err or "internal error" in ended.err:
+    def _differs(self, name):
+        """Return how what lies there differs from what an undisturbed command makes."""
+        wanted = self.undisturbed(name)
+        now = self._content(name)
+        if more := sorted(now.keys() - wanted.keys()):
+            return f"left over: {', '.join(more[:3])}"
+        if less := sorted(wanted.keys() - now.keys()):
+            return f"missing: {', '.join(less[:3])}"
+        other = [file for file, held in wanted.items() if held != now[file]]
+        return f"another content: {', '.join(other[:3])}" if other else None
+
+    def _wrong_end(self, name, blow, ended):
+        codes = {KILL: (-signal.SIGKILL, 0), STOP: (0, 75, -signal.SIGTERM)}
+        if "Traceback" in ended.err or "internal error" in ended.err:
+            return f"{blow}: {ended.err.strip()[-300:]}"
+        if ended.code not in codes.get(blow.action, (0, 3, 4)):
             return f"{blow}: it ends with {ended.code}: {ended.err.strip()[-300:]}"
-        main = self.place / commands.OUT[verb]
+        main = self.place / WAYS[name].out
+        said = ended.err.splitlines()[-1:] or [""]
+        if ended.code in (3, 4) and main.name.partition(".")[0] not in said[0]:
+            return f"{blow}: it does not say where: {said[0]}"
         if ended.code and main.is_file() and main.stat().st_size == 0:
             return f"{blow}: an empty {main.name} under its final name"
         return None
 
-    def _begin(self):
+    def _struck(self, name):
+        """Return the arguments of the command that is hit."""
+        return WAYS[name].command(self.made)
+
+    def _undone(self, name):
+        """Run a command undisturbed, and those that follow it; return what goes wrong."""
+        for args in (self._struck(name), *WAYS[name].after(self.made)):
+            ended = self._run(args, None)
+            if ended.code != 0:
+                return f"ends with {ended.code}: {ended.err.strip()[-300:]}"
+        return None
+
+    def _begin(self, name):
+        """Empty the folder of outputs, and lay into it what a command finds there."""
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir()
+        way = WAYS[name]
+        for found in way.found:
+            copy = shutil.copytree if (self.made / found).is_dir() else shutil.copy
+            copy(self.made / found, self.place / found)
+        for args in way.before(self.made):
+            ended = self._run(args, None)
+            assert ended.code == 0, ended.err
 
-    def _run(self, verb, fault, folder=None):
+    def _run(self, args, fault, folder=None):
         # one name for all folders, so that the same files are made: the name of the folder is in some
-        return self._programs.run(
-            folder or self.place,
-            *commands.command(verb, self.made),
-            changes=commands.SMALL_BLOCKS,
-            fault=fault,
-        )
+        began = time.monotonic()
+        ended = self._programs.run(folder or self.place, *args, changes=BLOCKS, fault=fault)
+        assert time.monotonic() - began < MOST_SECONDS, args
+        return ended
 
-    def _content(self):
-        files = [path for path in self.place.rglob("*") if path.is_file()]
-        return {str(path.relative_to(self.place)): _essence(path) for path in files}
+    def _content(self, name):
+        """Return what files hold, by name; of what varies the names, without those inside of a run."""
+        files = {str(path.relative_to(self.place)): path for path in self.place.rglob("*") if path.is_file()}
+        if WAYS[name].varies:
+            return {file: None for file in files if ".run/" not in file}
+        return {file: _essence(path, WAYS[name].edited) for file, path in files.items()}
 
 
-def _essence(path):
-    """Return what of a file may not depend on when it was made."""
-    if path.suffix in (".tif", ".tiff"):
-        voxels = tifffile.imread(path)
-        return voxels.shape, str(voxels.dtype), np.ascontiguousarray(voxels).tobytes()
-    return None if VOLATILE.search(path.name) else path.read_bytes()
+def _essence(path, edited):
+    """Return what of a file may not depend on when it was made, nor on whether it was stopped."""
+    if edited and path.suffix == ".tif":
+        return tifffile.imread(path).tobytes(), _lasting(record(path))
+    if VOLATILE.search(path.name):
+        return None
+    if path.suffix == ".json":
+        return _lasting(json.loads(path.read_text()))
+    return path.read_bytes()
+
+
+def _lasting(found):
+    """Return JSON without what says when, where and how quickly something was made, inputs included."""
+    if isinstance(found, dict):
+        return {key: _lasting(value) for key, value in found.items() if key not in PASSING | TIMES}
+    return [_lasting(value) for value in found] if isinstance(found, list) else found
 
 
 def blows(count, chance, actions=(KILL,)):
@@ -161,35 +222,43 @@ def blows(count, chance, actions=(KILL,)):
     return tuple(made)
 
 
+def cases(count, each, chance):
+    """Return ``each`` sequences of kills, and as many of disks that fail and requests to stop.
+
+    Half of the kills are single ones, spread over all operations.
+    """
+    singles = [
+        (Blow(1 + n * (count - 1) // max(1, each // 2 - 1), KILL),) for n in range(min(count, each // 2))
+    ]
+    kills = singles + [blows(count, chance) for _ in range(each - len(singles))]
+    return kills + [blows(count, chance, (FAIL, LASTING, SHORT, STOP)) for _ in range(each)]
+
+
 def main():
     """Run the campaign; the exit code is 1 where anything was found."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--cases", type=int, default=400, help="of each kind: kills, and disks that fail")
-    options.add_argument("--verb", choices=VERBS, action="append", help="only this command; may be repeated")
+    options.add_argument("--way", choices=WAYS, action="append", help="only this one; may be repeated")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
-    chance, verbs, found = random.Random(given.seed), given.verb or VERBS, 0
+    chance, ways, found, tried = random.Random(given.seed), given.way or list(WAYS), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder))
         try:
-            for verb in verbs:
-                count = len(campaign.operations(verb))
-                each = -(-given.cases // len(verbs))
-                singles = [(Blow(number, KILL),) for number in range(1, min(count, each // 2) + 1)]
-                killed = singles + [blows(count, chance) for _ in range(each - len(singles))]
-                failed = [blows(count, chance, (FAIL, LASTING, SHORT)) for _ in range(each)]
-                wrong = 0
-                for case in killed + failed:
-                    if campaign.check(verb, case):
-                        case = campaign.shortened(verb, case)
-                        print(
-                            verb, "; ".join(map(str, case)), campaign.check(verb, case), sep=": ", flush=True
-                        )
+            for name in ways:
+                count, wrong = campaign.operations(name), 0
+                planned = cases(count, -(-given.cases // len(ways)), chance)
+                for case in planned:
+                    if campaign.check(name, case):
+                        case = campaign.shortened(name, case)
+                        says = campaign.check(name, case)
+                        print(name, "; ".join(map(str, case)), says, sep=": ", flush=True)
                         wrong += 1
-                print(f"{verb}: {count} operations, {len(killed)} kills, {len(failed)} faults, {wrong} wrong")
-                found += wrong
+                print(f"{name}: {count} operations, {len(planned)} cases, {wrong} wrong", flush=True)
+                found, tried = found + wrong, tried + len(planned)
         finally:
             campaign.close()
+    print(f"{tried} cases, {found} wrong")
     sys.exit(os.EX_OK if not found else 1)
 
 

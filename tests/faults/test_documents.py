@@ -163,6 +163,19 @@ def test_the_beginnings_of_an_output_may_not_name_files_elsewhere(tmp_path, chan
 # Archives
 
 
+def test_an_entry_of_an_archive_without_a_name_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x", b"")
+    data = (tmp_path / "a.zip").read_bytes()
+    at = data.index(b"PK\x01\x02")
+    directory, end = bytearray(data[at:-22]), bytearray(data[-22:])
+    directory[28] = 0  # the length of the name
+    end[12:16] = (len(directory) - 1).to_bytes(4, "little")
+    (tmp_path / "a.zip").write_bytes(data[:at] + directory[:-1] + end)
+    with pytest.raises(InputError, match="it holds '', which is no name"):
+        members(tmp_path / "a.zip")
+
+
 def test_a_header_of_a_tar_archive_has_a_largest_size(tmp_path):
     with tarfile.open(tmp_path / "long.tar", "w:gz", format=tarfile.PAX_FORMAT) as archive:
         entry = tarfile.TarInfo("a")

@@ -3,8 +3,9 @@
 import errno
 
 import pytest
-from injection import FAIL, KILL, LASTING, SHORT
-from kills import VERBS, Blow, Campaign
+from injection import FAIL, KILL, LASTING, SHORT, STOP
+from kills import Blow, Campaign
+from ways import VERBS, WAYS
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def campaign(tmp_path_factory):
 
 def parts(campaign, verb, *shares):
     """Return the numbers of operations that lie at these shares of all of a command."""
-    count = len(campaign.operations(verb))
+    count = campaign.operations(verb)
     return [max(1, round(share * count)) for share in shares]
 
 
@@ -24,6 +25,13 @@ def parts(campaign, verb, *shares):
 def test_a_killed_command_goes_on(campaign, verb):
     begin, end = parts(campaign, verb, 0.3, 0.9)
     assert campaign.check(verb, [Blow(begin, KILL), Blow(end, KILL)]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in WAYS if name not in VERBS])
+def test_every_form_of_output_goes_on(campaign, name):
+    early, late = parts(campaign, name, 0.5, 0.95)
+    assert campaign.check(name, [Blow(early, KILL), Blow(late, STOP)]) is None
 
 
 @pytest.mark.parametrize("verb", ["fetch", "embed", "cluster"])
@@ -43,3 +51,20 @@ def test_what_is_wrong_is_seen(campaign, monkeypatch):
     assert campaign.check("cluster", []) == "missing: absent.txt"
     monkeypatch.setitem(campaign._undisturbed, "cluster", {})
     assert campaign.check("cluster", []).startswith("left over: three")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "blow"),
+    [
+        ("fetch", Blow(16, FAIL, errno.EACCES)),
+        ("fetch", Blow(16, LASTING, errno.EIO)),
+        ("fetch weights", Blow(28, KILL)),
+        ("fetch betaseg", Blow(273, KILL)),
+        ("fetch betaseg", Blow(268, LASTING, errno.EIO)),
+        ("train", Blow(24, FAIL, errno.EIO)),
+    ],
+    ids=str,
+)
+def test_what_the_campaign_found_is_mended(campaign, name, blow):
+    assert campaign.check(name, [blow]) is None

@@ -174,7 +174,7 @@ def _entries(opened: Archive, archive: Path) -> Iterator[tuple[Member, Entry]]:
         entries = opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened.getmembers()
     for entry in entries:
         if isinstance(entry, zipfile.ZipInfo):
-            name, size, folder = entry.filename, entry.file_size, entry.is_dir()
+            name, size, folder = entry.filename, entry.file_size, entry.filename.endswith("/")
             kind = stat.S_IFMT(entry.external_attr >> 16)
             plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
         else:
@@ -183,6 +183,8 @@ def _entries(opened: Archive, archive: Path) -> Iterator[tuple[Member, Entry]]:
         path, shown = PurePosixPath(name), quoted(repr(name))
         if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
             raise InputError(f"{archive}: not a trustworthy archive: it holds {shown}, which leads outside")
+        if not path.parts:
+            raise InputError(f"{archive}: not a trustworthy archive: it holds {shown}, which is no name")
         if not plain:
             raise InputError(f"{archive}: not a trustworthy archive: {shown} is neither file nor folder")
         if folder:

@@ -16,7 +16,7 @@ from vemseg.catalog import BETASEG, download, file_sha256, members, unpack
 from vemseg.context import Context, Stopped
 from vemseg.datasets.reference import KINDS, MASK_ENDINGS, OPTIONAL, Reference, write_reference
 from vemseg.errors import InputError, MissingError, OutputExistsError, UsageError
-from vemseg.files import remove, writing
+from vemseg.files import TEMPORARY, remove, writing
 from vemseg.recipe.spelling import nearest
 from vemseg.resources import byte_text
 from vemseg.run import Json, alone, lasting, provenance, read_json, write_json
@@ -25,6 +25,7 @@ CELLS = ("high_c1", "high_c2", "high_c3", "high_c4", "low_c1", "low_c2", "low_c3
 PAPERS = CELLS[:4]
 """The cells that the papers evaluate: those in high glucose."""
 SOURCE = "source"
+_LOCK = ".lock"
 PARTS = (SOURCE, "labels", "masks")
 
 
@@ -118,8 +119,15 @@ class Cell:
         """Keep other processes out of the folder, which is made where it is not there."""
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with alone(self.folder / ".lock", f"another process fetches {self.folder}", stopped):
+        with alone(self.folder / _LOCK, f"another process fetches {self.folder}", stopped):
             yield
+
+    def sweep(self, stopped: Stopped) -> None:
+        """Remove what a killed process left beside files that are all there."""
+        if any(self._left()) or (self.folder / _LOCK).exists():
+            with self.alone(stopped):
+                for path in list(self._left()):
+                    remove(path)
 
     def begin(self, sha256: str, there: Collection[str], overwrite: bool) -> None:
         """Note which archive the files will come from; remove older ones to overwrite, or without a note."""
@@ -131,6 +139,11 @@ class Cell:
     def remove_masks(self) -> None:
         """Remove masks that were unpacked for labels alone."""
         remove(self.masks(()))
+
+    def _left(self) -> Iterator[Path]:
+        """Yield what is there under the names of unfinished files."""
+        for pattern in (TEMPORARY, "*.partial"):
+            yield from self.folder.glob(pattern)
 
     def _files(self) -> list[Path]:
         """Return all files that there can be, except the note."""

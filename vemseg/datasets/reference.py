@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vemseg.context import Context
 from vemseg.drawing import palette
 from vemseg.errors import InputError, Interrupted
-from vemseg.files import DISK_FULL, remove, write_text, writing
+from vemseg.files import FAILING, remove, write_text, writing
 from vemseg.geometry import Box
 from vemseg.run import Json
 from vemseg.volume import LabelInfo, LabelStore, Volume, finish_labels, open_volume
@@ -147,7 +147,7 @@ def write_reference(reference: Reference, out: Path, origin: Json, context: Cont
         Where it was stopped; nothing is kept.
     """
     partial = out.with_name(f"{out.name}.partial")
-    with writing(out, DISK_FULL):
+    with writing(out, FAILING):
         remove(partial)
         store = LabelStore.create(partial / "store", reference.shape, BLOCK, voxel_size=VOXEL_SIZE)
         boxes = list(store.box.split(store.block_shape))

@@ -20,6 +20,7 @@ from vemseg.dense.stored import StoredVectors
 from vemseg.errors import InputError, UsageError
 from vemseg.features import Features, are_features
 from vemseg.geometry import is_anisotropic
+from vemseg.labelling import one_thread
 from vemseg.models import Encoder, Filtered, Machine, Model, ThreePlanes, open_model, settle
 from vemseg.models.model import pinned_name
 from vemseg.recipe import Recipe, override, parse_recipe
@@ -218,7 +219,9 @@ def _normalise(encoder: Encoder, source: Source, three: bool) -> None:
     if window is None:
         return
     size = min(NORMALISING_PIXELS // window[1] ** 2, NORMALISING_SLABS)
-    encoder.normalise(plain_windows(source, window, size, "auto" if three else "xy"))
+    windows = plain_windows(source, window, size, "auto" if three else "xy")
+    with one_thread():
+        encoder.normalise(windows)
 
 
 def _is_isotropic(volume: Volume) -> bool:

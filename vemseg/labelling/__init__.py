@@ -30,6 +30,7 @@ from vemseg.labelling.centres import keep_centres, read_centres
 from vemseg.labelling.choosing import Choice, find_classes
 from vemseg.labelling.describing import suggestion_text
 from vemseg.labelling.fitting import check, count, demands, fit, load
+from vemseg.labelling.steadying import one_thread
 
 __all__ = [
     "AffineLabeller",
@@ -47,6 +48,7 @@ __all__ = [
     "keep_centres",
     "legend",
     "load",
+    "one_thread",
     "read_centres",
     "suggestion_text",
 ]

@@ -35,6 +35,7 @@ from vemseg.labelling.base import Doubles, Labeller, Sample, Single, Source
 from vemseg.labelling.criteria import agreements, explained, kept_information, smallest
 from vemseg.labelling.fitting import fit, labels_of, refuse_damaged
 from vemseg.labelling.scaling import scaling
+from vemseg.labelling.steadying import one_thread
 from vemseg.recipe import ClusterTable
 
 FITS = 6
@@ -121,6 +122,7 @@ class Choice:
         return cls(**facts | {"curve": tuple(Tried(**one) for one in facts["curve"])})
 
 
+@one_thread()
 def find_classes(table: ClusterTable, sample: Sample, source: Source | None, context: Context) -> Labeller:
     """Fit classes as ``fit`` does; where the table gives a range of K, choose K first.
 

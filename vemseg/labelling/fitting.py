@@ -16,6 +16,7 @@ from vemseg.foreign import quoted
 from vemseg.labelling.base import FORMAT, KIND, Arrays, Demand, Labeller, Metadata, Sample, Single, Source
 from vemseg.labelling.describing import described
 from vemseg.labelling.saved import check_saved
+from vemseg.labelling.steadying import one_thread
 from vemseg.recipe import METHODS, ClusterTable
 from vemseg.run import load_tensors
 
@@ -26,6 +27,7 @@ NOWHERE = Context()
 """A context in which nobody is told of progress."""
 
 
+@one_thread()
 def fit(
     table: ClusterTable, sample: Sample, source: Source | None = None, context: Context = NOWHERE
 ) -> Labeller:

@@ -44,8 +44,8 @@ by another algorithm than several, which rounds differently."""
 
 
 LANES = 16
-"""Fewest channels of the last layer in inference. On CPUs, torch convolves to fewer by an algorithm that
-rounds otherwise in windows of another size."""
+"""Fewest channels that single pixels are convolved to in inference. On CPUs, torch convolves to fewer by an
+algorithm that rounds otherwise in windows of another size, and with another number of threads."""
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -129,7 +129,7 @@ class UNetEncoder(Encoder):
     def __init__(self, settings: UNetTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
         self.slices, self.dim, self.classes = settings.slices, settings.dim, settings.classes
-        self.width = settings.widths[0]
+        self.width, self.widths = settings.widths[0], settings.widths
         self.offsets = slice_offsets(settings.slices, spacing)
         deep = 1 if is_anisotropic(spacing) else PATCH
         self.pieces = PATCH if settings.full_resolution else 1
@@ -163,7 +163,10 @@ class UNetEncoder(Encoder):
             x = level(x if i == 0 else nn.functional.max_pool2d(x, 2))
             passed.append(x)
         for i in reversed(range(len(self.up))):
-            x = interpolate(self.lateral[i](x), scale_factor=2, mode="nearest") + passed[i]
+            x = (
+                interpolate(self.lateral[i](x)[:, : self.widths[i]], scale_factor=2, mode="nearest")
+                + passed[i]
+            )
             x = self.up[i](x)
         return x
 
@@ -268,18 +271,6 @@ class UNetEncoder(Encoder):
                 known -= known.mean(dim=1, keepdim=True)
 
     @torch.no_grad()
-    def _widen_head(self) -> None:
-        """Add channels to the last layer that nobody reads, up to ``LANES`` or a multiple of 8."""
-        given = self.head.out_channels
-        wide = max(LANES, -(-given // 8) * 8)
-        if wide > given and self.head.bias is not None:
-            head = nn.Conv2d(self.head.in_channels, wide, 1)
-            for mine, theirs in ((head.weight, self.head.weight), (head.bias, self.head.bias)):
-                assert mine is not None
-                mine.zero_()[:given] = theirs
-            self.head = head.to(self.head.weight)
-
-    @torch.no_grad()
     def information(self, windows: Tensor) -> float:
         """Return the mutual information between places and classes; see ``Encoder.information``."""
         if not self.classes:
@@ -303,12 +294,29 @@ class UNetEncoder(Encoder):
     def prepare(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Fold the normalisation into the convolutions and centre logits, then make ready for inference."""
         self._centre_logits()
-        self._widen_head()
+        self.head = _widened(self.head)
+        self.lateral = nn.ModuleList(map(_widened, self.lateral))
         for module in self.modules():
             if isinstance(module, ConvLayer):
                 module.fuse()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return super().prepare(device, dtype)
+
+
+@torch.no_grad()
+def _widened(layer: nn.Module) -> nn.Conv2d:
+    """Return a convolution of single pixels with channels added that nobody reads."""
+    assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
+    given = layer.out_channels
+    wide = max(LANES, -(-given // 8) * 8)
+    if wide == given:
+        return layer
+    wider = nn.Conv2d(layer.in_channels, wide, 1)
+    assert wider.bias is not None
+    for mine, theirs in ((wider.weight, layer.weight), (wider.bias, layer.bias)):
+        mine.zero_()[:given] = theirs
+    return wider.to(layer.weight)
 
 
 def _level(width_in: int, width: int, layers: int) -> nn.Sequential:

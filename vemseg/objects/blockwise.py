@@ -16,6 +16,7 @@ from vemseg.blocks import Job, Stages
 from vemseg.blocks.job import Given, Made, Result
 from vemseg.context import Context
 from vemseg.errors import InputError, ResourceError
+from vemseg.files import remove
 from vemseg.geometry import ZYX, Box
 from vemseg.resources import byte_text, resident_memory
 from vemseg.volume import LabelStore, Volume
@@ -132,10 +133,19 @@ def passing(blocks: Blocks, markers: Path, stage: str) -> tuple[tuple[Box, ...],
 
 
 def begin(directory: Path, like: Volume, dtype: str, shape: ZYX) -> LabelStore:
-    """Return the store in a directory; begin it, in blocks of ``shape``, if it is not there."""
+    """Return the store in a directory; begin it, in blocks of ``shape``, if it is not there.
+
+    A store that became an output is not there any more. What says that its blocks are written goes with it.
+    """
     if directory.exists():
         return LabelStore.open(directory)
+    remove(markers_of(directory))
     return LabelStore.create(directory, like.shape, shape, dtype, like.voxel_size)
+
+
+def markers_of(directory: Path) -> Path:
+    """Return the folder of the markers of the blocks that are written into the store in a directory."""
+    return directory.with_name(f"{directory.name}.done")
 
 
 def grown(box: Box, by: int) -> Box:

@@ -20,7 +20,16 @@ from vemseg.context import Context
 from vemseg.errors import InputError
 from vemseg.geometry import Box
 from vemseg.objects.absorbing import filled, homes, meetings
-from vemseg.objects.blockwise import Blocks, Pass, begin, block_shape, grown, passing, read_classes
+from vemseg.objects.blockwise import (
+    Blocks,
+    Pass,
+    begin,
+    block_shape,
+    grown,
+    markers_of,
+    passing,
+    read_classes,
+)
 from vemseg.objects.components import Found, Wish, find_objects, paint
 from vemseg.objects.majority import smoothed
 from vemseg.objects.refinement import Class, Refinement
@@ -107,8 +116,7 @@ def _turn(
     for one in classes:
         new[list(one.made_of)] = one.label
     known = np.isin(np.arange(length), [0, *refinement.numbers, *(k for one in classes for k in one.made_of)])
-    markers = store.directory.with_name(f"{store.directory.name}.done")
-    first = passing(Blocks(store.box, store.block_shape), markers, "refining")
+    first = passing(Blocks(store.box, store.block_shape), markers_of(store.directory), "refining")
     return _summed(run(_Turning(*first, labels, store, new, known, refinement.smooth), context))
 
 
@@ -127,8 +135,7 @@ def _paint(
     labels: Labels, of: NDArray[np.integer], objects: Path, store: LabelStore, context: Context
 ) -> NDArray[np.int64]:
     """Write the class of the object at every voxel, again only inside the mask."""
-    markers = store.directory.with_name("cleaned.done")
-    first = passing(Blocks(store.box, store.block_shape), markers, "cleaning")
+    first = passing(Blocks(store.box, store.block_shape), markers_of(store.directory), "cleaning")
     return _summed(run(_Cleaning(*first, labels, store, LabelStore.open(objects), of), context))
 
 

@@ -27,7 +27,16 @@ from vemseg.blocks import run
 from vemseg.context import Context
 from vemseg.errors import InputError
 from vemseg.geometry import Box
-from vemseg.objects.blockwise import Blocks, Pass, begin, block_shape, passing, read_around, read_classes
+from vemseg.objects.blockwise import (
+    Blocks,
+    Pass,
+    begin,
+    block_shape,
+    markers_of,
+    passing,
+    read_around,
+    read_classes,
+)
 from vemseg.objects.counting import Bodies, Contacts, Ids
 from vemseg.run import load_tensors, save_tensors
 from vemseg.run.files import Tensors
@@ -141,7 +150,7 @@ class Finding(Pass[NDArray[np.int64], tuple[_Part, NDArray[np.uint32]]]):
         parts = begin(folder / "parts", labels, "uint32", block_shape(context.limit))
         (folder / "found").mkdir(exist_ok=True)
         blocks = Blocks(labels.box, parts.block_shape)
-        first = passing(blocks, folder / "labelled", "finding objects")
+        first = passing(blocks, markers_of(parts.directory), "finding objects")
         return cls(*first, labels, wish, parts, folder / "found")
 
     @property
@@ -292,11 +301,11 @@ def paint(found: Found, target: LabelStore, context: Context) -> None:
     ----------
     found : Found
     target : LabelStore
-        uint32, in the blocks of ``found.parts``. Beside it lies the folder of the markers.
+        uint32, in the blocks of ``found.parts``.
     context : Context
     """
-    markers = target.directory.with_name(f"{target.directory.name}.done")
-    run(_Numbering(*passing(found.blocks, markers, "numbering objects"), found, target), context)
+    first = passing(found.blocks, markers_of(target.directory), "numbering objects")
+    run(_Numbering(*first, found, target), context)
 
 
 @dataclass(frozen=True)

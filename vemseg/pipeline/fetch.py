@@ -111,6 +111,9 @@ def fetch_betaseg(
     expected = check(cells, parts, sha256)
     wanted = [Cell(out / name, name) for name in dict.fromkeys(cells)]
     todo = [cell for cell in wanted if overwrite or not cell.holds(parts, expected)]
+    for cell in wanted:
+        if cell not in todo:
+            cell.sweep(context.stopped)
     if todo:
         archive = find_archive(source, expected, context)
         fill(todo, parts, archive, expected, overwrite=overwrite, context=context)

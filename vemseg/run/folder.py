@@ -264,7 +264,7 @@ class Run:
             return
         entry = {"started": now(), "command": shlex.join(sys.argv), "host": platform.node()}
         write_json(self.path / _INFO, info | {"resumed": [*info.get("resumed", []), entry]})
-        if not self.checkpoint.exists():
+        if self.metrics.exists() and not self.checkpoint.exists():
             self.truncate_metrics(-1)
 
 

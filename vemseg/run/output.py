@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from vemseg.errors import InputError, Interrupted, OutputExistsError, ResourceError
-from vemseg.files import DISK_FULL, TEMPORARY, flush, remove, sweep_stores, writing
+from vemseg.files import FAILING, TEMPORARY, flush, remove, sweep_stores, writing
 from vemseg.foreign import Form, quoted
 from vemseg.run.files import Json, plain, read_json, write_json
 from vemseg.run.fingerprint import Record, fingerprint, same
@@ -214,7 +214,7 @@ class Output:
         with writing(self.path):
             self._lock.acquire() if stopped is None else self._lock.wait(stopped)
         try:
-            with writing(self.main, DISK_FULL):
+            with writing(self.main, FAILING):
                 yield
         except (FileNotFoundError, Interrupted) as error:  # without their markers, blocks look undone
             if (self.partial / BEGUN).exists():
