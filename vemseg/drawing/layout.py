@@ -6,6 +6,7 @@ Lengths on the page are inches; text sizes fit a figure printed at its own width
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,9 @@ _METADATA: dict[str, dict[str, str | None]] = {
     ".svg": {"Creator": "vemseg", "Date": None},
 }
 
+_VECTORS = {"pdf.fonttype": 42, "svg.hashsalt": "vemseg"}
+"""How text is kept in a PDF, and what the names inside an SVG are made from: the same for the same figure."""
+
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
     """Return a white figure of that size in inches, drawn by Agg."""
@@ -49,7 +53,8 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 def save(figure: Figure, path: Path, dpi: float = 300) -> None:
     """Write a figure as PNG, PDF or SVG, by its suffix; the file appears whole or not at all.
 
-    Margins are cut to what is drawn. Fonts in a PDF are TrueType, since many journals refuse Type 3.
+    Margins are cut to what is drawn. Fonts in a PDF are TrueType, since many journals refuse Type 3; an SVG
+    has its letters as shapes, so that it looks alike everywhere.
 
     Raises
     ------
@@ -61,7 +66,7 @@ def save(figure: Figure, path: Path, dpi: float = 300) -> None:
     metadata = _METADATA.get(path.suffix.lower())
     if metadata is None:
         raise UsageError(f"cannot draw '{path.name}': the name must end in {', '.join(_METADATA)}")
-    with atomic_path(path) as growing, matplotlib.rc_context({"pdf.fonttype": 42}):
+    with atomic_path(path) as growing, matplotlib.rc_context(_VECTORS):
         figure.savefig(
             growing,
             format=path.suffix[1:].lower(),
@@ -102,8 +107,10 @@ def grid(
     legends: Sequence[Mapping[str, str]] = (),
     group: int = 0,
     most_width: float = PAGE_WIDTH,
+    *,
+    note: str = "",
 ) -> tuple[Figure, list[Axes]]:
-    """Place images of one shape in rows, each under its title, and legends below.
+    """Place images of one shape in rows, each under its title, and legends and a note below.
 
     Parameters
     ----------
@@ -119,12 +126,16 @@ def grid(
         Number of columns after which the gap is wider; 0 for none.
     most_width : float
         Widest panel in inches.
+    note : str
+        A few words below the images; lines that are too long are broken.
     """
     heads = [LINE if any(titles[i : i + columns]) else 0.0 for i in range(0, len(titles), columns)]
     shifts = [column * GAP + (column // group * WIDE_GAP if group else 0.0) for column in range(columns)]
     dy, dx = pixel or (1.0, 1.0)
     aspect = images[0].shape[0] * dy / (images[0].shape[1] * dx)
-    fixed = 2 * GAP + sum(heads) + (len(heads) - 1) * GAP + legends_height(legends, PAGE_WIDTH)
+    said = _broken(note, columns, most_width)
+    fixed = 2 * GAP + sum(heads) + (len(heads) - 1) * GAP + LINE * len(said)
+    fixed += legends_height(legends, PAGE_WIDTH)
     width = min((PAGE_WIDTH - 2 * GAP - shifts[-1]) / columns, most_width)
     width = min(width, (PAGE_HEIGHT - fixed) / len(heads) / aspect)
     content = columns * width + shifts[-1]
@@ -137,8 +148,17 @@ def grid(
         top = GAP + sum(heads[: row + 1]) + row * (width * aspect + GAP)
         write(figure, left + width / 2, top - 0.05, title, ha="center", va="baseline")
         axes.append(panel(figure, (left, top, width, width * aspect), image))
+    below = figure.get_size_inches()[1] - legends_height(legends, page) - 0.05
+    for i, line in enumerate(reversed(said)):
+        write(figure, page / 2, below - i * LINE, line, ha="center", va="baseline")
     draw_legends(figure, legends)
     return figure, axes
+
+
+def _broken(note: str, columns: int, most_width: float) -> list[str]:
+    """Return a note as lines that fit below so many images."""
+    page = min(PAGE_WIDTH, columns * most_width)
+    return textwrap.wrap(note, max(30, int(page / (0.52 * TEXT / 72))))
 
 
 def scale_bar_length(width: int, pixel: float | None) -> tuple[float, str]:
