@@ -9,7 +9,7 @@ knows files of volumes, models or how a score is made.
 - ``look``: how a volume is drawn, as a user says it
 - ``layout``: panels at one physical scale, scale bars, legends, ``save``
 - ``pictures``: ``three_planes``, ``montage``, ``comparison``, ``depths``,
-  ``reconstructions``
+  ``reconstructions``, ``scenery``
 - ``plots``: ``confusion``, ``curve``, ``number_curve``, ``slice_dice``
 
 Label 0 is background: transparent, without an entry in a legend.
@@ -20,8 +20,16 @@ from matplotlib.figure import Figure
 from vemseg.drawing.colours import palette
 from vemseg.drawing.layout import save, scale_bar_length
 from vemseg.drawing.look import Look
-from vemseg.drawing.pictures import Manner, comparison, depths, montage, reconstructions, three_planes
-from vemseg.drawing.pixels import error_map, grey, heat, overlay
+from vemseg.drawing.pictures import (
+    Manner,
+    comparison,
+    depths,
+    montage,
+    reconstructions,
+    scenery,
+    three_planes,
+)
+from vemseg.drawing.pixels import error_map, gif, grey, heat, overlay
 from vemseg.drawing.plots import confusion, curve, number_curve, slice_dice
 
 __all__ = [
@@ -33,6 +41,7 @@ __all__ = [
     "curve",
     "depths",
     "error_map",
+    "gif",
     "grey",
     "heat",
     "montage",
@@ -42,6 +51,7 @@ __all__ = [
     "reconstructions",
     "save",
     "scale_bar_length",
+    "scenery",
     "slice_dice",
     "three_planes",
 ]

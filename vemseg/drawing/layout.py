@@ -39,9 +39,6 @@ _METADATA: dict[str, dict[str, str | None]] = {
     ".svg": {"Creator": "vemseg", "Date": None},
 }
 
-_VECTORS = {"pdf.fonttype": 42, "svg.hashsalt": "vemseg"}
-"""How text is kept in a PDF, and what the names inside an SVG are made from: the same for the same figure."""
-
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
     """Return a white figure of that size in inches, drawn by Agg."""
@@ -54,7 +51,7 @@ def save(figure: Figure, path: Path, dpi: float = 300) -> None:
     """Write a figure as PNG, PDF or SVG, by its suffix; the file appears whole or not at all.
 
     Margins are cut to what is drawn. Fonts in a PDF are TrueType, since many journals refuse Type 3; an SVG
-    has its letters as shapes, so that it looks alike everywhere.
+    has letters as shapes, so that it looks alike everywhere. The same figure gives the same bytes.
 
     Raises
     ------
@@ -66,7 +63,7 @@ def save(figure: Figure, path: Path, dpi: float = 300) -> None:
     metadata = _METADATA.get(path.suffix.lower())
     if metadata is None:
         raise UsageError(f"cannot draw '{path.name}': the name must end in {', '.join(_METADATA)}")
-    with atomic_path(path) as growing, matplotlib.rc_context(_VECTORS):
+    with atomic_path(path) as growing, matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vemseg"}):
         figure.savefig(
             growing,
             format=path.suffix[1:].lower(),
@@ -191,8 +188,10 @@ def scale_bar_length(width: int, pixel: float | None) -> tuple[float, str]:
     return length / pixel, f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
 
 
-def draw_scale_bar(axes: Axes, shape: tuple[int, ...], pixel: float | None, step: int = 1) -> None:
-    """Draw a scale bar at the lower right of an image of that shape, white with a dark rim.
+def draw_scale_bar(
+    axes: Axes, shape: tuple[int, ...], pixel: float | None, step: int = 1, *, dark: bool = False
+) -> None:
+    """Draw a scale bar at the lower right of an image of that shape, white with a dark rim, or dark.
 
     Where the width of a pixel is unknown, the bar counts pixels of the volume, one at each ``step``.
     """
@@ -206,16 +205,16 @@ def draw_scale_bar(axes: Axes, shape: tuple[int, ...], pixel: float | None, step
     margin, thick = 0.07, 0.035
     end, bottom = shape[1] - 0.5 - margin * right, shape[0] - 0.5 - margin * down
     bar = Rectangle((end - length, bottom - thick * down), length, thick * down, gid="scale bar")
-    bar.set(facecolor="white", edgecolor="black", linewidth=0.4)
+    bar.set(facecolor="black" if dark else "white", edgecolor="black", linewidth=0.4)
     axes.add_patch(bar)
     narrow = length / right < 0.6 * TEXT / 72 * len(text)
     axes.text(
         *(end if narrow else end - length / 2, bottom - (thick + 0.045) * down, text),
         fontsize=TEXT,
-        color="white",
+        color="black" if dark else "white",
         ha="right" if narrow else "center",
         va="baseline",
-        path_effects=[withStroke(linewidth=1.4, foreground="black")],
+        path_effects=[] if dark else [withStroke(linewidth=1.4, foreground="black")],
     )
 
 

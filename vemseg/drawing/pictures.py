@@ -38,6 +38,9 @@ MASKED: RGB = (158, 188, 218)
 COLUMNS = 4
 """Panels in a row of a montage or a comparison."""
 
+SCENERY = 5.0
+"""The widest that a picture in space is drawn, in inches."""
+
 DEPTH = 3.4
 """The widest that a slice of ``depths`` is drawn, in inches."""
 
@@ -246,6 +249,29 @@ def depths(
     images, pixel = [image for row in rows.values() for image in row], pixel_size or manner.steps[1:]
     figure, axes = grid(images, titles, len(positions), pixel, [legend], most_width=DEPTH, note=note)
     draw_scale_bar(axes[0], raw.shape[1:], pixel_size and pixel_size[1], manner.steps[2])
+    return figure
+
+
+def scenery(
+    picture: NDArray[np.uint8], pixel: float | None, legend: Mapping[str, RGB], note: str = ""
+) -> Figure:
+    """Put a picture in space on a page, with a scale bar and a legend.
+
+    Parameters
+    ----------
+    picture : uint8 array, (h, w, 3)
+        On white, a parallel projection.
+    pixel : float or None
+        The edge of a pixel in nm; without it there is no scale bar.
+    legend : mapping of str to (int, int, int)
+        Names and their colours.
+    note : str
+        What is said below, in a few words.
+    """
+    shown = {name: css(colour) for name, colour in legend.items()}
+    figure, axes = grid([picture], [""], 1, legends=[shown], most_width=SCENERY, note=note)
+    if pixel is not None:
+        draw_scale_bar(axes[0], picture.shape, pixel, dark=True)
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -66,6 +66,24 @@ def jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(file, "JPEG", quality=quality, optimize=True)
+    return file.getvalue()
+
+
+def gif(frames: Sequence[NDArray[np.uint8]], milliseconds: int) -> bytes:
+    """Return pictures that follow each other, again and again, as a GIF.
+
+    Parameters
+    ----------
+    frames : sequence of uint8 (h, w, 3)
+        At least one; all have the colours of the first.
+    milliseconds : int
+        How long each is shown.
+    """
+    from PIL import Image
+
+    file, first = io.BytesIO(), Image.fromarray(frames[0]).quantize(255)
+    pages = [Image.fromarray(frame).quantize(palette=first, dither=Image.Dither.NONE) for frame in frames]
+    pages[0].save(file, "GIF", save_all=True, append_images=pages[1:], duration=milliseconds, loop=0)
     return file.getvalue()
 
 

@@ -108,8 +108,9 @@ def curve(
         shown = f"{name}, smoothed" if smoothing else name
         handles += axes.plot(steps, smooth, color=colour, linewidth=1.2, label=shown, zorder=3)
         if smoothing:
-            thin = {"alpha": 0.3, "linewidth": 0.6, "zorder": 2, "label": f"{name}, each step"}
-            handles += axes.plot(steps, values, color=colour, **thin)
+            thin = axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.6, zorder=2)
+            thin[0].set_label(f"{name}, each step")
+            handles += thin
     if lr is not None:
         right = _right_axis(axes, "learning rate")
         handles += right.plot(steps, lr, color="0.45", linewidth=0.9, linestyle="--", label="learning rate")
