@@ -16,6 +16,7 @@ def objects(
     into: writing.Into = None,
     name: writing.Name = None,
     ngff: writing.Ngff = None,
+    parquet: refining.Parquet = False,
     overwrite: options.Overwrite = False,
     max_memory: options.MaxMemory = None,
 ) -> None:
@@ -27,10 +28,19 @@ def objects(
     """
     which, legend = parsing.words(classes) if classes else [], parsing.names(names)
     with shell.stoppable(memory=parsing.memory(max_memory), offline=offline) as context:
+        from vemseg.objects import Asked
         from vemseg.pipeline.objects import objects as compute
         from vemseg.volume import open_labels
 
         target, form = writing.output(out, into, name, ngff)
         volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
-        compute(volume, target, classes=which, names=legend, form=form, overwrite=overwrite, context=context)
+        compute(
+            volume,
+            target,
+            asked=Asked(tuple(which), parquet),
+            names=legend,
+            form=form,
+            overwrite=overwrite,
+            context=context,
+        )
     shell.result(form.address(target))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,29 @@ _METADATA: dict[str, dict[str, str | None]] = {
     ".pdf": {"Creator": "vemseg", "CreationDate": None},
     ".svg": {"Creator": "vemseg", "Date": None},
 }
+
+
+@dataclass(frozen=True)
+class Foot:
+    """What stands below images.
+
+    Attributes
+    ----------
+    legends : sequence of mappings of str to str
+        Name -> colour.
+    note : str
+        A few words above them; lines that are too long are broken.
+    """
+
+    legends: Sequence[Mapping[str, str]] = ()
+    note: str = ""
+
+    def lines(self, width: float) -> list[str]:
+        """Return the note as lines that fit into a width in inches."""
+        return textwrap.wrap(self.note, max(30, int(width / (0.52 * TEXT / 72))))
+
+
+NO_FOOT = Foot()
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
@@ -101,11 +125,9 @@ def grid(
     titles: Sequence[str],
     columns: int,
     pixel: tuple[float, float] | None = None,
-    legends: Sequence[Mapping[str, str]] = (),
+    foot: Foot = NO_FOOT,
     group: int = 0,
     most_width: float = PAGE_WIDTH,
-    *,
-    note: str = "",
 ) -> tuple[Figure, list[Axes]]:
     """Place images of one shape in rows, each under its title, and legends and a note below.
 
@@ -117,28 +139,26 @@ def grid(
     columns : int
     pixel : (float, float), optional
         Height and width of a pixel in any unit; by default it is square.
-    legends : sequence of mappings of str to str
-        Name -> colour.
+    foot : Foot
+        What stands below the images.
     group : int
         Number of columns after which the gap is wider; 0 for none.
     most_width : float
         Widest panel in inches.
-    note : str
-        A few words below the images; lines that are too long are broken.
     """
     heads = [LINE if any(titles[i : i + columns]) else 0.0 for i in range(0, len(titles), columns)]
     shifts = [column * GAP + (column // group * WIDE_GAP if group else 0.0) for column in range(columns)]
     dy, dx = pixel or (1.0, 1.0)
     aspect = images[0].shape[0] * dy / (images[0].shape[1] * dx)
-    said = _broken(note, columns, most_width)
+    said, legends = foot.lines(min(PAGE_WIDTH, columns * most_width)), foot.legends
     fixed = 2 * GAP + sum(heads) + (len(heads) - 1) * GAP + LINE * len(said)
     fixed += legends_height(legends, PAGE_WIDTH)
     width = min((PAGE_WIDTH - 2 * GAP - shifts[-1]) / columns, most_width)
     width = min(width, (PAGE_HEIGHT - fixed) / len(heads) / aspect)
     content = columns * width + shifts[-1]
     page, axes = content + 2 * GAP, []
-    foot = legends_height(legends, page) - legends_height(legends, PAGE_WIDTH)
-    figure = new_figure(page, fixed + foot + len(heads) * width * aspect)
+    grown = legends_height(legends, page) - legends_height(legends, PAGE_WIDTH)
+    figure = new_figure(page, fixed + grown + len(heads) * width * aspect)
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         row, column = divmod(i, columns)
         left = GAP + column * width + shifts[column]
@@ -150,12 +170,6 @@ def grid(
         write(figure, page / 2, below - i * LINE, line, ha="center", va="baseline")
     draw_legends(figure, legends)
     return figure, axes
-
-
-def _broken(note: str, columns: int, most_width: float) -> list[str]:
-    """Return a note as lines that fit below so many images."""
-    page = min(PAGE_WIDTH, columns * most_width)
-    return textwrap.wrap(note, max(30, int(page / (0.52 * TEXT / 72))))
 
 
 def scale_bar_length(width: int, pixel: float | None) -> tuple[float, str]:

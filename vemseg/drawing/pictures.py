@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +16,7 @@ from vemseg.drawing.layout import (
     LINE,
     PAGE_HEIGHT,
     PAGE_WIDTH,
+    Foot,
     draw_legends,
     draw_scale_bar,
     grid,
@@ -75,6 +75,24 @@ class Manner:
     def between(self, raw: NDArray[np.generic], labels: NDArray[np.generic] | None) -> tuple[float, float]:
         """Return the grey values of an image of any shape that are shown as black and white."""
         return limits(raw[labels != 0] if self.labelled and labels is not None else raw)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures of some slices, side by side.
+
+    Attributes
+    ----------
+    title : str
+        What stands above each.
+    images : uint8 (n, h, w, 3)
+    note : str
+        What is said of them below, in a few words.
+    """
+
+    title: str
+    images: NDArray[np.uint8]
+    note: str = ""
 
 
 def three_planes(
@@ -161,7 +179,9 @@ def montage(
         images = [manner.overlay(g, ids) for g, ids in zip(shades, labels, strict=True)]
         legend = entries(_seen(labels), names, manner.colours)
     titles = [f"z = {p}" for p in positions]
-    figure, axes = grid(images, titles, min(COLUMNS, len(images)), pixel_size or manner.steps[1:], [legend])
+    figure, axes = grid(
+        images, titles, min(COLUMNS, len(images)), pixel_size or manner.steps[1:], Foot([legend])
+    )
     draw_scale_bar(axes[-1], raw.shape[1:], pixel_size and pixel_size[1], manner.steps[2])
     return figure
 
@@ -199,8 +219,8 @@ def comparison(
     classes = entries(_seen(labels, reference), names)
     kinds = {name: css(colour) for name, colour in ERROR_COLOURS.items() if colour in found}
     titles = ["input", "prediction", "reference", "error"]
-    legends, images = [classes, kinds], [shade, *painted, errors]
-    figure, axes = grid(images, titles, COLUMNS, pixel_size or manner.steps[1:], legends, note=matching)
+    foot, images = Foot([classes, kinds], matching), [shade, *painted, errors]
+    figure, axes = grid(images, titles, COLUMNS, pixel_size or manner.steps[1:], foot)
     draw_scale_bar(axes[0], raw.shape, pixel_size and pixel_size[1], manner.steps[2])
     return figure
 
@@ -212,8 +232,7 @@ def depths(
     pixel_size: tuple[float, float] | None = None,
     names: Mapping[int, str] | None = None,
     *,
-    beside: Mapping[str, NDArray[np.uint8]] = MappingProxyType({}),
-    note: str = "",
+    beside: Row | None = None,
     manner: Manner = Manner(),
 ) -> Figure:
     """Draw slices at some depths, one column each: raw, under their labels, and whatever else is given.
@@ -230,10 +249,8 @@ def depths(
         Height and width of a pixel in nm.
     names : mapping of int to str, optional
         Label id -> name; the legend lists the ids that are seen.
-    beside : mapping of str to uint8 array, (n, h, w, 3)
-        Further rows, by what is written above them.
-    note : str
-        What is said of them below, in a few words.
+    beside : Row, optional
+        One more row.
     manner
         As in ``three_planes``.
     """
@@ -244,17 +261,17 @@ def depths(
     if labels is not None:
         rows["labels"] = [manner.overlay(g, ids) for g, ids in zip(shades, labels, strict=True)]
         legend = entries(_seen(labels), names, manner.colours)
-    rows |= {name: list(images) for name, images in beside.items()}
+    if beside is not None:
+        rows[beside.title] = list(beside.images)
     titles = [f"{name}, z = {z}" for name in rows for z in positions]
+    foot = Foot([legend], "" if beside is None else beside.note)
     images, pixel = [image for row in rows.values() for image in row], pixel_size or manner.steps[1:]
-    figure, axes = grid(images, titles, len(positions), pixel, [legend], most_width=DEPTH, note=note)
+    figure, axes = grid(images, titles, len(positions), pixel, foot, most_width=DEPTH)
     draw_scale_bar(axes[0], raw.shape[1:], pixel_size and pixel_size[1], manner.steps[2])
     return figure
 
 
-def scenery(
-    picture: NDArray[np.uint8], pixel: float | None, legend: Mapping[str, RGB], note: str = ""
-) -> Figure:
+def scenery(picture: NDArray[np.uint8], pixel: float | None, legend: Mapping[str, RGB]) -> Figure:
     """Put a picture in space on a page, with a scale bar and a legend.
 
     Parameters
@@ -265,11 +282,9 @@ def scenery(
         The edge of a pixel in nm; without it there is no scale bar.
     legend : mapping of str to (int, int, int)
         Names and their colours.
-    note : str
-        What is said below, in a few words.
     """
     shown = {name: css(colour) for name, colour in legend.items()}
-    figure, axes = grid([picture], [""], 1, legends=[shown], most_width=SCENERY, note=note)
+    figure, axes = grid([picture], [""], 1, foot=Foot([shown]), most_width=SCENERY)
     if pixel is not None:
         draw_scale_bar(axes[0], picture.shape, pixel, dark=True)
     return figure

@@ -11,9 +11,9 @@ Each kind of thing is an ``Exhibit``: which files it makes, and how. ``exhibits`
 has; a further kind is one line there.
 """
 
-from vemseg.gallery.exhibits import Exhibit, exhibits
+from vemseg.gallery.exhibits import Exhibit, every_name, exhibits
 from vemseg.gallery.view import View
 from vemseg.gallery.window import show
 from vemseg.gallery.wishes import Wishes
 
-__all__ = ["Exhibit", "View", "Wishes", "exhibits", "show"]
+__all__ = ["Exhibit", "View", "Wishes", "every_name", "exhibits", "show"]

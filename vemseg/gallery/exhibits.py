@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from vemseg.drawing import Figure, save
-from vemseg.gallery.links import write_link
+from vemseg.gallery.links import link_names, write_link
 from vemseg.gallery.pictures import (
     draw_comparison,
     draw_confidence,
@@ -18,10 +18,14 @@ from vemseg.gallery.pictures import (
 )
 from vemseg.gallery.space import Space
 from vemseg.gallery.view import View
-from vemseg.surfaces import mesh_names
+from vemseg.gallery.wishes import PICTURE_FORMATS
+from vemseg.surfaces import MESH_FORMATS, mesh_names
 from vemseg.volume import Record
 
 DPI = 200
+
+PICTURES = ("planes", "montage", "comparison", "confidence", "features", "solid")
+"""The kinds of pictures."""
 
 Growing = Callable[[str], Path]
 """From the name of a file to where it grows."""
@@ -47,24 +51,31 @@ def exhibits(view: View) -> list[Exhibit]:
     """Return what is shown of a view, in the order in which it is made."""
     wishes, space = view.wishes, Space(view)
     both = view.painted is not None and view.truth is not None
-    pictures: Mapping[str, tuple[object, Callable[[], Figure]]] = {
-        "planes": (True, partial(draw_planes, view)),
-        "montage": (True, partial(draw_montage, view)),
-        "comparison": (both, partial(draw_comparison, view)),
-        "confidence": (wishes.confidence, partial(draw_confidence, view)),
-        "features": (wishes.features, partial(draw_features, view)),
-        "solid": (wishes.solid, space.draw),
-    }
-    found = [_picture(view, kind, draw) for kind, (wanted, draw) in pictures.items() if wanted]
+    wanted = (True, True, both, wishes.confidence, wishes.features, wishes.solid)
+    flat = (draw_planes, draw_montage, draw_comparison, draw_confidence, draw_features)
+    draws: list[Callable[[], Figure]] = [*(partial(draw, view) for draw in flat), space.draw]
+    found = [
+        _picture(view, kind, draw) for kind, draw, wish in zip(PICTURES, draws, wanted, strict=True) if wish
+    ]
     if wishes.turntable:
-        found.append(_file(f"{view.stem}_turntable.gif", space.turn))
+        found.append(_file(_turning(view.stem), space.turn))
     if wishes.meshes:
         found.append(_file(mesh_names(view.stem, wishes.meshes), space.write))
     if wishes.neuroglancer:
-        link = (f"{view.stem}_neuroglancer.json", f"{view.stem}_segments")
-        names = link if view.painted is not None else link[:1]
-        found.append(Exhibit(names, partial(write_link, view)))
+        names = link_names(view.stem)
+        found.append(Exhibit(names if view.painted else names[:1], partial(write_link, view)))
     return found
+
+
+def every_name(stem: str) -> list[str]:
+    """Return the names of everything that may be made of a volume, whatever is wished."""
+    pictures = [f"{stem}_{kind}.{form}" for kind in PICTURES for form in PICTURE_FORMATS]
+    meshes = [mesh_names(stem, form) for form in MESH_FORMATS]
+    return [*pictures, _turning(stem), *meshes, *link_names(stem)]
+
+
+def _turning(stem: str) -> str:
+    return f"{stem}_turntable.gif"
 
 
 def _picture(view: View, kind: str, draw: Callable[[], Figure]) -> Exhibit:

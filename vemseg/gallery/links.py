@@ -34,6 +34,11 @@ METRES = 1e-9
 """A nanometre."""
 
 
+def link_names(stem: str) -> tuple[str, str]:
+    """Return the names of the state and of the folder with the names of classes."""
+    return f"{stem}_neuroglancer.json", f"{stem}_segments"
+
+
 def write_link(view: View, growing: Callable[[str], Path]) -> Record:
     """Write the state, and the names of classes.
 
@@ -53,7 +58,7 @@ def write_link(view: View, growing: Callable[[str], Path]) -> Record:
         {"type": "image", "name": view.grey.name, "source": _source(view.grey, view)}
     ]
     if view.painted is not None:
-        names = f"{view.stem}_segments"
+        names = link_names(view.stem)[1]
         write_text(growing(names) / "info", segment_names(view.names or {}))
         layers.append(_segmentation(view, view.painted, names))
     size = view.grey.voxel_size or (1.0, 1.0, 1.0)
@@ -68,7 +73,7 @@ def write_link(view: View, growing: Callable[[str], Path]) -> Record:
         "layers": layers,
         "layout": "4panel",
     }
-    name = f"{view.stem}_neuroglancer.json"
+    name = link_names(view.stem)[0]
     write_json(growing(name), state)
     return {"neuroglancer": PAGE + _address(growing(name).name, view)}
 

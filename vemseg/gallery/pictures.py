@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vemseg.comparison import merged_greedily, on_grid_of
 from vemseg.drawing import Figure, comparison, depths, heat, montage, three_planes
-from vemseg.drawing.pictures import Planes
+from vemseg.drawing.pictures import Planes, Row
 from vemseg.errors import InputError
 from vemseg.features import Features
 from vemseg.gallery.view import View, folded
@@ -29,8 +29,8 @@ SPREAD = (1.0, 99.0)
 """The percentiles of a component that get no and all of its colour."""
 
 MATCHING = (
-    "Greedy matching: each label is shown as the class of the reference that it shares most voxels with, in "
-    "the whole volume."
+    "Greedy matching: labels were merged into the classes of the reference so that the mean Dice of the "
+    "whole volume is as high as that gets. It looks at the reference."
 )
 
 
@@ -59,9 +59,8 @@ def draw_comparison(view: View) -> Figure:
     assert painted is not None and truth is not None
     z = view.raw.at(view.position)[0]
     cut, found, wished = (sections(part, [z])[0] for part in (view.raw, Thinned(painted), Thinned(truth)))
-    names = None if view.scene.reference_names is None else dict(view.scene.reference_names)
     merged, manner = merged_greedily(painted, truth, found), replace(view.manner, colours={})
-    return comparison(cut, merged, wished, names, view.pixel, matching=MATCHING, manner=manner)
+    return comparison(cut, merged, wished, view.classes, view.pixel, matching=MATCHING, manner=manner)
 
 
 def draw_confidence(view: View) -> Figure:
@@ -82,7 +81,7 @@ def draw_confidence(view: View) -> Figure:
     certain = np.stack([heat(cut / CERTAIN) for cut in sections(known, at)])
     mean = float(sections(known, at).mean()) / CERTAIN
     note = f"Confidence: dark blue is 0, yellow is 1; the mean of these slices is {mean:.2f}."
-    return _deep(view, at, {"confidence": certain}, note)
+    return _deep(view, at, Row("confidence", certain, note))
 
 
 def draw_features(view: View) -> Figure:
@@ -108,14 +107,14 @@ def draw_features(view: View) -> Figure:
         f"Features: red, green and blue are the first three principal components of {features.dim} numbers, "
         f"{100 * share:.0f} % of their variance."
     )
-    return _deep(view, at, {"features": colours}, note)
+    return _deep(view, at, Row("features", colours, note))
 
 
-def _deep(view: View, at: list[int], beside: dict[str, NDArray[np.uint8]], note: str) -> Figure:
-    """Draw slices at some depths, with further rows."""
+def _deep(view: View, at: list[int], beside: Row) -> Figure:
+    """Draw slices at some depths, with one more row."""
     cuts = None if view.shown is None else folded(sections(view.shown, at))
     raw, places = sections(view.raw, at), view.places(at)
-    return depths(raw, cuts, places, view.pixel, view.names, beside=beside, note=note, manner=view.manner)
+    return depths(raw, cuts, places, view.pixel, view.names, beside=beside, manner=view.manner)
 
 
 def _coloured(features: Features, view: View, at: list[int]) -> tuple[NDArray[np.uint8], float]:

@@ -104,6 +104,12 @@ class View:
         return found or None
 
     @cached_property
+    def classes(self) -> dict[int, str] | None:
+        """Names of the classes of the reference, likewise."""
+        told = record(self.scene.reference) if self.scene.reference is not None else None
+        return names_in(told) | dict(self.scene.reference_names or {}) or None
+
+    @cached_property
     def colours(self) -> dict[int, RGB]:
         """Colours that the file of the labels gives them."""
         return colours_in(self._told)

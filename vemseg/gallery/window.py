@@ -30,7 +30,7 @@ class Lazy:
         given = index if isinstance(index, tuple) else (index,)
         parts = [*given, *[slice(None)] * (3 - len(given))]
         spans = [
-            part.indices(n)[:2] if isinstance(part, slice) else (int(part), int(part) + 1)
+            part.indices(n)[:2] if isinstance(part, slice) else (int(part) % n, int(part) % n + 1)
             for part, n in zip(parts, self.shape, strict=True)
         ]
         (z0, z1), (y0, y1), (x0, x1) = spans

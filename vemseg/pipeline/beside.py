@@ -44,7 +44,12 @@ def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, 
 
 
 def made_of_labels(
-    out: Path, read: Sequence[Volume], settings: Mapping[str, object], form: LabelForm, overwrite: bool
+    out: Path,
+    read: Sequence[Volume],
+    settings: Mapping[str, object],
+    form: LabelForm,
+    overwrite: bool,
+    more: Sequence[Path] = (),
 ) -> Output:
     """Return the output of what makes labels of labels, with a table and a description beside it.
 
@@ -57,12 +62,14 @@ def made_of_labels(
         What the result depends on beside them.
     form : LabelForm
     overwrite : bool
+    more : sequence of Path
+        Further files beside it.
     """
     output = Output(
         out,
         state={"output": out.name, **settings, **identity(read[0]), **form.state()},
         inputs=[volume.path for volume in read if volume.path is not None],
-        beside=[sidecar(out), beside(out, ".csv")],
+        beside=[sidecar(out), beside(out, ".csv"), *more],
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )

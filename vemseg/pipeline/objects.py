@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from vemseg.context import Context
-from vemseg.objects import Measures, Wish, begin, chosen, find_objects, known_classes, paint, write_measures
+from vemseg.objects import (
+    Asked,
+    Measures,
+    Wish,
+    begin,
+    chosen,
+    find_objects,
+    known_classes,
+    paint,
+    write_measures,
+    write_parquet,
+)
 from vemseg.pipeline.beside import beside, made_of_labels
 from vemseg.run import lasting, provenance, sidecar, write_json
 from vemseg.volume import LabelForm, LabelInfo, Volume, describe, finish_labels, record
@@ -20,7 +31,7 @@ def objects(
     labels: Volume,
     out: Path,
     *,
-    classes: Sequence[str] = (),
+    asked: Asked = Asked(),
     names: Mapping[int, str] | None = None,
     form: LabelForm = LabelForm(),
     overwrite: bool = False,
@@ -34,9 +45,8 @@ def objects(
         Of classes; 0 is nothing.
     out : Path
         The number of its object at every voxel, uint32, in a format by the suffix; beside it ``<stem>.csv``
-        (see ``Measures.of``) and ``<stem>.json``.
-    classes : sequence of str
-        Only these, by number or name.
+        (see ``Measures.of``), ``<stem>.parquet`` where asked for, and ``<stem>.json``.
+    asked : Asked
     names : mapping of int to str, optional
         Names of classes, before those in the file.
     form : LabelForm
@@ -49,12 +59,15 @@ def objects(
     """
     form.check(out, labels.path)
     form.fits(labels)
+    asked.check()
     told = record(labels.address)
-    known = known_classes(labels, told, context) if classes else []
+    known = known_classes(labels, told, context) if asked.classes else []
     names = names_in(told) | dict(names or {})
-    wish = Wish(chosen(classes, known, names))
+    wish = Wish(chosen(asked.classes, known, names))
     settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size}
-    output = made_of_labels(out, [labels], settings, form, overwrite)
+    more: dict[str, object] = {"parquet": True} if asked.parquet else {}
+    table_too = [beside(out, ".parquet")]
+    output = made_of_labels(out, [labels], settings | more, form, overwrite, table_too)
     with output:
         if output.done:
             _log.info("%s is there already, made with the same settings", output.main)
@@ -67,6 +80,8 @@ def objects(
         _log.info("%s: %d objects", labels.name, len(found.classes))
         table = Measures.of(found, names, labels.voxel_size, labels.origin)
         write_measures(output.growing(beside(out, ".csv")), table)
+        if asked.parquet:
+            write_parquet(output.growing(beside(out, ".parquet")), table)
         extra = {"state": output.state, "volume": describe(labels), "objects": len(table)}
         origin = provenance("objects", inputs=output.inputs, extra=extra)
         write_json(output.growing(sidecar(out)), origin)

@@ -9,7 +9,7 @@ from vemseg.comparison import Scene
 from vemseg.context import Context
 from vemseg.drawing import Look
 from vemseg.errors import OutputExistsError
-from vemseg.gallery import View, Wishes, exhibits
+from vemseg.gallery import View, Wishes, every_name, exhibits
 from vemseg.run import Output, State, provenance, state_in, write_json
 from vemseg.volume import Record, describe, identity
 
@@ -65,7 +65,7 @@ def render(
         note,
         state={"output": note.name} | _state(view),
         inputs=view.sources,
-        beside=made,
+        beside=[out / name for name in every_name(view.stem)],
         record=lambda: state_in(note),
         overwrite=overwrite,
         resumable=False,
@@ -75,7 +75,7 @@ def render(
             _log.info("%s: the same pictures are there already", out)
             return made
         said: Record = {"state": output.state}
-        for i, part in enumerate(parts):
+        for i, part in enumerate(reversed(parts)):  # what may be refused is found out early
             said |= part.make(lambda name: output.growing(out / name))
             context.report("drawing", (i + 1) / len(parts))
         write_json(output.growing(note), provenance("pictures", inputs=output.inputs, extra=said))

@@ -39,7 +39,7 @@ MOST_VOXELS = 2**27
 MOST_MESHES = 10_000
 """The most meshes that are made at once."""
 
-ROUNDS, FORWARD, BACK = 10, 0.5, 0.53
+ROUNDS, FORWARD, BACK = 25, 0.5, 0.53
 """How often surfaces are smoothed, and by how much forward and back (Taubin's lambda and -mu)."""
 
 Each = Literal["class", "object"]

@@ -95,7 +95,7 @@ def _stage(meshes: Sequence[Mesh], extent: Extent, size: int) -> Iterator[Any]:
         for mesh in meshes:
             surface = pyvista.PolyData.from_regular_faces(mesh.xyz, mesh.faces)
             plotter.add_mesh(
-                surface, color=[part / 255 for part in mesh.colour], smooth_shading=True, specular=0.15
+                surface, color=[part / 255 for part in mesh.colour], smooth_shading=True, ambient=0.25
             )
         bounds = [edge for pair in zip(low, high, strict=True) for edge in pair]
         plotter.add_mesh(pyvista.Box(bounds).outline(), color="grey", line_width=1.5)
@@ -119,6 +119,7 @@ def _look(plotter: Any, middle: NDArray[np.float64], radius: float) -> None:
 
 def _taken(plotter: Any) -> NDArray[np.uint8]:
     """Return what the plotter shows."""
+    plotter.render()
     return np.array(plotter.screenshot(None, return_img=True), np.uint8)
 
 
