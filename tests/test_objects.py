@@ -257,6 +257,12 @@ def test_without_a_voxel_size_only_voxels_are_counted(tmp_path, caplog):
     assert "volume_um3" in (tmp_path / "sized.csv").read_text()
 
 
+def test_a_name_of_a_class_without_objects_is_said(labels, tmp_path, caplog):
+    objects(open_labels(labels), tmp_path / "o.tif", names={3: "lysosome", 9: "golgi"})
+    said = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert said == ["labels: no object is of class 9, which --names calls 'golgi'"]
+
+
 def test_a_volume_without_objects_has_an_empty_table(tmp_path):
     tifffile.imwrite(tmp_path / "l.tif", np.zeros((5, 9, 9), np.uint8))
     objects(open_labels(tmp_path / "l.tif", voxel_size="8"), tmp_path / "o.tif")

@@ -43,7 +43,7 @@ Faces = Annotated[
 Classes = Annotated[
     str | None,
     output_option(
-        "--classes",
+        "--class",
         metavar="1,nucleus",
         show_default="all",
         help="Classes that have meshes and are seen in space.",

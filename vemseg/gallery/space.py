@@ -11,7 +11,16 @@ from vemseg.drawing import Figure, gif, scenery
 from vemseg.files import atomic_path
 from vemseg.gallery.view import View
 from vemseg.objects import chosen, known_classes
-from vemseg.surfaces import Mesh, Meshing, draw_solid, draw_turning, extent_of, surfaces, write_meshes
+from vemseg.surfaces import (
+    Mesh,
+    Meshing,
+    check_drawing,
+    draw_solid,
+    draw_turning,
+    extent_of,
+    surfaces,
+    write_meshes,
+)
 from vemseg.volume import Record, Volume, record
 
 _log = logging.getLogger("vemseg")
@@ -63,7 +72,7 @@ class Space:
         if self.view.wishes.classes or len(filling) == len(self.meshes):
             return self.meshes
         for mesh in filling:
-            _log.info("%s fills the volume and is not seen in space; --classes chooses", mesh.name)
+            _log.info("%s fills the volume and is not seen in space; --class chooses", mesh.name)
         return [mesh for mesh in self.meshes if mesh not in filling]
 
     def write(self, target: Path) -> Record:
@@ -74,13 +83,15 @@ class Space:
         return {"meshes": [mesh.told(known) for mesh in self.meshes], "unit": "nm" if known else "voxel"}
 
     def draw(self) -> Figure:
-        """Draw the meshes in space."""
+        """Draw the meshes in space; what is missing is found out before they are made."""
+        check_drawing()
         picture, pixel = draw_solid(self.seen, extent_of(self.labels))
         legend = {mesh.name: mesh.colour for mesh in self.seen}
         return scenery(picture, pixel if self.labels.voxel_size else None, legend)
 
     def turn(self, target: Path) -> Record:
         """Write a turning picture."""
+        check_drawing()
         with atomic_path(target) as growing:
             growing.write_bytes(gif(draw_turning(self.seen, extent_of(self.labels)), MILLISECONDS))
         return {}

@@ -62,7 +62,7 @@ def objects(
     asked.check()
     told = record(labels.address)
     known = known_classes(labels, told, context) if asked.classes else []
-    names = names_in(told) | dict(names or {})
+    given, names = names or {}, names_in(told) | dict(names or {})
     wish = Wish(chosen(asked.classes, known, names))
     settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size}
     more: dict[str, object] = {"parquet": True} if asked.parquet else {}
@@ -78,6 +78,8 @@ def objects(
         store = begin(output.partial / "objects", labels, "uint32", found.blocks.shape)
         paint(found, store, output.partial / "objects.done", context)
         _log.info("%s: %d objects", labels.name, len(found.classes))
+        for k in sorted(set(given) - set(wish.classes or found.classes.tolist())):
+            _log.warning("%s: no object is of class %d, which --names calls '%s'", labels.name, k, given[k])
         table = Measures.of(found, names, labels.voxel_size, labels.origin)
         write_measures(output.growing(beside(out, ".csv")), table)
         if asked.parquet:

@@ -12,13 +12,14 @@ three are imported when they are needed.
 
 from vemseg.surfaces.mesh import Mesh
 from vemseg.surfaces.meshing import Meshing, extent_of, most_voxels, surfaces
-from vemseg.surfaces.solid import draw_solid, draw_turning
+from vemseg.surfaces.solid import check_drawing, draw_solid, draw_turning
 from vemseg.surfaces.writing import MESH_FORMATS, mesh_names, write_meshes
 
 __all__ = [
     "MESH_FORMATS",
     "Mesh",
     "Meshing",
+    "check_drawing",
     "draw_solid",
     "draw_turning",
     "extent_of",

@@ -21,6 +21,9 @@ from vemseg.foreign import library
 from vemseg.geometry import Position
 from vemseg.surfaces.mesh import Mesh
 
+NEEDED = "pictures in space need pyvista"
+"""What is said where it is missing."""
+
 SIZE = 1600
 """Pixels of the edge of a picture."""
 
@@ -35,6 +38,20 @@ MARGIN = 1.02
 
 Extent = tuple[Position, Position]
 """The first and the last corner of a volume, z y x, as meshes have it."""
+
+
+def check_drawing() -> None:
+    """Refuse to begin where nothing can be drawn in space.
+
+    Raises
+    ------
+    InputError
+        Where pyvista is not installed.
+    ResourceError
+        Where this machine has no OpenGL.
+    """
+    library("pyvista", NEEDED, "3d")
+    _try()
 
 
 def draw_solid(meshes: Sequence[Mesh], extent: Extent) -> tuple[NDArray[np.uint8], float]:
@@ -52,12 +69,6 @@ def draw_solid(meshes: Sequence[Mesh], extent: Extent) -> tuple[NDArray[np.uint8
     pixel : float
         The edge of a pixel, in the unit of the vertices.
 
-    Raises
-    ------
-    InputError
-        Where pyvista is not installed.
-    ResourceError
-        Where this machine cannot draw in space.
     """
     with _stage(meshes, extent, SIZE) as plotter:
         picture = _taken(plotter)
@@ -84,9 +95,8 @@ def draw_turning(meshes: Sequence[Mesh], extent: Extent) -> list[NDArray[np.uint
 @contextmanager
 def _stage(meshes: Sequence[Mesh], extent: Extent, size: int) -> Iterator[Any]:
     """Yield a plotter with everything on it."""
-    pyvista = library("pyvista", "pictures in space need pyvista", "3d")
-    logger = library("vtkmodules.vtkCommonCore", "pictures in space need VTK", "3d").vtkLogger
-    _try()
+    pyvista = library("pyvista", NEEDED, "3d")
+    logger = library("vtkmodules.vtkCommonCore", NEEDED, "3d").vtkLogger
     logger.SetStderrVerbosity(logger.VERBOSITY_OFF)  # it says so where there is no display
     low, high = (np.array(corner[::-1]) for corner in extent)
     plotter = pyvista.Plotter(off_screen=True, window_size=(size, size), lighting="light kit")
