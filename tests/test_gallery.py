@@ -253,22 +253,24 @@ def test_what_is_no_longer_wished_goes(scene, tmp_path):
     assert names == ["cell_montage.png", "cell_pictures.json", "cell_planes.png"]
 
 
-def test_features_are_drawn_in_the_colours_of_their_components(scene, tmp_path):
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])
+def test_features_are_drawn_in_the_colours_of_their_components(scene, tmp_path, order):
     from vemseg.features import Features
     from vemseg.gallery.pictures import _coloured
 
     lattice = tuple(np.arange(0, n, 2, dtype=float) for n in SHAPE)
+    lattice = tuple(lattice[axis] for axis in order)
     shape = tuple(len(axis) for axis in lattice)
     attributes = {
-        "source_shape": list(SHAPE), "voxel_size_nm": list(SIZE), "order": [0, 1, 2],
+        "source_shape": list(SHAPE), "voxel_size_nm": list(SIZE), "order": list(order),
         "inside": [[0, 0, 0], list(shape)], "cell": [4, 4, 4], "recipe": "", "model": "",
         "volume": {"path": None, "crop": None}, "state": {"inputs": []},
     }  # fmt: skip
     stored = Features.create(tmp_path / "features.zarr", lattice, 4, shape, attributes)
-    vectors = np.zeros((*shape, 4), np.float16)
-    vectors[..., 2] = np.arange(shape[1])[:, None] * 10.0  # along y, most of the variance
-    vectors[..., 0] = np.arange(shape[2]) * 1.0  # along x
-    stored.write(Box.whole(shape), vectors, np.zeros(shape, np.float16))
+    vectors = np.zeros((12, 24, 28, 4), np.float16)
+    vectors[..., 2] = np.arange(24)[:, None] * 10.0  # along y, most of the variance
+    vectors[..., 0] = np.arange(28) * 1.0  # along x
+    stored.write(Box.whole(shape), vectors.transpose(*order, 3), np.zeros(shape, np.float16))
     wishes = Wishes(features=tmp_path / "features.zarr")
     view = View.of(Scene(str(scene / "cell.ome.zarr")), Look(), wishes, tmp_path, Context())
     colours, share = _coloured(stored, view, [5, 12])

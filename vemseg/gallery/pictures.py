@@ -94,12 +94,10 @@ def draw_features(view: View) -> Figure:
     """
     assert view.wishes.features is not None
     features = Features(view.wishes.features)
-    order = features.attributes["order"]
-    turned = tuple(features.source_shape[order.index(axis)] for axis in range(3))
-    if turned != view.grey.shape:
+    if features.source_shape != view.grey.shape:
         raise InputError(
-            f"{features.path} holds vectors of {turned} voxels, but {view.grey.name} has {view.grey.shape} "
-            "(z, y, x): give the volume and crop that they were made from"
+            f"{features.path} holds vectors of {features.source_shape} voxels, but {view.grey.name} has "
+            f"{view.grey.shape} (z, y, x): give the volume and crop that they were made from"
         )
     at = view.depths(ROWS)
     colours, share = _coloured(features, view, at)
