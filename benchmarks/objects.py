@@ -88,9 +88,9 @@ def made(path: Path, edge: int) -> Path:
     return path
 
 
-def measured(command: list[str], labels: Path, scratch: Path) -> dict[str, Any]:
+def measured(command: list[str], labels: Path, scratch: Path, out: Path | None = None) -> dict[str, Any]:
     """Return seconds of wall and processor, and the peak memory in GiB, of one process."""
-    out = scratch / "out.ome.zarr"
+    out = out or scratch / "out.ome.zarr"
     for old in scratch.glob("out*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     words = [sys.executable, "-m", "vemseg", "-q", *command, str(labels), "-o", str(out)]

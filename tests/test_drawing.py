@@ -348,15 +348,16 @@ def test_curve_draws_losses_and_learning_rate():
     losses = {"reconstruction": 1.0 / (1 + steps), "codebook": 2.0 / (1 + steps)}
     figure = drawing.curve(steps, losses, lr=np.full(50, 3e-4))
     left, right = figure.axes
-    labelled = [line.get_label() for line in left.lines if not line.get_label().startswith("_")]
-    assert labelled == ["reconstruction", "codebook"]
+    labelled = [f"{name}, {way}" for name in losses for way in ("smoothed", "each step")]
+    assert [line.get_label() for line in left.lines] == labelled
     np.testing.assert_allclose(
         left.lines[0].get_ydata(), plots.moving_average(losses["reconstruction"], 0.95)
     )
     np.testing.assert_array_equal(left.lines[1].get_ydata(), losses["reconstruction"])
     assert right.get_ylim()[0] == 0
     assert 3e-4 < right.get_ylim()[1] < 4e-4
-    assert len(left.get_legend().get_texts()) == 3
+    named = [text.get_text() for text in left.get_legend().get_texts()]
+    assert named == [*labelled, "learning rate"]
     assert len(drawing.curve(steps, 1.0 / (1 + steps), smoothing=0).axes[0].lines) == 1
 
 
@@ -397,7 +398,7 @@ def test_saved_png_is_white_decodes_and_names_its_maker(tmp_path):
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
-    for suffix in ("png", "pdf"):
+    for suffix in ("png", "pdf", "svg"):
         for name in "ab":
             drawing.save(drawing.curve(np.arange(5), np.arange(5)), tmp_path / f"{name}.{suffix}", dpi=50)
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()

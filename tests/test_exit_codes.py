@@ -334,7 +334,7 @@ SHORT = {
     "fetch": (["--shape", "64,256,256"], lambda program, folder: list(folder.glob("*.partial/cell*"))),
     "cluster": (["--restarts", 20_000], lambda program, folder: "sampling 100" in program.err),
     "evaluate": ([], lambda program, folder: "counting 100" in program.err),
-    "render": ([], lambda program, folder: "drawing  30" in program.err),
+    "render": ([], lambda program, folder: "drawing  50" in program.err),
 }
 """How to make them slow, and what shows that they are at work."""
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy import ndimage
 from vemseg.context import Context
 from vemseg.errors import InputError, Interrupted, OutputExistsError, ResourceError, UsageError
 from vemseg.geometry import Box
-from vemseg.objects import Measures, Wish, begin, blockwise, components, crofton, find_objects, paint
+from vemseg.objects import Asked, Measures, Wish, begin, blockwise, components, crofton, find_objects, paint
 from vemseg.pipeline.objects import objects
 from vemseg.volume import ArrayVolume, open_labels, open_volume
 
@@ -219,6 +220,32 @@ def test_the_command_writes_objects_a_table_and_their_origin(name, labels, tmp_p
         objects(open_labels(labels), out)
 
 
+def test_the_table_is_written_as_parquet_too(labels, tmp_path, small_blocks):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = objects(open_labels(labels), tmp_path / "o.tif", names={3: "lysosome"}, asked=Asked(parquet=True))
+    columns = parquet.read_table(tmp_path / "o.parquet").to_pydict()
+    with (tmp_path / "o.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(columns) == list(rows[0]) and len(columns["object"]) == len(rows) == 2
+    for name, values in columns.items():
+        written = [row[name] for row in rows]
+        assert written == (
+            values if name == "name" else [f"{v:.6g}" if isinstance(v, float) else str(v) for v in values]
+        )
+    objects(open_labels(labels), out, names={3: "lysosome"}, asked=Asked(parquet=True))
+    with pytest.raises(OutputExistsError, match="exists and was made otherwise"):
+        objects(open_labels(labels), out, names={3: "lysosome"}, asked=Asked(["3"]))
+    objects(open_labels(labels), out, overwrite=True)
+    assert not (tmp_path / "o.parquet").exists()
+
+
+def test_parquet_that_cannot_be_written_is_refused_before_work(labels, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(InputError, match=r"--parquet needs pyarrow: pip install 'vemseg\[tables\]'"):
+        objects(open_labels(labels), tmp_path / "o.tif", asked=Asked(parquet=True))
+    assert not (tmp_path / "o.tif.partial").exists()
+
+
 def test_without_a_voxel_size_only_voxels_are_counted(tmp_path, caplog):
     tifffile.imwrite(tmp_path / "l.tif", np.eye(9, dtype=np.uint8)[None])
     objects(open_labels(tmp_path / "l.tif"), tmp_path / "o.tif")
@@ -228,6 +255,12 @@ def test_without_a_voxel_size_only_voxels_are_counted(tmp_path, caplog):
     assert said == ["l: voxel size unknown, so everything is counted in voxels"]
     objects(open_labels(tmp_path / "l.tif", voxel_size="8"), tmp_path / "sized.tif")
     assert "volume_um3" in (tmp_path / "sized.csv").read_text()
+
+
+def test_a_name_of_a_class_without_objects_is_said(labels, tmp_path, caplog):
+    objects(open_labels(labels), tmp_path / "o.tif", names={3: "lysosome", 9: "golgi"})
+    said = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert said == ["labels: no object is of class 9, which --names calls 'golgi'"]
 
 
 def test_a_volume_without_objects_has_an_empty_table(tmp_path):
@@ -240,7 +273,7 @@ def test_a_volume_without_objects_has_an_empty_table(tmp_path):
 def test_what_cannot_be_is_refused_in_one_line(labels, tmp_path, monkeypatch):
     volume = open_labels(labels)
     with pytest.raises(InputError, match="there is no class 'golgi': the labels have 1, 3"):
-        objects(volume, tmp_path / "o.tif", classes=["golgi"])
+        objects(volume, tmp_path / "o.tif", asked=Asked(["golgi"]))
     with pytest.raises(UsageError, match="is an input"):
         objects(volume, labels)
     with pytest.raises(ResourceError, match="the least that works is"):

@@ -19,6 +19,9 @@ RECIPE = yaml.safe_load((ROOT / "conda-recipe" / "recipe.yaml").read_text())
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 """Packages that conda-forge has under another name than the Python index."""
 
+NOT_IN_THE_IMAGE = ("3d", "umap", "viewer")
+"""Extras for people who sit at a screen; they are large."""
+
 DEPENDENCIES = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
 
 
@@ -36,10 +39,11 @@ def test_the_recipe_needs_what_the_project_needs():
     assert specs(RECIPE["requirements"]["run"]) == wanted
 
 
-def extras():
-    """Return what the extras need that users install."""
+def extras(without=()):
+    """Return what the extras need that users install, some of them left out."""
     named = PROJECT["project"]["optional-dependencies"]
-    return [Requirement(text) for extra in ("formats", "hyperbolic", "dask") for text in named[extra]]
+    texts = [text for extra, group in named.items() if extra not in ("test", *without) for text in group]
+    return [need for need in map(Requirement, texts) if need.name != PROJECT["project"]["name"]]
 
 
 def test_the_recipe_bounds_what_only_some_users_need():
@@ -114,5 +118,5 @@ def test_the_image_is_of_this_version_licence_and_python():
 
 def test_the_image_holds_what_the_project_needs():
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", read_if_there("requirements.lock"), re.MULTILINE))
-    for need in [*DEPENDENCIES, *extras()]:
+    for need in [*DEPENDENCIES, *extras(NOT_IN_THE_IMAGE)]:
         assert Version(locked[need.name]) in need.specifier, need

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import sys
 import zlib
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from vemseg.pipeline.report import report
 from vemseg.pipeline.segment import segment
 from vemseg.report import Beside, Subject, distributions
 from vemseg.report import slices as slices_of_page
-from vemseg.report.points import PATCH, principal
+from vemseg.report.points import PATCH, neighbourly, principal
 from vemseg.volume import ArrayVolume, LabelInfo, LabelStore, finish_labels, open_labels, open_volume, record
 from vemseg.volume.writing import write_volume
 
@@ -262,6 +263,27 @@ def test_principal_components_are_those_of_the_singular_values():
     assert np.abs(plane).max() == pytest.approx(1)
     ratio = np.ptp(plane, axis=0) / np.ptp(centred @ directions[:2].T, axis=0)
     assert ratio[0] == pytest.approx(ratio[1])  # one scale for both
+
+
+@pytest.mark.slow
+def test_umap_keeps_neighbours_together_and_repeats():
+    pytest.importorskip("umap")
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.eye(6)[:3] * 40, 60, axis=0) + rng.standard_normal((180, 6))
+    plane = neighbourly(groups)
+    assert plane.shape == (180, 2) and np.abs(plane).max() == 1.0
+    middles = plane.reshape(3, 60, 2).mean(axis=1)
+    near = np.linalg.norm(plane[:, None] - middles, axis=2).argmin(axis=1)
+    np.testing.assert_array_equal(near, np.repeat(range(3), 60))
+    np.testing.assert_array_equal(plane, neighbourly(groups))
+    with pytest.raises(InputError, match="3 vectors are too few"):
+        neighbourly(groups[:3])
+
+
+def test_umap_that_is_missing_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(InputError, match=r"--umap needs umap-learn: pip install 'vemseg\[umap\]'"):
+        neighbourly(np.zeros((9, 4)))
 
 
 def test_vectors_of_one_entry_or_without_any_difference_have_a_place():

@@ -22,8 +22,8 @@ FLOORS = {
     **dict.fromkeys(["budget", "context", "drawing", "graphs", "metrics", "phantom", "recipe"], 2),
     **dict.fromkeys(["superpixels", "tiling"], 2),
     **dict.fromkeys(["batch", "blocks", "catalog", "points", "ranks", "run", "volume"], 3),
-    **dict.fromkeys(["comparison", "features", "labelling", "models", "objects", "sampling"], 4),
-    **dict.fromkeys(["datasets", "dense", "distillation", "report", "training"], 5),
+    **dict.fromkeys(["comparison", "features", "labelling", "models", "objects", "sampling", "surfaces"], 4),
+    **dict.fromkeys(["datasets", "dense", "distillation", "gallery", "report", "training"], 5),
     "pipeline": 6,
     **dict.fromkeys(["cli", "__main__"], 7),
 }
@@ -35,8 +35,10 @@ ABOVE_METHODS = ["building", "weights", "checkpoints", "model", "__init__"]
 
 TENSORS = {room for room, floor in FLOORS.items() if floor in (4, 5, 6)} - {
     "comparison",
+    "gallery",
     "objects",
     "report",
+    "surfaces",
 } | {
     "batch",
     "graphs",
@@ -55,7 +57,7 @@ DOORS = {
     "pooch": {"catalog"},
     "sklearn": {"graphs", "labelling"},
     "threadpoolctl": {"labelling"},
-    "skimage": {"drawing", "objects", "superpixels"},
+    "skimage": {"drawing", "objects", "superpixels", "surfaces"},
     "matplotlib": {"drawing"},
     "PIL": {"drawing"},
     "pydantic": {"recipe", "foreign"},

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from interpreter import start
 
 from vemseg.errors import InputError, MissingError, OutputExistsError
-from vemseg.recipe import load_recipe
+from vemseg.recipe import load_recipe, parse_recipe
 from vemseg.run import (
     Run,
     StopSignal,
@@ -188,6 +189,14 @@ def test_a_run_explains_itself(tmp_path, volume):
     info = found.info
     assert (info["kind"], info["seed"], info["recipe"]) == ("run", 5, recipe.hash)
     assert (info["voxel_sizes"], info["samples"]) == ([[16, 16, 16]], 3)
+    card = yaml.safe_load((run.path / "rdf.yaml").read_text())
+    assert (card["type"], card["format_version"]) == ("model", "0.5.4")
+    assert card["weights"]["safetensors"] == {
+        "source": "model.safetensors", "sha256": sha256(run.model), "opened_by": "vemseg",
+    }  # fmt: skip
+    assert [axis.get("id") for axis in card["inputs"][0]["axes"]] == [None, None, "z", "y", "x"]
+    assert card["training_data"] == [{"source": volume.name, "content": fingerprint(volume)["content"]}]
+    assert parse_recipe(card["config"]["vemseg"]["recipe"], "card") == recipe
     assert info["inputs"][0]["path"] == str(volume.resolve())
     assert found.model == run.path / "model.safetensors"
 

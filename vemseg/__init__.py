@@ -8,12 +8,14 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              training    objective + sampler + schedule -> checkpoints
              distillation  a dense encoder taught by another one, and how well both agree
              report      labels and their image -> a page to look at, name and merge classes
+             gallery     what is shown of a volume and labels: pictures, surfaces, views elsewhere
              datasets    published volumes with reference labels, and the phantom's files
     floor 4  models      encoders and objectives, by name
              labelling   vectors -> class scores
              sampling    where training looks: volumes, made-up tissue -> batches
              features    vectors on a lattice, on disk
              objects     labels of classes -> objects, measured; labels merged and cleaned
+             surfaces    labels -> meshes, their files, pictures in space
              comparison  volumes of one subject, brought to the same voxels and counted
     floor 3  volume      voxels on disk: TIFF, OME-Zarr; voxel size, intensities
              run         outputs that appear whole, runs that explain themselves, fingerprints

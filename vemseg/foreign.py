@@ -8,12 +8,14 @@ and TOML hold is checked by a ``Form``, one for each kind of document.
 
 from __future__ import annotations
 
+import importlib
 import json
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vemseg.errors import InputError, VemsegError
@@ -29,6 +31,28 @@ MOST_TEXT = 2**26
 
 Kind = Any
 """A type, or a mapping of names to these: see ``Form``."""
+
+
+def library(module: str, complaint: object, extra: str) -> ModuleType:
+    """Import a library that only some users need, when it is needed.
+
+    Parameters
+    ----------
+    module : str
+    complaint : object
+        What is said where it is not installed, followed by the command that installs it.
+    extra : str
+        The extra of the package that brings it.
+
+    Raises
+    ------
+    InputError
+        Where it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"{complaint}: pip install 'vemseg[{extra}]'") from error
 
 
 def quoted(words: object) -> str:

@@ -74,6 +74,12 @@ class Box:
         z, y, x = other.start
         return self.shift((-z, -y, -x))
 
+    def scaled(self, factors: ZYX) -> Box:
+        """Return the same part of space in voxels that are so many times smaller along each axis."""
+        (a, b, c), (d, e, f) = self.start, self.stop
+        z, y, x = factors
+        return Box((a * z, b * y, c * x), (d * z, e * y, f * x))
+
     def clip(self, other: Box) -> Box:
         """Return the common part of two boxes (empty where they do not meet)."""
         start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))

@@ -16,6 +16,7 @@ def objects(
     into: writing.Into = None,
     name: writing.Name = None,
     ngff: writing.Ngff = None,
+    parquet: refining.Parquet = False,
     overwrite: options.Overwrite = False,
     max_memory: options.MaxMemory = None,
     shard: options.Shard = None,
@@ -29,13 +30,22 @@ def objects(
     """
     which, legend = parsing.words(classes) if classes else [], parsing.names(names)
     with shell.stoppable(**parsing.sharing(max_memory, offline, shard, finalize)) as context:
+        from vemseg.objects import Asked
         from vemseg.pipeline.objects import objects as compute
         from vemseg.run import sidecar
         from vemseg.volume import open_labels
 
         target, form = writing.output(out, into, name, ngff)
         volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
-        compute(volume, target, classes=which, names=legend, form=form, overwrite=overwrite, context=context)
+        compute(
+            volume,
+            target,
+            asked=Asked(tuple(which), parquet),
+            names=legend,
+            form=form,
+            overwrite=overwrite,
+            context=context,
+        )
         if not sidecar(target).exists():  # other processes do the rest
             return
     shell.result(form.address(target))

@@ -261,7 +261,6 @@ ClustersOut = Annotated[Path, out_option(metavar="NAME.safetensors", help="Where
 ScoresOut = Annotated[
     Path | None, out_option(metavar="NAME.json", help="Store all scores, with plots beside them.")
 ]
-PicturesOut = Annotated[Path, out_option(metavar="FOLDER", help="Where to put the pictures.")]
 Sha256 = Annotated[
     str | None, _advanced("--sha256", metavar="HEX", help="SHA-256 of the archive given by --from.")
 ]

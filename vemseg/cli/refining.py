@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
-from vemseg.cli.options import flag, input_option
+from vemseg.cli.options import flag, input_option, output_option
 
 Labels = Annotated[
     str, typer.Argument(show_default=False, metavar="LABELS", help="Labels of classes; 0 is nothing.")
+]
+Parquet = Annotated[
+    bool, output_option("--parquet", **flag, help="Write the table as Parquet too, beside the CSV.")
 ]
 Merge = Annotated[
     list[str] | None,

@@ -12,6 +12,7 @@ def report(
     objects: reporting.ObjectsTable = None,
     features: reporting.FeaturesOfLabels = None,
     points: reporting.Points = 2000,
+    umap: reporting.Umap = False,
     model: reporting.ModelOfLabels = None,
     names: options.Names = None,
     voxel_size: options.VoxelSize = None,
@@ -36,6 +37,6 @@ def report(
 
         known = legend.names, legend.colours, legend.merges
         subject = Subject(labels, volume, *known, voxel_size, crop)
-        beside = Beside(points, features, model, objects)
+        beside = Beside(points, features, model, objects, umap)
         target = compute(subject, out, beside=beside, overwrite=overwrite, context=context)
     shell.result(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from vemseg.cli.options import input_option, model_option, out_option, output_option
+from vemseg.cli.options import flag, input_option, model_option, out_option, output_option
 
 ImageOfLabels = Annotated[
     str | None,
@@ -46,6 +46,9 @@ ModelOfLabels = Annotated[
 ]
 Points = Annotated[
     int, output_option("--points", metavar="N", help="How many vectors to show; 0 shows none.")
+]
+Umap = Annotated[
+    bool, output_option("--umap", **flag, help="Lay vectors out by UMAP, instead of principal components.")
 ]
 ReportOut = Annotated[
     Path | None,

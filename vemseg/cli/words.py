@@ -55,3 +55,18 @@ class PointUnit(StrEnum):
 
     voxel = "voxel"
     nm = "nm"
+
+
+class MeshFormat(StrEnum):
+    """The formats of meshes."""
+
+    glb = "glb"
+    ply = "ply"
+    obj = "obj"
+
+
+class EachKind(StrEnum):
+    """What gets a mesh of its own."""
+
+    class_ = "class"
+    object = "object"

@@ -5,10 +5,11 @@ pyplot, so no global state: functions may be called from threads and never open 
 knows files of volumes, models or how a score is made.
 
 - ``colours``: the palette, the colour of each label
-- ``pixels``: arrays -> RGB arrays (``overlay``, ``error_map``)
+- ``pixels``: arrays -> RGB arrays (``overlay``, ``error_map``, ``heat``)
 - ``look``: how a volume is drawn, as a user says it
 - ``layout``: panels at one physical scale, scale bars, legends, ``save``
-- ``pictures``: ``three_planes``, ``montage``, ``comparison``, ``reconstructions``
+- ``pictures``: ``three_planes``, ``montage``, ``comparison``, ``depths``,
+  ``reconstructions``, ``scenery``
 - ``plots``: ``confusion``, ``curve``, ``number_curve``, ``slice_dice``
 
 Label 0 is background: transparent, without an entry in a legend.
@@ -19,8 +20,16 @@ from matplotlib.figure import Figure
 from vemseg.drawing.colours import palette
 from vemseg.drawing.layout import save, scale_bar_length
 from vemseg.drawing.look import Look
-from vemseg.drawing.pictures import Manner, comparison, montage, reconstructions, three_planes
-from vemseg.drawing.pixels import error_map, grey, overlay
+from vemseg.drawing.pictures import (
+    Manner,
+    comparison,
+    depths,
+    montage,
+    reconstructions,
+    scenery,
+    three_planes,
+)
+from vemseg.drawing.pixels import error_map, gif, grey, heat, overlay
 from vemseg.drawing.plots import confusion, curve, number_curve, slice_dice
 
 __all__ = [
@@ -30,8 +39,11 @@ __all__ = [
     "comparison",
     "confusion",
     "curve",
+    "depths",
     "error_map",
+    "gif",
     "grey",
+    "heat",
     "montage",
     "number_curve",
     "overlay",
@@ -39,6 +51,7 @@ __all__ = [
     "reconstructions",
     "save",
     "scale_bar_length",
+    "scenery",
     "slice_dice",
     "three_planes",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +59,19 @@ def palette(n: int) -> list[RGB]:
     return list(OKABE_ITO[:n] if n <= len(OKABE_ITO) else _extended()[:n])
 
 
-def table() -> NDArray[np.uint8]:
-    """Return all colours as a look-up table by label id, (256, 3); row 0 is never shown."""
-    return np.array([(0, 0, 0), *palette(MOST_COLOURS)], dtype=np.uint8)
+def table(own: Mapping[int, RGB] = MappingProxyType({})) -> NDArray[np.uint8]:
+    """Return all colours as a look-up table by label id, (256, 3); row 0 is never shown.
+
+    Parameters
+    ----------
+    own : mapping of int to (int, int, int)
+        Colours of some ids that take the place of those of the palette.
+    """
+    colours = np.array([(0, 0, 0), *palette(MOST_COLOURS)], dtype=np.uint8)
+    for i, colour in own.items():
+        if 0 < i <= MOST_COLOURS:
+            colours[i] = colour
+    return colours
 
 
 def css(colour: Sequence[int] | NDArray[np.uint8]) -> str:
@@ -68,9 +79,14 @@ def css(colour: Sequence[int] | NDArray[np.uint8]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*(int(c) for c in colour))
 
 
-def entries(ids: Sequence[int], names: Mapping[int, str] | None) -> dict[str, str]:
-    """Return the legend of label ids above 0, name -> ``#rrggbb``; without a name, id 3 is ``class 3``."""
-    lut = table()
+def entries(
+    ids: Sequence[int], names: Mapping[int, str] | None, own: Mapping[int, RGB] = MappingProxyType({})
+) -> dict[str, str]:
+    """Return the legend of label ids above 0, name -> ``#rrggbb``; without a name, id 3 is ``class 3``.
+
+    Ids may have colours of their own, as in ``table``.
+    """
+    lut = table(own)
     return {(names or {}).get(i, f"class {i}"): css(lut[i]) for i in ids if i > 0}
 
 

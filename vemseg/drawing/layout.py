@@ -6,7 +6,9 @@ Lengths on the page are inches; text sizes fit a figure printed at its own width
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +41,29 @@ _METADATA: dict[str, dict[str, str | None]] = {
 }
 
 
+@dataclass(frozen=True)
+class Foot:
+    """What stands below images.
+
+    Attributes
+    ----------
+    legends : sequence of mappings of str to str
+        Name -> colour.
+    note : str
+        A few words above them; lines that are too long are broken.
+    """
+
+    legends: Sequence[Mapping[str, str]] = ()
+    note: str = ""
+
+    def lines(self, width: float) -> list[str]:
+        """Return the note as lines that fit into a width in inches."""
+        return textwrap.wrap(self.note, max(30, int(width / (0.52 * TEXT / 72))))
+
+
+NO_FOOT = Foot()
+
+
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
     """Return a white figure of that size in inches, drawn by Agg."""
     figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
@@ -49,7 +74,8 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 def save(figure: Figure, path: Path, dpi: float = 300) -> None:
     """Write a figure as PNG, PDF or SVG, by its suffix; the file appears whole or not at all.
 
-    Margins are cut to what is drawn. Fonts in a PDF are TrueType, since many journals refuse Type 3.
+    Margins are cut to what is drawn. Fonts in a PDF are TrueType, since many journals refuse Type 3; an SVG
+    has letters as shapes, so that it looks alike everywhere. The same figure gives the same bytes.
 
     Raises
     ------
@@ -61,7 +87,7 @@ def save(figure: Figure, path: Path, dpi: float = 300) -> None:
     metadata = _METADATA.get(path.suffix.lower())
     if metadata is None:
         raise UsageError(f"cannot draw '{path.name}': the name must end in {', '.join(_METADATA)}")
-    with atomic_path(path) as growing, matplotlib.rc_context({"pdf.fonttype": 42}):
+    with atomic_path(path) as growing, matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vemseg"}):
         figure.savefig(
             growing,
             format=path.suffix[1:].lower(),
@@ -99,11 +125,11 @@ def grid(
     titles: Sequence[str],
     columns: int,
     pixel: tuple[float, float] | None = None,
-    legends: Sequence[Mapping[str, str]] = (),
+    foot: Foot = NO_FOOT,
     group: int = 0,
     most_width: float = PAGE_WIDTH,
 ) -> tuple[Figure, list[Axes]]:
-    """Place images of one shape in rows, each under its title, and legends below.
+    """Place images of one shape in rows, each under its title, and legends and a note below.
 
     Parameters
     ----------
@@ -113,8 +139,8 @@ def grid(
     columns : int
     pixel : (float, float), optional
         Height and width of a pixel in any unit; by default it is square.
-    legends : sequence of mappings of str to str
-        Name -> colour.
+    foot : Foot
+        What stands below the images.
     group : int
         Number of columns after which the gap is wider; 0 for none.
     most_width : float
@@ -124,19 +150,24 @@ def grid(
     shifts = [column * GAP + (column // group * WIDE_GAP if group else 0.0) for column in range(columns)]
     dy, dx = pixel or (1.0, 1.0)
     aspect = images[0].shape[0] * dy / (images[0].shape[1] * dx)
-    fixed = 2 * GAP + sum(heads) + (len(heads) - 1) * GAP + legends_height(legends, PAGE_WIDTH)
+    said, legends = foot.lines(min(PAGE_WIDTH, columns * most_width)), foot.legends
+    fixed = 2 * GAP + sum(heads) + (len(heads) - 1) * GAP + LINE * len(said)
+    fixed += legends_height(legends, PAGE_WIDTH)
     width = min((PAGE_WIDTH - 2 * GAP - shifts[-1]) / columns, most_width)
     width = min(width, (PAGE_HEIGHT - fixed) / len(heads) / aspect)
     content = columns * width + shifts[-1]
     page, axes = content + 2 * GAP, []
-    foot = legends_height(legends, page) - legends_height(legends, PAGE_WIDTH)
-    figure = new_figure(page, fixed + foot + len(heads) * width * aspect)
+    grown = legends_height(legends, page) - legends_height(legends, PAGE_WIDTH)
+    figure = new_figure(page, fixed + grown + len(heads) * width * aspect)
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         row, column = divmod(i, columns)
         left = GAP + column * width + shifts[column]
         top = GAP + sum(heads[: row + 1]) + row * (width * aspect + GAP)
         write(figure, left + width / 2, top - 0.05, title, ha="center", va="baseline")
         axes.append(panel(figure, (left, top, width, width * aspect), image))
+    below = figure.get_size_inches()[1] - legends_height(legends, page) - 0.05
+    for i, line in enumerate(reversed(said)):
+        write(figure, page / 2, below - i * LINE, line, ha="center", va="baseline")
     draw_legends(figure, legends)
     return figure, axes
 
@@ -171,8 +202,10 @@ def scale_bar_length(width: int, pixel: float | None) -> tuple[float, str]:
     return length / pixel, f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
 
 
-def draw_scale_bar(axes: Axes, shape: tuple[int, ...], pixel: float | None, step: int = 1) -> None:
-    """Draw a scale bar at the lower right of an image of that shape, white with a dark rim.
+def draw_scale_bar(
+    axes: Axes, shape: tuple[int, ...], pixel: float | None, step: int = 1, *, dark: bool = False
+) -> None:
+    """Draw a scale bar at the lower right of an image of that shape, white with a dark rim, or dark.
 
     Where the width of a pixel is unknown, the bar counts pixels of the volume, one at each ``step``.
     """
@@ -186,16 +219,16 @@ def draw_scale_bar(axes: Axes, shape: tuple[int, ...], pixel: float | None, step
     margin, thick = 0.07, 0.035
     end, bottom = shape[1] - 0.5 - margin * right, shape[0] - 0.5 - margin * down
     bar = Rectangle((end - length, bottom - thick * down), length, thick * down, gid="scale bar")
-    bar.set(facecolor="white", edgecolor="black", linewidth=0.4)
+    bar.set(facecolor="black" if dark else "white", edgecolor="black", linewidth=0.4)
     axes.add_patch(bar)
     narrow = length / right < 0.6 * TEXT / 72 * len(text)
     axes.text(
         *(end if narrow else end - length / 2, bottom - (thick + 0.045) * down, text),
         fontsize=TEXT,
-        color="white",
+        color="black" if dark else "white",
         ha="right" if narrow else "center",
         va="baseline",
-        path_effects=[withStroke(linewidth=1.4, foreground="black")],
+        path_effects=[] if dark else [withStroke(linewidth=1.4, foreground="black")],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ from vemseg.drawing.layout import (
     LINE,
     PAGE_HEIGHT,
     PAGE_WIDTH,
+    Foot,
     draw_legends,
     draw_scale_bar,
     grid,
@@ -37,6 +38,12 @@ MASKED: RGB = (158, 188, 218)
 COLUMNS = 4
 """Panels in a row of a montage or a comparison."""
 
+SCENERY = 5.0
+"""The widest that a picture in space is drawn, in inches."""
+
+DEPTH = 3.4
+"""The widest that a slice of ``depths`` is drawn, in inches."""
+
 
 @dataclass(frozen=True)
 class Manner:
@@ -51,12 +58,41 @@ class Manner:
         are those of the pixels shown, so only where they are unknown this is needed.
     labelled : bool
         Whether grey values are stretched by the pixels that have a label alone.
+    colours : mapping of int to (int, int, int)
+        Colours of some labels that take the place of those of ``palette``.
     """
 
     style: Style = "fill"
     alpha: float = 0.5
     steps: ZYX = (1, 1, 1)
     labelled: bool = False
+    colours: Mapping[int, RGB] = field(default_factory=dict)
+
+    def overlay(self, shade: NDArray[np.uint8], labels: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """Lay labels over a slice: (h, w, 3)."""
+        return overlay(shade, labels, self.style, self.alpha, self.colours)
+
+    def between(self, raw: NDArray[np.generic], labels: NDArray[np.generic] | None) -> tuple[float, float]:
+        """Return the grey values of an image of any shape that are shown as black and white."""
+        return limits(raw[labels != 0] if self.labelled and labels is not None else raw)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures of some slices, side by side.
+
+    Attributes
+    ----------
+    title : str
+        What stands above each.
+    images : uint8 (n, h, w, 3)
+    note : str
+        What is said of them below, in a few words.
+    """
+
+    title: str
+    images: NDArray[np.uint8]
+    note: str = ""
 
 
 def three_planes(
@@ -96,10 +132,10 @@ def three_planes(
     ]
     between = limits(np.concatenate(counted))
     shades = [grey(plane, between) for plane in raw]
-    painted = [overlay(g, ids, manner.style, manner.alpha) for g, ids in zip(shades, labels, strict=True)]
+    painted = [manner.overlay(g, ids) for g, ids in zip(shades, labels, strict=True)]
 
     dz, dy, dx = voxel_size or manner.steps
-    legend = entries(_seen(*labels), names)
+    legend = entries(_seen(*labels), names, manner.colours)
     page, extent = _fit((z * dz if z > 1 else 0.0, y * dy, x * dx), legends_height([legend], PAGE_WIDTH))
     figure = new_figure(*page)
     for i, (title, planes) in enumerate({"raw": shades, "labels": painted}.items()):
@@ -140,10 +176,12 @@ def montage(
     images: Sequence[NDArray[np.uint8]] = list(shades)
     legend: dict[str, str] = {}
     if labels is not None:
-        images = [overlay(g, ids, manner.style, manner.alpha) for g, ids in zip(shades, labels, strict=True)]
-        legend = entries(_seen(labels), names)
+        images = [manner.overlay(g, ids) for g, ids in zip(shades, labels, strict=True)]
+        legend = entries(_seen(labels), names, manner.colours)
     titles = [f"z = {p}" for p in positions]
-    figure, axes = grid(images, titles, min(COLUMNS, len(images)), pixel_size or manner.steps[1:], [legend])
+    figure, axes = grid(
+        images, titles, min(COLUMNS, len(images)), pixel_size or manner.steps[1:], Foot([legend])
+    )
     draw_scale_bar(axes[-1], raw.shape[1:], pixel_size and pixel_size[1], manner.steps[2])
     return figure
 
@@ -155,6 +193,7 @@ def comparison(
     names: Mapping[int, str] | None = None,
     pixel_size: tuple[float, float] | None = None,
     *,
+    matching: str = "",
     manner: Manner = Manner(),
 ) -> Figure:
     """Draw a slice, its labels, the reference and where the two differ, side by side.
@@ -168,20 +207,86 @@ def comparison(
         Class id -> name.
     pixel_size : (float, float), optional
         Height and width of a pixel in nm.
+    matching : str
+        How the labels were matched to the classes of the reference, in a few words, written below.
     manner
         As in ``three_planes``.
     """
     shade = grey(raw)
-    painted = [overlay(shade, ids, manner.style, manner.alpha) for ids in (labels, reference)]
+    painted = [manner.overlay(shade, ids) for ids in (labels, reference)]
     errors = error_map(labels, reference)
     found = {tuple(c) for c in np.unique(errors.reshape(-1, 3), axis=0).tolist()}
     classes = entries(_seen(labels, reference), names)
     kinds = {name: css(colour) for name, colour in ERROR_COLOURS.items() if colour in found}
     titles = ["input", "prediction", "reference", "error"]
-    figure, axes = grid(
-        [shade, *painted, errors], titles, COLUMNS, pixel_size or manner.steps[1:], [classes, kinds]
-    )
+    foot, images = Foot([classes, kinds], matching), [shade, *painted, errors]
+    figure, axes = grid(images, titles, COLUMNS, pixel_size or manner.steps[1:], foot)
     draw_scale_bar(axes[0], raw.shape, pixel_size and pixel_size[1], manner.steps[2])
+    return figure
+
+
+def depths(
+    raw: NDArray[np.generic],
+    labels: NDArray[np.generic] | None,
+    positions: Sequence[int],
+    pixel_size: tuple[float, float] | None = None,
+    names: Mapping[int, str] | None = None,
+    *,
+    beside: Row | None = None,
+    manner: Manner = Manner(),
+) -> Figure:
+    """Draw slices at some depths, one column each: raw, under their labels, and whatever else is given.
+
+    Parameters
+    ----------
+    raw : array, (n, h, w)
+        The slices, shown with one stretch of grey values.
+    labels : integer array, (n, h, w), or None
+        Without labels there is no row of them.
+    positions : sequence of n int
+        Number of each slice along z.
+    pixel_size : (float, float), optional
+        Height and width of a pixel in nm.
+    names : mapping of int to str, optional
+        Label id -> name; the legend lists the ids that are seen.
+    beside : Row, optional
+        One more row.
+    manner
+        As in ``three_planes``.
+    """
+    same_shape(raw=raw, **({} if labels is None else {"labels": labels}))
+    shades = grey(raw, manner.between(raw, labels))
+    rows: dict[str, Sequence[NDArray[np.uint8]]] = {"raw": list(shades)}
+    legend: dict[str, str] = {}
+    if labels is not None:
+        rows["labels"] = [manner.overlay(g, ids) for g, ids in zip(shades, labels, strict=True)]
+        legend = entries(_seen(labels), names, manner.colours)
+    if beside is not None:
+        rows[beside.title] = list(beside.images)
+    titles = [f"{name}, z = {z}" for name in rows for z in positions]
+    foot = Foot([legend], "" if beside is None else beside.note)
+    images, pixel = [image for row in rows.values() for image in row], pixel_size or manner.steps[1:]
+    figure, axes = grid(images, titles, len(positions), pixel, foot, most_width=DEPTH)
+    draw_scale_bar(axes[0], raw.shape[1:], pixel_size and pixel_size[1], manner.steps[2])
+    return figure
+
+
+def scenery(picture: NDArray[np.uint8], pixel: float | None, legend: Mapping[str, RGB]) -> Figure:
+    """Put a picture in space on a page, with a scale bar and a legend.
+
+    Parameters
+    ----------
+    picture : uint8 array, (h, w, 3)
+        On white, a parallel projection.
+    pixel : float or None
+        The edge of a pixel in nm; without it there is no scale bar.
+    legend : mapping of str to (int, int, int)
+        Names and their colours.
+    """
+    shown = {name: css(colour) for name, colour in legend.items()}
+    figure, axes = grid([picture], [""], 1, foot=Foot([shown]), most_width=SCENERY)
+    if pixel is not None:
+        draw_scale_bar(axes[0], picture.shape, pixel, dark=True)
     return figure
 
 

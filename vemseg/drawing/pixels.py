@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -66,8 +69,30 @@ def jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
     return file.getvalue()
 
 
+def gif(frames: Sequence[NDArray[np.uint8]], milliseconds: int) -> bytes:
+    """Return pictures that follow each other, again and again, as a GIF.
+
+    Parameters
+    ----------
+    frames : sequence of uint8 (h, w, 3)
+        At least one; all have the colours of the first.
+    milliseconds : int
+        How long each is shown.
+    """
+    from PIL import Image
+
+    file, first = io.BytesIO(), Image.fromarray(frames[0]).quantize(255)
+    pages = [Image.fromarray(frame).quantize(palette=first, dither=Image.Dither.NONE) for frame in frames]
+    pages[0].save(file, "GIF", save_all=True, append_images=pages[1:], duration=milliseconds, loop=0)
+    return file.getvalue()
+
+
 def overlay(
-    raw: NDArray[np.generic], labels: NDArray[np.generic], style: Style = "fill", alpha: float = 0.5
+    raw: NDArray[np.generic],
+    labels: NDArray[np.generic],
+    style: Style = "fill",
+    alpha: float = 0.5,
+    colours: Mapping[int, RGB] = MappingProxyType({}),
 ) -> NDArray[np.uint8]:
     """Lay label colours over a slice.
 
@@ -82,6 +107,8 @@ def overlay(
         for each 300 pixels of the image.
     alpha : float, 0..1
         Share of the label's colour.
+    colours : mapping of int to (int, int, int)
+        Colours of some labels that take the place of those of ``palette``.
 
     Returns
     -------
@@ -93,7 +120,7 @@ def overlay(
         Where shapes differ or a label has no colour.
     """
     same_shape(raw=raw, labels=labels)
-    lut = table()
+    lut = table(colours)
     if labels.size and (labels.min() < 0 or labels.max() >= len(lut)):
         raise InputError(f"labels {labels.min()}..{labels.max()} do not fit {len(lut) - 1} colours and 0")
     shown: NDArray[np.bool_] = np.greater(labels, 0)
@@ -116,6 +143,11 @@ def error_map(labels: NDArray[np.generic], reference: NDArray[np.generic]) -> ND
     cases = [agree & (labels == 0), agree, reference == 0, labels == 0]
     kind = np.select(cases, range(4), default=4)
     return np.asarray(np.array(list(ERROR_COLOURS.values()), dtype=np.uint8)[kind])
+
+
+def heat(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return shares 0..1, (h, w), as an RGB image, (h, w, 3), from dark blue by green to yellow (viridis)."""
+    return np.asarray(255 * colormaps["viridis"](values)[..., :3]).round().astype(np.uint8)
 
 
 def same_shape(**arrays: NDArray[np.generic]) -> None:

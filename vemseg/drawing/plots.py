@@ -85,6 +85,8 @@ def curve(
 ) -> Figure:
     """Draw losses, or other numbers, over training steps, each as it was and smoothed; the learning rate.
 
+    Where there is more than one line, the legend names all of them.
+
     Parameters
     ----------
     steps : array, (n,)
@@ -103,9 +105,12 @@ def curve(
     handles = []
     for (name, values), colour in zip(named.items(), _line_colours(len(named)), strict=True):
         smooth = moving_average(np.asarray(values, dtype=np.float64), smoothing)
-        handles += axes.plot(steps, smooth, color=colour, linewidth=1.2, label=name, zorder=3)
+        shown = f"{name}, smoothed" if smoothing else name
+        handles += axes.plot(steps, smooth, color=colour, linewidth=1.2, label=shown, zorder=3)
         if smoothing:
-            axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.6, zorder=2)
+            thin = axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.6, zorder=2)
+            thin[0].set_label(f"{name}, each step")
+            handles += thin
     if lr is not None:
         right = _right_axis(axes, "learning rate")
         handles += right.plot(steps, lr, color="0.45", linewidth=0.9, linestyle="--", label="learning rate")

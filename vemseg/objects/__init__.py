@@ -18,11 +18,12 @@ a corner.
 from vemseg.objects.blockwise import begin, block_shape
 from vemseg.objects.cleaning import Labels, clean
 from vemseg.objects.components import Finding, Found, Wish, find_objects, paint
-from vemseg.objects.measures import Measures, chosen, write_measures
+from vemseg.objects.measures import Asked, Measures, chosen, write_measures, write_parquet
 from vemseg.objects.naming import Votes, named_by_points
 from vemseg.objects.refinement import Class, Least, Refinement, known_classes, renamed, shown, tabulated
 
 __all__ = [
+    "Asked",
     "Class",
     "Finding",
     "Found",
@@ -44,4 +45,5 @@ __all__ = [
     "shown",
     "tabulated",
     "write_measures",
+    "write_parquet",
 ]

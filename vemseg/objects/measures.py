@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vemseg.errors import InputError
 from vemseg.files import atomic_path
+from vemseg.foreign import library
 from vemseg.geometry import Position, VoxelSize
 from vemseg.objects.blockwise import OUTSIDE
 from vemseg.objects.components import Found
@@ -31,8 +32,38 @@ Column = NDArray[np.generic]
 DIGITS = 6
 """Significant digits of what is computed."""
 
+NEEDED = "--parquet needs pyarrow"
+"""What is said where it is missing."""
+
 ROWS = 65536
 """Rows that are written at a time."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for beside the objects of all classes and their CSV.
+
+    Attributes
+    ----------
+    classes : sequence of str
+        Only these classes, by number or name; empty for all.
+    parquet : bool
+        Whether the table is written as Parquet too.
+    """
+
+    classes: Sequence[str] = ()
+    parquet: bool = False
+
+    def check(self) -> None:
+        """Refuse to begin where Parquet cannot be written.
+
+        Raises
+        ------
+        InputError
+            Where pyarrow is not installed.
+        """
+        if self.parquet:
+            library("pyarrow.parquet", NEEDED, "tables")
 
 
 @dataclass(frozen=True)
@@ -170,6 +201,27 @@ def write_measures(path: Path, measures: Measures) -> None:
         for begin in range(0, len(measures), ROWS):
             parts = [_text(values[begin : begin + ROWS]) for values in columns.values()]
             writer.writerows(zip(*parts, strict=True))
+
+
+def write_parquet(path: Path, measures: Measures) -> None:
+    """Write the table as Parquet, whole or not at all; numbers keep all their digits.
+
+    Parameters
+    ----------
+    path : Path
+    measures : Measures
+
+    Raises
+    ------
+    InputError
+        Where pyarrow is not installed.
+    """
+    arrow = library("pyarrow", NEEDED, "tables")
+    parquet = library("pyarrow.parquet", NEEDED, "tables")
+    with atomic_path(path) as temporary:
+        parquet.write_table(
+            arrow.table({name: arrow.array(v) for name, v in measures.columns.items()}), temporary
+        )
 
 
 def _text(values: Column) -> list[object]:

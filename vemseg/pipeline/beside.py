@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vemseg.drawing import Manner, palette, save, three_planes
+from vemseg.drawing import Manner, depths, palette, save
 from vemseg.files import write_table
 from vemseg.labelling import legend
 from vemseg.labelling.telling import Row, captions, told_classes
 from vemseg.names import split_name
 from vemseg.run import Output, read_json, sidecar, state_in, write_json
-from vemseg.volume import LabelForm, Thinned, Volume, identity, open_volume, planes, rename_labels
+from vemseg.volume import LabelForm, Thinned, Volume, identity, open_volume, rename_labels, sections
 
 ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
 """Endings of the files beside labels, apart from their description."""
-
-
-HALF = (0.5, 0.5, 0.5)
-"""The middle of a volume, in parts of its edges."""
 
 
 def beside(out: Path, ending: str) -> Path:
@@ -37,18 +33,23 @@ def classes_of(out: Path) -> list[Row]:
 
 
 def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, str]) -> None:
-    """Draw three planes through the middle of a volume, or of what it shows, and their labels, as a check."""
-    grey, painted = Thinned(volume), Thinned(labels)
-    shown = volume.specimen
-    z, y, x = (int(n * part) for n, part in zip(volume.shape, shown.middle if shown else HALF, strict=True))
-    at = grey.at((z, y, x))
-    raw, seen = planes(grey, at), planes(painted, at)
+    """Draw slices at three depths of a volume, around the middle of what it shows, and their labels."""
+    grey, painted, shown = Thinned(volume), Thinned(labels), volume.specimen
+    middle = shown.middle[0] if shown else 0.5
+    at = sorted({int(grey.shape[0] * part) for part in (middle / 2, middle, (1 + middle) / 2)})
     manner = Manner(steps=grey.steps, labelled=shown is not None)
-    save(three_planes(raw, seen, grey.voxel_size, dict(legend), position=at, manner=manner), path)
+    pixel, places = grey.voxel_size and grey.voxel_size[1:], [z * grey.steps[0] for z in at]
+    slices = sections(grey, at), sections(painted, at)
+    save(depths(*slices, places, pixel, dict(legend), manner=manner), path)
 
 
 def made_of_labels(
-    out: Path, read: Sequence[Volume], settings: Mapping[str, object], form: LabelForm, overwrite: bool
+    out: Path,
+    read: Sequence[Volume],
+    settings: Mapping[str, object],
+    form: LabelForm,
+    overwrite: bool,
+    more: Sequence[Path] = (),
 ) -> Output:
     """Return the output of what makes labels of labels, with a table and a description beside it.
 
@@ -61,12 +62,14 @@ def made_of_labels(
         What the result depends on beside them.
     form : LabelForm
     overwrite : bool
+    more : sequence of Path
+        Further files beside it.
     """
     output = Output(
         out,
         state={"output": out.name, **settings, **identity(read[0]), **form.state()},
         inputs=[volume.path for volume in read if volume.path is not None],
-        beside=[sidecar(out), beside(out, ".csv")],
+        beside=[sidecar(out), beside(out, ".csv"), *more],
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from vemseg.blocks import must_be_begun, run
 from vemseg.context import Context
-from vemseg.objects import Finding, Measures, Wish, begin, chosen, known_classes, paint, write_measures
+from vemseg.objects import (
+    Asked,
+    Finding,
+    Measures,
+    Wish,
+    begin,
+    chosen,
+    known_classes,
+    paint,
+    write_measures,
+    write_parquet,
+)
 from vemseg.pipeline.beside import beside, made_of_labels
-from vemseg.run import lasting, provenance, sidecar, write_json
-from vemseg.volume import LabelForm, LabelInfo, Volume, describe, finish_labels, record
+from vemseg.run import Output, lasting, provenance, sidecar, write_json
+from vemseg.volume import LabelForm, LabelInfo, LabelStore, Volume, describe, finish_labels, record
 from vemseg.volume.about import names_in
 
 _log = logging.getLogger("vemseg")
@@ -21,7 +32,7 @@ def objects(
     labels: Volume,
     out: Path,
     *,
-    classes: Sequence[str] = (),
+    asked: Asked = Asked(),
     names: Mapping[int, str] | None = None,
     form: LabelForm = LabelForm(),
     overwrite: bool = False,
@@ -35,9 +46,8 @@ def objects(
         Of classes; 0 is nothing.
     out : Path
         The number of its object at every voxel, uint32, in a format by the suffix; beside it ``<stem>.csv``
-        (see ``Measures.of``) and ``<stem>.json``.
-    classes : sequence of str
-        Only these, by number or name.
+        (see ``Measures.of``), ``<stem>.parquet`` where asked for, and ``<stem>.json``.
+    asked : Asked
     names : mapping of int to str, optional
         Names of classes, before those in the file.
     form : LabelForm
@@ -53,12 +63,15 @@ def objects(
     """
     form.check(out, labels.path)
     form.fits(labels)
+    asked.check()
     told = record(labels.address)
-    known = known_classes(labels, told, context) if classes else []
-    names = names_in(told) | dict(names or {})
-    wish = Wish(chosen(classes, known, names))
+    known = known_classes(labels, told, context) if asked.classes else []
+    given, names = names or {}, names_in(told) | dict(names or {})
+    wish = Wish(chosen(asked.classes, known, names))
     settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size}
-    output = made_of_labels(out, [labels], settings, form, overwrite)
+    more: dict[str, object] = {"parquet": True} if asked.parquet else {}
+    table_too = [beside(out, ".parquet")]
+    output = made_of_labels(out, [labels], settings | more, form, overwrite, table_too)
     with output if context.share.whole else output.joined(context.stopped):
         if output.done:
             _log.info("%s is there already, made with the same settings", output.main)
@@ -72,16 +85,30 @@ def objects(
             found = finding.finished(context)
             paint(found, store, context.afterwards)
             _log.info("%s: %d objects", labels.name, len(found.classes))
+            for k in sorted(set(given) - set(wish.classes or found.classes.tolist())):
+                _log.warning(
+                    "%s: no object is of class %d, which --names calls '%s'", labels.name, k, given[k]
+                )
             table = Measures.of(found, names, labels.voxel_size, labels.origin)
-            write_measures(output.growing(beside(out, ".csv")), table)
-            extra = {"state": output.state, "volume": describe(labels), "objects": len(table)}
-            origin = provenance("objects", inputs=output.inputs, extra=extra)
-            write_json(output.growing(sidecar(out)), origin)
-            info = LabelInfo(**labels.placed, description=lasting(origin))
-            finish_labels(store, output.growing(out), info, form)
-            output.publish()
+            _publish(output, labels, store, table, asked, form)
             return out
     run(finding, context)
     if finding.complete:
         paint(finding.united(), store, context)
     return out
+
+
+def _publish(
+    output: Output, labels: Volume, store: LabelStore, table: Measures, asked: Asked, form: LabelForm
+) -> None:
+    """Write the tables and the record, and publish the numbered objects."""
+    out = output.path
+    write_measures(output.growing(beside(out, ".csv")), table)
+    if asked.parquet:
+        write_parquet(output.growing(beside(out, ".parquet")), table)
+    extra = {"state": output.state, "volume": describe(labels), "objects": len(table)}
+    origin = provenance("objects", inputs=output.inputs, extra=extra)
+    write_json(output.growing(sidecar(out)), origin)
+    info = LabelInfo(**labels.placed, description=lasting(origin))
+    finish_labels(store, output.growing(out), info, form)
+    output.publish()

@@ -1,25 +1,19 @@
-"""``render``: pictures of a volume, its labels and a reference."""
+"""``render``: pictures of a volume, its labels and a reference; surfaces, and views elsewhere."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-import numpy as np
-
-from vemseg.comparison import Scene, merged_greedily
+from vemseg.comparison import Scene
 from vemseg.context import Context
-from vemseg.drawing import Look, Manner, comparison, montage, save, three_planes
-from vemseg.drawing.pictures import Planes
+from vemseg.drawing import Look
 from vemseg.errors import OutputExistsError
-from vemseg.geometry import ZYX
-from vemseg.names import split_name
+from vemseg.gallery import View, Wishes, every_name, exhibits
 from vemseg.run import Output, State, provenance, state_in, write_json
-from vemseg.volume import Thinned, Volume, describe, identity, planes, sections
+from vemseg.volume import Record, describe, identity
 
 _log = logging.getLogger("vemseg")
-
-DPI = 200
 
 
 def render(
@@ -27,10 +21,11 @@ def render(
     out: Path,
     look: Look = Look(),
     *,
+    wishes: Wishes = Wishes(),
     overwrite: bool = False,
     context: Context = Context(),
 ) -> list[Path]:
-    """Draw three planes, a montage through the stack, and a comparison of labels and reference.
+    """Draw three planes, a montage, a comparison of labels and reference, and what is wished.
 
     For the comparison, labels are merged into the reference's classes greedily: the merge looks at the
     reference, and the picture says so.
@@ -39,39 +34,38 @@ def render(
     ----------
     scene : Scene
     out : Path
-        Directory of the pictures, which are named after the volume.
+        Directory of all files, which are named after the volume.
     look : Look
+    wishes : Wishes
     overwrite : bool
-        Replace pictures that are there.
+        Replace files that are there.
     context : Context
 
     Returns
     -------
     list of Path
-        The pictures; ``<stem>_pictures.json`` beside them says how they were made.
+        What was made; ``<stem>_pictures.json`` beside it says how.
 
     Raises
     ------
     UsageError
-        Where the planes cross outside the volume.
+        Where the planes cross outside the volume, or something needs labels and there are none.
+    InputError
+        Where volumes do not fit each other, or a library is missing.
     OutputExistsError
-        Where ``out`` is a file, or a picture exists that was drawn with other settings and ``overwrite`` is
-        not set. The same pictures are left as they are.
+        Where ``out`` is a file, or files exist that were made with other settings and ``overwrite`` is not
+        set. The same files are left as they are.
     """
     if out.is_file():
         raise OutputExistsError(f"{out} is a file: give a directory for the pictures with -o")
-    grey, painted, truth = scene.open(context)
-    position = look.position(grey.shape)
-    stem, _ = split_name(Path(scene.volume))
-    both = painted is not None and truth is not None
-    pictures = [out / f"{stem}_{kind}.png" for kind in ("planes", "montage", "comparison")]
-    note = out / f"{stem}_pictures.json"
-    parts = [part.path for part in (grey, painted, truth) if part is not None]
+    view = View.of(scene, look, wishes, out, context)
+    note, parts = out / f"{view.stem}_pictures.json", exhibits(view)
+    made = [out / name for part in parts for name in part.files]
     output = Output(
         note,
-        state={"output": note.name} | _state(scene, look, position, grey),
-        inputs=[path for path in parts if path is not None],
-        beside=pictures,
+        state={"output": note.name} | _state(view),
+        inputs=view.sources,
+        beside=[out / name for name in every_name(view.stem)],
         record=lambda: state_in(note),
         overwrite=overwrite,
         resumable=False,
@@ -79,62 +73,30 @@ def render(
     with output:
         if output.done:
             _log.info("%s: the same pictures are there already", out)
-        else:
-            _draw(output, scene, look, (grey, painted, truth), context)
-    return pictures if both else pictures[:2]
+            return made
+        said: Record = {"state": output.state}
+        for i, part in enumerate(reversed(parts)):  # what may be refused is found out early
+            said |= part.make(lambda name: output.growing(out / name))
+            context.report("drawing", (i + 1) / len(parts))
+        write_json(output.growing(note), provenance("pictures", inputs=output.inputs, extra=said))
+        output.publish()
+    if "neuroglancer" in said:
+        _log.info("neuroglancer: %s", said["neuroglancer"])
+    return made
 
 
-def _state(scene: Scene, look: Look, position: ZYX, grey: Volume) -> State:
+def _state(view: View) -> State:
     """Return what pictures depend on besides the content of the volumes."""
+    scene, look, facts = view.scene, view.look, describe(view.grey)
     legends = {"names": scene.names, "reference_names": scene.reference_names}
-    facts = describe(grey)
+    at = list(view.position)
     return {
-        "settings": {"at": list(position), "style": look.style, "alpha": look.alpha, "slices": look.slices},
+        "settings": {"at": at, "style": look.style, "alpha": look.alpha, "slices": look.slices},
         "labels": scene.labels is not None,
         "reference": scene.reference is not None,
         "crop": facts["crop"],
         "voxel_size": facts["voxel_size_nm"],
-        **identity(grey),
+        **identity(view.grey),
         **{key: {str(k): v for k, v in (legend or {}).items()} for key, legend in legends.items()},
+        **({"wishes": wishes} if (wishes := view.wishes.state()) else {}),
     }
-
-
-def _draw(
-    output: Output,
-    scene: Scene,
-    look: Look,
-    volumes: tuple[Volume, Volume | None, Volume | None],
-    context: Context,
-) -> None:
-    """Draw the pictures and publish them."""
-    grey = Thinned(volumes[0])
-    painted, truth = (labels and Thinned(labels) for labels in volumes[1:])
-    folder = output.path.parent
-    stem = output.path.name.removesuffix("_pictures.json")
-    position, shown = look.position(grey.source.shape), painted or truth
-    at, steps = grey.at(position), grey.steps
-    manner, names = Manner(look.style, look.alpha, steps), None if scene.names is None else dict(scene.names)
-    raw = planes(grey, at)
-    seen = _blank(raw) if shown is None else planes(shown, at)
-    pixel = None if grey.voxel_size is None else (grey.voxel_size[1], grey.voxel_size[2])
-    figures = {"planes": three_planes(raw, seen, grey.voxel_size, names, position=at, manner=manner)}
-    context.report("drawing", 0.3)
-    at_z = np.unique(np.linspace(0, grey.shape[0] - 1, look.slices + 2).round().astype(int)[1:-1]).tolist()
-    cuts, places = None if shown is None else sections(shown, at_z), [z * steps[0] for z in at_z]
-    figures["montage"] = montage(sections(grey, at_z), cuts, places, pixel, names, manner=manner)
-    if painted and truth and volumes[1] and volumes[2]:
-        cut, found, wished = (sections(part, [at[0]])[0] for part in (grey, painted, truth))
-        classes = None if scene.reference_names is None else dict(scene.reference_names)
-        merged = merged_greedily(volumes[1], volumes[2], found)
-        figures["comparison"] = comparison(cut, merged, wished, classes, pixel, manner=manner)
-    for kind, figure in figures.items():
-        save(figure, output.growing(folder / f"{stem}_{kind}.png"), dpi=DPI)
-    origin = provenance("pictures", inputs=output.inputs, extra={"state": output.state})
-    write_json(output.growing(output.path), origin)
-    output.publish()
-    context.report("drawing", 1.0)
-
-
-def _blank(like: Planes) -> Planes:
-    z, y, x = (np.zeros(plane.shape, np.uint8) for plane in like)
-    return z, y, x

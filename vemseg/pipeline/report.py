@@ -66,7 +66,7 @@ def report(
         page = Page.of(subject, image, counts, told, lasting(origin))
         found = located_again(told, image, beside.points, (beside.features, beside.model), context)
         vectors = None if found is None else (found.vectors, found.places)
-        points = vectors and scatter(image, labels, counts, *vectors, context)
+        points = vectors and scatter(image, labels, counts, *vectors, context, beside.umap)
         page = page.showing(points, table)
         write_page(output.growing(out), page, slices_of(image, labels, counts, context))
         write_json(output.growing(sidecar(out)), origin)

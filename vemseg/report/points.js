@@ -134,17 +134,25 @@ class Points {
     }
   }
 
+  /* What the directions of the plane are called. */
+  axes() {
+    const { shares } = this.data;
+    if (!shares) return ["UMAP 1", "UMAP 2"];
+    return [`direction 1 (${percent(shares[0])} of the variance)`, `direction 2 (${percent(shares[1])})`];
+  }
+
   draw() {
     const { width, height } = this.canvas;
     const context = sized(this.canvas, width, height);
     const chosen = new Set(this.chosen);
     context.font = "12px system-ui, sans-serif";
     context.fillStyle = "#5d6670";
-    context.fillText(`direction 1 (${percent(this.data.shares[0])} of the variance)`, 10, height - 8);
+    const [across, up] = this.axes();
+    context.fillText(across, 10, height - 8);
     context.save();
     context.translate(14, height - 30);
     context.rotate(-Math.PI / 2);
-    context.fillText(`direction 2 (${percent(this.data.shares[1])})`, 0, 0);
+    context.fillText(up, 0, 0);
     context.restore();
     this.data.at.forEach((_, i) => {
       const [x, y] = this.place(i);

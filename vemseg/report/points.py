@@ -1,10 +1,12 @@
 """A sample of vectors in a plane, and the patches of the image that they stand for.
 
-The plane is that of the two directions in which the vectors differ most (principal components).
+The plane is that of the two directions in which the vectors differ most (principal components), or one in
+which neighbours stay neighbours (UMAP, McInnes, Healy and Melville 2018, as umap-learn has it).
 """
 
 from __future__ import annotations
 
+import warnings
 from base64 import b64encode
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from vemseg.context import Context
 from vemseg.drawing.pixels import grey, jpeg
 from vemseg.errors import InputError, Interrupted
+from vemseg.foreign import library
 from vemseg.geometry import ZYX, Box
 from vemseg.report.counting import Counts
 from vemseg.report.slices import contrast
@@ -26,6 +29,12 @@ COLUMNS = 50
 
 MOST = 3000
 """Most vectors of a page."""
+
+NEIGHBOURS, LEAST = 15, 4
+"""How many neighbours of a vector UMAP looks at, and the fewest vectors that it can place."""
+
+UMAP_NEEDED = "--umap needs umap-learn"
+"""What is said where it is missing."""
 
 BYTES = 1_200_000
 """Most bytes of the picture of patches."""
@@ -41,6 +50,7 @@ def scatter(
     vectors: NDArray[np.generic],
     places: NDArray[np.generic],
     context: Context,
+    umap: bool = False,
 ) -> dict[str, object]:
     """Return a sample of vectors as a page shows it.
 
@@ -54,26 +64,28 @@ def scatter(
     places : floating (n, 3)
         Where they lie, z y x, in voxels of the image.
     context : Context
+    umap : bool
+        Whether the plane is that of UMAP.
 
     Returns
     -------
     dict
         ``x`` and ``y`` (the place of each vector in the plane, -1 to 1), ``shares`` (how much of the variance
-        each direction has), ``at`` (voxels, z y x), ``classes`` (the place in the list of classes, 0 for
-        nothing), ``patch`` (pixels of the edge of a patch), ``columns``, and ``patches`` (all of them, in
-        rows, JPEG).
+        each direction has; None for UMAP), ``at`` (voxels, z y x), ``classes`` (the place in the list of
+        classes, 0 for nothing), ``patch`` (pixels of the edge of a patch), ``columns``, and ``patches`` (all
+        of them, in rows, JPEG).
 
     Raises
     ------
     InputError
-        Where a vector lies outside the image, or there is none.
+        Where a vector lies outside the image, there is none, or umap-learn is not installed.
     Interrupted
         Where the work was stopped.
     """
     at = np.rint(places).astype(int)
     if not len(at) or (at < 0).any() or (at >= image.shape).any():
         raise InputError(f"no vectors of {image.name}, or some that lie outside it: leave --points out")
-    plane, shares = principal(vectors)
+    plane, shares = (neighbourly(vectors), None) if umap else principal(vectors)
     rows = -(-len(at) // COLUMNS)
     atlas = np.zeros((rows * PATCH, COLUMNS * PATCH), np.uint8)
     classes, between = np.zeros(len(at), np.uint8), contrast(image)
@@ -119,8 +131,30 @@ def principal(vectors: NDArray[np.generic]) -> tuple[NDArray[np.float64], list[f
     plane[:, : first.shape[1]] = centred @ first
     shares = np.zeros(2)
     shares[: first.shape[1]] = values[::-1][:2] / max(values.sum(), np.finfo(float).tiny)
-    plane -= (plane.max(axis=0) + plane.min(axis=0)) / 2
-    return plane / max(np.abs(plane).max(), np.finfo(float).tiny), shares.clip(0, 1).round(4).tolist()
+    return _middled(plane), shares.clip(0, 1).round(4).tolist()
+
+
+def neighbourly(vectors: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the places of vectors in the plane that UMAP finds, (n, 2) from -1 to 1; the same every time.
+
+    Raises
+    ------
+    InputError
+        Where umap-learn is not installed, or there are fewer than four vectors.
+    """
+    if len(vectors) < LEAST:
+        raise InputError(f"--umap: {len(vectors)} vectors are too few: leave it out, or show more --points")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of things that only its makers can mend
+        near = min(NEIGHBOURS, len(vectors) - 1)
+        found = library("umap", UMAP_NEEDED, "umap").UMAP(n_neighbors=near, random_state=0, n_jobs=1)
+        return _middled(np.asarray(found.fit_transform(vectors.astype(np.float32)), np.float64))
+
+
+def _middled(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return places in a plane, moved and scaled to -1 to 1."""
+    plane = plane - (plane.max(axis=0) + plane.min(axis=0)) / 2
+    return np.asarray(plane / max(np.abs(plane).max(), np.finfo(float).tiny))
 
 
 def _small(atlas: NDArray[np.uint8]) -> bytes:

@@ -104,6 +104,8 @@ class Beside:
         What ``embed`` stored; the vectors are computed again where left out.
     model : str, optional
         The model that computes them; the bundled one where left out.
+    umap : bool
+        Whether vectors lie in the plane of UMAP, instead of that of two principal components.
     objects : Path, optional
         The table of objects; ``<labels>_objects.csv`` beside the labels, where that is there, if left out.
     """
@@ -112,6 +114,7 @@ class Beside:
     features: str | None = None
     model: str | None = None
     objects: Path | None = None
+    umap: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.points <= MOST:
@@ -132,7 +135,7 @@ class Beside:
 
     def state(self) -> dict[str, object]:
         """Return what of it a report depends on, beside its inputs."""
-        return {"points": self.points, "model": self.model}
+        return {"points": self.points, "model": self.model, **({"umap": True} if self.umap else {})}
 
 
 def _image_of(labels: str, told: Record) -> tuple[str, Choice]:

@@ -20,6 +20,7 @@ from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.files import TEMPORARY, write_text, writing
 from vemseg.foreign import Form, read_text, reading
 from vemseg.recipe import Recipe, diff, parse_recipe
+from vemseg.run.card import card
 from vemseg.run.files import Json, plain, read_json, write_json
 from vemseg.run.fingerprint import fingerprint, same
 from vemseg.run.locks import Lock
@@ -27,10 +28,11 @@ from vemseg.run.origin import now, peak_memory, provenance
 
 _log = logging.getLogger(__name__)
 
-_RECIPE, _INFO, _LOCK = "recipe.toml", "run.json", ".lock"
+_RECIPE, _INFO, _LOCK, _CARD = "recipe.toml", "run.json", ".lock", "rdf.yaml"
 _BEFORE_RECIPE = (_INFO, _LOCK, TEMPORARY)
 """Patterns of the files that an interrupted creation leaves in a new directory."""
 _COURSE = (
+    _CARD,
     "metrics.jsonl",
     "model.safetensors",
     "model-*.safetensors",
@@ -66,7 +68,7 @@ class Run:
 
     ``recipe.toml`` holds the settings, ``run.json`` where the run comes from, ``metrics.jsonl`` its progress,
     ``model.safetensors`` the encoder as it is now (``model-<step>.safetensors`` as it was),
-    ``checkpoint.safetensors`` what an exact resume needs.
+    ``checkpoint.safetensors`` what an exact resume needs, ``rdf.yaml`` the card of a finished run.
     A created run is locked until it is closed: use it as a context manager.
 
     Attributes
@@ -184,6 +186,8 @@ class Run:
     def finish(self, **details: object) -> None:
         """Note that the training reached its end, with anything else worth knowing (plain JSON types)."""
         changes = {"finished": now(), "peak_memory_bytes": peak_memory(), **details}
+        if self.model.exists():
+            write_json(self.path / _CARD, card(self.recipe, self.info, self.model))
         write_json(self.path / _INFO, self.info | changes)
 
     def append_metrics(self, metrics: Mapping[str, object]) -> None:

@@ -7,6 +7,7 @@
     base, views  what every volume can do; crops and permuted axes
     resample     a volume on a coarser or finer grid
     thinned      every so many voxels of a volume, for pictures
+    coarser      labels at a level that fits into memory, for surfaces
     inputs       volumes as the verbs begin with them
     specimen     which voxels show something, where not all do: a mask, or what a constant background leaves
                  (background)
@@ -26,6 +27,7 @@ Axes are z, y, x in all of it; other orders exist only inside the readers.
 from vemseg.volume.about import About, LabelInfo, Record
 from vemseg.volume.background import constant_background
 from vemseg.volume.base import ArrayVolume, Specimen, Volume
+from vemseg.volume.coarser import shrunk
 from vemseg.volume.form import LabelForm, parse_output
 from vemseg.volume.inputs import (
     crop_of,
@@ -96,5 +98,6 @@ __all__ = [
     "rename_labels",
     "sections",
     "sharp_plane_first",
+    "shrunk",
     "write_volume",
 ]

@@ -110,8 +110,12 @@ class Volume:
         What a user should know of how the file was understood, one sentence each.
     specimen : Specimen or None
         Which voxels show the specimen; None where all do, or nobody looked.
+    coarser : tuple of str
+        Levels of the same volume that are stored beside it, the finest first, as ``Choice.level`` opens them;
+        empty where there are none, and for views of a volume.
     """
 
+    coarser: tuple[str, ...] = ()
     origin: Position | None = None
     start: ZYX = (0, 0, 0)
     labelled: str | None = None

@@ -1,9 +1,8 @@
 """Libraries that only some formats need, imported when such a file is met."""
 
-import importlib
 from types import ModuleType
 
-from vemseg.errors import InputError
+from vemseg.foreign import library
 
 
 def needed(module: str, what: object) -> ModuleType:
@@ -20,9 +19,4 @@ def needed(module: str, what: object) -> ModuleType:
     InputError
         Where it is not installed, naming the command that installs it.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"{what} needs {module.split('.')[0]} to be read or written: pip install 'vemseg[formats]'"
-        ) from error
+    return library(module, f"{what} needs {module.split('.')[0]} to be read or written", "formats")

@@ -123,11 +123,15 @@ def _mark(target: Path) -> None:
     write_text(target / "info", json.dumps(info | {"segment_properties": PROPERTIES}))
 
 
-def _name_segments(target: Path, names: Mapping[int, str]) -> None:
+def segment_names(names: Mapping[int, str]) -> str:
+    """Return the names of segments as neuroglancer reads them from a file ``info``."""
     shown = {"id": "label", "type": "label", "values": list(names.values())}
     inline = {"ids": [str(label) for label in names], "properties": [shown]}
-    document = {"@type": "neuroglancer_segment_properties", "inline": inline}
-    write_text(target / PROPERTIES / "info", json.dumps(document))
+    return json.dumps({"@type": "neuroglancer_segment_properties", "inline": inline})
+
+
+def _name_segments(target: Path, names: Mapping[int, str]) -> None:
+    write_text(target / PROPERTIES / "info", segment_names(names))
 
 
 def rename_segments(path: Path, record: Record, names: Mapping[int, str]) -> None:

@@ -152,15 +152,9 @@ def write_levels(
         level = make(number, coarser_shape(whole, after))
         for box in Box.whole(coarser_shape(whole, after)).split(level.block_shape):
             for channel, source in enumerate(channels):
-                fine = source.read(_scaled(box, step).clip(source.box))
+                fine = source.read(box.scaled(step).clip(source.box))
                 level.write(box, downsample(fine, step, reduce), channel)
         channels = level.channels
-
-
-def _scaled(box: Box, factors: ZYX) -> Box:
-    (a, b, c), (d, e, f) = box.start, box.stop
-    z, y, x = factors
-    return Box((a * z, b * y, c * x), (d * z, e * y, f * x))
 
 
 def _votes(candidates: list[NDArray[np.generic]], label: NDArray[np.generic]) -> NDArray[np.uint8]:

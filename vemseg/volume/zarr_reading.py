@@ -47,6 +47,8 @@ class Located:
         Whether the array is the finest level of its image.
     around : sequence of mapping
         The attributes of the groups around the array, the innermost first.
+    coarser : tuple of str
+        The coarser levels, where it is the finest.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Located:
     attributes: Attributes = field(default_factory=dict)
     finest: bool = False
     around: Sequence[Attributes] = ()
+    coarser: tuple[str, ...] = ()
 
     def told(self) -> Told:
         """Return what all metadata together say of the array."""
@@ -109,7 +112,7 @@ def _open(path: Path, wish: Wish) -> Volume:
     )
     record = record_in(found.attributes)
     if found.finest:
-        volume.start = start_of(record)
+        volume.start, volume.coarser = start_of(record), found.coarser
         volume.origin = volume.origin or origin_of(record, volume.voxel_size)
     stated_labels = "its metadata have an image-label" if legend_in(found.attributes) is not None else None
     volume.labelled = evidence_of_labels(record) or stated_labels
@@ -151,7 +154,8 @@ def _locate(path: Path, level: str | None = None) -> Located:
     finest = chosen == levels[0]
     around = [attributes(group) for _, group in groups_around(path)]
     at = path if finest else path / chosen
-    return Located(at, _array(path, chosen), image, chosen, attributes(node), finest, around)
+    coarser = tuple(levels[1:]) if finest else ()
+    return Located(at, _array(path, chosen), image, chosen, attributes(node), finest, around, coarser)
 
 
 def _what_else(group: zarr.Group, path: Path) -> str:

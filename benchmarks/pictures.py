@@ -1,0 +1,99 @@
+"""The pictures of the README, made by the tool from a phantom: its classes, the report, its surfaces.
+
+The phantom is drawn by vemseg itself, so no licence stands on it. The picture of the report needs playwright
+and Chromium on the path, that of the surfaces ``vemseg[3d]``; ``--only`` makes some of them.
+
+    python benchmarks/pictures.py --scratch /tmp/pictures --out .github/images
+    python benchmarks/pictures.py --scratch /tmp/pictures --out .github/images --only solid
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+KINDS = ("phantom", "report", "solid")
+NAMES = {1: "membrane", 2: "granule", 3: "mitochondrion", 4: "nucleus"}
+"""Names that are given in the picture of the report."""
+
+RADIUS = 38
+"""Of the line that is drawn around some of the dots, in pixels of the screen."""
+
+
+def main() -> None:
+    """Make the pictures."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--scratch", type=Path, required=True, help="directory for what is made on the way")
+    options.add_argument("--out", type=Path, required=True, help="directory of the pictures")
+    options.add_argument("--only", nargs="*", choices=KINDS, default=KINDS)
+    options.add_argument("--shape", default="96,256,256", help="voxels of the phantom, z,y,x")
+    options.add_argument("--model", help="a model other than the bundled one")
+    given = options.parse_args()
+    given.scratch.mkdir(parents=True, exist_ok=True)
+    given.out.mkdir(parents=True, exist_ok=True)
+    inside = given.scratch.resolve()
+    run(inside, "fetch", "phantom", "--shape", given.shape, "-o", "phantom.tif")
+    if {"phantom", "report"} & set(given.only):
+        model = ["-m", given.model] if given.model else []
+        run(inside, "segment", "phantom.tif", "-k", "6", *model, "-o", "seg.tif")
+    if "phantom" in given.only:
+        run(inside, "render", "phantom.tif", "--labels", "seg.tif", "-o", "planes", "-f")
+        shutil.copyfile(inside / "planes" / "phantom_planes.png", given.out / "phantom.png")
+    if "report" in given.only:
+        model = ["-m", given.model] if given.model else []
+        run(inside, "objects", "seg.tif", "-o", "seg_objects.tif")
+        run(inside, "report", "seg.tif", *model, "-o", "report.html")
+        photograph(inside / "report.html", given.out / "report.png")
+    if "solid" in given.only:
+        run(inside, "render", "phantom.tif", "--labels", "phantom_labels.tif", "--solid", "-o", "solid", "-f")
+        shutil.copyfile(inside / "solid" / "phantom_solid.png", given.out / "solid.png")
+    print("\n".join(str(given.out / f"{kind}.png") for kind in given.only))
+
+
+def run(folder: Path, *arguments: str) -> None:
+    """Run a command of vemseg in a folder."""
+    subprocess.run([sys.executable, "-m", "vemseg", "-q", *arguments], cwd=folder, check=True)
+
+
+def photograph(page: Path, target: Path) -> None:
+    """Open a report, name and merge classes, draw a line round some dots, and take a picture of it."""
+    from playwright.sync_api import sync_playwright
+
+    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=next(filter(None, found)), args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": 1240, "height": 1000})
+        shown.goto(page.resolve().as_uri())
+        shown.wait_for_selector("body[data-ready=yes]")
+        for label, name in NAMES.items():
+            shown.fill(f"[aria-label='Name of class {label}']", name)
+            shown.press(f"[aria-label='Name of class {label}']", "Tab")
+        for label in (5, 6):
+            shown.check(f"[aria-label='Tick class {label}']")
+        shown.click("#merge")
+        encircle(shown)
+        shown.screenshot(path=target)
+        browser.close()
+
+
+def encircle(shown: Any) -> None:
+    """Draw a line around the middle of the dots' left half."""
+    box = shown.locator("#scatter").bounding_box()
+    x, y = box["x"] + 0.3 * box["width"], box["y"] + 0.5 * box["height"]
+    shown.mouse.move(x + RADIUS, y)
+    shown.mouse.down()
+    for step in range(1, 41):
+        angle = 2 * math.pi * step / 40
+        shown.mouse.move(x + RADIUS * math.cos(angle), y + RADIUS * math.sin(angle))
+    shown.mouse.up()
+
+
+if __name__ == "__main__":
+    main()
