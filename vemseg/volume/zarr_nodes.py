@@ -10,7 +10,7 @@ import logging
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import zarr
@@ -123,19 +123,38 @@ class Zipped:
     def of(cls, path: Path) -> Zipped | None:
         """Return the place that a path leads to, None where no part of it is a ZIP file.
 
-        Where the file holds nothing but one folder, as some programs zip, the top of it is that folder.
+        Where the file holds nothing but one folder, as some programs zip, the top of it is that folder, or
+        the one folder in that. What macOS adds is passed over.
         """
         file = next((part for part in (path, *path.parents) if is_zipped(part) and part.is_file()), None)
         if file is None or not zipfile.is_zipfile(file):
             return None
         inner = path.relative_to(file).as_posix().removeprefix(".")
-        tops = {name.split("/")[0] for name in _names(file, file.stat().st_mtime_ns)}
-        top = tops.pop() if len(tops) == 1 and not tops & set(MARKERS) else ""
-        return cls(file, "/".join(part for part in (top, inner) if part))
+        changed = file.stat().st_mtime_ns
+        top = PurePosixPath(_top(file, changed))
+        places = [str(outer / inner).removeprefix(".") for outer in (top, *top.parents)]
+        held = (
+            place for place in places if any(name.startswith(f"{place}/") for name in _names(file, changed))
+        )
+        return cls(file, places[0] if not inner else next(held, places[0]))
 
     def holds(self, name: str) -> bool:
         """Tell whether a file of that name lies at this place."""
         return f"{self.inner}/{name}".lstrip("/") in _names(self.file, self.file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _top(file: Path, changed: int) -> str:
+    """Return the innermost folder that holds all files of a ZIP file, above anything of Zarr."""
+    names = [PurePosixPath(name).parts for name in _names(file, changed)]
+    names = [parts for parts in names if parts and parts[0] != "__MACOSX" and parts[-1] != ".DS_Store"]
+    top: list[str] = []
+    while len(tops := {parts[len(top)] for parts in names if len(parts) > len(top)}) == 1:
+        inner = tops.pop()
+        if inner in MARKERS or any((*top, marker) in set(names) for marker in MARKERS):
+            break
+        top.append(inner)
+    return "/".join(top)
 
 
 @functools.lru_cache(maxsize=8)

@@ -14,8 +14,14 @@ from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Volume
-from vemseg.volume.conventions import Attributes, frame_in, named_axes, of_level, unknown_size_in
-from vemseg.volume.frame import axis_name
+from vemseg.volume.conventions import (
+    DIMENSION_NAMES,
+    Attributes,
+    frame_in,
+    named_axes,
+    of_level,
+    unknown_size_in,
+)
 from vemseg.volume.ngff import (
     Multiscale,
     images_of,
@@ -59,7 +65,8 @@ class Located:
 
     def told(self) -> Told:
         """Return what all metadata together say of the array."""
-        own, n = attributes(self.array), self.array.ndim
+        names = getattr(self.array.metadata, DIMENSION_NAMES, None) or ()
+        own, n = {DIMENSION_NAMES: list(names), **attributes(self.array)}, self.array.ndim
         image = Multiscale({}) if self.image is None else self.image
         entry = image.entries.get(self.level, {})
         above = [
@@ -70,7 +77,7 @@ class Located:
         unknown = (unknown_size_in(each) for each in (own, *above))
         return Told(
             [frame for frame in frames if frame is not None],
-            [_dimension_names(self.array), named_axes(own)],
+            [named_axes(own)],
             image.channels,
             next((text for text in unknown if text), None),
         )
@@ -210,9 +217,3 @@ def _in_its_image(path: Path, array: zarr.Array) -> Located:
             finest = _by_fineness(image, outer)[0] == level
             return Located(path, array, image, level, attributes(group), finest, around)
     return Located(path, array, around=around)
-
-
-def _dimension_names(array: zarr.Array) -> tuple[str, ...]:
-    """Return the names that Zarr format 3 keeps of an array's axes; () unless all have one."""
-    names = getattr(array.metadata, "dimension_names", None) or ()
-    return tuple(axis_name(name) for name in names) if all(names) else ()
