@@ -865,3 +865,127 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(foreign_module.importlib, "import_module", missing)
     (tmp_path / "cell.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     refuse(tmp_path / "cell.h5", r"pip install 'vemseg\[formats\]'")
+
+
+# --- damage and nonsense in every format -----------------------------------------------------------------
+
+
+def _png(folder):
+    folder.mkdir()
+    for z, plane in enumerate(ARRAY):
+        (folder / f"{z}.png").write_bytes(imagecodecs.png_encode(plane))
+    return folder, folder / "3.png"
+
+
+def _jpeg(folder):
+    folder.mkdir()
+    for z, plane in enumerate(ARRAY):
+        (folder / f"{z}.jpg").write_bytes(imagecodecs.jpeg_encode(plane))
+    return folder, folder / "3.jpg"
+
+
+def _hdf5(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("raw", data=ARRAY, chunks=(2, 10, 14), compression="gzip")
+    return path, path
+
+
+def _tiff(path):
+    tifffile.imwrite(path, ARRAY, photometric="minisblack", compression="zlib")
+    return path, path
+
+
+def _zarr_3(path):
+    zarr.create_array(str(path), data=ARRAY, chunks=(2, 10, 14), shards=(6, 20, 28))
+    return path, path / "c" / "0" / "0" / "0"
+
+
+def _precomputed(path):
+    write_precomputed(path)
+    return path, path / "8_8_30" / "10-24_0-10_2-6"
+
+
+def _zip(path):
+    return (zipped(image(path.with_name("cell.zarr"), ARRAY, ome()), path),) * 2
+
+
+def _nifti(path):
+    return (write_nifti(path, np.eye(4)),) * 2
+
+
+def _mrc(path):
+    return (write_mrc(path, ARRAY.astype("int16")),) * 2
+
+
+def _n5(path):
+    return write_n5(path), path / "em" / "s0" / "0" / "0" / "0"
+
+
+WHOLE = {
+    "slices": _png, "photos": _jpeg, "cell.h5": _hdf5, "cell.tif": _tiff, "new.zarr": _zarr_3,
+    "pre": _precomputed, "cell.zarr.zip": _zip, "cell.nii": _nifti, "cell.nii.gz": _nifti,
+    "cell.mrc": _mrc, "cell.n5": _n5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("left", [0.0, 0.1, 0.6])
+def test_truncated_files_end_in_one_line(tmp_path, name, left):
+    path, part = WHOLE[name](tmp_path / name)
+    assert open_volume(path).shape == SHAPE
+    whole = part.read_bytes()
+    part.write_bytes(whole[: int(left * len(whole))])
+    refuse(path, re.escape(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "size", ["0,8,8", "inf,8,8", "nan,8,8", "-8,8,8", "8,8", "8,8,8,8", "8 px", "?,8,8", ""]
+)
+def test_voxel_sizes_that_are_none_are_refused(tmp_path, size):
+    path, _ = _tiff(tmp_path / "cell.tif")
+    with pytest.raises(UsageError, match="voxel size"):
+        open_grey(path, size)
+
+
+@pytest.mark.parametrize("edge", [0.0, -8.0, float("inf"), float("nan")])
+def test_voxel_sizes_that_files_state_and_that_are_none(tmp_path, edge):
+    with h5py.File(tmp_path / "cell.h5", "w") as file:
+        file.create_dataset("raw", data=ARRAY).attrs["element_size_um"] = [edge, 0.008, 0.008]
+    if np.isfinite(edge):  # JSON has no other numbers
+        write_n5(tmp_path / "cell.n5", pixelResolution={"dimensions": [8, 8, edge], "unit": "nm"})
+    image(tmp_path / "cell.zarr", ARRAY, ome(scale=(edge, 8, 8)))
+    tifffile.imwrite(
+        tmp_path / "cell.ome.tif", ARRAY, ome=True, photometric="minisblack",
+        metadata={"axes": "ZYX", "PhysicalSizeX": 0.008, "PhysicalSizeY": 0.008, "PhysicalSizeZ": edge},
+    )  # fmt: skip
+    write_mrc(tmp_path / "cell.mrc", ARRAY.astype("int16"), (80, 80, edge))
+    for path in sorted(tmp_path.glob("cell.*")):
+        size = open_volume(path).voxel_size
+        assert size is None or (path.name == "cell.ome.tif" and edge == -8)  # OME: the magnitude holds
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.h5", "a.tif"])
+def test_an_axis_of_no_length_holds_no_voxels(tmp_path, name):
+    path = tmp_path / name
+    if name == "a.zarr":
+        zarr.create_array(str(path), shape=(6, 0, 28), chunks=(6, 1, 28), dtype="u1")
+    elif name == "a.h5":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("raw", shape=(6, 0, 28), dtype="u1")
+        path = f"{path}:/raw"
+    else:
+        path, _ = _tiff(path)
+        with tifffile.TiffFile(path, mode="r+") as file:
+            file.pages[0].tags["ImageLength"].overwrite(0)
+    refuse(path, "no voxels|no size|0 x 28")
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [("zyx", "names 3 axes, but .* has 4"), ("zzyx", "--axes"), ("zyxq", "--axes"), ("czyx", "--channel 0")],
+)
+def test_axes_that_do_not_fit_are_refused(tmp_path, axes, said):
+    zarr.create_array(str(tmp_path / "a.zarr"), data=np.stack([ARRAY, ARRAY]))
+    with pytest.raises((InputError, UsageError), match=said) as caught:
+        open_grey(tmp_path / "a.zarr", choice=Choice(axes=axes))
+    assert "\n" not in str(caught.value)

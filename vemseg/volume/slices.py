@@ -26,6 +26,9 @@ from vemseg.volume.tiff import open_tiff
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 """Endings, in lower case, of pictures that can be slices."""
 
+_LAST_BYTES = 4096
+"""Where the end of a JPEG is looked for; some programs write something after it."""
+
 
 class Slices(Volume):
     """One picture for each z, decoded where it is read.
@@ -180,6 +183,7 @@ def read_picture(file: Path, as_stored: bool = False) -> NDArray[np.generic]:
         plane: NDArray[np.generic] = volume.read(volume.box)[0]
         return plane
     with reading(f"{file} is no readable picture"):
+        _check_end(file)
         plane = np.asarray(needed("imagecodecs", file).imread(file))
     if plane.ndim == 3 and plane.shape[-1] == 2:
         plane = plane[..., 0]  # the other is transparency
@@ -189,6 +193,15 @@ def read_picture(file: Path, as_stored: bool = False) -> NDArray[np.generic]:
     if plane.ndim != 2:
         raise InputError(f"{file} is no grey plane: its shape is {plane.shape}")
     return plane
+
+
+def _check_end(file: Path) -> None:
+    """Refuse a JPEG without its end: decoders fill what is missing with grey."""
+    with file.open("rb") as opened:
+        jpeg = opened.read(2) == b"\xff\xd8"
+        opened.seek(max(0, opened.seek(0, 2) - _LAST_BYTES))
+        if jpeg and b"\xff\xd9" not in opened.read():
+            raise InputError(f"{file} is truncated: the end of its picture is missing; copy it again")
 
 
 def _is_tiff(file: Path) -> bool:

@@ -5,6 +5,7 @@ A path may lead into a hierarchy: ``cell.zarr/em/s2``, ``cell.ome.zarr.zip/0``.
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import zipfile
@@ -14,6 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import zarr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, ZipStore
 
 from vemseg.errors import InputError
 from vemseg.foreign import check_regular, reading
@@ -31,6 +35,22 @@ MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 _DEEPEST = 4
 """How many groups below a path are looked through for images."""
+
+
+class Whole(LocalStore):  # type: ignore[misc]
+    """A folder of Zarr in which an empty file is damage.
+
+    zarr takes a shard of no bytes, as a download that broke off leaves it, for one that was never written.
+    """
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Return the bytes of a file, None where there is none."""
+        found = await super().get(key, prototype, byte_range)
+        if found is not None and not len(found):
+            raise OSError(errno.EIO, f"{self.root / key} is empty: copy it again")
+        return found
 
 
 def is_zarr(path: Path) -> bool:
@@ -61,14 +81,15 @@ def open_node(path: Path) -> Node:
     zipped = Zipped.of(path)
     with reading(f"{path} is no readable Zarr"):
         if zipped is not None:
-            store = zarr.storage.ZipStore(str(zipped.file), mode="r")
-            found: Node = zarr.open(store, path=zipped.inner, mode="r")
+            archive = ZipStore(str(zipped.file), mode="r")
+            found: Node = zarr.open(archive, path=zipped.inner, mode="r")
             return found
         both = _is_old(path)
-        node: Node = zarr.open(str(path), mode="r", zarr_format=3 if both else None)
+        store = Whole(path, read_only=True)
+        node: Node = zarr.open(store, mode="r", zarr_format=3 if both else None)
         if isinstance(node, zarr.Array) or multiscale_of(node.attrs) or not both:
             return node
-        older: Node = zarr.open(str(path), mode="r", zarr_format=2)
+        older: Node = zarr.open(store, mode="r", zarr_format=2)
     if isinstance(older, zarr.Array) or multiscale_of(older.attrs):
         _log.warning("%s holds metadata of Zarr formats 2 and 3: those of format 2 are read", path)
         return older
