@@ -830,6 +830,19 @@ def test_volumes_on_the_network(tmp_path, served):
     assert len(asked) == before
 
 
+def test_a_bucket_of_another_host_than_amazon(tmp_path, served, monkeypatch):
+    address, asked = served
+    image(tmp_path / "bucket" / "em" / "cell.zarr", ARRAY, ome(shift=(60, 8, 16)))
+    write_n5(tmp_path / "bucket" / "cell.n5")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+    assert_reads_as(open_volume("s3://bucket/em/cell.zarr"), ARRAY, (30, 8, 8), (60, 8, 16))
+    assert_reads_as(open_volume("s3://bucket/cell.n5/em"), ARRAY, (30, 8, 8), (0, 0, 0))
+    assert all(path.startswith("/bucket/") for path in asked)
+    before = len(asked)
+    refuse("s3://bucket/em/cell.zarr", "--offline", MissingError, offline=True)
+    assert len(asked) == before
+
+
 def test_addresses_that_lead_nowhere():
     refuse("http://127.0.0.1:9/cell.zarr", "cannot be reached")
     refuse("ftp://example.org/cell.zarr", "use https://", UsageError)

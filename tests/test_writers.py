@@ -651,25 +651,16 @@ print("told " + json.dumps([volume.layer_type, *volume.resolution.tolist(), *vol
 """
 
 READ_BY_NEUROGLANCER = """
-import functools, http.server, json, subprocess, sys, tempfile, threading
+import json, subprocess, sys, tempfile
 import neuroglancer, numpy as np
 
-class Open(http.server.SimpleHTTPRequestHandler):
-    def end_headers(self):
-        self.send_header("Access-Control-Allow-Origin", "*")
-        super().end_headers()
-    def log_message(self, *_): pass
-
-folder, chromium, *sources = sys.argv[1:]
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Open, directory=folder))
-threading.Thread(target=server.serve_forever, daemon=True).start()
+served, chromium, *sources = sys.argv[1:]
 neuroglancer.set_server_bind_address("127.0.0.1")
 viewer = neuroglancer.Viewer()
 with viewer.txn() as state:
     for source in sources:
         kind, name = source.split("://")
-        address = f"{kind}://http://127.0.0.1:{server.server_port}/{name}"
-        state.layers[name] = neuroglancer.SegmentationLayer(source=address)
+        state.layers[name] = neuroglancer.SegmentationLayer(source=f"{kind}://{served}/{name}")
 browser = subprocess.Popen(
     [chromium, "--headless=new", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
      "--enable-unsafe-swiftshader", f"--user-data-dir={tempfile.mkdtemp()}", str(viewer)],
@@ -714,13 +705,13 @@ def test_cloud_volume_reads_precomputed_labels(tmp_path):
 
 
 @pytest.mark.slow
-def test_neuroglancer_shows_every_format_at_its_place(tmp_path):
+def test_neuroglancer_shows_every_format_at_its_place(tmp_path, served):
     chromium = shutil.which("chromium") or pytest.skip("no Chromium on the path")
     finish(tmp_path / "p.precomputed")
     finish(tmp_path / "new.ome.zarr")
     finish(tmp_path / "old.ome.zarr", LabelForm("0.4"))
     sources = ("zarr://new.ome.zarr", "zarr://old.ome.zarr", "precomputed://p.precomputed")
-    arguments = (tmp_path, chromium, *sources)
+    arguments = (served[0], chromium, *sources)
     found = told_elsewhere(NEUROGLANCER, "neuroglancer, tensorstore", READ_BY_NEUROGLANCER, *arguments)
     for names, scales, units, origin, shape, total in found:
         at = {name: i for i, name in enumerate(names)}

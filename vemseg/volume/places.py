@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,8 +71,7 @@ class Place:
         if scheme in ("http", "https"):
             return {"driver": "http", "base_url": self.base, "path": f"{self.path}/"}
         if scheme == "s3":
-            anonymous = {"aws_credentials": {"type": "anonymous"}}
-            return {"driver": "s3", "bucket": host, "path": f"{self.path}/".lstrip("/"), **anonymous}
+            return {"driver": "s3", "bucket": host, "path": f"{self.path}/".lstrip("/"), **_s3()}
         if scheme in ("gs", "gcs"):
             return {"driver": "gcs", "bucket": host, "path": f"{self.path}/".lstrip("/")}
         raise UsageError(
@@ -95,6 +95,14 @@ class Place:
         with reading(f"{self.address}/{name} is damaged"):
             document: object = json.loads(found.value)
         return document if isinstance(document, Mapping) else None
+
+
+def _s3() -> dict[str, object]:
+    """Return how S3 is asked: anonymously, and at the address that AWS's variables name, if any."""
+    anonymous: dict[str, object] = {"aws_credentials": {"type": "anonymous"}}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION", "us-east-1")
+    return anonymous | ({"endpoint": endpoint.rstrip("/"), "aws_region": region} if endpoint else {})
 
 
 @dataclass(frozen=True)
