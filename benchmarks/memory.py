@@ -7,7 +7,7 @@ segmentation off: memory reaches its peak within the first blocks, but only a wh
 volume in every format that ``benchmarks/readers.py`` writes.
 
     python benchmarks/memory.py --scratch /tmp/phantoms --edges 128 256 -- -m classical
-    python benchmarks/memory.py --scratch /tmp/phantoms --edges 96 192 --formats -- -m classical --voxel-size 8,8,8
+    python benchmarks/memory.py --scratch /tmp/x --edges 96 192 --formats -- -m classical --voxel-size 8,8,8
 """
 
 from __future__ import annotations

@@ -801,6 +801,13 @@ def test_encodings_of_precomputed(tmp_path, encoding, sharding):
             assert_reads_as(volume, ARRAY, (30, 8, 8), (60, 0, 80))
 
 
+@pytest.mark.parametrize("scales", ["3", "[]", "[3]", '[{"key": "1"}]', '[{"key": "1", "resolution": 8}]'])
+def test_nonsense_about_the_scales_of_precomputed(tmp_path, scales):
+    (tmp_path / "cell").mkdir()
+    (tmp_path / "cell" / "info").write_text(f'{{"type": "image", "scales": {scales}}}')
+    refuse(tmp_path / "cell", "info is damaged|holds no scale")
+
+
 @pytest.mark.parametrize(("suffix", "program"), [(".gz", "gunzip -r"), (".br", "brotli -d")])
 def test_chunks_that_cloud_volume_compressed_are_not_taken_for_missing_ones(tmp_path, suffix, program):
     write_precomputed(tmp_path / "cell")

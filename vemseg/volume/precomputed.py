@@ -28,22 +28,11 @@ RECORD = "vemseg.json"
 
 def open_precomputed(node: Node, wish: Wish, path: Path | None) -> Volume:
     """Return the volume at a scale of a precomputed volume; its axes are x, y, z, channel, its unit nm."""
-    scales, level = node.metadata["scales"], wish.choice.level
-    keys = [str(scale.get("key")) for scale in scales]
-    if level is not None and level not in keys and not (level.isdecimal() and int(level) < len(keys)):
-        raise UsageError(
-            f"--level {level}: {node.place.address} has no such scale; there are {', '.join(keys)}"
-        )
-    index = 0 if level is None else keys.index(level) if level in keys else int(level)
+    index, key, frame = _scale(node, wish.choice.level)
     if path is not None:
-        _check_chunks(path / keys[index])
+        _check_chunks(path / key)
     where = ("neuroglancer_precomputed", json.dumps(node.place.kvstore()), True, index)
     store = opened(*where)
-    size = [float(edge) for edge in scales[index]["resolution"]]
-    corner = [float(at) for at in scales[index].get("voxel_offset", (0, 0, 0))]
-    shift = [at * edge for at, edge in zip(corner, size, strict=True)]
-    axes = ("c", "z", "y", "x")
-    frame = Frame(axes, (None, "nm", "nm", "nm"), (1.0, *size[::-1]), (0.0, *shift[::-1]))
     record = None if path is None else precomputed_record(path)
     volume = open_stored(
         Lazy(opened, where, tuple(store.shape), store.dtype),
@@ -57,6 +46,25 @@ def open_precomputed(node: Node, wish: Wish, path: Path | None) -> Volume:
     segmented = "it is a segmentation" if node.metadata.get("type") == "segmentation" else None
     volume.labelled = segmented
     return volume.remembering(record) if index == 0 else volume
+
+
+def _scale(node: Node, level: str | None) -> tuple[int, str, Frame]:
+    """Return the number of a scale, its folder, and its voxel size and place."""
+    with reading(f"{node.place.address}/info is damaged"):
+        scales = node.metadata["scales"]
+        keys = [str(scale["key"]) for scale in scales]
+        if not keys:
+            raise InputError(f"{node.place.address} holds no scale")
+        if level is not None and level not in keys and not (level.isdecimal() and int(level) < len(keys)):
+            raise UsageError(
+                f"--level {level}: {node.place.address} has no such scale; there are {', '.join(keys)}"
+            )
+        index = 0 if level is None else keys.index(level) if level in keys else int(level)
+        size = [float(edge) for edge in scales[index]["resolution"]]
+        corner = [float(at) for at in scales[index].get("voxel_offset", (0, 0, 0))]
+        shift = [at * edge for at, edge in zip(corner, size, strict=True)]
+        axes, units = ("c", "z", "y", "x"), (None, "nm", "nm", "nm")
+        return index, keys[index], Frame(axes, units, (1.0, *size[::-1]), (0.0, *shift[::-1]))
 
 
 def _check_chunks(scale: Path) -> None:
