@@ -51,12 +51,21 @@ def served(tmp_path):
             self.end_headers()
             self.wfile.write(data)
 
+        def do_HEAD(self):
+            file = tmp_path / self.path.lstrip("/")
+            if not file.is_file():
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Length", str(file.stat().st_size))
+            self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+
         def do_OPTIONS(self):
             self.send_response(204)
             self.end_headers()
 
         def end_headers(self):
-            for what in ("Allow-Origin", "Allow-Headers", "Expose-Headers"):
+            for what in ("Allow-Origin", "Allow-Methods", "Allow-Headers", "Expose-Headers"):
                 self.send_header(f"Access-Control-{what}", "*")
             super().end_headers()
 

@@ -475,6 +475,18 @@ def test_what_is_known_of_the_voxel_size_is_told(tmp_path, options, hint, caplog
     assert open_volume(tmp_path / "v.tif", crop="1:,:,:").hint == f"the file says {hint}"
 
 
+FEI = "[Scan]\r\nPixelWidth=4e-09\r\nPixelHeight=8e-09\r\n"
+ZEISS = "\r\n0\r\n0\r\n0\r\nAP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 4.000 nm\r\n"
+
+
+@pytest.mark.parametrize(("tag", "text", "hint"), [(34682, FEI, "?,8,4"), (34118, ZEISS, "?,4,4")])
+def test_pixels_that_the_microscope_measured_are_quoted(tmp_path, tag, text, hint):
+    tags = {"resolution": (72, 72), "resolutionunit": "INCH", "extratags": [(tag, 2, None, text, True)]}
+    tifffile.imwrite(tmp_path / "v.tif", cell(), photometric="minisblack", metadata=None, **tags)
+    volume = open_volume(tmp_path / "v.tif")
+    assert volume.voxel_size is None and f"--voxel-size {hint}" in volume.hint
+
+
 PLACED = [
     {"imagej": True, "resolution": (1 / 4, 1 / 8), "metadata": {
         "axes": "ZYX", "spacing": 30, "unit": "nm", "xorigin": -2.0, "yorigin": -2.0, "zorigin": -2.0}},

@@ -94,7 +94,22 @@ def tiff_edges(file: tifffile.TiffFile, stack: Stack) -> Edges:
         described = file.imagej_metadata or {}
     elif stack.kind == "shaped":
         described = shaped_description(file)
-    return _for_one_plane(_counted(file.pages[0], described, trust_tag=stack.kind != "imagej"), stack)
+    edges = _counted(file.pages[0], described, trust_tag=stack.kind != "imagej")
+    if not any(edges.believed[1:]) and (found := _of_microscope(file)):
+        edges = replace(edges, nm=(edges.nm[0], *found))
+    return _for_one_plane(edges, stack)
+
+
+def _of_microscope(file: tifffile.TiffFile) -> tuple[float, float] | None:
+    """Return the edges of a pixel, y, x in nm, that a microscope of FEI or Zeiss wrote."""
+    scan = (file.fei_metadata or {}).get("Scan", {})
+    metres = [_number(scan.get(f"Pixel{side}")) for side in ("Height", "Width")]
+    match metres, (file.sem_metadata or {}).get("ap_image_pixel_size"):
+        case [float(y), float(x)], _:
+            return y * 1e9, x * 1e9
+        case _, (_, int() | float() as edge, str(unit)) if (length := nanometres(unit)) is not None:
+            return edge * length, edge * length
+    return None
 
 
 def place_in(file: tifffile.TiffFile, stack: Stack, edges: VoxelSize | None) -> Position | None:
