@@ -151,17 +151,20 @@ class Zipped:
         if file is None or not zipfile.is_zipfile(file):
             return None
         inner = path.relative_to(file).as_posix().removeprefix(".")
-        changed = file.stat().st_mtime_ns
-        top = PurePosixPath(_top(file, changed))
-        places = [str(outer / inner).removeprefix(".") for outer in (top, *top.parents)]
-        held = (
-            place for place in places if any(name.startswith(f"{place}/") for name in _names(file, changed))
-        )
-        return cls(file, places[0] if not inner else next(held, places[0]))
+        return cls(file, _inside(file, file.stat().st_mtime_ns, inner))
 
     def holds(self, name: str) -> bool:
         """Tell whether a file of that name lies at this place."""
         return f"{self.inner}/{name}".lstrip("/") in _names(self.file, self.file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _inside(file: Path, changed: int, inner: str) -> str:
+    """Return the folder of a ZIP file that a path in it means, from the innermost top or one around that."""
+    top = PurePosixPath(_top(file, changed))
+    places = [str(outer / inner).removeprefix(".") for outer in (top, *top.parents)]
+    held = (place for place in places if any(name.startswith(f"{place}/") for name in _names(file, changed)))
+    return places[0] if not inner else next(held, places[0])
 
 
 @functools.lru_cache(maxsize=8)
