@@ -1,7 +1,8 @@
 """Files of the kinds that users reported, built by the scripts of a folder beside this repository.
 
-``VEMSEG_TEST_FIELD`` names the folder, ``../shared/field`` where it is left out. Each script writes its files,
-and says what is right of them in ``expect.json`` or ``right.json``. All are read as ``segment`` reads its input.
+``VEMSEG_TEST_FIELD`` names the folder, ``../shared/field`` where it is left out. Each script writes its
+files, and says what is right of them in ``expect.json`` or ``right.json``. All are read as ``segment`` reads
+its input.
 """
 
 import json
