@@ -336,6 +336,20 @@ def test_what_holds_images_says_what_to_name(tmp_path):
     assert_reads_as(open_volume(tmp_path / "bf.zarr"), ARRAY, (30, 8, 8), (0, 0, 0))
 
 
+def test_a_second_image_is_spoken_of(tmp_path, caplog):
+    path = image(tmp_path / "two.zarr", ARRAY, ome())
+    group = zarr.open_group(str(path), mode="r+", zarr_format=2)
+    group.attrs["multiscales"] = [*group.attrs["multiscales"], ome(path="0")]
+    root = zarr.open_group(str(tmp_path / "bf.zarr"), mode="w", zarr_format=2)
+    root.attrs["bioformats2raw.layout"] = 3
+    root.create_group("OME").attrs["series"] = ["0", "1", "label"]
+    image(tmp_path / "bf.zarr" / "0", ARRAY, ome())
+    for name, said in (("two.zarr", "it holds 2 images"), ("bf.zarr", "it holds 3 images")):
+        assert_reads_as(open_grey(tmp_path / name), ARRAY, (30, 8, 8), (0, 0, 0))
+        assert f"{said}; the first one is read" in caplog.text
+    assert open_volume(tmp_path / "bf.zarr" / "0").remarks == ()
+
+
 def test_metadata_of_two_formats_side_by_side(tmp_path):
     path = image(tmp_path / "cell.zarr", ARRAY, ome())
     (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')

@@ -53,6 +53,8 @@ class Located:
         Whether the array is the finest level of its image.
     around : sequence of mapping
         The attributes of the groups around the array, the innermost first.
+    images : int
+        How many images there are in the place that was named; this one is the first.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Located:
     attributes: Attributes = field(default_factory=dict)
     finest: bool = False
     around: Sequence[Attributes] = ()
+    images: int = 1
 
     def told(self) -> Told:
         """Return what all metadata together say of the array."""
@@ -120,6 +123,8 @@ def _open(path: Path, wish: Wish) -> Volume:
         volume.origin = volume.origin or origin_of(record, volume.voxel_size)
     stated_labels = "its metadata have an image-label" if legend_in(found.attributes) is not None else None
     volume.labelled = evidence_of_labels(record) or stated_labels
+    if found.images > 1:
+        volume.remarks = (f"it holds {found.images} images; the first one is read",)
     return volume
 
 
@@ -139,12 +144,12 @@ def _locate(path: Path, level: str | None = None) -> Located:
     UsageError
         Where there is no such level.
     """
-    node = open_node(path)
+    node, count = open_node(path), 1
     if isinstance(node, zarr.Group) and multiscale_of(node.attrs) is None:
         inner = open_node(path / "OME") if is_zarr(path / "OME") else None
         images = images_of(node.attrs, {} if inner is None else attributes(inner))
         if images is not None:
-            path = path / images[0]
+            path, count = path / images[0], len(images)
             node = open_node(path)
     if not isinstance(node, zarr.Group):
         if level is not None:
@@ -158,7 +163,8 @@ def _locate(path: Path, level: str | None = None) -> Located:
     finest = chosen == levels[0]
     around = [attributes(group) for _, group in groups_around(path)]
     at = path if finest else path / chosen
-    return Located(at, _array(path, chosen), image, chosen, attributes(node), finest, around)
+    array, count = _array(path, chosen), max(count, image.images)
+    return Located(at, array, image, chosen, attributes(node), finest, around, count)
 
 
 def _what_else(group: zarr.Group, path: Path) -> str:
