@@ -3,9 +3,11 @@
 Phantoms are written as OME-Zarr into a scratch directory, and kept there for the next time. Each is segmented
 by a process of its own, whose peak resident memory the system reports at its end. ``--max-minutes`` cuts a
 segmentation off: memory reaches its peak within the first blocks, but only a whole run proves it.
-``--checkout`` measures another checkout of vemseg than the installed one.
+``--checkout`` measures another checkout of vemseg than the installed one. ``--formats`` measures the same
+volume in every format that ``benchmarks/readers.py`` writes.
 
     python benchmarks/memory.py --scratch /tmp/phantoms --edges 128 256 -- -m classical
+    python benchmarks/memory.py --scratch /tmp/x --edges 96 192 --formats -- -m classical --voxel-size 8,8,8
 """
 
 from __future__ import annotations
@@ -35,15 +37,16 @@ def main() -> None:
     options.scratch.mkdir(parents=True, exist_ok=True)
     found = []
     for edge in options.edges:
-        volume = phantom(options.scratch, (edge, edge, edge))
-        measured = segmented(volume, options.segment, options.max_minutes, options.checkout)
-        found.append({"edge": edge} | measured)
+        for kind, volume in volumes(options.scratch, edge, options.formats).items():
+            measured = segmented(volume, options.segment, options.max_minutes, options.checkout)
+            found.append({"edge": edge, "format": kind} | measured)
     show(
         "peak resident memory of vemseg segment " + " ".join(options.segment),
-        ["edge", "voxels", "as float32", "peak", "time", "Mvoxel/s", "whole"],
+        ["edge", "format", "voxels", "as float32", "peak", "time", "Mvoxel/s", "whole"],
         [
             [
                 one["edge"],
+                one["format"],
                 f"{one['edge'] ** 3 / 1e6:.0f} M",
                 f"{4 * one['edge'] ** 3 / 2**30:.2f} GiB",
                 f"{one['peak_gib']:.2f} GiB",
@@ -66,10 +69,23 @@ def _options() -> argparse.Namespace:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--scratch", type=Path, required=True, help="directory for phantoms and labels")
     made.add_argument("--edges", type=int, nargs="+", default=[512, 1024], help="edges of the volumes")
+    made.add_argument("--formats", action="store_true", help="measure every format, not OME-Zarr alone")
     made.add_argument("--max-minutes", type=float, help="cut each segmentation off after this time")
     made.add_argument("--checkout", type=Path, help="folder with another vemseg/ than the installed one")
     made.add_argument("segment", nargs="*", help="after --: options for 'vemseg segment'")
     return made.parse_args()
+
+
+def volumes(scratch: Path, edge: int, every_format: bool) -> dict[str, Path]:
+    """Return volumes of one size by their format, made by a process of its own if they are not there yet."""
+    if not every_format:
+        return {"OME-Zarr": phantom(scratch, (edge, edge, edge))}
+    folder = scratch.resolve() / f"formats-{edge}"
+    if not folder.exists():
+        script = Path(__file__).with_name("readers.py")
+        command = [sys.executable, str(script), "--edge", str(edge), "--write", str(folder)]
+        subprocess.run(command, check=True)
+    return {each.name: next(each.iterdir()) for each in sorted(folder.iterdir())}
 
 
 def phantom(scratch: Path, shape: tuple[int, int, int]) -> Path:
@@ -97,7 +113,7 @@ def segmented(
     checkout : Path, optional
         Folder with the ``vemseg/`` to run instead of the installed one.
     """
-    out = volume.with_name(volume.name.replace("phantom", "labels"))
+    out = volume.with_name(f"labels-of-{volume.stem.partition('.')[0]}.ome.zarr")
     command = [sys.executable, "-m", "vemseg", "segment", str(volume), "-o", str(out), "-f", *settings]
     environment = os.environ | ({"PYTHONPATH": str(checkout.resolve())} if checkout else {})
     started = time.perf_counter()

@@ -1,10 +1,12 @@
 """How fast each format is read, block by block, beside the same volume as OME-Zarr.
 
     python benchmarks/readers.py [--edge 384] [--repeat 3] [--segment]
+    python benchmarks/readers.py --edge 384 --write FOLDER
 
 Every format is written by its own library, uncompressed or with the compression that is usual for it. The
 blocks are those of ``segment``; the best of several passes counts, so the files come from memory. With
-``--segment`` the whole of ``segment -m classical`` is timed instead, in seconds of the processor.
+``--segment`` the whole of ``segment -m classical`` is timed instead, in seconds of the processor. ``--write``
+only writes the volumes, each as ``FORMAT/...``, for ``benchmarks/memory.py --formats``.
 """
 
 from __future__ import annotations
@@ -91,6 +93,15 @@ def tiff(array: Array, folder: Path) -> Path:
     return path
 
 
+def slices(array: Array, folder: Path) -> Path:
+    """Write one uncompressed TIFF for each slice."""
+    path = folder / "slices"
+    path.mkdir()
+    for z, plane in enumerate(array):
+        tifffile.imwrite(path / f"cell{z}.tif", plane, photometric="minisblack")
+    return path
+
+
 WRITERS: dict[str, Callable[[Array, Path], Path]] = {
     "OME-Zarr": ome_zarr,
     "HDF5, gzip": hdf5,
@@ -98,6 +109,7 @@ WRITERS: dict[str, Callable[[Array, Path], Path]] = {
     "N5, gzip": n5,
     "precomputed": precomputed,
     "TIFF": tiff,
+    "slices": slices,
 }
 
 
@@ -124,18 +136,29 @@ def segmenting(path: Path, repeat: int) -> float:
     return best
 
 
+def volume(edge: int) -> Array:
+    """Return a cube of phantoms side by side."""
+    tile = Phantom((64, 128, 128), 0).read(Box.whole((64, 128, 128)))
+    array = np.tile(tile, [-(-edge // n) for n in tile.shape])
+    return np.ascontiguousarray(array[:edge, :edge, :edge])
+
+
 def main() -> None:
-    """Print the throughput of each format."""
+    """Print the throughput of each format, or write the volumes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--edge", type=int, default=384, help="voxels along each axis")
     parser.add_argument("--repeat", type=int, default=3, help="passes, of which the fastest counts")
     parser.add_argument("--segment", action="store_true", help="time segment -m classical, not reading alone")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="write the volumes here, and stop")
     options = parser.parse_args()
     timed = segmenting if options.segment else seconds
-    tile = Phantom((64, 128, 128), 0).read(Box.whole((64, 128, 128)))
-    shape = (options.edge,) * 3
-    array = np.tile(tile, [-(-n // m) for n, m in zip(shape, tile.shape, strict=True)])
-    array = np.ascontiguousarray(array[tuple(map(slice, shape))])
+    array = volume(options.edge)
+    if options.write:
+        for name, write in WRITERS.items():
+            folder = options.write / name.partition(",")[0]
+            folder.mkdir(parents=True)
+            write(array, folder)
+        return
     with tempfile.TemporaryDirectory() as folder:
         base = 0.0
         for name, write in WRITERS.items():

@@ -27,7 +27,7 @@ def real_volume() -> Callable[..., Path]:
 
 @pytest.fixture
 def served(tmp_path):
-    """Serve a folder over HTTP, and yield its address and the requests that came."""
+    """Serve a folder over HTTP, to pages in a browser too; yield its address and the requests that came."""
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -47,8 +47,27 @@ def served(tmp_path):
             else:
                 self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
+            self.send_header("ETag", f'"{file.stat().st_mtime_ns}"')
             self.end_headers()
             self.wfile.write(data)
+
+        def do_HEAD(self):
+            file = tmp_path / self.path.lstrip("/")
+            if not file.is_file():
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Length", str(file.stat().st_size))
+            self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+
+        def do_OPTIONS(self):
+            self.send_response(204)
+            self.end_headers()
+
+        def end_headers(self):
+            for what in ("Allow-Origin", "Allow-Methods", "Allow-Headers", "Expose-Headers"):
+                self.send_header(f"Access-Control-{what}", "*")
+            super().end_headers()
 
         def log_message(self, *_):
             pass

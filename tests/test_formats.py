@@ -236,6 +236,57 @@ def test_levels_of_n5_are_as_coarse_as_their_factors(tmp_path):
     assert open_volume(tmp_path / "a.zarr" / "s1").origin == (0, 2, 2)
 
 
+COSEM = {"axes": ["z", "y", "x"], "scale": [30, 8, 4], "translate": [60, 16, 8], "units": ["nm"] * 3}
+TURNED = {"axes": ["x", "y", "z"], "scale": [4, 8, 30], "translate": [8, 16, 60], "units": ["nm"] * 3}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "turned", "origin"),
+    [
+        ({"transform": TURNED}, True, (60, 16, 8)),
+        ({"transform": COSEM | {"units": "nanometer"}}, False, (60, 16, 8)),
+        ({"transform": {**COSEM, "translation": [1, 2, 3], "translate": None}}, False, (0, 0, 0)),
+        (
+            {"transform": COSEM, "pixelResolution": {"dimensions": [9, 9, 9], "unit": "nm"}},
+            False,
+            (60, 16, 8),
+        ),
+        (
+            {"voxel_size": [30, 8, 4], "offset": [60, 16, 8], "axis_names": ["z", "y", "x"]},
+            False,
+            (60, 16, 8),
+        ),
+        ({"voxel_size": [4, 8, 30], "offset": [8, 16, 60], "axis_names": ["x", "y", "z"]}, True, (60, 16, 8)),
+        ({"resolution": [30e-9, 8e-9, 4e-9], "units": ["m"] * 3}, False, (0, 0, 0)),
+        ({"resolution": [0.03, 0.008, 0.004], "units": "um"}, False, (0, 0, 0)),
+        ({"resolution": {"x": 4, "y": 8, "z": 30}, "unit": "nm"}, False, (0, 0, 0)),
+        ({"pixelResolution": [4, 8, 30], "pixelResolutionUnit": "nm"}, False, (0, 0, 0)),
+    ],
+)
+def test_relatives_of_the_conventions(tmp_path, attributes, turned, origin):
+    data = ARRAY.T.copy() if turned else ARRAY
+    zarr.create_array(str(tmp_path / "a.zarr"), data=data, zarr_format=2).attrs.update(attributes)
+    assert_reads_as(open_volume(tmp_path / "a.zarr"), ARRAY, (30, 8, 4), origin)
+
+
+def test_numbers_follow_the_names_of_dimensions_in_zarr_3(tmp_path):
+    names = {"dimension_names": ("x", "y", "z")}
+    array = zarr.create_array(str(tmp_path / "a.zarr"), data=ARRAY.T.copy(), **names)
+    array.attrs.update({"voxel_size": [4, 8, 30], "offset": [8, 16, 60]})
+    assert_reads_as(open_volume(tmp_path / "a.zarr"), ARRAY, (30, 8, 4), (60, 16, 8))
+
+
+@pytest.mark.parametrize("size", [[0.03, 0.008, 0.004], [30e-9, 8e-9, 4e-9]])
+def test_numbers_that_cannot_be_nanometres_are_not_taken_as_such(tmp_path, caplog, size):
+    array = zarr.create_array(str(tmp_path / "a.zarr"), data=ARRAY, zarr_format=2)
+    array.attrs["resolution"] = size
+    assert open_grey(tmp_path / "a.zarr").voxel_size is None
+    assert "under 'resolution', which vemseg cannot interpret" in caplog.text
+    array.attrs["units"] = "nm"
+    refuse(tmp_path / "a.zarr", "too small for electron microscopy .*--voxel-size 8,8,8")
+    assert open_grey(tmp_path / "a.zarr", "30,8,4").voxel_size == (30, 8, 4)
+
+
 @pytest.mark.parametrize(
     ("attributes", "said"),
     [
@@ -246,6 +297,10 @@ def test_levels_of_n5_are_as_coarse_as_their_factors(tmp_path):
         ({"multiscales": [ome(unit="pixel")]}, "in 'pixel': --voxel-size 30,8,8"),
         ({"multiscales": [ome(scale=(0, 8, 8))]}, "0, 8, 8 .* which is no size: --voxel-size z,y,x"),
         ({"multiscales": [{"datasets": [{"path": "0"}]}], "my_voxels": [9, 8, 7]}, "9, 8, 7 .*'my_voxels'"),
+        (
+            {"multiscales": [{"datasets": [{"path": "0"}]}], "transform": {"scale": [9, 8, 7]}},
+            "'transform.scale'",
+        ),
     ],
 )
 def test_numbers_that_are_no_voxel_size_are_quoted(tmp_path, caplog, attributes, said):
@@ -281,6 +336,20 @@ def test_what_holds_images_says_what_to_name(tmp_path):
     assert_reads_as(open_volume(tmp_path / "bf.zarr"), ARRAY, (30, 8, 8), (0, 0, 0))
 
 
+def test_a_second_image_is_spoken_of(tmp_path, caplog):
+    path = image(tmp_path / "two.zarr", ARRAY, ome())
+    group = zarr.open_group(str(path), mode="r+", zarr_format=2)
+    group.attrs["multiscales"] = [*group.attrs["multiscales"], ome(path="0")]
+    root = zarr.open_group(str(tmp_path / "bf.zarr"), mode="w", zarr_format=2)
+    root.attrs["bioformats2raw.layout"] = 3
+    root.create_group("OME").attrs["series"] = ["0", "1", "label"]
+    image(tmp_path / "bf.zarr" / "0", ARRAY, ome())
+    for name, said in (("two.zarr", "it holds 2 images"), ("bf.zarr", "it holds 3 images")):
+        assert_reads_as(open_grey(tmp_path / name), ARRAY, (30, 8, 8), (0, 0, 0))
+        assert f"{said}; the first one is read" in caplog.text
+    assert open_volume(tmp_path / "bf.zarr" / "0").remarks == ()
+
+
 def test_metadata_of_two_formats_side_by_side(tmp_path):
     path = image(tmp_path / "cell.zarr", ARRAY, ome())
     (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
@@ -301,6 +370,25 @@ def test_zipped_zarr(tmp_path, name, top):
     assert open_volume(tmp_path / name).name == "cell"
 
 
+def zipped(source, archive, way=""):
+    with zipfile.ZipFile(archive, "w") as opened:
+        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+            opened.write(file, f"{way}{file.relative_to(source.parent)}")
+    return archive
+
+
+def test_zipped_zarr_in_folders_of_folders(tmp_path):
+    source = image(tmp_path / "cell.zarr", ARRAY, ome())
+    path = zipped(source, tmp_path / "deep.zarr.zip", way="data/em/")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/data/._em", b"x")
+        archive.writestr(".DS_Store", b"x")
+    for inner in ("", "0", "data/em/cell.zarr", "em/cell.zarr/0", "cell.zarr"):
+        assert_reads_as(open_volume(path / inner), ARRAY, (30, 8, 8), (0, 0, 0))
+    (tmp_path / "cut.ozx").write_bytes(path.read_bytes()[:-600])
+    refuse(tmp_path / "cut.ozx", "cut off, since its end is missing: copy it again")
+
+
 # --- HDF5, MRC, NIfTI ------------------------------------------------------------------------------------
 
 
@@ -316,8 +404,8 @@ def test_hdf5_by_its_layouts(tmp_path):
     assert open_volume(describe(volume)["path"]).shape == SHAPE
     with h5py.File(path, "a") as file:
         file["volumes/labels"] = ARRAY
-    refuse(path, "holds 2 volumes .*name one, such as .*cell.h5:/volumes/labels")
-    refuse(f"{path}:/none", "has no /none; it holds /volumes/labels, /volumes/raw")
+    refuse(path, "holds 2 volumes .*name one, such as .*cell.h5:/volumes/raw")
+    refuse(f"{path}:/none", "has no /none; it holds /volumes/raw, /volumes/labels")
     (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:2000])
     refuse(tmp_path / "cut.h5", "no readable HDF5 file")
 
@@ -359,6 +447,48 @@ def test_hdf5_of_bigdataviewer(tmp_path):
     assert (coarse.shape, coarse.voxel_size, coarse.origin) == ((6, 10, 14), (30, 16, 16), (0, 4, 4))
 
 
+def test_hdf5_links_lead_to_the_file_that_holds_the_voxels(tmp_path):
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file["volumes/em"] = ARRAY
+        file["volumes/em"].attrs.update({"resolution": [30.0, 8, 4], "offset": [60.0, 16, 8]})
+        file["same"] = h5py.SoftLink("/volumes/em")
+        file["points"] = np.zeros((50, 3))
+    with h5py.File(tmp_path / "links.h5", "w") as file:
+        file["data"] = h5py.ExternalLink("raw.h5", "/volumes/em")
+        file["gone"] = h5py.ExternalLink("gone.h5", "/volumes/em")
+    for place in ("raw.h5", "raw.h5:/same", "links.h5", "links.h5:/data"):
+        volume = open_volume(f"{tmp_path}/{place}")
+        assert_reads_as(volume, ARRAY, (30, 8, 4), (60, 16, 8))
+        assert volume.path == tmp_path / "raw.h5"
+    refuse(f"{tmp_path}/links.h5:/gone", "is a link into gone.h5, which cannot be opened")
+
+
+def test_hdf5_whose_parts_lie_in_files_that_are_missing(tmp_path):
+    layout = h5py.VirtualLayout(SHAPE, dtype="u1")
+    for z, plane in enumerate(ARRAY):
+        with h5py.File(tmp_path / f"plane{z}.h5", "w") as file:
+            file["plane"] = plane
+        layout[z] = h5py.VirtualSource(f"plane{z}.h5", "plane", shape=SHAPE[1:])
+    with h5py.File(tmp_path / "cell.h5", "w") as file:
+        file.create_virtual_dataset("em", layout, fillvalue=0)
+    assert_reads_as(open_volume(tmp_path / "cell.h5"), ARRAY)
+    (tmp_path / "plane3.h5").unlink()
+    refuse(tmp_path / "cell.h5", "from 6 files, of which 1 are not there, such as plane3.h5")
+
+
+def test_hdf5_that_is_no_volume(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["text"], file["record"] = "hello", np.zeros(SHAPE, dtype=[("r", "u1"), ("g", "u1")])
+        file.create_dataset("empty", shape=(0, 20, 28), dtype="u1")
+    for name, said in (
+        ("text", "no array of numbers"),
+        ("record", "no array of numbers"),
+        ("empty", "no voxels"),
+    ):
+        refuse(f"{tmp_path}/a.h5:/{name}", said)
+    refuse(tmp_path / "a.h5", "holds no volume")
+
+
 def test_mrc(tmp_path):
     for name, array in (("cell.mrc", ARRAY.astype("int16") - 100), ("cell.rec", ARRAY.astype("float32"))):
         with mrcfile.new(tmp_path / name) as file:
@@ -374,6 +504,96 @@ def test_mrc(tmp_path):
     refuse(tmp_path / "cut.mrc", "no readable MRC")
 
 
+def write_mrc(path, array, size=(80, 80, 300), **header):
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(array)
+        file.voxel_size = size
+        for name, value in header.items():
+            file.header[name] = value
+    return path
+
+
+@pytest.mark.parametrize(("mode", "read"), [("int8", "int8"), ("uint16", "uint16"), ("float16", "float32")])
+def test_modes_of_mrc_and_a_grid_larger_than_the_volume(tmp_path, mode, read):
+    array = (ARRAY // 2).astype(mode)
+    path = write_mrc(tmp_path / "cell.mrc", array)
+    assert_reads_as(open_volume(path), array.astype(read), (30, 8, 8), (0, 0, 0))
+    write_mrc(path, array, (40, 80, 300), mx=56, my=10, mz=18, cella=(56 * 40, 10 * 80, 18 * 300))
+    assert_reads_as(open_volume(path), array.astype(read), (30, 8, 4), (0, 0, 0))
+
+
+def test_bytes_of_mrc_are_signed_or_not_as_imod_says(tmp_path):
+    signed, unsigned = ARRAY.astype("int8"), ARRAY
+    stamp = 1146047817
+    for flags, least, most, expected in (
+        ((stamp, 0), 0, 0, unsigned), ((stamp, 1), 0, 249, signed),
+        ((0, 0), 0, 249, unsigned), ((0, 0), -128, 127, signed), ((0, 0), 0, 120, signed),
+    ):  # fmt: skip
+        path = write_mrc(tmp_path / "cell.mrc", signed, dmin=least, dmax=most)
+        data = bytearray(path.read_bytes())
+        data[152:160] = np.array(flags, "<i4").tobytes()
+        path.write_bytes(data)
+        assert_reads_as(open_volume(path), expected, (30, 8, 8), (0, 0, 0))
+
+
+def test_places_of_mrc(tmp_path):
+    array, path = ARRAY.astype("int16"), tmp_path / "cell.mrc"
+    write_mrc(path, array, nxstart=1, nystart=2, nzstart=3)
+    assert_reads_as(open_volume(path), array, (30, 8, 8), (90, 16, 8))
+    for flags, origin in ((0, (-300, 0, -80)), (4, (300, 0, 80))):
+        write_mrc(path, array, origin=(800, 0, 3000), nxstart=1)
+        data = bytearray(path.read_bytes())
+        data[152:160] = np.array([1146047817, flags], "<i4").tobytes()
+        path.write_bytes(data)
+        assert_reads_as(open_volume(path), array, (30, 8, 8), origin)
+
+
+def test_mrc_of_turned_axes_planes_and_several_volumes(tmp_path):
+    array, path = ARRAY.astype("int16"), tmp_path / "cell.mrc"
+    write_mrc(
+        path, array.T.copy(), mapc=3, mapr=2, maps=1, cella=(28 * 40, 20 * 80, 6 * 300), mx=28, my=20, mz=6
+    )
+    assert_reads_as(open_volume(path), array, (30, 8, 4), (0, 0, 0))
+    write_mrc(path, array, mapc=0, mapr=0, maps=0)
+    assert_reads_as(open_volume(path), array, (30, 8, 8), (0, 0, 0))
+    write_mrc(path, array[0])
+    assert open_volume(path).shape == (1, 20, 28)
+    write_mrc(path, np.stack([array, -array]))
+    refuse(path, "2 time points .* --time 0")
+    assert_reads_as(open_volume(path, choice=Choice(time="1")), -array, (30, 8, 8), (0, 0, 0))
+    write_mrc(path, array, (np.inf, 1, 1))
+    assert open_volume(path).voxel_size is None and "--voxel-size" in open_volume(path).hint
+
+
+def write_nifti(path, affine, unit="micron"):
+    picture = nibabel.Nifti1Image(ARRAY.T, affine)
+    picture.header.set_xyzt_units(unit)
+    nibabel.save(picture, path)
+    return path
+
+
+def test_nifti_whose_place_is_not_known(tmp_path):
+    backwards = np.diag([-0.004, 0.008, 0.03, 1])
+    backwards[0, 3] = 0.1
+    volume = open_volume(write_nifti(tmp_path / "a.nii", backwards))
+    np.testing.assert_allclose(volume.voxel_size, (30, 8, 4), rtol=1e-6)
+    assert volume.origin is None
+    bare = nibabel.Nifti1Image(ARRAY.T, None)
+    bare.header.set_zooms((0.004, 0.008, 0.03))
+    bare.header.set_xyzt_units("micron")
+    nibabel.save(bare, tmp_path / "b.nii")
+    assert open_volume(tmp_path / "b.nii").origin is None
+
+
+def test_nifti_at_an_angle_or_in_two_files(tmp_path):
+    cos, sin = np.cos(0.2), np.sin(0.2)
+    turn = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    path = write_nifti(tmp_path / "a.nii", turn @ np.diag([0.004, 0.008, 0.03, 1]))
+    refuse(path, "rotated in space by an angle: .*resample_to_output")
+    nibabel.save(nibabel.Nifti1Pair(ARRAY.T, np.eye(4)), tmp_path / "pair.img")
+    refuse(tmp_path / "pair.hdr", "header beside an .img file: save both as one .nii")
+
+
 def test_nifti(tmp_path):
     affine = np.diag([0.008, 0.008, 0.03, 1.0])
     affine[:3, 3] = (0.08, 0, 0.3)
@@ -386,7 +606,7 @@ def test_nifti(tmp_path):
     nibabel.save(nibabel.Nifti1Image(ARRAY.T, np.eye(4)), tmp_path / "bare.nii")
     assert_reads_as(open_volume(tmp_path / "bare.nii"), ARRAY)
     turned = nibabel.Nifti1Image(
-        ARRAY.T, np.array([[0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+        ARRAY.T, np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     )
     nibabel.save(turned, tmp_path / "turned.nii")
     refuse(tmp_path / "turned.nii", "turned in space")
@@ -420,33 +640,90 @@ def test_slices_are_read_in_natural_order(tmp_path):
     rgb = np.stack([many[0], many[1], many[2]], -1)
     (tmp_path / "rgb").mkdir()
     tifffile.imwrite(tmp_path / "rgb" / "a.tif", rgb, photometric="rgb")
-    refuse(tmp_path / "rgb", "no grey plane")
+    refuse(tmp_path / "rgb", "3 colour samples, which differ")
+
+
+def slices_of(folder, **options):
+    folder.mkdir()
+    for z, plane in enumerate(ARRAY):
+        tifffile.imwrite(folder / f"cell{z}.tif", plane, **options)
+    return folder
+
+
+def test_slices_are_shown_as_their_files_say(tmp_path, caplog):
+    table = np.tile(np.arange(255, -1, -1, dtype=np.uint16) * 257, (3, 1))
+    for name, options in (
+        ("white", {"photometric": "miniswhite"}), ("table", {"photometric": "palette", "colormap": table})
+    ):  # fmt: skip
+        folder = slices_of(tmp_path / name, **options)
+        np.testing.assert_array_equal(open_volume(folder).read(Box.whole(SHAPE)), 255 - ARRAY)
+        np.testing.assert_array_equal(open_volume(folder).stored().read(Box.whole(SHAPE)), ARRAY)
+    open_grey(tmp_path / "white")
+    assert "0 is white; its values are inverted" in caplog.text
+
+
+def test_slices_quote_what_their_tags_say_of_the_pixel(tmp_path):
+    tags = {"resolution": (1e7 / 4, 1e7 / 8), "resolutionunit": "CENTIMETER"}
+    assert "--voxel-size ?,8,4" in open_volume(slices_of(tmp_path / "cm", **tags)).hint
+    tags = {"imagej": True, "resolution": (1 / 4, 1 / 8), "metadata": {"unit": "nm"}}
+    assert "--voxel-size ?,8,4" in open_volume(slices_of(tmp_path / "nm", **tags)).hint
+
+
+def test_slices_that_may_be_missing_are_spoken_of(tmp_path):
+    assert open_volume(slices_of(tmp_path / "whole")).remarks == ()
+    (tmp_path / "whole" / "cell3.tif").unlink()
+    (remark,) = open_volume(tmp_path / "whole").remarks
+    assert "cell2.tif is followed by cell4.tif" in remark
+    tens = slices_of(tmp_path / "tens")
+    for z in range(6):
+        (tens / f"cell{z}.tif").rename(tens / f"z{z * 10:03}.tif")
+    assert open_volume(tens).remarks == ()
+    for z in range(3):
+        (tens / f"z{(z + 3) * 10:03}.tif").rename(tens / f"z{z * 10:03}_ch1.tif")
+    assert "several series" in open_volume(tens).remarks[0]
+
+
+def test_folders_that_hold_stacks_or_damaged_slices(tmp_path):
+    (tmp_path / "stacks").mkdir()
+    tifffile.imwrite(tmp_path / "stacks" / "a.tif", ARRAY)
+    refuse(tmp_path / "stacks", "a.tif is a stack of 6 planes and no slice")
+    folder = slices_of(tmp_path / "cut")
+    (folder / "cell3.tif").write_bytes((folder / "cell3.tif").read_bytes()[:300])
+    refuse(folder, "cell3.tif is truncated")
+    (folder / "cell3.tif").write_bytes(b"")
+    refuse(folder, "cell3.tif is no readable picture")
+    (tmp_path / "alpha").mkdir()
+    for z, plane in enumerate(ARRAY):
+        both = np.stack([plane, np.full_like(plane, 255)], -1)
+        (tmp_path / "alpha" / f"{z}.png").write_bytes(imagecodecs.png_encode(both))
+    assert_reads_as(open_volume(tmp_path / "alpha"), ARRAY)
 
 
 # --- N5, precomputed and the network ---------------------------------------------------------------------
 
 
-def write_n5(root):
+def write_n5(root, inner="em/s0", array=ARRAY, **told):
     """Write an N5 container with one array, as tensorstore does."""
-    spec = {"driver": "n5", "kvstore": {"driver": "file", "path": f"{root}/em/s0"}}
-    metadata = {"dimensions": SHAPE[::-1], "blockSize": [14, 10, 4], "dataType": "uint8"}
+    spec = {"driver": "n5", "kvstore": {"driver": "file", "path": f"{root}/{inner}"}}
+    metadata = {"dimensions": array.shape[::-1], "blockSize": [14, 10, 4], "dataType": "uint8"}
     compression = {"compression": {"type": "gzip"}}
     store = tensorstore.open(spec | {"metadata": metadata | compression}, create=True).result()
-    store[...] = ARRAY.T
-    attributes = root / "em" / "s0" / "attributes.json"
-    found = json.loads(attributes.read_text())
-    attributes.write_text(json.dumps(found | {"pixelResolution": {"dimensions": [8, 8, 30], "unit": "nm"}}))
+    store[...] = array.T
+    told = told or {"pixelResolution": {"dimensions": [8, 8, 30], "unit": "nm"}}
+    attributes = root / inner / "attributes.json"
+    attributes.write_text(json.dumps(json.loads(attributes.read_text()) | told))
     (root / "attributes.json").write_text('{"n5": "2.5.0"}')
+    return root
 
 
-def write_precomputed(root, kind="image"):
+def write_precomputed(root, kind="image", encoding="raw", **more):
     spec = {
         "driver": "neuroglancer_precomputed",
         "kvstore": {"driver": "file", "path": str(root)},
         "multiscale_metadata": {"type": kind, "data_type": "uint8", "num_channels": 1},
         "scale_metadata": {
             "size": SHAPE[::-1], "resolution": [8, 8, 30], "voxel_offset": [10, 0, 2],
-            "encoding": "raw", "chunk_size": [14, 10, 4],
+            "encoding": encoding, "chunk_size": [14, 10, 4], **more,
         },
     }  # fmt: skip
     store = tensorstore.open(spec, create=True).result()
@@ -466,12 +743,91 @@ def test_n5(tmp_path):
     refuse(tmp_path / "cell.n5", "is damaged, box")
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"transform": TURNED},
+        {"transform": COSEM, "pixelResolution": {"dimensions": [9, 9, 9], "unit": "nm"}},
+        {"resolution": [4, 8, 30], "units": ["nm"] * 3, "offset": [8, 16, 60]},
+    ],
+)
+def test_lists_in_n5_run_from_x(tmp_path, told):
+    write_n5(tmp_path / "cell.n5", **told)
+    assert_reads_as(open_volume(tmp_path / "cell.n5"), ARRAY, (30, 8, 4), (60, 16, 8))
+
+
+def test_levels_of_n5_groups_know_the_unit_of_the_group(tmp_path):
+    write_n5(tmp_path / "cell.n5", "em/s0", note=1)
+    write_n5(tmp_path / "cell.n5", "em/s1", ARRAY[:, ::2, ::2].copy(), downsamplingFactors=[2, 2, 1])
+    (tmp_path / "cell.n5" / "em" / "attributes.json").write_text(
+        '{"pixelResolution": [4, 8, 30], "units": "nm"}'
+    )
+    assert_reads_as(open_volume(tmp_path / "cell.n5" / "em"), ARRAY, (30, 8, 4), (0, 0, 0))
+    coarse = open_volume(tmp_path / "cell.n5" / "em", choice=Choice(level="1"))
+    assert (coarse.voxel_size, coarse.origin) == ((30, 16, 8), (0, 4, 2))
+
+
+def test_n5_and_hdf5_of_bigdataviewer_heed_the_xml_of_their_set_up(tmp_path):
+    sizes = [(4, 8, 30), (5, 5, 50)]
+    setups = "".join(
+        f"<ViewSetup><id>{i}</id><voxelSize><unit>µm</unit><size>{x / 1e3} {y / 1e3} {z / 1e3}</size>"
+        "</voxelSize></ViewSetup>"
+        for i, (x, y, z) in enumerate(sizes)
+    )
+    xml = f"<SpimData><SequenceDescription>{setups}</SequenceDescription></SpimData>"
+    xml = f"<?xml version='1.0' encoding='UTF-8'?>{xml}"
+    (tmp_path / "cell.xml").write_text(xml, encoding="utf-8")
+    with h5py.File(tmp_path / "cell.h5", "w") as file:
+        for i in range(2):
+            write_n5(tmp_path / "cell.n5", f"setup{i}/timepoint0/s0", resolution=[0.004, 0.008, 0.03])
+            file[f"t00000/s0{i}/0/cells"] = ARRAY
+    for i, (x, y, z) in enumerate(sizes):
+        for place in (f"cell.n5/setup{i}/timepoint0/s0", f"cell.h5:/t00000/s0{i}/0/cells"):
+            assert_reads_as(open_volume(f"{tmp_path}/{place}"), ARRAY, (z, y, x), (0, 0, 0))
+    refuse(tmp_path / "cell.xml", "XML of BigDataViewer: give the .h5 or .n5 beside it")
+
+
 def test_precomputed(tmp_path):
     write_precomputed(tmp_path / "cell")
     assert_reads_as(open_volume(tmp_path / "cell"), ARRAY, (30, 8, 8), (60, 0, 80))
     write_precomputed(tmp_path / "labels", "segmentation")
     with pytest.raises(InputError, match="it is a segmentation"):
         check_grey(open_volume(tmp_path / "labels"))
+
+
+SHARDED = {
+    "@type": "neuroglancer_uint64_sharded_v1", "preshift_bits": 1, "minishard_bits": 1, "shard_bits": 1,
+    "hash": "identity", "minishard_index_encoding": "gzip", "data_encoding": "gzip",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("encoding", "sharding"), [("raw", SHARDED), ("png", None), ("jpeg", None)])
+def test_encodings_of_precomputed(tmp_path, encoding, sharding):
+    write_precomputed(tmp_path / "cell", encoding=encoding, **({"sharding": sharding} if sharding else {}))
+    for address in (
+        tmp_path / "cell",
+        f"precomputed://{tmp_path}/cell",
+        f"precomputed://file://{tmp_path}/cell",
+    ):
+        volume = open_volume(address)
+        assert (volume.shape, volume.voxel_size, volume.origin) == (SHAPE, (30, 8, 8), (60, 0, 80))
+        if encoding != "jpeg":
+            assert_reads_as(volume, ARRAY, (30, 8, 8), (60, 0, 80))
+
+
+@pytest.mark.parametrize("scales", ["3", "[]", "[3]", '[{"key": "1"}]', '[{"key": "1", "resolution": 8}]'])
+def test_nonsense_about_the_scales_of_precomputed(tmp_path, scales):
+    (tmp_path / "cell").mkdir()
+    (tmp_path / "cell" / "info").write_text(f'{{"type": "image", "scales": {scales}}}')
+    refuse(tmp_path / "cell", "info is damaged|holds no scale")
+
+
+@pytest.mark.parametrize(("suffix", "program"), [(".gz", "gunzip -r"), (".br", "brotli -d")])
+def test_chunks_that_cloud_volume_compressed_are_not_taken_for_missing_ones(tmp_path, suffix, program):
+    write_precomputed(tmp_path / "cell")
+    for chunk in (tmp_path / "cell" / "8_8_30").iterdir():
+        chunk.rename(f"{chunk}{suffix}")
+    refuse(tmp_path / "cell", f"compressed as files .*unpack them with {program}")
 
 
 def test_volumes_on_the_network(tmp_path, served):
@@ -492,6 +848,19 @@ def test_volumes_on_the_network(tmp_path, served):
     refuse(f"{address}/none", "no volume of a known format")
     before = len(asked)
     refuse(f"{address}/new.zarr", "--offline", MissingError, offline=True)
+    assert len(asked) == before
+
+
+def test_a_bucket_of_another_host_than_amazon(tmp_path, served, monkeypatch):
+    address, asked = served
+    image(tmp_path / "bucket" / "em" / "cell.zarr", ARRAY, ome(shift=(60, 8, 16)))
+    write_n5(tmp_path / "bucket" / "cell.n5")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+    assert_reads_as(open_volume("s3://bucket/em/cell.zarr"), ARRAY, (30, 8, 8), (60, 8, 16))
+    assert_reads_as(open_volume("s3://bucket/cell.n5/em"), ARRAY, (30, 8, 8), (0, 0, 0))
+    assert all(path.startswith("/bucket/") for path in asked)
+    before = len(asked)
+    refuse("s3://bucket/em/cell.zarr", "--offline", MissingError, offline=True)
     assert len(asked) == before
 
 
@@ -530,3 +899,127 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(foreign_module.importlib, "import_module", missing)
     (tmp_path / "cell.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     refuse(tmp_path / "cell.h5", r"pip install 'vemseg\[formats\]'")
+
+
+# --- damage and nonsense in every format -----------------------------------------------------------------
+
+
+def _png(folder):
+    folder.mkdir()
+    for z, plane in enumerate(ARRAY):
+        (folder / f"{z}.png").write_bytes(imagecodecs.png_encode(plane))
+    return folder, folder / "3.png"
+
+
+def _jpeg(folder):
+    folder.mkdir()
+    for z, plane in enumerate(ARRAY):
+        (folder / f"{z}.jpg").write_bytes(imagecodecs.jpeg_encode(plane))
+    return folder, folder / "3.jpg"
+
+
+def _hdf5(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("raw", data=ARRAY, chunks=(2, 10, 14), compression="gzip")
+    return path, path
+
+
+def _tiff(path):
+    tifffile.imwrite(path, ARRAY, photometric="minisblack", compression="zlib")
+    return path, path
+
+
+def _zarr_3(path):
+    zarr.create_array(str(path), data=ARRAY, chunks=(2, 10, 14), shards=(6, 20, 28))
+    return path, path / "c" / "0" / "0" / "0"
+
+
+def _precomputed(path):
+    write_precomputed(path)
+    return path, path / "8_8_30" / "10-24_0-10_2-6"
+
+
+def _zip(path):
+    return (zipped(image(path.with_name("cell.zarr"), ARRAY, ome()), path),) * 2
+
+
+def _nifti(path):
+    return (write_nifti(path, np.eye(4)),) * 2
+
+
+def _mrc(path):
+    return (write_mrc(path, ARRAY.astype("int16")),) * 2
+
+
+def _n5(path):
+    return write_n5(path), path / "em" / "s0" / "0" / "0" / "0"
+
+
+WHOLE = {
+    "slices": _png, "photos": _jpeg, "cell.h5": _hdf5, "cell.tif": _tiff, "new.zarr": _zarr_3,
+    "pre": _precomputed, "cell.zarr.zip": _zip, "cell.nii": _nifti, "cell.nii.gz": _nifti,
+    "cell.mrc": _mrc, "cell.n5": _n5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("left", [0.0, 0.1, 0.6])
+def test_truncated_files_end_in_one_line(tmp_path, name, left):
+    path, part = WHOLE[name](tmp_path / name)
+    assert open_volume(path).shape == SHAPE
+    whole = part.read_bytes()
+    part.write_bytes(whole[: int(left * len(whole))])
+    refuse(path, re.escape(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "size", ["0,8,8", "inf,8,8", "nan,8,8", "-8,8,8", "8,8", "8,8,8,8", "8 px", "?,8,8", ""]
+)
+def test_voxel_sizes_that_are_none_are_refused(tmp_path, size):
+    path, _ = _tiff(tmp_path / "cell.tif")
+    with pytest.raises(UsageError, match="voxel size"):
+        open_grey(path, size)
+
+
+@pytest.mark.parametrize("edge", [0.0, -8.0, float("inf"), float("nan")])
+def test_voxel_sizes_that_files_state_and_that_are_none(tmp_path, edge):
+    with h5py.File(tmp_path / "cell.h5", "w") as file:
+        file.create_dataset("raw", data=ARRAY).attrs["element_size_um"] = [edge, 0.008, 0.008]
+    if np.isfinite(edge):  # JSON has no other numbers
+        write_n5(tmp_path / "cell.n5", pixelResolution={"dimensions": [8, 8, edge], "unit": "nm"})
+    image(tmp_path / "cell.zarr", ARRAY, ome(scale=(edge, 8, 8)))
+    tifffile.imwrite(
+        tmp_path / "cell.ome.tif", ARRAY, ome=True, photometric="minisblack",
+        metadata={"axes": "ZYX", "PhysicalSizeX": 0.008, "PhysicalSizeY": 0.008, "PhysicalSizeZ": edge},
+    )  # fmt: skip
+    write_mrc(tmp_path / "cell.mrc", ARRAY.astype("int16"), (80, 80, edge))
+    for path in sorted(tmp_path.glob("cell.*")):
+        size = open_volume(path).voxel_size
+        assert size is None or (path.name == "cell.ome.tif" and edge == -8)  # OME: the magnitude holds
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.h5", "a.tif"])
+def test_an_axis_of_no_length_holds_no_voxels(tmp_path, name):
+    path = tmp_path / name
+    if name == "a.zarr":
+        zarr.create_array(str(path), shape=(6, 0, 28), chunks=(6, 1, 28), dtype="u1")
+    elif name == "a.h5":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("raw", shape=(6, 0, 28), dtype="u1")
+        path = f"{path}:/raw"
+    else:
+        path, _ = _tiff(path)
+        with tifffile.TiffFile(path, mode="r+") as file:
+            file.pages[0].tags["ImageLength"].overwrite(0)
+    refuse(path, "no voxels|no size|0 x 28")
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [("zyx", "names 3 axes, but .* has 4"), ("zzyx", "--axes"), ("zyxq", "--axes"), ("czyx", "--channel 0")],
+)
+def test_axes_that_do_not_fit_are_refused(tmp_path, axes, said):
+    zarr.create_array(str(tmp_path / "a.zarr"), data=np.stack([ARRAY, ARRAY]))
+    with pytest.raises((InputError, UsageError), match=said) as caught:
+        open_grey(tmp_path / "a.zarr", choice=Choice(axes=axes))
+    assert "\n" not in str(caught.value)

@@ -475,6 +475,45 @@ def test_what_is_known_of_the_voxel_size_is_told(tmp_path, options, hint, caplog
     assert open_volume(tmp_path / "v.tif", crop="1:,:,:").hint == f"the file says {hint}"
 
 
+FEI = "[Scan]\r\nPixelWidth=4e-09\r\nPixelHeight=8e-09\r\n"
+ZEISS = "\r\n0\r\n0\r\n0\r\nAP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 4.000 nm\r\n"
+
+
+@pytest.mark.parametrize(("tag", "text", "hint"), [(34682, FEI, "?,8,4"), (34118, ZEISS, "?,4,4")])
+def test_pixels_that_the_microscope_measured_are_quoted(tmp_path, tag, text, hint):
+    tags = {"resolution": (72, 72), "resolutionunit": "INCH", "extratags": [(tag, 2, None, text, True)]}
+    tifffile.imwrite(tmp_path / "v.tif", cell(), photometric="minisblack", metadata=None, **tags)
+    volume = open_volume(tmp_path / "v.tif")
+    assert volume.voxel_size is None and f"--voxel-size {hint}" in volume.hint
+
+
+PLACED = [
+    {"imagej": True, "resolution": (1 / 4, 1 / 8), "metadata": {
+        "axes": "ZYX", "spacing": 30, "unit": "nm", "xorigin": -2.0, "yorigin": -2.0, "zorigin": -2.0}},
+    {"ome": True, "metadata": {
+        "axes": "ZYX", "PhysicalSizeX": 0.004, "PhysicalSizeY": 0.008, "PhysicalSizeZ": 0.03,
+        "Plane": {"PositionX": [0.008] * 12, "PositionY": [0.016] * 12,
+                  "PositionZ": [0.06 + 0.03 * z for z in range(12)]}
+        | {f"Position{axis}Unit": ["µm"] * 12 for axis in "XYZ"}}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", PLACED)
+def test_places_of_imagej_and_ome(tmp_path, options):
+    tifffile.imwrite(tmp_path / "v.tif", cell(), photometric="minisblack", **options)
+    volume = open_volume(tmp_path / "v.tif")
+    assert (volume.voxel_size, volume.origin) == (pytest.approx((30, 8, 4)), pytest.approx((60, 16, 8)))
+    assert open_volume(tmp_path / "v.tif", crop="2:,3:,5:").origin == pytest.approx((120, 40, 28))
+
+
+def test_a_position_without_a_unit_of_length_is_no_place(tmp_path):
+    sizes = {"PhysicalSizeX": 0.004, "PhysicalSizeY": 0.008, "PhysicalSizeZ": 0.03}
+    plane = {f"Position{axis}": [5.0] * 12 for axis in "XYZ"}
+    told = {"axes": "ZYX", "Plane": plane, **sizes}
+    tifffile.imwrite(tmp_path / "v.tif", cell(), photometric="minisblack", ome=True, metadata=told)
+    assert open_volume(tmp_path / "v.tif").origin is None
+
+
 # --- damage ----------------------------------------------------------------------------------------------
 
 

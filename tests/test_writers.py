@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -526,10 +528,16 @@ def test_objects_and_refined_labels_use_the_same_door(tmp_path):
         refine(open_labels(cell / "labels" / "parts"), parts, refined, form=form)
 
 
-# --- napari ----------------------------------------------------------------------------------------------
+# --- other programs --------------------------------------------------------------------------------------
 
 NAPARI = os.environ.get("VEMSEG_NAPARI", sys.executable)
 """An interpreter in whose environment napari and napari-ome-zarr are, which are too large to ask for here."""
+
+NEUROGLANCER = os.environ.get("VEMSEG_NEUROGLANCER", sys.executable)
+"""An interpreter in whose environment neuroglancer, cloud-volume and tensorstore are."""
+
+IMAGEJ = os.environ.get("VEMSEG_IMAGEJ", "/usr/share/java/ij.jar")
+"""ImageJ's ij.jar, the core of Fiji; Debian's package imagej puts it there."""
 
 READ = """
 import json, sys
@@ -573,3 +581,143 @@ def test_napari_reads_image_labels_and_scores(tmp_path, version):
     assert labels["names"] == {"1": "mitochondrion", "3": "Zellkern µ"}
     assert labels["colours"]["1"] == pytest.approx([1, 0, 10 / 255, 1])
     assert [name.split(": ")[-1] for name in behind["name"]] == ["dark", "mito", "bright"]
+
+
+READ_BY_IMAGEJ = """
+import ij.ImagePlus;
+import ij.measure.Calibration;
+
+public class Read {
+    public static void main(String[] paths) {
+        ImagePlus image = ij.IJ.openImage(paths[0]);
+        Calibration c = image.getCalibration();
+        System.out.println(c.pixelDepth + " " + c.pixelHeight + " " + c.pixelWidth + " " + c.getUnit());
+        System.out.println(c.getZ(0) + " " + c.getY(0) + " " + c.getX(0));
+        System.out.println(image.getNSlices() + " " + image.getNChannels() + " " + image.getNFrames() + " "
+            + image.getHeight() + " " + image.getWidth());
+        for (int z = 1; z <= image.getStackSize(); z++)
+            for (int y = 0; y < image.getHeight(); y++) {
+                StringBuilder row = new StringBuilder();
+                for (int x = 0; x < image.getWidth(); x++)
+                    row.append(image.getStack().getProcessor(z).getf(x, y)).append(' ');
+                System.out.println(row);
+            }
+    }
+}
+"""
+
+
+def read_by_imagej(path):
+    """Return size, unit, place, dimensions and planes of a TIFF as ImageJ reads it."""
+    if not (Path(IMAGEJ).is_file() and shutil.which("javac")):
+        pytest.skip("no ImageJ, or no JDK: VEMSEG_IMAGEJ names the ij.jar, Debian has imagej and a JDK")
+    program = path.parent / "Read.java"
+    program.write_text(READ_BY_IMAGEJ)
+    java = ["java", "-Djava.awt.headless=true", "-cp", IMAGEJ, str(program), str(path)]
+    told = subprocess.run(java, capture_output=True, text=True, check=True).stdout.splitlines()
+    *size, unit = told[0].split()
+    slices, channels, frames, height, width = map(int, told[2].split())
+    planes = np.array([row.split() for row in told[3:]], float).reshape(
+        slices, channels, frames, height, width
+    )
+    return tuple(map(float, size)), unit, tuple(map(float, told[1].split())), planes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_imagej_reads_labels_with_their_size_place_and_order(tmp_path, dtype):
+    size, unit, place, planes = read_by_imagej(finish(tmp_path / "a.tif", array=LABELS.astype(dtype)))
+    assert (size, unit, place) == (pytest.approx(SIZE), "nm", pytest.approx(ORIGIN))
+    np.testing.assert_array_equal(planes[:, 0, 0], LABELS)
+
+
+@pytest.mark.slow
+def test_imagej_reads_scores_as_channels(tmp_path):
+    size, unit, place, planes = read_by_imagej(finish_scores(tmp_path / "s.tif"))
+    assert (size, unit, place) == (pytest.approx(SIZE), "nm", pytest.approx(ORIGIN))
+    np.testing.assert_allclose(planes[:, :, 0].swapaxes(0, 1), SCORES.astype(float), rtol=1e-6)
+
+
+READ_BY_CLOUD_VOLUME = """
+import json, sys
+import numpy as np
+from cloudvolume import CloudVolume
+
+volume = CloudVolume(f"file://{sys.argv[1]}", progress=False)
+voxels = np.asarray(volume[:])[..., 0].T
+np.save(sys.argv[2], voxels)
+info = volume.info
+print("told " + json.dumps([volume.layer_type, *volume.resolution.tolist(), *volume.voxel_offset.tolist()]))
+"""
+
+READ_BY_NEUROGLANCER = """
+import json, subprocess, sys, tempfile
+import neuroglancer, numpy as np
+
+served, chromium, *sources = sys.argv[1:]
+neuroglancer.set_server_bind_address("127.0.0.1")
+viewer = neuroglancer.Viewer()
+with viewer.txn() as state:
+    for source in sources:
+        kind, name = source.split("://")
+        state.layers[name] = neuroglancer.SegmentationLayer(source=f"{kind}://{served}/{name}")
+browser = subprocess.Popen(
+    [chromium, "--headless=new", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
+     "--enable-unsafe-swiftshader", f"--user-data-dir={tempfile.mkdtemp()}", str(viewer)],
+    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+try:
+    for source in sources:
+        name = source.split("://")[1]
+        told = viewer.volume_info(name).result(timeout=300)
+        space = told.dimensions
+        volume = viewer.volume(name).result(timeout=300)
+        origin, shape = list(volume.domain.inclusive_min), list(volume.domain.shape)
+        total = int(np.asarray(volume[...].read().result(timeout=300)).sum()) if "zarr" in source else None
+        axes = [list(space.names), list(space.scales), list(space.units)]
+        print("told " + json.dumps([*axes, origin, shape, total]))
+finally:
+    browser.kill()
+"""
+
+
+def told_elsewhere(interpreter, modules, program, *arguments):
+    """Return what a program prints after ``told``, in another environment; skip where that lacks modules."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    there = subprocess.run(
+        [interpreter, "-c", f"import {modules}"], capture_output=True, check=False, env=kept
+    )
+    if there.returncode:
+        pytest.skip(
+            f"no {modules} here: VEMSEG_NEUROGLANCER names the python of an environment that has them"
+        )
+    run = [interpreter, "-c", program, *map(str, arguments)]
+    lines = subprocess.run(run, capture_output=True, text=True, check=True, env=kept).stdout.splitlines()
+    return [json.loads(line[5:]) for line in lines if line.startswith("told ")]
+
+
+@pytest.mark.slow
+def test_cloud_volume_reads_precomputed_labels(tmp_path):
+    finish(tmp_path / "a.precomputed")
+    arguments = (tmp_path / "a.precomputed", tmp_path / "read.npy")
+    (told,) = told_elsewhere(NEUROGLANCER, "cloudvolume", READ_BY_CLOUD_VOLUME, *arguments)
+    assert told == ["segmentation", 4, 8, 30, 11, -10, 10]
+    np.testing.assert_array_equal(np.load(tmp_path / "read.npy"), LABELS)
+
+
+@pytest.mark.slow
+def test_neuroglancer_shows_every_format_at_its_place(tmp_path, served):
+    chromium = shutil.which("chromium") or pytest.skip("no Chromium on the path")
+    finish(tmp_path / "p.precomputed")
+    finish(tmp_path / "new.ome.zarr")
+    finish(tmp_path / "old.ome.zarr", LabelForm("0.4"))
+    sources = ("zarr://new.ome.zarr", "zarr://old.ome.zarr", "precomputed://p.precomputed")
+    arguments = (served[0], chromium, *sources)
+    found = told_elsewhere(NEUROGLANCER, "neuroglancer, tensorstore", READ_BY_NEUROGLANCER, *arguments)
+    for names, scales, units, origin, shape, total in found:
+        at = {name: i for i, name in enumerate(names)}
+        z, y, x = (at[axis] for axis in "zyx")
+        assert [units[axis] for axis in (z, y, x)] == ["m"] * 3
+        assert [scales[axis] for axis in (z, y, x)] == pytest.approx([edge * 1e-9 for edge in SIZE])
+        assert [shape[axis] for axis in (z, y, x)] == list(SHAPE)
+        assert [origin[axis] for axis in (z, y, x)] == [10, -10, 11]
+        assert total in (LABELS.sum(), None)  # its Python side cannot unpack compressed segmentations

@@ -31,12 +31,24 @@ _TWOFOLD = (
     *(f".ome{suffix}" for suffix in TIFF_SUFFIXES),
 )
 _CONTAINERS = (".zarr", ".n5", *ZIPPED_SUFFIXES, *HDF5_SUFFIXES)
+_FORMAT = re.compile(r"(?:(?:zarr[23]?|n5|(?:neuroglancer[-_])?precomputed)://)+", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(?:\+[a-zA-Z0-9]+)?://")
 
 
 def is_url(text: str) -> bool:
     """Tell whether a text is an address with a scheme, such as ``s3://`` or ``file://``."""
     return _SCHEME.match(text) is not None
+
+
+def without_format(text: str) -> str:
+    """Return an address or path without the format that neuroglancer and tensorstore put before it.
+
+    Examples
+    --------
+    >>> without_format("precomputed://gs://bucket/em"), without_format("n5://cell.n5/em")
+    ('gs://bucket/em', 'cell.n5/em')
+    """
+    return _FORMAT.sub("", text)
 
 
 def is_pattern(text: str) -> bool:

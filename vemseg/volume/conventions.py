@@ -20,7 +20,16 @@ Attributes = Mapping[str, Any]
 """The attributes of a group or an array: plain JSON values by name."""
 
 ZYX_NAMES = ("z", "y", "x")
-_SIZE_WORDS = re.compile(r"resolution|voxel|pixel|spacing|element.?size|sampling", re.IGNORECASE)
+DIMENSION_NAMES = "dimension_names"
+"""Where Zarr format 3 keeps the names of axes, beside the attributes of an array."""
+
+_SIZE_WORDS = re.compile(
+    r"resolution|voxel|pixel|spacing|element.?size|sampling|^transform\.scale$", re.IGNORECASE
+)
+_SIZE_KEYS = ("resolution", "voxel_size", "voxelsize")
+
+LEAST_NM = 0.05
+"""The least edge of a voxel in nm that is believed of electron microscopy."""
 
 
 def frame_in(attributes: Attributes, n: int) -> Frame | None:
@@ -57,7 +66,8 @@ def of_level(group: Attributes, array: Attributes, name: str) -> Attributes:
     if factors is None and isinstance(scales, list) and level < len(scales):
         factors = scales[level] if isinstance(scales[level], list) else None
     if not level or factors is not None:
-        kept = group if not level else {k: v for k, v in group.items() if k.startswith("pixelResolution")}
+        size = ("pixelResolution", "pixelResolutionUnit", "unit", "units")
+        kept = group if not level else {key: group[key] for key in size if key in group}
         return {**kept, "downsamplingFactors": factors}
     return {}
 
@@ -70,7 +80,13 @@ def unknown_size_in(attributes: Attributes) -> str | None:
     str or None
         What was found, and the option that would take it as nm.
     """
-    for key, value in attributes.items():
+    nested = [
+        (f"{outer}.{key}", value)
+        for outer, inner in attributes.items()
+        if isinstance(inner, Mapping)
+        for key, value in inner.items()
+    ]
+    for key, value in (*attributes.items(), *nested):
         found = numbers(_listed(value))
         if _SIZE_WORDS.search(key) and len(found) == 3 and all(number > 0 for number in found):
             return size_hint(found, "in this order", f"under '{key}', which vemseg cannot interpret")
@@ -79,7 +95,14 @@ def unknown_size_in(attributes: Attributes) -> str | None:
 
 def named_axes(attributes: Attributes) -> tuple[str, ...]:
     """Return the names of an array's axes where its attributes hold nothing but names; else ()."""
-    for key in ("_ARRAY_DIMENSIONS", "axis_names", "axes", "DIMENSION_LABELS", "dimension_labels"):
+    for key in (
+        DIMENSION_NAMES,
+        "_ARRAY_DIMENSIONS",
+        "axis_names",
+        "axes",
+        "DIMENSION_LABELS",
+        "dimension_labels",
+    ):
         names = _listed(attributes.get(key))
         if isinstance(names, list) and names and all(isinstance(name, str) and name for name in names):
             return tuple(axis_name(name) for name in names)
@@ -91,12 +114,14 @@ def _cosem(attributes: Attributes, n: int) -> Frame | None:
     described = attributes.get("transform")
     if not isinstance(described, Mapping):
         return None
-    scale, shift = numbers(described.get("scale")), numbers(described.get("translate"))
-    axes, units = described.get("axes"), described.get("units")
+    scale = numbers(described.get("scale"))
+    shift = numbers(described.get("translate", described.get("translation")))
+    axes, units = described.get("axes"), described.get("units", described.get("unit"))
     if not scale or not isinstance(axes, list):
         return None
-    spelt = [str(unit) for unit in units] if isinstance(units, list) else []
     names = tuple(axis_name(name) for name in axes)
+    units = [units] * len(names) if isinstance(units, str) else units
+    spelt = [str(unit) for unit in units] if isinstance(units, list) else []
     order = str(described.get("order", "C")).upper()
     frame = Frame(names, tuple(spelt), scale, shift or None)
     return _reversed(frame) if order == "F" else frame
@@ -169,19 +194,33 @@ def _image_plus(attributes: Attributes, n: int) -> Frame | None:
 
 
 def _resolution(attributes: Attributes, n: int) -> Frame | None:
-    """``resolution`` or ``voxel_size``, and ``offset``, of CREMI and funlib: z, y, x, in nm unless stated.
+    """``resolution`` or ``voxel_size``, and ``offset``, of CREMI and funlib, in nm unless stated.
 
-    ``offset`` is the place of a corner there. It is taken as that of the first voxel's centre: volumes whose
-    offset is zero then agree with NGFF's that state no place.
+    The numbers run along z, y and x in the order in which the array has these: z, y, x where its attributes
+    do not name them. Numbers without a unit that would be no voxels in nm are not believed. ``offset`` is the
+    place of a corner there. It is taken as that of the first voxel's centre: volumes whose offset is zero
+    then agree with NGFF's that state no place.
     """
-    key = next((key for key in ("resolution", "voxel_size", "voxelsize") if key in attributes), None)
-    edges = numbers(_listed(attributes.get(key))) if key else ()
-    units = attributes.get("units", attributes.get("unit", "nm"))
-    spelt = [str(unit) for unit in units] if isinstance(units, list) else [str(units)] * 3
+    key = next((key for key in _SIZE_KEYS if key in attributes), None)
+    stated = None if key is None else _listed(attributes[key])
+    units = attributes.get("units", attributes.get("unit"))
+    names = _zyx_in(named_axes(attributes))
+    if isinstance(stated, Mapping):
+        stated = [stated.get(axis) for axis in names]
+    edges = numbers(stated)
+    spelt = [str(unit) for unit in units] if isinstance(units, list) else [str(units or "nm")] * 3
     if len(edges) != 3 or nanometres(spelt[0] if spelt else None) is None:
         return None
+    if units is None and min(edges) < LEAST_NM:
+        return None
     offset = numbers(_listed(attributes.get("offset")))
-    return Frame(ZYX_NAMES, tuple(spelt[-3:]), edges, offset if len(offset) == 3 else None, ordered=False)
+    return Frame(names, tuple(spelt[-3:]), edges, offset if len(offset) == 3 else None, ordered=False)
+
+
+def _zyx_in(names: Sequence[str]) -> tuple[str, ...]:
+    """Return z, y and x in the order in which axes are named; z, y, x unless all three are."""
+    found = tuple(name for name in names if name in ZYX_NAMES)
+    return found if sorted(found) == sorted(ZYX_NAMES) else ZYX_NAMES
 
 
 CONVENTIONS: tuple[Callable[[Attributes, int], Frame | None], ...] = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
+import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,6 +13,7 @@ from vemseg.foreign import reading
 from vemseg.names import HDF5_SUFFIXES, volume_name
 from vemseg.volume.about import Record, channels_in
 from vemseg.volume.base import Volume
+from vemseg.volume.bigdataviewer import frame_beside
 from vemseg.volume.conventions import Attributes, frame_in, named_axes, unknown_size_in
 from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
@@ -27,6 +28,7 @@ OF = "of"
 """The attribute of the record that names the data set of the volume."""
 
 _MOST_LISTED = 6
+_LABELS = re.compile("label|mask|seg|_ids|annotation", re.IGNORECASE)
 _BDV_FINEST = "/t00000/s00/0/cells"
 
 
@@ -45,7 +47,8 @@ def open_hdf5(path: Path, wish: Wish) -> Volume:
     Raises
     ------
     InputError
-        Where h5py is missing, the file is damaged, or it holds several volumes; they are listed then.
+        Where h5py is missing, the file is damaged, or it holds several volumes; they are listed then. Also
+        where a file is missing that a virtual data set takes its voxels from.
     """
     file = _file_of(path)
     assert file is not None
@@ -53,9 +56,11 @@ def open_hdf5(path: Path, wish: Wish) -> Volume:
     inner = "/" + path.relative_to(file).as_posix().removeprefix(".")
     with reading(f"{file} is no readable HDF5 file"), h5py.File(file, "r") as opened:
         found = _data_set(opened, inner, file, h5py, wish.choice.level)
+        file = Path(found.file.filename)  # another one where a link leads out of the file
+        _check(found, file)
         name, chunks = str(found.name), found.chunks
         array = Lazy(_opened, (file, name), found.shape, found.dtype)
-        record = _record_of(opened, name)
+        record = _record_of(found.file, name)
         told = replace(_told(found, file), channels=channels_in(record))
     address = f"{file.absolute()}:{name}"
     volume = open_stored(
@@ -92,12 +97,28 @@ def _file_of(path: Path) -> Path | None:
     return next((part for part in inside if part.is_file()), None)
 
 
+def _check(found: Any, file: Path) -> None:
+    """Refuse a data set that holds no numbers, or that lacks files which it takes its voxels from."""
+    if found.dtype.kind not in "biufc" or not found.shape:
+        raise InputError(f"{file}:{found.name} is no array of numbers")
+    sources = found.virtual_sources() if found.is_virtual else []
+    named = {str(source.file_name) for source in sources} - {"."}
+    if missing := sorted(name for name in named if "%" not in name and not (file.parent / name).is_file()):
+        raise InputError(
+            f"{file}:{found.name} takes its voxels from {len(named)} files, of which {len(missing)} are not "
+            f"there, such as {missing[0]}: copy them beside it"
+        )
+
+
 def _data_set(opened: Any, inner: str, file: Path, h5py: Any, level: str | None) -> Any:
     """Return the data set at a place, or the only volume below it."""
-    if inner not in opened:
+    found = opened.get(inner)
+    if found is None:
+        link = opened.get(inner, getlink=True) if inner in opened else None
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError(f"{file}:{inner} is a link into {link.filename}, which cannot be opened")
         listed = ", ".join(_volumes(opened, h5py)[:_MOST_LISTED])
         raise InputError(f"{file} has no {inner}; it holds {listed or 'no volume'}")
-    found = opened[inner]
     if isinstance(found, h5py.Dataset):
         return found
     below = _volumes(found, h5py)
@@ -119,15 +140,23 @@ def _data_set(opened: Any, inner: str, file: Path, h5py: Any, level: str | None)
 
 
 def _volumes(group: Any, h5py: Any) -> list[str]:
-    """Return the places of all data sets of numbers with two to five axes, two of them longer than 1."""
-    found: list[str] = []
+    """Return the places of what can be volumes: data sets of numbers, the likeliest to be grey first.
 
-    def look(name: str, node: Any) -> None:
+    Links out of the file count; tables of two axes count where nothing has more. A data set that several
+    links lead to counts once.
+    """
+    found: dict[tuple[int, int], tuple[str, int]] = {}
+
+    def look(name: str, link: Any) -> None:
+        node = group.get(name)  # None where a link leads nowhere
         if isinstance(node, h5py.Dataset) and node.dtype.kind in "biuf" and _may_be_a_volume(node.shape):
-            found.append(str(node.name))
+            place = name if isinstance(link, h5py.ExternalLink) else str(node.name)
+            info = h5py.h5o.get_info(node.id)
+            found.setdefault((info.fileno, info.addr), (f"/{place}".replace("//", "/"), node.ndim))
 
-    group.visititems(look)
-    return found
+    group.visititems_links(look)
+    deep = [place for place, axes in found.values() if axes > 2] or [place for place, _ in found.values()]
+    return sorted(deep, key=lambda place: (_LABELS.search(place) is not None, place))
 
 
 def _may_be_a_volume(shape: tuple[int, ...]) -> bool:
@@ -160,21 +189,10 @@ def _plain(attributes: Any) -> Attributes:
 def _bdv_frame(found: Any, file: Path) -> Frame | None:
     """Return the voxel size that the XML beside a BigDataViewer file states, times the level's factors."""
     place = PurePosixPath(str(found.name))
-    xml = file.with_suffix(".xml")
-    if place.name != "cells" or not xml.is_file():
+    if place.name != "cells" or len(place.parts) < 5:
         return None
-    with reading(f"{xml} is no readable XML"):
-        voxel = ET.parse(xml).getroot().find(".//voxelSize")
-    if voxel is None:
-        return None
-    edges = [float(edge) for edge in (voxel.findtext("size") or "").replace(",", " ").split()]
+    resolutions, level = f"{place.parts[2]}/resolutions", place.parts[3]
     factors = [1.0, 1.0, 1.0]
-    resolutions = f"{place.parts[2]}/resolutions"
-    level = int(place.parts[3]) if place.parts[3].isdecimal() else 0
-    if resolutions in found.file:
-        factors = [float(factor) for factor in found.file[resolutions][level]]
-    if len(edges) != 3 or len(factors) != 3:
-        return None
-    scale = tuple(edge * factor for edge, factor in zip(edges, factors, strict=True))[::-1]
-    shift = tuple(edge * (factor - 1) / 2 for edge, factor in zip(edges, factors, strict=True))[::-1]
-    return Frame(("z", "y", "x"), (voxel.findtext("unit"),) * 3, scale, shift, ordered=False)
+    if resolutions in found.file and level.isdecimal():
+        factors = [float(factor) for factor in found.file[resolutions][int(level)]]
+    return frame_beside(file, place.parts[2].removeprefix("s"), factors)

@@ -10,6 +10,7 @@ from vemseg.geometry import ZYX, parse_voxel_size, sharp_axis
 from vemseg.names import is_url
 from vemseg.recipe import VolumeTable
 from vemseg.volume.base import Volume
+from vemseg.volume.conventions import LEAST_NM
 from vemseg.volume.intensity import Intensity, measure_intensity
 from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
@@ -49,7 +50,7 @@ def open_grey(
     Raises
     ------
     InputError
-        Where it cannot be read, holds labels, or has voxels that are too large for electron microscopy.
+        Where it cannot be read, holds labels, or has voxels of a size that electron microscopy has not.
     UsageError
         Where the voxel size or crop cannot be parsed, or the crop reaches beyond the volume.
     """
@@ -69,11 +70,14 @@ def _check_size(volume: Volume) -> None:
         _log.warning(
             "%s: voxel size unknown, taken as the model's; outputs carry none (%s)", volume.name, said
         )
-    elif max(size) > LARGEST_VOXEL_NM:
+    elif max(size) > LARGEST_VOXEL_NM or min(size) < LEAST_NM:
         edges = " x ".join(f"{edge:.6g}" for edge in size)
+        large = max(size) > LARGEST_VOXEL_NM
+        odd = "large" if large else "small"
+        why = "writers that know none put 1 µm" if large else "they may be micrometres"
         raise InputError(
-            f"{volume.address} states voxels of {edges} nm (z, y, x), too large for electron microscopy "
-            "(writers that know none put 1 µm): give the true size in nm, such as --voxel-size 8,8,8"
+            f"{volume.address} states voxels of {edges} nm (z, y, x), too {odd} for electron microscopy "
+            f"({why}): give the true size in nm, such as --voxel-size 8,8,8"
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vemseg.errors import InputError
+import numpy as np
+
 from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.base import Volume
@@ -14,6 +15,9 @@ from vemseg.volume.frame import Frame
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
 _MARK, _AT = b"MAP ", 208
+_STAMP, _STAMP_AT = 1146047817, 152
+_SIGNED, _AS_MRC2014 = 1, 4
+"""Flags of IMOD: bytes are signed; the origin has the sign of MRC2014, the opposite of IMOD's own."""
 
 
 def is_mrc(path: Path) -> bool:
@@ -25,33 +29,64 @@ def is_mrc(path: Path) -> bool:
 
 
 def open_mrc(path: Path, wish: Wish) -> Volume:
-    """Open an MRC file. Its voxel size is in ångström; its origin is heeded where the voxel size is known.
+    """Open an MRC file: a volume, a stack of images, or one of several volumes (``--time``).
+
+    Its voxel size is in ångström; its origin is heeded where the voxel size is known.
 
     Raises
     ------
     InputError
-        Where mrcfile is missing, the file is truncated, or its axes are turned.
+        Where mrcfile is missing, or the file is truncated.
     """
-    wish.choice.refuse("channel", "time", "level", "axes", where=path)
+    wish.choice.refuse("channel", "level", "axes", where=path)
     mrcfile = needed("mrcfile", path)
     with reading(f"{path} is no readable MRC file"):
         opened = mrcfile.mmap(path, mode="r", permissive=False)
-    header, data = opened.header, opened.data
-    if tuple(int(header[key]) for key in ("mapc", "mapr", "maps")) != (1, 2, 3):
-        raise InputError(f"{path} stores its axes in another order than x, y, z: turn it with IMOD first")
-    told = Told([_frame(header, opened.voxel_size)])
+    data = _bytes_of_imod(opened)
+    told = Told([_frame(opened.header, opened.voxel_size, data.ndim)])
     array = Lazy(_opened, (path.absolute(),), tuple(data.shape), data.dtype)
     return open_stored(array, told, wish, path=path, name=volume_name(path), address=str(path))
 
 
 def _opened(path: Path) -> Any:
-    return needed("mrcfile", path).mmap(path, mode="r").data
+    return _bytes_of_imod(needed("mrcfile", path).mmap(path, mode="r"))
 
 
-def _frame(header: Any, voxel_size: Any) -> Frame:
-    """Return the voxel size of the header, which is 0, or the number of voxels, where nobody set it."""
-    edges = [float(voxel_size[axis]) for axis in "zyx"]
-    at = [float(header["origin"][axis]) for axis in "zyx"]
-    unset = all(edge in (0.0, 1.0) for edge in edges)
+def _bytes_of_imod(opened: Any) -> Any:
+    """Return the voxels of an MRC file, as IMOD understands bytes.
+
+    MRC2014 has them signed. IMOD says by a flag whether they are; those of a file without flags, which says
+    that its values go beyond 127, can only be unsigned.
+    """
+    header, data, flags = opened.header, opened.data, _flags_of_imod(opened.header)
+    if data.dtype != np.int8:
+        return data
+    signed = not (float(header.dmin) >= 0 and float(header.dmax) > 127) if flags is None else flags & _SIGNED
+    return data if signed else data.view(np.uint8)
+
+
+def _flags_of_imod(header: Any) -> int | None:
+    """Return ``imodFlags``, None where IMOD did not leave its stamp (IMOD, "The MRC file format")."""
+    stamp, flags = np.frombuffer(header.tobytes()[_STAMP_AT:][:8], header.nx.dtype)
+    return int(flags) if stamp == _STAMP else None
+
+
+def _frame(header: Any, voxel_size: Any, n: int) -> Frame:
+    """Return the voxel size of the header, which is 0, or the number of voxels, where nobody set it.
+
+    Columns, rows and sections may lie along any of x, y and z. Where the header states no origin, its first
+    column, row and section say where the volume begins.
+    """
+    order = [int(header[key]) for key in ("maps", "mapr", "mapc")]
+    axes = tuple("xyz"[axis - 1] for axis in order) if sorted(order) == [1, 2, 3] else ("z", "y", "x")
+    edges = {axis: float(voxel_size[axis]) for axis in "xyz"}
+    flags = _flags_of_imod(header)
+    sign = 1 if flags is None or flags & _AS_MRC2014 else -1
+    at = {axis: sign * float(header["origin"][axis]) for axis in "xyz"}
+    first = dict(zip(axes, (int(header[key]) for key in ("nzstart", "nystart", "nxstart")), strict=True))
+    if not any(at.values()):
+        at = {axis: first[axis] * edges[axis] for axis in "xyz"}
+    unset = all(edge in (0.0, 1.0) for edge in edges.values())
     units = (None if unset else "angstrom",) * 3
-    return Frame(("z", "y", "x"), units, tuple(edges), tuple(at))
+    frame = Frame(axes, units, tuple(edges[axis] for axis in axes), tuple(at[axis] for axis in axes))
+    return frame.along(("t", *axes)[-n:] if n > 3 else axes[-n:])

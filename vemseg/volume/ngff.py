@@ -33,11 +33,14 @@ class Multiscale:
         The entry of each array as it stands, for what other conventions say in it.
     channels : tuple of str
         The names of the channels, where there are any.
+    images : int
+        How many images the group describes; this one is the first.
     """
 
     levels: dict[str, Frame]
     entries: dict[str, Attributes] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
+    images: int = 1
 
 
 def multiscale_of(attributes: Attributes) -> Multiscale | None:
@@ -58,7 +61,7 @@ def multiscale_of(attributes: Attributes) -> Multiscale | None:
             own = compose(dataset.get("coordinateTransformations"), n)
             path = _inside(str(dataset.get("path", ""))).strip("/")
             levels[path], entries[path] = Frame(axes, units, *chained(own, whole)), dataset
-    return Multiscale(levels, entries, _channels(attributes))
+    return Multiscale(levels, entries, _channels(attributes), len(described))
 
 
 def _inside(path: str) -> str:

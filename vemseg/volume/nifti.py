@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vemseg.errors import InputError
 from vemseg.foreign import reading
@@ -45,6 +46,8 @@ def is_nifti(path: Path) -> bool:
 def open_nifti(path: Path, wish: Wish) -> Volume:
     """Open a NIfTI image; its axes are x, y, z and time.
 
+    Its place is known where a header gives an affine matrix, and no axis runs backwards in it.
+
     Raises
     ------
     InputError
@@ -53,11 +56,7 @@ def open_nifti(path: Path, wish: Wish) -> Volume:
     nibabel = needed("nibabel", path)
     with reading(f"{path} is no readable NIfTI file"):
         image = nibabel.load(path)
-        turned = np.abs(image.affine[:3, :3])
-    if np.count_nonzero(turned > 1e-6 * turned.max()) > 3 or not turned.diagonal().all():
-        raise InputError(
-            f"{path} is turned in space: bring its axes to x, y, z first, with nibabel.as_closest_canonical"
-        )
+        _check_axes(image.affine[:3, :3], path)
     shape = tuple(int(n) for n in image.shape)
     plain = tuple(image.header.get_slope_inter()) in ((None, None), (1.0, 0.0))
     dtype = image.get_data_dtype() if plain else np.dtype(np.float32)
@@ -67,7 +66,7 @@ def open_nifti(path: Path, wish: Wish) -> Volume:
     axes = ("c", "t", "z", "y", "x")[-len(shape) :]
     if len(shape) == 4:
         axes = ("t", "z", "y", "x")
-    return open_stored(
+    volume = open_stored(
         Lazy(_opened, (path.absolute(),), shape[::-1], dtype),
         Told([_frame(image, axes)]),
         wish,
@@ -75,6 +74,23 @@ def open_nifti(path: Path, wish: Wish) -> Volume:
         name=volume_name(path),
         address=str(path),
     )
+    if (image.affine.diagonal() < 0).any() or not any(image.header[f"{form}form_code"] for form in "sq"):
+        volume.origin = None  # nibabel makes up an affine matrix where the header has none
+    return volume
+
+
+def _check_axes(matrix: NDArray[np.float64], path: Path) -> None:
+    """Refuse an image whose axes are not x, y, z in this order, and say how to turn it."""
+    turned = np.abs(matrix) > 1e-6 * np.abs(matrix).max()
+    if np.count_nonzero(turned) > 3:
+        raise InputError(
+            f"{path} is rotated in space by an angle: resample it along x, y, z first, with "
+            "nibabel.processing.resample_to_output"
+        )
+    if not turned.diagonal().all():
+        raise InputError(
+            f"{path} is turned in space: bring its axes to x, y, z first, with nibabel.as_closest_canonical"
+        )
 
 
 def _opened(path: Path) -> Turned:

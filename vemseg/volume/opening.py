@@ -13,14 +13,15 @@ from urllib.parse import unquote, urlsplit
 from vemseg.errors import InputError, MissingError
 from vemseg.foreign import check_regular
 from vemseg.geometry import VoxelSize, parse_box
-from vemseg.names import HDF5_SUFFIXES, TIFF_SUFFIXES, is_url
+from vemseg.names import HDF5_SUFFIXES, TIFF_SUFFIXES, is_url, without_format
 from vemseg.volume.about import Record
 from vemseg.volume.base import Volume
 from vemseg.volume.hdf5 import hdf5_record, is_hdf5, open_hdf5
 from vemseg.volume.layout import Choice
 from vemseg.volume.mrc import is_mrc, open_mrc
 from vemseg.volume.nifti import is_nifti, open_nifti
-from vemseg.volume.remote import is_n5, open_n5, open_remote, precomputed_record
+from vemseg.volume.precomputed import precomputed_record
+from vemseg.volume.remote import is_n5, open_n5, open_remote
 from vemseg.volume.slices import are_slices, open_slices
 from vemseg.volume.sniffing import complaint
 from vemseg.volume.stored import Wish
@@ -155,6 +156,7 @@ def record(path: str | Path) -> Record | None:
 
 def is_remote(text: str) -> bool:
     """Tell whether a text is an address on the network: of any scheme but ``file://``."""
+    text = without_format(text)
     return is_url(text) and urlsplit(text).scheme.lower() != "file"
 
 
@@ -164,8 +166,11 @@ def absolute(text: str) -> str:
 
 
 def local(path: str | Path) -> Path:
-    """Return the path on this machine that a text means: ``file://`` and ``cell.h5:/raw`` are understood."""
-    text = str(path)
+    """Return the path on this machine that a text means.
+
+    ``file://``, ``precomputed://`` and other formats before it, and ``cell.h5:/raw`` are understood.
+    """
+    text = without_format(str(path))
     if is_url(text) and urlsplit(text).scheme.lower() == "file":
         text = unquote(urlsplit(text).path)
     return Path(text) if Path(text).exists() else Path(text.replace(":/", "/"))

@@ -19,8 +19,9 @@ from vemseg.geometry import ZYX, VoxelSize
 from vemseg.volume.about import Record
 from vemseg.volume.content import Content
 from vemseg.volume.foreign import needed
+from vemseg.volume.places import Indexed, Place
+from vemseg.volume.precomputed import RECORD
 from vemseg.volume.pyramid import Level, level_factors, write_levels
-from vemseg.volume.remote import RECORD, Indexed, Place
 from vemseg.volume.store import CHUNK_EDGE
 
 _log = logging.getLogger("vemseg")

@@ -8,150 +8,34 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from vemseg.errors import InputError, UsageError
-from vemseg.foreign import read_text, reading
+from vemseg.foreign import reading
 from vemseg.names import volume_name
-from vemseg.volume.about import Record, channels_in
 from vemseg.volume.base import Volume
-from vemseg.volume.conventions import Attributes, frame_in, named_axes, of_level, unknown_size_in
-from vemseg.volume.foreign import needed
-from vemseg.volume.frame import Frame
+from vemseg.volume.bigdataviewer import frame_beside
+from vemseg.volume.conventions import (
+    DIMENSION_NAMES,
+    Attributes,
+    frame_in,
+    named_axes,
+    of_level,
+    unknown_size_in,
+)
+from vemseg.volume.frame import Frame, numbers
 from vemseg.volume.ngff import images_of, legend_in, multiscale_of, what_to_name
+from vemseg.volume.places import Node, Place, node_at, opened
+from vemseg.volume.precomputed import open_precomputed
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
-_DRIVERS = ("zarr3", "zarr2", "zarr", "n5", "precomputed", "neuroglancer-precomputed")
-_REVERSED = ("resolution", "voxel_size", "offset", "units", "axes", "axis_names", "dimensions")
+_REVERSED = ("resolution", "voxel_size", "voxelsize", "offset", "units", "axes", "axis_names", "dimensions")
 """Attributes of N5 whose lists run from x."""
-
-_TRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "3s"}
-_PATIENCE = {f"{kind}_request_retries": _TRIES for kind in ("http", "s3", "gcs")}
-"""How often a host that does not answer is asked again."""
-
-_MOST_ABOVE = 6
-"""How many groups above an array are asked for metadata."""
 
 _FINEST = ("s0", "setup0/timepoint0/s0", "0")
 """Where the finest level of a group lies that describes none."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder of a store, on this machine or on the network.
-
-    Attributes
-    ----------
-    base : str
-        The scheme and the host or bucket: ``https://host``; empty on this machine.
-    path : str
-        The folder, without a slash at its end.
-    """
-
-    base: str
-    path: str
-
-    @classmethod
-    def of(cls, address: str) -> Place:
-        """Return the place of an address; forms such as ``n5://https://host/x`` are understood too."""
-        scheme, _, rest = address.partition("://")
-        while scheme.lower() in _DRIVERS and "://" in rest:
-            scheme, _, rest = rest.partition("://")
-        parts = urlsplit(f"{scheme}://{rest.partition('|')[0]}")
-        return cls(f"{parts.scheme.lower()}://{parts.netloc}", parts.path.rstrip("/"))
-
-    @property
-    def address(self) -> str:
-        """The address of the folder."""
-        return f"{self.base}{self.path}"
-
-    def inside(self, inner: str) -> Place:
-        """Return a folder in it."""
-        return Place(self.base, f"{self.path}/{inner}" if inner else self.path)
-
-    def above(self) -> Iterator[tuple[Place, str]]:
-        """Yield the folders around it, the innermost first, each with the way from there to this one."""
-        path, inner = self.path, ""
-        for _ in range(_MOST_ABOVE):
-            path, _, last = path.rpartition("/")
-            inner = f"{last}/{inner}" if inner else last
-            if not path:
-                return
-            yield Place(self.base, path), inner
-
-    def kvstore(self) -> dict[str, object]:
-        """Return the place as tensorstore names it."""
-        scheme, _, host = self.base.partition("://")
-        if not scheme:
-            return {"driver": "file", "path": f"{self.path}/"}
-        if scheme in ("http", "https"):
-            return {"driver": "http", "base_url": self.base, "path": f"{self.path}/"}
-        if scheme == "s3":
-            anonymous = {"aws_credentials": {"type": "anonymous"}}
-            return {"driver": "s3", "bucket": host, "path": f"{self.path}/".lstrip("/"), **anonymous}
-        if scheme in ("gs", "gcs"):
-            return {"driver": "gcs", "bucket": host, "path": f"{self.path}/".lstrip("/")}
-        raise UsageError(
-            f"{self.address}: '{scheme}' is no address that can be read: use https://, s3:// or gs://"
-        )
-
-    def document(self, name: str) -> Attributes | None:
-        """Return a JSON file of the folder, None where there is none.
-
-        Raises
-        ------
-        InputError
-            Where the host does not answer, or the file is damaged.
-        """
-        tensorstore = needed("tensorstore", self.address)
-        with reading(f"{self.address} cannot be reached"):
-            store = tensorstore.KvStore.open(self.kvstore(), context=tensorstore.Context(_PATIENCE)).result()
-            found = store.read(name).result()
-        if found.state != "value":
-            return None
-        with reading(f"{self.address}/{name} is damaged"):
-            document: object = json.loads(found.value)
-        return document if isinstance(document, Mapping) else None
-
-
-@dataclass(frozen=True)
-class Node:
-    """A group or an array.
-
-    Attributes
-    ----------
-    place : Place
-    driver : str or None
-        tensorstore's name for the format of an array; None for a group.
-    attributes : mapping
-    metadata : mapping
-        Of an array, as its format keeps them.
-    """
-
-    place: Place
-    driver: str | None
-    attributes: Attributes
-    metadata: Attributes
-
-
-def node_at(place: Place) -> Node | None:
-    """Return what lies at a place, None where no metadata of a known format do."""
-    if (document := place.document("zarr.json")) is not None:
-        driver = "zarr3" if document.get("node_type") == "array" else None
-        return Node(place, driver, document.get("attributes") or {}, document)
-    array, found = place.document(".zarray"), place.document(".zattrs")
-    if array is not None or found is not None:
-        return Node(place, None if array is None else "zarr", found or {}, array or {})
-    if (document := place.document("attributes.json")) is not None:
-        driver = "n5" if {"dimensions", "blockSize"} <= document.keys() else None
-        return Node(place, driver, document, document)
-    if (document := place.document("info")) is not None and "scales" in document:
-        return Node(place, "neuroglancer_precomputed", {}, document)
-    return None
 
 
 def is_n5(path: Path) -> bool:
@@ -209,7 +93,7 @@ def _open(place: Place, wish: Wish, path: Path | None) -> Volume:
     if found.driver is None:
         found = _level_of(found, wish)
     if found.driver == "neuroglancer_precomputed":
-        return _precomputed(found, wish, path)
+        return open_precomputed(found, wish, path)
     return _array(found, wish, path)
 
 
@@ -301,8 +185,8 @@ def _is_level(group: Node, inner: str) -> bool:
 def _told(node: Node, around: Sequence[tuple[Node, str]], n: int) -> Told:
     """Return what the attributes of an array, and of the groups around it, say of it."""
     turned = _from_z if node.driver == "n5" else dict
-    own = turned(node.attributes)
-    frames: list[Frame | None] = []
+    own = {DIMENSION_NAMES: node.metadata.get(DIMENSION_NAMES), **turned(node.attributes)}
+    frames: list[Frame | None] = [_bdv_frame(node)]
     channels: tuple[str, ...] = ()
     for group, inner in around:
         image = multiscale_of(group.attributes)
@@ -311,115 +195,38 @@ def _told(node: Node, around: Sequence[tuple[Node, str]], n: int) -> Told:
             channels = channels or image.channels
     outer = [of_level(turned(group.attributes), own, node.place.path) for group, _ in around]
     frames += [frame_in(each, n) for each in (own, *outer)]
-    names = node.metadata.get("dimension_names")
-    named = named_axes({"axis_names": names}) if isinstance(names, list) and all(names) else ()
     hints = (unknown_size_in(each) for each in (own, *outer))
     return Told(
         [frame for frame in frames if frame is not None],
-        [named, named_axes(own)],
+        [named_axes(own)],
         channels,
         next((hint for hint in hints if hint), None),
     )
 
 
-def _precomputed(node: Node, wish: Wish, path: Path | None) -> Volume:
-    """Return the volume at a scale of a precomputed volume; its axes are x, y, z, channel, its unit nm."""
-    scales, level = node.metadata["scales"], wish.choice.level
-    keys = [str(scale.get("key")) for scale in scales]
-    if level is not None and level not in keys and not (level.isdecimal() and int(level) < len(keys)):
-        raise UsageError(
-            f"--level {level}: {node.place.address} has no such scale; there are {', '.join(keys)}"
-        )
-    index = 0 if level is None else keys.index(level) if level in keys else int(level)
-    where = ("neuroglancer_precomputed", json.dumps(node.place.kvstore()), True, index)
-    store = opened(*where)
-    size = [float(edge) for edge in scales[index]["resolution"]]
-    corner = [float(at) for at in scales[index].get("voxel_offset", (0, 0, 0))]
-    shift = [at * edge for at, edge in zip(corner, size, strict=True)]
-    axes = ("c", "z", "y", "x")
-    frame = Frame(axes, (None, "nm", "nm", "nm"), (1.0, *size[::-1]), (0.0, *shift[::-1]))
-    record = None if path is None else precomputed_record(path)
-    volume = open_stored(
-        Lazy(opened, where, tuple(store.shape), store.dtype),
-        Told([frame], channels=channels_in(record)),
-        wish,
-        path=path,
-        name=volume_name(node.place.address),
-        address=node.place.address if path is None else str(path),
-        chunks=tuple(store.chunk_layout.read_chunk.shape),
-    )
-    segmented = "it is a segmentation" if node.metadata.get("type") == "segmentation" else None
-    volume.labelled = segmented
-    return volume.remembering(record) if index == 0 else volume
-
-
-RECORD = "vemseg.json"
-"""The file that holds what vemseg says of a precomputed volume, in its folder."""
-
-
-def precomputed_record(path: Path) -> Record | None:
-    """Return what vemseg wrote of a precomputed volume on this machine, None where it wrote nothing."""
-    if not (path / RECORD).is_file():
+def _bdv_frame(node: Node) -> Frame | None:
+    """Return what the XML beside an N5 container of BigDataViewer says of an array in it."""
+    found = re.search(r"(.*)/setup(\d+)/timepoint\d+/s\d+$", node.place.path)
+    if node.place.base or not found:
         return None
-    complaint = f"{path / RECORD} is damaged"
-    text = read_text(path / RECORD, complaint)
-    with reading(complaint):
-        found: object = json.loads(text)
-    return dict(found) if isinstance(found, dict) else None
-
-
-def opened(driver: str, kvstore: str, turned: bool, scale: int | None = None) -> Any:
-    """Open an array with tensorstore; ``turned`` puts its axes in the opposite order, z before x.
-
-    Parameters
-    ----------
-    driver, kvstore : str
-        As tensorstore names them; the second as JSON.
-    turned : bool
-    scale : int, optional
-        The scale of a precomputed volume.
-
-    Raises
-    ------
-    InputError
-        Where there is no such array, or it is damaged.
-    """
-    place = json.loads(kvstore)
-    tensorstore = needed("tensorstore", place["path"])
-    spec = {"driver": driver, "kvstore": place, "context": _PATIENCE} | (
-        {} if scale is None else {"scale_index": scale}
-    )
-    with reading(f"{place['path']} is no readable array"):
-        store = tensorstore.open(spec, open=True, read=True).result()
-    return Indexed(store, turned)
-
-
-class Indexed:
-    """An array of tensorstore, read and written as numpy indexes an array, from 0 on.
-
-    Parameters
-    ----------
-    store : tensorstore.TensorStore
-    turned : bool
-        Puts the axes in the opposite order, z before x.
-    """
-
-    def __init__(self, store: Any, turned: bool) -> None:
-        moved = store[needed("tensorstore", "the array").d[:].translate_to[0]]
-        self._store = moved.T if turned else moved
-        self.shape, self.dtype = self._store.shape, self._store.dtype.numpy_dtype
-        self.chunk_layout = self._store.chunk_layout
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._store[index].read().result()
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self._store[index].write(value).result()
+    factors = numbers(node.attributes.get("downsamplingFactors")) or (1.0, 1.0, 1.0)
+    return frame_beside(Path(found[1]), found[2], factors)
 
 
 def _from_z(attributes: Attributes) -> Attributes:
-    """Return attributes of N5 with lists that run from x turned round."""
-    turned = {
-        key: value[::-1] for key, value in attributes.items() if key in _REVERSED and isinstance(value, list)
-    }
-    return {**attributes, **turned}
+    """Return attributes of N5 with lists that run from x turned round.
+
+    A ``transform`` of COSEM runs from z as it stands; one whose axes begin with x is in the order of N5.
+    """
+    turned: dict[str, object] = {**attributes, **_turned(attributes, _REVERSED)}
+    cosem = attributes.get("transform")
+    axes = cosem.get("axes") if isinstance(cosem, Mapping) and "order" not in cosem else None
+    if isinstance(cosem, Mapping) and isinstance(axes, list) and axes and str(axes[0]).lower() == "x":
+        turned["transform"] = {**cosem, **_turned(cosem, cosem)}
+    return turned
+
+
+def _turned(attributes: Attributes, keys: Iterable[str]) -> Attributes:
+    """Return the lists among some attributes in the opposite order."""
+    found = {key: attributes[key] for key in keys if key in attributes}
+    return {key: value[::-1] for key, value in found.items() if isinstance(value, list)}

@@ -24,8 +24,9 @@ from vemseg.volume.hdf5 import hdf5_record, is_hdf5
 from vemseg.volume.hdf5_writing import rewrite_record
 from vemseg.volume.labels_of_images import GROUP
 from vemseg.volume.ngff import FORMATS_OF_ZARR, label_metadata, record_in
+from vemseg.volume.precomputed import precomputed_record
 from vemseg.volume.precomputed_writing import rename_segments
-from vemseg.volume.remote import is_n5, precomputed_record
+from vemseg.volume.remote import is_n5
 from vemseg.volume.tiff import is_tiff, tiff_record
 from vemseg.volume.tiff_tags import ASCII, BYTE, LONG, Value, replace_tags
 from vemseg.volume.tiff_writing import colour_table, table_of_words

@@ -6,6 +6,7 @@ Each answer says what was found and what to do about it.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,7 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file", ""),
     (208, b"MAP ", "an MRC file", ""),
     (344, b"n+1\0", "a NIfTI file", ""),
+    (344, b"ni1\0", "a NIfTI header beside an .img file", "save both as one .nii, with nibabel"),
     (0, b"PK\x03\x04", "a ZIP file that holds no Zarr hierarchy", "unzip it, and name what is in it"),
     (0, b"\x1f\x8b", "a gzip-compressed file", "decompress it with gunzip"),
     (0, b"7z\xbc\xaf", "a 7z archive", "unpack it"),
@@ -68,6 +70,8 @@ def complaint(path: Path, promised: Mapping[str, tuple[str, ...]]) -> str:
     for title, endings in promised.items():
         if path.suffix.lower() in endings and _meaning(head) is None:
             return f"{path} is no {title.split()[0]}, in spite of its name"
+    if head[:4] == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+        return f"{path} is a ZIP file that was cut off, since its end is missing: copy it again"
     found = _meaning(head)
     if found is None:
         return f"{path} has an unknown format: give a {', a '.join(promised)}, or {_FIJI}"
@@ -77,6 +81,8 @@ def complaint(path: Path, promised: Mapping[str, tuple[str, ...]]) -> str:
 
 def _meaning(head: bytes) -> tuple[str, str] | None:
     """Return what a file is that begins so, and what to do."""
+    if b"<SpimData" in head:
+        return "an XML of BigDataViewer", "give the .h5 or .n5 beside it, which is read together with it"
     for at, magic, what, remedy in _MAGIC:
         if what and head[at : at + len(magic)] == magic:
             return what, remedy

@@ -31,7 +31,7 @@ from vemseg.volume.dtypes import readable_dtype
 from vemseg.volume.stored import Wish
 from vemseg.volume.tiff_chain import Chain
 from vemseg.volume.tiff_decoding import Decoder, decoders_of
-from vemseg.volume.tiff_description import record_in, tiff_edges
+from vemseg.volume.tiff_description import place_in, record_in, tiff_edges
 from vemseg.volume.tiff_forms import Form, Forms, Page
 from vemseg.volume.tiff_pages import only_stack
 from vemseg.volume.tiff_shown import Show, as_shown
@@ -239,7 +239,8 @@ def open_tiff(path: Path, wish: Wish = Wish(), as_stored: bool = False) -> Volum
             record = record_in(file)
             labelled = evidence_of_labels(record)
             volume = _open(path, file, pages, wish, as_stored or labelled is not None)
-    volume.start, volume.origin = start_of(record), origin_of(record, volume.voxel_size)
+    volume.start = start_of(record)
+    volume.origin = origin_of(record, volume.voxel_size) or volume.origin
     volume.labelled = labelled
     return volume
 
@@ -287,6 +288,7 @@ def _open(
         mapped = np.memmap(path, stored.newbyteorder(file.byteorder), "r", start, tuple(stack.shape))
         volume = MappedTiff(mapped, readable_dtype(stored, path), seen, **about)
     volume.hint, volume.choice = edges.hint, wish.choice.given
+    volume.origin = place_in(file, stack, volume.voxel_size)
     colours = stack.form.samples - stack.form.alpha
     volume.pictured = f"its {colours} colour samples are equal and are read as one" if colours > 1 else None
     clear = "its transparency is left out" if stack.form.alpha else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import tifffile
 
-from vemseg.geometry import VoxelSize
+from vemseg.geometry import Position, VoxelSize
 from vemseg.volume.about import Record, parse_record
 from vemseg.volume.tiff_ome import elements, ome_root
 from vemseg.volume.tiff_pages import shaped_description
@@ -94,7 +94,62 @@ def tiff_edges(file: tifffile.TiffFile, stack: Stack) -> Edges:
         described = file.imagej_metadata or {}
     elif stack.kind == "shaped":
         described = shaped_description(file)
-    return _for_one_plane(_counted(file.pages[0], described, trust_tag=stack.kind != "imagej"), stack)
+    edges = _counted(file.pages[0], described, trust_tag=stack.kind != "imagej")
+    if not any(edges.believed[1:]) and (found := _of_microscope(file)):
+        edges = replace(edges, nm=(edges.nm[0], *found))
+    return _for_one_plane(edges, stack)
+
+
+def _of_microscope(file: tifffile.TiffFile) -> tuple[float, float] | None:
+    """Return the edges of a pixel, y, x in nm, that a microscope of FEI or Zeiss wrote."""
+    scan = (file.fei_metadata or {}).get("Scan", {})
+    metres = [_number(scan.get(f"Pixel{side}")) for side in ("Height", "Width")]
+    match metres, (file.sem_metadata or {}).get("ap_image_pixel_size"):
+        case [float(y), float(x)], _:
+            return y * 1e9, x * 1e9
+        case _, (_, int() | float() as edge, str(unit)) if (length := nanometres(unit)) is not None:
+            return edge * length, edge * length
+    return None
+
+
+def place_in(file: tifffile.TiffFile, stack: Stack, edges: VoxelSize | None) -> Position | None:
+    """Return where a TIFF says that the centre of its first voxel lies, in nm; None where it does not.
+
+    ImageJ states which voxel lies at zero. OME states the position of each plane, in units that may be no
+    lengths; that of the first one counts, where all three are lengths.
+
+    Parameters
+    ----------
+    file : tifffile.TiffFile
+    stack : Stack
+        What of the file is read.
+    edges : (float, float, float) or None
+        The voxel size in nm.
+    """
+    if edges is None or stack.order != (0, 1, 2):
+        return None
+    if stack.kind == "ome":
+        return _place_of_plane(file.ome_metadata)
+    described = (file.imagej_metadata or {}) if stack.kind == "imagej" else {}
+    stated = [_number(described.get(f"{axis}origin")) for axis in "zyx"]
+    if all(at is None for at in stated):
+        return None
+    z, y, x = (-(at or 0.0) * edge for at, edge in zip(stated, edges, strict=True))
+    return z, y, x
+
+
+def _place_of_plane(xml: str | None) -> Position | None:
+    root = ome_root(xml)
+    planes = [] if root is None else list(elements(root, "Plane"))
+    first = next((plane for plane in planes if int(_number(plane.get("TheZ")) or 0) == 0), None)
+    if first is None:
+        return None
+    stated = [_number(first.get(f"Position{axis}")) for axis in "ZYX"]
+    units = [nanometres(first.get(f"Position{axis}Unit")) for axis in "ZYX"]
+    match [at * unit for at, unit in zip(stated, units, strict=True) if at is not None and unit is not None]:
+        case [z, y, x]:
+            return z, y, x
+    return None
 
 
 def _for_one_plane(edges: Edges, stack: Stack) -> Edges:

@@ -5,15 +5,19 @@ A path may lead into a hierarchy: ``cell.zarr/em/s2``, ``cell.ome.zarr.zip/0``.
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import zarr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, ZipStore
 
 from vemseg.errors import InputError
 from vemseg.foreign import check_regular, reading
@@ -31,6 +35,22 @@ MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 _DEEPEST = 4
 """How many groups below a path are looked through for images."""
+
+
+class Whole(LocalStore):  # type: ignore[misc]
+    """A folder of Zarr in which an empty file is damage.
+
+    zarr takes a shard of no bytes, as a download that broke off leaves it, for one that was never written.
+    """
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Return the bytes of a file, None where there is none."""
+        found = await super().get(key, prototype, byte_range)
+        if found is not None and not len(found):
+            raise OSError(errno.EIO, f"{self.root / key} is empty: copy it again")
+        return found
 
 
 def is_zarr(path: Path) -> bool:
@@ -61,14 +81,15 @@ def open_node(path: Path) -> Node:
     zipped = Zipped.of(path)
     with reading(f"{path} is no readable Zarr"):
         if zipped is not None:
-            store = zarr.storage.ZipStore(str(zipped.file), mode="r")
-            found: Node = zarr.open(store, path=zipped.inner, mode="r")
+            archive = ZipStore(str(zipped.file), mode="r")
+            found: Node = zarr.open(archive, path=zipped.inner, mode="r")
             return found
         both = _is_old(path)
-        node: Node = zarr.open(str(path), mode="r", zarr_format=3 if both else None)
+        store = Whole(path, read_only=True)
+        node: Node = zarr.open(store, mode="r", zarr_format=3 if both else None)
         if isinstance(node, zarr.Array) or multiscale_of(node.attrs) or not both:
             return node
-        older: Node = zarr.open(str(path), mode="r", zarr_format=2)
+        older: Node = zarr.open(store, mode="r", zarr_format=2)
     if isinstance(older, zarr.Array) or multiscale_of(older.attrs):
         _log.warning("%s holds metadata of Zarr formats 2 and 3: those of format 2 are read", path)
         return older
@@ -123,19 +144,41 @@ class Zipped:
     def of(cls, path: Path) -> Zipped | None:
         """Return the place that a path leads to, None where no part of it is a ZIP file.
 
-        Where the file holds nothing but one folder, as some programs zip, the top of it is that folder.
+        Where the file holds nothing but one folder, as some programs zip, the top of it is that folder, or
+        the one folder in that. What macOS adds is passed over.
         """
         file = next((part for part in (path, *path.parents) if is_zipped(part) and part.is_file()), None)
         if file is None or not zipfile.is_zipfile(file):
             return None
         inner = path.relative_to(file).as_posix().removeprefix(".")
-        tops = {name.split("/")[0] for name in _names(file, file.stat().st_mtime_ns)}
-        top = tops.pop() if len(tops) == 1 and not tops & set(MARKERS) else ""
-        return cls(file, "/".join(part for part in (top, inner) if part))
+        return cls(file, _inside(file, file.stat().st_mtime_ns, inner))
 
     def holds(self, name: str) -> bool:
         """Tell whether a file of that name lies at this place."""
         return f"{self.inner}/{name}".lstrip("/") in _names(self.file, self.file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _inside(file: Path, changed: int, inner: str) -> str:
+    """Return the folder of a ZIP file that a path in it means, from the innermost top or one around that."""
+    top = PurePosixPath(_top(file, changed))
+    places = [str(outer / inner).removeprefix(".") for outer in (top, *top.parents)]
+    held = (place for place in places if any(name.startswith(f"{place}/") for name in _names(file, changed)))
+    return places[0] if not inner else next(held, places[0])
+
+
+@functools.lru_cache(maxsize=8)
+def _top(file: Path, changed: int) -> str:
+    """Return the innermost folder that holds all files of a ZIP file, above anything of Zarr."""
+    names = [PurePosixPath(name).parts for name in _names(file, changed)]
+    names = [parts for parts in names if parts and parts[0] != "__MACOSX" and parts[-1] != ".DS_Store"]
+    top: list[str] = []
+    while len(tops := {parts[len(top)] for parts in names if len(parts) > len(top)}) == 1:
+        inner = tops.pop()
+        if inner in MARKERS or any((*top, marker) in set(names) for marker in MARKERS):
+            break
+        top.append(inner)
+    return "/".join(top)
 
 
 @functools.lru_cache(maxsize=8)

@@ -14,8 +14,14 @@ from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Volume
-from vemseg.volume.conventions import Attributes, frame_in, named_axes, of_level, unknown_size_in
-from vemseg.volume.frame import axis_name
+from vemseg.volume.conventions import (
+    DIMENSION_NAMES,
+    Attributes,
+    frame_in,
+    named_axes,
+    of_level,
+    unknown_size_in,
+)
 from vemseg.volume.ngff import (
     Multiscale,
     images_of,
@@ -49,6 +55,8 @@ class Located:
         The attributes of the groups around the array, the innermost first.
     coarser : tuple of str
         The coarser levels, where it is the finest.
+    images : int
+        How many images there are in the place that was named; this one is the first.
     """
 
     path: Path
@@ -59,10 +67,12 @@ class Located:
     finest: bool = False
     around: Sequence[Attributes] = ()
     coarser: tuple[str, ...] = ()
+    images: int = 1
 
     def told(self) -> Told:
         """Return what all metadata together say of the array."""
-        own, n = attributes(self.array), self.array.ndim
+        names = getattr(self.array.metadata, DIMENSION_NAMES, None) or ()
+        own, n = {DIMENSION_NAMES: list(names), **attributes(self.array)}, self.array.ndim
         image = Multiscale({}) if self.image is None else self.image
         entry = image.entries.get(self.level, {})
         above = [
@@ -73,7 +83,7 @@ class Located:
         unknown = (unknown_size_in(each) for each in (own, *above))
         return Told(
             [frame for frame in frames if frame is not None],
-            [_dimension_names(self.array), named_axes(own)],
+            [named_axes(own)],
             image.channels,
             next((text for text in unknown if text), None),
         )
@@ -116,6 +126,8 @@ def _open(path: Path, wish: Wish) -> Volume:
         volume.origin = volume.origin or origin_of(record, volume.voxel_size)
     stated_labels = "its metadata have an image-label" if legend_in(found.attributes) is not None else None
     volume.labelled = evidence_of_labels(record) or stated_labels
+    if found.images > 1:
+        volume.remarks = (f"it holds {found.images} images; the first one is read",)
     return volume
 
 
@@ -135,12 +147,12 @@ def _locate(path: Path, level: str | None = None) -> Located:
     UsageError
         Where there is no such level.
     """
-    node = open_node(path)
+    node, count = open_node(path), 1
     if isinstance(node, zarr.Group) and multiscale_of(node.attrs) is None:
         inner = open_node(path / "OME") if is_zarr(path / "OME") else None
         images = images_of(node.attrs, {} if inner is None else attributes(inner))
         if images is not None:
-            path = path / images[0]
+            path, count = path / images[0], len(images)
             node = open_node(path)
     if not isinstance(node, zarr.Group):
         if level is not None:
@@ -155,7 +167,8 @@ def _locate(path: Path, level: str | None = None) -> Located:
     around = [attributes(group) for _, group in groups_around(path)]
     at = path if finest else path / chosen
     coarser = tuple(levels[1:]) if finest else ()
-    return Located(at, _array(path, chosen), image, chosen, attributes(node), finest, around, coarser)
+    array, count = _array(path, chosen), max(count, image.images)
+    return Located(at, array, image, chosen, attributes(node), finest, around, coarser, count)
 
 
 def _what_else(group: zarr.Group, path: Path) -> str:
@@ -214,9 +227,3 @@ def _in_its_image(path: Path, array: zarr.Array) -> Located:
             finest = _by_fineness(image, outer)[0] == level
             return Located(path, array, image, level, attributes(group), finest, around)
     return Located(path, array, around=around)
-
-
-def _dimension_names(array: zarr.Array) -> tuple[str, ...]:
-    """Return the names that Zarr format 3 keeps of an array's axes; () unless all have one."""
-    names = getattr(array.metadata, "dimension_names", None) or ()
-    return tuple(axis_name(name) for name in names) if all(names) else ()
