@@ -20,11 +20,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 from torch.distributed.rendezvous import rendezvous
 
 from vemseg.context import Context, Share
@@ -237,27 +238,27 @@ class _Joined(torch.autograd.Function):
     """The parts of all processes, one after the other."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, bounds: list[int], mine: slice) -> Tensor:
-        ctx.mine = mine
+    def forward(ctx: FunctionCtx, own: Tensor, bounds: list[int], mine: slice) -> Tensor:
+        ctx.mine = mine  # type: ignore[attr-defined]
         sizes = [stop - start for start, stop in pairwise(bounds)]
         padded = own.new_zeros((max(sizes), *own.shape[1:]))
         padded[: len(own)] = own
         return torch.cat([part[:size] for part, size in zip(_all(padded), sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _sum(gradient.contiguous())[ctx.mine], None, None
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _sum(gradient.contiguous())[ctx.mine], None, None  # type: ignore[attr-defined]
 
 
 class _Summed(torch.autograd.Function):
     """The sum over all processes."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, own: Tensor) -> Tensor:
         return _sum(own)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
         return _sum(gradient)
 
 

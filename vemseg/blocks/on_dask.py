@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vemseg.blocks import here
 from vemseg.blocks.job import Given, Job, Made, Result, Stages
@@ -24,6 +24,13 @@ from vemseg.errors import MissingError, ResourceError, VemsegError
 from vemseg.geometry import Box
 from vemseg.resources import SHARE, available_memory, byte_text, usable_cores
 from vemseg.run import read_json
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+    from distributed.deploy import Cluster
+
+AnyJob = Job[Any, Any]
+AnyStages = Stages[Any, Any]
 
 _log = logging.getLogger("vemseg")
 
@@ -37,7 +44,7 @@ PATIENCE = 60
 """Seconds to wait for a scheduler to answer."""
 
 _turn = threading.Lock()
-_opened: dict[str, Stages[Any, Any]] = {}
+_opened: dict[str, AnyStages] = {}
 """On a worker: the job that is open, by the course it belongs to."""
 
 
@@ -72,7 +79,7 @@ def _needed(name: str) -> ModuleType:
 
 
 @contextmanager
-def _client(distributed: ModuleType, context: Context, blocks: int) -> Iterator[Any]:
+def _client(distributed: ModuleType, context: Context, blocks: int) -> Iterator[Client]:
     """Yield a client of the cluster that the context names; a cluster that is started here ends with it."""
     if context.cluster in ("local", "slurm"):
         start = _local if context.cluster == "local" else _slurm
@@ -89,7 +96,7 @@ def _client(distributed: ModuleType, context: Context, blocks: int) -> Iterator[
         yield client
 
 
-def _local(distributed: ModuleType, context: Context, blocks: int) -> Any:
+def _local(distributed: ModuleType, context: Context, blocks: int) -> Cluster:
     """Start workers on this machine: as many as are wanted, or as cores and memory allow."""
     free = available_memory()
     room = usable_cores() if free is None else min(usable_cores(), int(SHARE * free) // context.limit)
@@ -104,7 +111,7 @@ def _local(distributed: ModuleType, context: Context, blocks: int) -> Any:
     )
 
 
-def _slurm(distributed: ModuleType, context: Context, blocks: int) -> Any:
+def _slurm(distributed: ModuleType, context: Context, blocks: int) -> Cluster:
     """Have SLURM start workers; queue, account and time are those of the user's settings of dask-jobqueue."""
     cluster = _needed("dask_jobqueue").SLURMCluster(
         cores=context.threads or usable_cores(), processes=1, memory=byte_text(context.limit / SHARE)
@@ -113,7 +120,7 @@ def _slurm(distributed: ModuleType, context: Context, blocks: int) -> Any:
     return cluster
 
 
-def _refuse_small_workers(client: Any, context: Context) -> None:
+def _refuse_small_workers(client: Client, context: Context) -> None:
     """Refuse workers that would be ended for what a block takes of their memory."""
     limits = [worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
     if small := [limit for limit in limits if 0 < limit < context.limit]:
@@ -123,9 +130,7 @@ def _refuse_small_workers(client: Any, context: Context) -> None:
         )
 
 
-def _follow(
-    distributed: ModuleType, client: Any, job: Job[Any, Any], context: Context, todo: list[int]
-) -> None:
+def _follow(distributed: ModuleType, client: Client, job: AnyJob, context: Context, todo: list[int]) -> None:
     """Hand out the blocks, and report what is done until all have come back."""
     plain = Context(context.device, context.threads, context.limit, offline=context.offline, share=Share())
     total = sum(box.size for box in job.boxes)
@@ -158,7 +163,7 @@ def _follow(
     context.report(job.stage, 1.0, job.counted.format(total / 1e6, total / 1e6))
 
 
-def _ended(distributed: ModuleType, waiting: set[Any]) -> list[Any]:
+def _ended(distributed: ModuleType, waiting: set[Future]) -> list[Future]:
     """Return the futures that have ended, after ``PAUSE`` seconds at most."""
     try:
         return list(distributed.wait(list(waiting), PAUSE, return_when="FIRST_COMPLETED").done)
@@ -166,7 +171,7 @@ def _ended(distributed: ModuleType, waiting: set[Any]) -> list[Any]:
         return []
 
 
-def _check(distributed: ModuleType, future: Any, number: int) -> None:
+def _check(distributed: ModuleType, future: Future, number: int) -> None:
     """Raise what went wrong with a block."""
     error = future.exception()
     if error is None:
@@ -184,7 +189,7 @@ def _check(distributed: ModuleType, future: Any, number: int) -> None:
         raise error
 
 
-def _block(light: Job[Any, Any], course: str, number: int, box: Box, context: Context) -> VemsegError | None:
+def _block(light: AnyJob, course: str, number: int, box: Box, context: Context) -> VemsegError | None:
     """Do one block on a worker, unless it has its marker; return what the user has to know of an error.
 
     The name of the course is another one each time that a command is called.
@@ -198,7 +203,7 @@ def _block(light: Job[Any, Any], course: str, number: int, box: Box, context: Co
     return None
 
 
-def _stages(light: Job[Any, Any], course: str, context: Context) -> Stages[Any, Any]:
+def _stages(light: AnyJob, course: str, context: Context) -> AnyStages:
     """Return the stages of a job, which stay open until another command comes."""
     if course not in _opened:
         _opened.clear()
