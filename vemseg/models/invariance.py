@@ -55,7 +55,9 @@ class Invariance(Objective):
         clean = self.views.recolour(clean, generator)
         hidden = self.views.hide(2 * size, generator).to(clean.device)
         seen = torch.where(hidden[:, None], GREY, self.views.disturb(clean, generator))
-        trunk = divided(self.encoder.features, seen)
+        dtype = self.decoder.weight.dtype
+        laid_out = seen.to(dtype).contiguous(memory_format=torch.channels_last)
+        trunk = divided(self.encoder.trunk, laid_out)
         vectors = self.encoder.spread(self.encoder.head(trunk)).mean(dim=1)
         a, b = self._places(vectors[:size], turn.undo(vectors[size:]), corners, generator)
         terms = vicreg(a.float(), b.float())
