@@ -40,6 +40,7 @@ def main() -> None:
         for kind, volume in volumes(options.scratch, edge, options.formats).items():
             measured = segmented(volume, options.segment, options.max_minutes, options.checkout)
             found.append({"edge": edge, "format": kind} | measured)
+            print(f"{kind} of edge {edge}: {measured['peak_gib']:.2f} GiB", file=sys.stderr, flush=True)
     show(
         "peak resident memory of vemseg segment " + " ".join(options.segment),
         ["edge", "format", "voxels", "as float32", "peak", "time", "Mvoxel/s", "whole"],

@@ -1,7 +1,8 @@
 """Voxels on disk, read box by box, written whole: their sizes in nm, their places, their intensities.
 
     opening      a path or address -> a Volume, by the format that recognises it (tiff, tiff_pages,
-                 tiff_description, zarr_reading, zarr_nodes, hdf5, mrc, nifti, slices, remote)
+                 tiff_description, zarr_reading, zarr_nodes, hdf5, mrc, nifti, slices, remote, precomputed,
+                 places, bigdataviewer)
     sniffing     what lies at a path that no format recognises, and what to do about it
     stored       volumes in arrays of any number of axes (frame, conventions, layout, ngff)
     base, views  what every volume can do; crops and permuted axes

@@ -48,8 +48,23 @@ def open_mrc(path: Path, wish: Wish) -> Volume:
     return open_stored(array, told, wish, path=path, name=volume_name(path), address=str(path))
 
 
-def _opened(path: Path) -> Any:
-    return _bytes_of_imod(needed("mrcfile", path).mmap(path, mode="r"))
+class Mapped:
+    """An array in a file that is mapped anew for each part, so that no more than that stays in memory.
+
+    Parameters
+    ----------
+    data : numpy.memmap
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._where: tuple[Any, ...] = (data.filename, data.dtype, "r", data.offset, data.shape)
+
+    def __getitem__(self, index: Any) -> Any:
+        return np.array(np.memmap(*self._where)[index])
+
+
+def _opened(path: Path) -> Mapped:
+    return Mapped(_bytes_of_imod(needed("mrcfile", path).mmap(path, mode="r")))
 
 
 def _bytes_of_imod(opened: Any) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Unpack
+from typing import Any, BinaryIO, Unpack
 
 import numpy as np
 import tifffile
@@ -124,12 +124,14 @@ class MappedTiff(_Tiff):
     ) -> None:
         z, y, x = mapped.shape
         super().__init__((z, y, x), dtype, seen, **about)
-        self._mapped, self._end = mapped, mapped.offset + mapped.nbytes
+        self._where: tuple[Any, ...] = (mapped.filename, mapped.dtype, "r", mapped.offset, mapped.shape)
+        self._end = mapped.offset + mapped.nbytes
 
     def _stored(self, box: Box) -> NDArray[np.generic]:
         if self.path is not None and self.path.exists() and self.path.stat().st_size < self._end:
             raise InputError(f"{self.path} was cut off while it was read: is it still being written?")
-        return np.array(self._mapped[box.slices], dtype=self.dtype)
+        mapped = np.memmap(*self._where)  # anew each time: pages that were read would stay in memory
+        return np.array(mapped[box.slices], dtype=self.dtype)
 
 
 class DecodedTiff(_Tiff):
