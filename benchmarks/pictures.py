@@ -10,6 +10,7 @@ and Chromium on the path, that of the surfaces ``vemseg[3d]``; ``--only`` makes 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shutil
 import subprocess
@@ -18,9 +19,6 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("phantom", "report", "solid")
-NAMES = {1: "membrane", 2: "granule", 3: "mitochondrion", 4: "nucleus"}
-"""Names that are given in the picture of the report."""
-
 RADIUS = 38
 """Of the line that is drawn around some of the dots, in pixels of the screen."""
 
@@ -50,7 +48,7 @@ def main() -> None:
         model = ["-m", given.model] if given.model else []
         run(inside, "objects", "seg.tif", "-o", "seg_objects.tif")
         run(inside, "report", "seg.tif", *model, "-o", "report.html")
-        photograph(inside / "report.html", given.out / "report.png")
+        photograph(inside / "report.html", given.out / "report.png", suggested(inside / "seg.json"))
     if "solid" in given.only:
         run(inside, "render", "phantom.tif", "--labels", "phantom_labels.tif", "--solid", "-o", "solid", "-f")
         shutil.copyfile(inside / "solid" / "phantom_solid.png", given.out / "solid.png")
@@ -62,7 +60,13 @@ def run(folder: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "vemseg", "-q", *arguments], cwd=folder, check=True)
 
 
-def photograph(page: Path, target: Path) -> None:
+def suggested(about: Path) -> dict[int, str]:
+    """Return the names that the encoder suggests for classes."""
+    rows = json.loads(about.read_text())["classes"]
+    return {row["label"]: row["suggestion"] for row in rows if row["suggestion"]}
+
+
+def photograph(page: Path, target: Path, names: dict[int, str]) -> None:
     """Open a report, name and merge classes, draw a line round some dots, and take a picture of it."""
     from playwright.sync_api import sync_playwright
 
@@ -72,7 +76,7 @@ def photograph(page: Path, target: Path) -> None:
         shown = browser.new_page(viewport={"width": 1240, "height": 1000})
         shown.goto(page.resolve().as_uri())
         shown.wait_for_selector("body[data-ready=yes]")
-        for label, name in NAMES.items():
+        for label, name in names.items():
             shown.fill(f"[aria-label='Name of class {label}']", name)
             shown.press(f"[aria-label='Name of class {label}']", "Tab")
         for label in (5, 6):

@@ -65,7 +65,9 @@ def put(array, path, info=None, origin=ORIGIN):
     volume.origin = origin
     if info is None:
         return write_volume(volume, path)
-    store = LabelStore.create(path.with_name(f"{path.name}.store"), volume.shape, (64, 64, 64), "uint8", SIZE)
+    store = LabelStore.create(
+        path.with_name(f"{path.name}.store"), volume.shape, (64, 64, 64), str(array.dtype), SIZE
+    )
     for box in volume.box.split((64, 64, 64)):
         store.write(box, volume.read(box))
     finish_labels(store, path, LabelInfo(SIZE, origin, **info), LabelForm())
@@ -215,7 +217,9 @@ def test_files_of_meshes_hold_names_colours_and_places(scene, tmp_path, form):
 
 def test_meshes_say_what_is_missing(scene, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trimesh", None)
-    with pytest.raises(InputError, match=r"surfaces need trimesh .*: pip install 'vemseg\[meshes\]'"):
+    with pytest.raises(
+        InputError, match=r"meshes need trimesh to be written: pip install 'vemseg\[meshes\]'"
+    ):
         drawn(scene, tmp_path / "out", meshes="glb")
     assert not list((tmp_path / "out").iterdir())
 
@@ -302,6 +306,19 @@ def test_wishes_that_cannot_be_met(scene, tmp_path):
 
 def test_objects_beyond_the_palette_have_its_colours_again():
     np.testing.assert_array_equal(folded(np.array([0, 1, 255, 256, 511])), [0, 1, 255, 1, 1])
+
+
+def test_labels_of_many_objects_are_drawn_and_have_meshes(tmp_path):
+    pytest.importorskip("trimesh")
+    numbers = np.zeros((6, 60, 60), np.uint32)
+    for i in range(300):
+        y, x = divmod(i, 20)
+        numbers[1:5, 4 * y : 4 * y + 3, 3 * x : 3 * x + 2] = i + 1
+    put((numbers % 200).astype(np.uint8), tmp_path / "cell.tif")
+    put(numbers, tmp_path / "objects.tif", {})
+    scene = Scene(str(tmp_path / "cell.tif"), str(tmp_path / "objects.tif"))
+    files = render(scene, tmp_path / "out", wishes=Wishes(meshes="ply"), context=Context())
+    assert len(list(files[-1].iterdir())) == 300
 
 
 def test_a_volume_of_one_slice_has_all_of_it(tmp_path):

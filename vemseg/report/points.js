@@ -10,6 +10,7 @@ class Points {
     this.canvas.addEventListener("pointerup", (event) => this.end(event));
     byId("clear").addEventListener("click", () => this.clear());
     byId("how-many").textContent = String(data.at.length);
+    if (!data.shares) byId("placed-by").textContent = "so that neighbours stay neighbours (UMAP)";
     classes.addEventListener("change", () => this.draw());
     this.draw();
   }

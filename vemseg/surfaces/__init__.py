@@ -6,7 +6,7 @@
     solid      meshes -> pictures in space, without a display
 
 Vertices lie in nm, z y x, where the volume lies in space; in voxels where their size is unknown. Files have
-the order x, y, z. trimesh smooths and writes, fast-simplification makes meshes smaller, pyvista draws; all
+the order x, y, z. trimesh writes, fast-simplification makes meshes smaller, pyvista draws; all
 three are imported when they are needed.
 """
 

@@ -11,7 +11,7 @@ from vemseg.drawing.colours import RGB
 
 NM_PER_UM = 1000.0
 
-NEEDED = "surfaces need trimesh to be smoothed and written"
+NEEDED = "meshes need trimesh to be written"
 """What is said where trimesh is missing."""
 
 

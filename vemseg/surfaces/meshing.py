@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse import coo_array
 
 from vemseg.context import Context
 from vemseg.drawing import palette
@@ -25,13 +26,13 @@ from vemseg.errors import InputError, Interrupted, ResourceError, UsageError
 from vemseg.foreign import library
 from vemseg.geometry import Position, moved
 from vemseg.resources import byte_text, resident_memory
-from vemseg.surfaces.mesh import NEEDED, Mesh
+from vemseg.surfaces.mesh import Mesh
 from vemseg.volume import Volume, shrunk
 
 _log = logging.getLogger("vemseg")
 
-VOXEL_BYTES = 40
-"""Bytes that the work on a voxel takes at most: labels, a mask, marching cubes and what they find."""
+VOXEL_BYTES = 360
+"""Bytes that a voxel takes where classes are walls a few voxels thick; most of it is triangles."""
 
 MOST_VOXELS = 2**27
 """The most voxels that surfaces are made from: 512 along each edge."""
@@ -40,7 +41,7 @@ MOST_MESHES = 10_000
 """The most meshes that are made at once."""
 
 ROUNDS, FORWARD, BACK = 25, 0.5, 0.53
-"""How often surfaces are smoothed, and by how much forward and back (Taubin's lambda and -mu)."""
+"""How many steps smooth a surface, and how far they go forward and back in turn (Taubin's lambda and -mu)."""
 
 Each = Literal["class", "object"]
 """What gets a mesh of its own: all voxels of a label, or every connected part of them."""
@@ -127,7 +128,10 @@ def surfaces(labels: Volume, wish: Meshing, context: Context) -> Iterator[Mesh]:
     """
     seen = shrunk(labels, most_voxels(context.limit))
     if seen.shape != labels.shape:
-        _log.info("%s: surfaces are made from %s of its %s voxels", labels.name, seen.shape, labels.shape)
+        _log.info(
+            "%s: surfaces are made from %s of its %s voxels; --max-memory or --crop make them finer",
+            labels.name, seen.shape, labels.shape,
+        )  # fmt: skip
     lie = _placed(seen)
     voxels = np.maximum(seen.read(seen.box), 0)
     if wish.labels:
@@ -172,18 +176,20 @@ def _placed(volume: Volume) -> Callable[[NDArray[np.float64]], NDArray[np.float6
 def _parts(labels: NDArray[np.generic], each: Each) -> tuple[NDArray[np.int32], list[int]]:
     """Return what gets a mesh of its own, numbered from 1 without gaps, and the label of each."""
     if each == "class":
-        found, inverse = np.unique(labels, return_inverse=True)
-        first = int(found[0] != 0)  # where no voxel is nothing, labels still count from 1
-        return inverse.reshape(labels.shape).astype(np.int32) + first, [int(k) for k in found if k]
+        found = np.unique(np.concatenate([np.unique(plane) for plane in labels]))
+        found = found[found > 0]
+        parts = np.zeros(labels.shape, np.int32)
+        for plane, out in zip(labels, parts, strict=True):  # one after the other, to save memory
+            out[plane > 0] = np.searchsorted(found, plane[plane > 0]) + 1
+        return parts, found.tolist()
     from skimage.measure import label
 
     parts = label(labels, background=0, connectivity=3)
-    n = int(parts.max())
-    owner, begin = np.zeros(n + 1, np.int64), np.unique(parts, return_index=True)[1]
-    owner[parts.flat[begin]] = labels.flat[begin]
+    owner = np.zeros(int(parts.max()) + 1, np.int64)
+    owner[parts.reshape(-1)] = labels.reshape(-1)
     order = np.argsort(owner[1:], kind="stable")
-    rank = np.zeros(n + 1, np.int32)
-    rank[1 + order] = np.arange(1, n + 1)
+    rank = np.zeros(len(owner), np.int32)
+    rank[1 + order] = np.arange(1, len(owner))
     return rank[parts], owner[1:][order].tolist()
 
 
@@ -191,12 +197,25 @@ def _surface(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.i
     """Return the closed surface of a mask: vertices in voxels, z y x, and triangles."""
     from skimage.measure import marching_cubes
 
-    trimesh = library("trimesh", NEEDED, "meshes")
     wide = np.pad(mask, 1).astype(np.float32)
     vertices, faces, _, _ = marching_cubes(wide, 0.5, allow_degenerate=False)
-    found = trimesh.Trimesh(vertices - 1.0, faces, process=False)
-    smooth = trimesh.smoothing.filter_taubin(found, lamb=FORWARD, nu=BACK, iterations=ROUNDS)
-    return np.asarray(smooth.vertices, np.float64), np.asarray(smooth.faces, np.int64)
+    return _smoothed(vertices.astype(np.float64) - 1.0, faces), faces.astype(np.int64)
+
+
+def _smoothed(vertices: NDArray[np.float64], faces: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return vertices moved to and fro by Taubin's filter, each towards the mean of its neighbours.
+
+    Two triangles meet at each edge of a closed surface and go along it in opposite directions, so their
+    edges are all pairs of neighbours.
+    """
+    n, ends = len(vertices), np.roll(faces, -1, axis=1)
+    pairs = faces.reshape(-1), ends.reshape(-1)
+    beside = coo_array((np.ones(faces.size, np.float32), pairs), shape=(n, n)).tocsr()
+    share = 1 / np.maximum(beside.sum(axis=1), 1)[:, None]
+    for round_ in range(ROUNDS):
+        step = FORWARD if round_ % 2 == 0 else -BACK
+        vertices = vertices + step * (share * (beside @ vertices) - vertices)
+    return vertices
 
 
 def _fewer(
