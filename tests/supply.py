@@ -4,7 +4,8 @@
     python tests/supply.py --audit         # and vulnerabilities, by pip-audit, which asks the network
     python tests/supply.py --sbom sbom.cdx.json --python /opt/vemseg/bin/python
 
-The last one writes a bill of materials (CycloneDX) of an environment by cyclonedx-py (pip install cyclonedx-bom).
+The last one writes a bill of materials (CycloneDX) of an environment by cyclonedx-py, which
+``pip install cyclonedx-bom`` brings.
 
 The exit code is 1 where a licence is unknown or asks for more than attribution of whoever installs vemseg, or
 where a vulnerability is known.
