@@ -57,7 +57,6 @@ def test_what_is_wrong_is_seen(campaign, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "blow"),
     [
-        ("fetch", Blow(16, FAIL, errno.EACCES)),
         ("fetch", Blow(16, LASTING, errno.EIO)),
         ("fetch weights", Blow(28, KILL)),
         ("fetch betaseg", Blow(273, KILL)),
