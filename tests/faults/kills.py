@@ -250,9 +250,9 @@ def main():
                 count, wrong = campaign.operations(name), 0
                 planned = cases(count, -(-given.cases // len(ways)), chance)
                 for case in planned:
-                    if campaign.check(name, case):
+                    if first := campaign.check(name, case):
                         case = campaign.shortened(name, case)
-                        says = campaign.check(name, case)
+                        says = campaign.check(name, case) or f"once, and not again: {first}"
                         print(name, "; ".join(map(str, case)), says, sep=": ", flush=True)
                         wrong += 1
                 print(f"{name}: {count} operations, {len(planned)} cases, {wrong} wrong", flush=True)
