@@ -5,9 +5,18 @@
 # PyTorch's own wheels bring CUDA, so a slim Python is base enough. For a smaller image without it, or another CUDA:
 #   --build-arg TORCH_INDEX=URL                        index of torch and torchvision, such as PyTorch's for CPUs
 #   --build-arg TORCH="torch==2.14.* torchvision"      where that index has not the versions of requirements.lock
+#
+# A release takes its base by digest (docker buildx imagetools inspect python:3.11-slim-bookworm shows it):
+#   --build-arg RELEASE=1 --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS package
+ARG PYTHON_IMAGE
+ARG RELEASE=
+RUN case "${RELEASE}:${PYTHON_IMAGE}" in \
+        :* | *@sha256:*) ;; \
+        *) echo "a release is built from a base by digest, not from ${PYTHON_IMAGE}: see the head of the Dockerfile" >&2; exit 1 ;; \
+    esac
 WORKDIR /source
 COPY requirements.lock ./
 RUN grep -E '^torch(vision)?==' requirements.lock > torch.txt \

@@ -2,6 +2,10 @@
 
     python tests/supply.py                 # licences, of the packages that are installed here
     python tests/supply.py --audit         # and vulnerabilities, by pip-audit, which asks the network
+    python tests/supply.py --sbom sbom.cdx.json --python /opt/vemseg/bin/python
+
+The last one writes a bill of materials (CycloneDX) of an environment by cyclonedx-py, which
+``pip install cyclonedx-bom`` brings.
 
 The exit code is 1 where a licence is unknown or asks for more than attribution of whoever installs vemseg, or
 where a vulnerability is known.
@@ -12,6 +16,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 LOCK = Path(__file__).resolve().parents[1] / "requirements.lock"
@@ -57,11 +62,24 @@ def licences(packages):
     return found, absent
 
 
+def write_sbom(python, target):
+    """Write what is installed beside a Python, with versions and licences, as CycloneDX JSON."""
+    if find_spec("cyclonedx_py") is None:
+        sys.exit("cyclonedx-py writes the bill of materials: pip install cyclonedx-bom")
+    listing = ["-m", "cyclonedx_py", "environment", "--output-format", "JSON", "--output-reproducible"]
+    subprocess.run([sys.executable, *listing, "--output-file", str(target), python], check=True)
+
+
 def main():
     """Print licences and, where that is wanted, what pip-audit says."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--audit", action="store_true", help="ask for known vulnerabilities, too")
+    options.add_argument("--sbom", type=Path, help="write a bill of materials (CycloneDX) to this file")
+    options.add_argument("--python", default=sys.executable, help="the environment that --sbom describes")
     given = options.parse_args()
+    if given.sbom:
+        write_sbom(given.python, given.sbom)
+        return
     found, absent = licences(locked(LOCK.read_text(encoding="utf-8")))
     wrong = {name: f"{verdict(text)}: {text}" for name, text in found.items() if verdict(text)}
     print(f"{len(found)} packages, {len(found) - len(wrong)} of free licences")

@@ -108,11 +108,19 @@ def source_of(recipe, path):
     return lay_over_volume(open_model(str(path)), volume, Context(device="cpu"))
 
 
+NO_MEMORY = (
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), "-d cpu"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "ulimit -v"),
+    (MemoryError(), "--max-memory"),
+)
+
+
+@pytest.mark.parametrize(("error", "mend"), NO_MEMORY, ids=["gpu", "torch", "numpy"])
 @pytest.mark.parametrize(
     ("name", "most"),
     [("maester", 4), ("invariance", 40)],
 )
-def test_a_gpu_whose_memory_runs_out_does_half_at_a_time(tmp_path, monkeypatch, caplog, name, most):
+def test_where_memory_runs_out_half_is_done_at_a_time(tmp_path, monkeypatch, caplog, name, most, error, mend):
     small = SMALL if name == "maester" else [
         "model.fov=32", "model.view=24", "model.slices=4", "model.widths=[6, 8]", "model.dim=3",
         "volume.voxel_size=16.0", "train.precision=fp32", "embed.filters=[]",
@@ -127,7 +135,7 @@ def test_a_gpu_whose_memory_runs_out_does_half_at_a_time(tmp_path, monkeypatch, 
         size = len(windows) if name == "maester" else max(windows.shape[2:])
         calls.append(size)
         if size > limit:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            raise error
         return encode(windows, kept)
 
     limit = most
@@ -143,7 +151,7 @@ def test_a_gpu_whose_memory_runs_out_does_half_at_a_time(tmp_path, monkeypatch, 
     source.values(points)
     assert all(size <= limit for size in calls[before:])
     limit = 0
-    with pytest.raises(ResourceError, match=r"even for half of what was planned: .* -d cpu"):
+    with pytest.raises(ResourceError, match=f"even for half of what was planned: .*{mend}"):
         source.values(points)
 
 

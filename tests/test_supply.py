@@ -1,7 +1,11 @@
 """The licences of what vemseg is installed with."""
 
+import re
+import subprocess
 from email.message import Message
+from pathlib import Path
 
+import pytest
 import supply
 from supply import LOCK, licence, licences, locked, verdict
 
@@ -21,3 +25,14 @@ def test_licences_are_told_apart():
     for text in ("GPL-3.0-only", "GNU Affero General Public License v3"):
         assert verdict(text) == "asks for more"
     assert supply.locked("a==1.0\n# b==2\nc[x]>=3\nd-e==4 ; sys_platform\n") == {"a": "1.0", "d-e": "4"}
+
+
+@pytest.mark.parametrize(
+    ("release", "image", "code"),
+    [("", "python:3.11", 0), ("1", "python:3.11", 1), ("1", "python:3.11@sha256:0af1", 0)],
+)
+def test_a_release_is_built_from_a_base_by_digest(release, image, code):
+    text = (Path(__file__).resolve().parents[1] / "Dockerfile").read_text(encoding="utf-8")
+    check = re.search(r"^RUN (case .*?esac)$", text, re.DOTALL | re.MULTILINE)[1].replace("\\\n", "\n")
+    done = subprocess.run(["sh", "-c", check], env={"RELEASE": release, "PYTHON_IMAGE": image}, check=False)
+    assert done.returncode == code

@@ -55,14 +55,12 @@ def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
     Raises
     ------
     ResourceError
-        For an ``OSError`` with one of these numbers, or without a name, which files raise that are open to be
-        written, and where numpy reports a short write.
+        For an ``OSError`` with one of these numbers, and where numpy reports a short write.
     """
     try:
         yield
     except OSError as error:
-        open_already = error.filename is None and error.errno in UNWRITABLE
-        if error.errno in errors or open_already:
+        if error.errno in errors:
             raise ResourceError(f"cannot write {path}: {error.strerror}") from error
         if error.errno is None and _SHORT.search(str(error)):
             raise ResourceError(f"cannot write {path}: no space left on its disk") from error

@@ -271,3 +271,13 @@ def resident_memory() -> int:
     except ImportError:
         return GIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, on the host or a GPU, in computing or as a library was loaded."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    if isinstance(error, ImportError):
+        return "failed to map segment" in text or "cannot allocate memory" in text
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)

@@ -134,29 +134,32 @@ int openat64(int directory, const char *path, int flags, ...) {
     OPEN("open", directory, directory, path, flags);
 }
 
-#define WRITE(descriptor, call, half)                                    \
+/* A system writes a few bytes wholly or not at all, whenever the process is killed. */
+#define WHOLE 16
+
+#define WRITE(descriptor, size, call, half)                              \
     if (file_counts(descriptor)) switch (verdict("write", NULL, 1)) {    \
         case STOP: return -1;                                            \
         case HALF: return half;                                          \
-        case HALF_THEN_KILL: (void)!half; raise(SIGKILL);                \
+        case HALF_THEN_KILL: if (size > WHOLE) (void)!half; raise(SIGKILL); \
     }                                                                    \
     return call
 
 ssize_t write(int descriptor, const void *data, size_t size) {
     REAL(ssize_t, write, int, const void *, size_t);
-    WRITE(descriptor, real(descriptor, data, size), real(descriptor, data, (size + 1) / 2));
+    WRITE(descriptor, size, real(descriptor, data, size), real(descriptor, data, (size + 1) / 2));
 }
 ssize_t pwrite(int descriptor, const void *data, size_t size, off_t place) {
     REAL(ssize_t, pwrite, int, const void *, size_t, off_t);
-    WRITE(descriptor, real(descriptor, data, size, place), real(descriptor, data, (size + 1) / 2, place));
+    WRITE(descriptor, size, real(descriptor, data, size, place), real(descriptor, data, (size + 1) / 2, place));
 }
 ssize_t pwrite64(int descriptor, const void *data, size_t size, off64_t place) {
     REAL(ssize_t, pwrite64, int, const void *, size_t, off64_t);
-    WRITE(descriptor, real(descriptor, data, size, place), real(descriptor, data, (size + 1) / 2, place));
+    WRITE(descriptor, size, real(descriptor, data, size, place), real(descriptor, data, (size + 1) / 2, place));
 }
 ssize_t writev(int descriptor, const struct iovec *parts, int count) {
     REAL(ssize_t, writev, int, const struct iovec *, int);
-    WRITE(descriptor, real(descriptor, parts, count), real(descriptor, parts, count > 1 ? count / 2 : 1));
+    WRITE(descriptor, WHOLE + 1, real(descriptor, parts, count), real(descriptor, parts, count > 1 ? count / 2 : 1));
 }
 
 #define ON_FILE(name, descriptor, ...)                                                     \

@@ -57,11 +57,11 @@ def test_what_is_wrong_is_seen(campaign, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "blow"),
     [
-        ("fetch", Blow(16, FAIL, errno.EACCES)),
         ("fetch", Blow(16, LASTING, errno.EIO)),
         ("fetch weights", Blow(28, KILL)),
         ("fetch betaseg", Blow(273, KILL)),
         ("fetch betaseg", Blow(268, LASTING, errno.EIO)),
+        ("fetch betaseg", Blow(206, KILL)),
         ("train", Blow(24, FAIL, errno.EIO)),
     ],
     ids=str,

@@ -12,6 +12,7 @@ import typer
 
 from vemseg.errors import Interrupted, ResourceError, VemsegError
 from vemseg.files import UNWRITABLE
+from vemseg.resources import is_out_of_memory
 
 INTERNAL, OUT_OF_RESOURCES, KEYBOARD, CLOSED_PIPE = 1, ResourceError.exit_code, 130, 141
 
@@ -52,7 +53,7 @@ def _verdict(error: Exception, verbose: bool) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, VemsegError):
         return error.exit_code, f"error: {error}"
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         hint = (
             "take smaller blocks (--max-memory, below what the system gives), a part of the volume (--crop), "
             "or smaller batches (train --batch-size 8, embed.batch=16)"
@@ -64,14 +65,6 @@ def _verdict(error: Exception, verbose: bool) -> tuple[int, str]:
     what = " ".join(f"{type(error).__name__}: {error}".split())
     hint = "" if verbose else " (the same command with -v shows where; please report it)"
     return INTERNAL, f"internal error: {what[:300]}{hint}"
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether memory ran out, on the host or, as a ``RuntimeError``, on a GPU or in a tensor library."""
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
 def _end(code: int, message: str) -> None:

@@ -126,8 +126,12 @@ class Cell:
         """Remove what a killed process left beside files that are all there."""
         if any(self._left()) or (self.folder / _LOCK).exists():
             with self.alone(stopped):
-                for path in list(self._left()):
-                    remove(path)
+                self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what is there under the names of unfinished files; all that are wanted must be finished."""
+        for path in list(self._left()):
+            remove(path)
 
     def begin(self, sha256: str, there: Collection[str], overwrite: bool) -> None:
         """Note which archive the files will come from; remove older ones to overwrite, or without a note."""
@@ -244,6 +248,8 @@ def fill(
         _unpack(archive, members_left, context)
         for i, cell in enumerate(left if "labels" in parts else ()):
             _make_labels(cell, parts, sha256, context.part(i, len(left)))
+        for cell in left:
+            cell.tidy()
 
 
 def _by_name(archive: Path) -> dict[str, list[PurePosixPath]]:

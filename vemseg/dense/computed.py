@@ -27,9 +27,19 @@ from vemseg.geometry import ZYX, Box
 from vemseg.models import Encoder, Machine, PatchMean
 from vemseg.models.devices import gpu_memory
 from vemseg.models.encoder import Kept
+from vemseg.resources import is_out_of_memory
 from vemseg.volume import Intensity, Permuted, Volume
 
 _log = logging.getLogger("vemseg")
+
+
+def _ran_out(error: Exception) -> bool:
+    """Tell whether the memory of the GPU or the host was not enough."""
+    return isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)
+
+
+def _place(error: Exception) -> str:
+    return "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
 
 
 def _unchanged(vectors: Tensor) -> Tensor:
@@ -217,7 +227,7 @@ class ComputedVectors(LatticeVectors):
         return self.covering.read(points)
 
     def compute(self, points: Box, given: Given, head: Head | None = None) -> Tensor:
-        """Encode a box of lattice points; once a GPU's memory runs out, half as much at a time.
+        """Encode a box of lattice points; once memory runs out, half as much at a time.
 
         Raises
         ------
@@ -228,20 +238,30 @@ class ComputedVectors(LatticeVectors):
         if not self._halved:
             try:
                 return self.covering.compute(points, given, head)
-            except torch.OutOfMemoryError:
-                self._halve()
+            except (MemoryError, RuntimeError) as error:
+                if not _ran_out(error):
+                    raise
+                self._halve(_place(error))
         try:
             return self._in_two(points, head)
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not _ran_out(error):
+                raise
             raise ResourceError(
-                "GPU memory is not enough, even for half of what was planned: free it of other programs, "
-                "take fewer fields of view "
-                f"(--set embed.batch={max(1, self.covering.batch // 2)}), or add -d cpu"
+                f"{_place(error)} is not enough, even for half of what was planned: {self._way_out(error)}"
             ) from None
 
-    def _halve(self) -> None:
+    def _way_out(self, error: Exception) -> str:
+        """Return what to do where memory ran out twice."""
+        if isinstance(error, torch.OutOfMemoryError):
+            fewer = max(1, self.covering.batch // 2)
+            fields = f"take fewer fields of view (--set embed.batch={fewer})"
+            return f"free it of other programs, {fields}, or add -d cpu"
+        return "give a smaller --max-memory, or more to the process (ulimit -v), or take a part (--crop)"
+
+    def _halve(self, place: str) -> None:
         """Do half as much at a time from now on."""
-        _log.warning("GPU memory ran out: going on with half as much at a time")
+        _log.warning("%s ran out: going on with half as much at a time", place)
         self.covering = dataclasses.replace(self.covering, batch=max(1, self.covering.batch // 2))
         self._halved = True
         torch.cuda.empty_cache()
