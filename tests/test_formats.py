@@ -19,7 +19,6 @@ import zarr
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.geometry import Box
 from vemseg.volume import Choice, check_grey, describe, identity, open_grey, open_volume
-from vemseg.volume import foreign as foreign_module
 
 SHAPE = (6, 20, 28)
 ARRAY = np.random.default_rng(0).integers(0, 250, SHAPE, dtype=np.uint8)
@@ -896,7 +895,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(foreign_module.importlib, "import_module", missing)
+    monkeypatch.setattr("vemseg.foreign.importlib.import_module", missing)
     (tmp_path / "cell.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     refuse(tmp_path / "cell.h5", r"pip install 'vemseg\[formats\]'")
 

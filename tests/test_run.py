@@ -338,7 +338,7 @@ def test_taking_up_sweeps_what_a_killed_process_left(tmp_path):
         (tmp_path / "a" / name).touch()
     Run.create(tmp_path / "a", load_recipe()).close()
     left = {file.name for file in (tmp_path / "a").iterdir()}
-    assert left == {".lock", "recipe.toml", "run.json", "metrics.jsonl"}
+    assert left == {".lock", "recipe.toml", "run.json"}
 
 
 def test_a_directory_of_something_else_is_never_touched(tmp_path):
