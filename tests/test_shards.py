@@ -264,7 +264,7 @@ def test_a_part_that_cannot_be_known_is_refused(text, environment, says):
 SEGMENT = ["segment", "-m", "classical", "-d", "cpu", "--threads", "1", "--set", "cluster.k=3",
            "--set", "model.sigmas=[1.0,2.0,4.0]", "--set", "cluster.sample=20000",
            "--max-memory", "1GiB"]  # fmt: skip
-OBJECTS = ["objects", "--max-memory", "600MiB"]
+OBJECTS = ["objects", "--max-memory", "1GiB"]
 
 
 def start(verb, volume, out, *shard):

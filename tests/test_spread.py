@@ -9,7 +9,7 @@ import pytest
 import tifffile
 import torch
 from jobs import BOXES, Bad, Deadly, Marked, Slow
-from test_shards import ABOUT, SETTINGS, cell, content, start
+from test_shards import ABOUT, SEGMENT, SETTINGS, cell, content, end, start
 
 from vemseg.blocks import run
 from vemseg.cli import parsing
@@ -131,7 +131,7 @@ def test_a_killed_process_is_said_in_one_line_and_the_rerun_goes_on(tmp_path):
     tifffile.imwrite(tmp_path / "cell.tif", Phantom(shape, 3).read(Box.whole(shape)), imagej=True,
                      resolution=(1 / 16, 1 / 16), metadata=ABOUT)  # fmt: skip
     volume, out, one = tmp_path / "cell.tif", tmp_path / "two.ome.zarr", tmp_path / "one.ome.zarr"
-    parent = start(volume, out, "--processes", "2")
+    parent = start(SEGMENT, volume, out, "--processes", "2")
     done = out.with_name(f"{out.name}.partial") / "done"
     while not list(done.glob("*.json")):
         assert parent.poll() is None, parent.communicate()
@@ -141,7 +141,8 @@ def test_a_killed_process_is_said_in_one_line_and_the_rerun_goes_on(tmp_path):
     _, err = parent.communicate()
     said = [line for line in err.splitlines() if line.startswith("vemseg: ")]
     assert parent.returncode == 4 and len(said) == 1 and "a process that did blocks was killed" in said[0]
-    assert start(volume, out, "--processes", "2").wait() == 0 and start(volume, one).wait() == 0
+    for task in ((out, "--processes", "2"), (one,)):
+        assert end(start(SEGMENT, volume, *task))[0] == 0
     assert content(out) == content(one)
 
 

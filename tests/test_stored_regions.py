@@ -88,6 +88,16 @@ def test_a_stop_or_a_kill_changes_no_byte(volume, tmp_path, monkeypatch):
     same(whole, tmp_path / "parts.zarr")
 
 
+def test_arrays_that_were_not_all_made_are_made_again(volume, tmp_path):
+    features = embed(Wanted(volume, "classical", SETTINGS), tmp_path / "features.zarr")
+    expected = dict(zarr.open_group(features / "regions", mode="r").attrs)
+    group = zarr.open_group(features, mode="r+")
+    group.create_group("regions", overwrite=True).create_array("map", shape=(1, 1, 1), dtype="int32")
+    store = Features(features, mode="r+")
+    assert store.regions is None and len(store.divide(4, expected["settings"])) == 0
+    assert dict(zarr.open_group(features / "regions", mode="r").attrs) == expected
+
+
 @pytest.mark.parametrize("method", ["kmeans", "spectral"])
 def test_cluster_looks_at_regions(volume, tmp_path, method):
     chosen = (f"cluster.method={method}", "cluster.sample=150")

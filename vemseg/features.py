@@ -236,7 +236,12 @@ class Features:
     @property
     def regions(self) -> RegionStore | None:
         """The regions that are stored beside the vectors; None where there are none."""
-        return RegionStore(self._group["regions"], self.path) if "regions" in self._group else None
+        return RegionStore(self._group["regions"], self.path) if self._divided else None
+
+    @property
+    def _divided(self) -> bool:
+        """Whether the arrays for regions are all there: their settings are written after them."""
+        return "regions" in self._group and "settings" in self._group["regions"].attrs
 
     def divide(self, dim: int, settings: Mapping[str, object]) -> RegionStore:
         """Return where regions of the volume are stored, with the parts that are there; begin it if need be.
@@ -248,7 +253,7 @@ class Features:
         settings : mapping
             What a region is, as plain JSON.
         """
-        if "regions" not in self._group:
+        if not self._divided:
             RegionStore.create(self._group, self.source_shape, dim, settings)
         return RegionStore(self._group["regions"], self.path)
 
@@ -293,7 +298,7 @@ class RegionStore:
 
     @classmethod
     def create(cls, group: zarr.Group, shape: ZYX, dim: int, settings: Mapping[str, object]) -> None:
-        """Make empty arrays for the regions of a volume."""
+        """Make empty arrays for the regions of a volume, or make them again if a kill left some of them."""
         inner = group.create_group("regions", overwrite=True)
         chunk = tuple(min(edge, most) for edge, most in zip(shape, (16, 256, 256), strict=True))
         inner.create_array("map", shape=shape, dtype="int32", chunks=chunk, fill_value=-1)
