@@ -58,9 +58,10 @@ def main() -> None:
             for one in found
         ],
     )
-    peaks = [one["peak_gib"] for one in found]
-    ratio = max(peaks) / min(peaks)
-    met = ratio <= 1 + SPREAD and max(peaks) < LIMIT
+    groups = options.edges if options.formats else [None]  # formats are compared at each size
+    peaks = [[one["peak_gib"] for one in found if edge in (None, one["edge"])] for edge in groups]
+    ratio = max(max(some) / min(some) for some in peaks)
+    met = ratio <= 1 + SPREAD and max(map(max, peaks)) < LIMIT
     target = f"<= {1 + SPREAD:.2f} times, < {LIMIT:g} GiB"
     details = {"options": options.segment, "runs": found, "machine": machine()}
     conclude("memory", ratio, "times the least peak", target, met, details)
