@@ -30,7 +30,7 @@ from injection import ERRORS, FAIL, KILL, LASTING, SHORT, STOP, Fault, compiled,
 from processes import Programs
 from ways import MADE, WAYS, lay
 
-from vemseg.run.origin import PASSING
+from vemseg.run.origin import PASSING, provenance
 from vemseg.volume import record
 
 VOLATILE = re.compile(r"^\.lock$|run\.json$|metrics\.jsonl$|checkpoint\.safetensors$")
@@ -71,6 +71,7 @@ class Campaign:
 
     def __init__(self, folder):
         self._folder, self._undisturbed, self._counts = folder, {}, {}
+        self._revision = provenance("test")["revision"]
         self.made, self.place = folder / "made", folder / "place"
         self.made.mkdir()
         library = compiled(folder)
@@ -138,6 +139,8 @@ class Campaign:
         if less := sorted(wanted.keys() - now.keys()):
             return f"missing: {', '.join(less[:3])}"
         other = [file for file, held in wanted.items() if held != now[file]]
+        if other and provenance("test")["revision"] != self._revision:
+            sys.exit("the checkout changed meanwhile, and its revision stands in what is made: begin again")
         return f"another content: {', '.join(other[:3])}" if other else None
 
     def _wrong_end(self, name, blow, ended):
