@@ -51,7 +51,6 @@ def run(
     Interrupted
         Where the work was stopped before the last block.
     """
-    stages = stages or job.open(context)
 
     def progress(done: int, total: int) -> None:
         context.report(job.stage, done / total, job.counted.format(done / 1e6, total / 1e6))
@@ -61,7 +60,7 @@ def run(
     if not blocks:
         _log.info("there are fewer blocks than tasks: nothing is left to do for this one")
         return []
-    return map_blocks(stages, blocks, job.markers, progress, context.stopped)
+    return map_blocks(stages or job.open(context), blocks, job.markers, progress, context.stopped)
 
 
 def map_blocks(
