@@ -9,11 +9,6 @@ statistics of batch normalisation are measured anew on synthetic tissue, or with
 mean, too. A single one is taken as it is: that is how an encoder ships that was trained further on a volume
 by ``segment --adapt``. ``--recipe`` packs another recipe of the same encoder than that of the run.
 
-In training, rare classes count more (``model.balance``), so the encoder overstates them. ``--undo-balance``
-subtracts the logarithms of these weights from the logits, by the last layer's bias, so that they are again
-those of the classes' shares in synthetic tissue (logit adjustment: Menon et al., ICLR 2021). All vectors move
-by the same constant, so clusters stay.
-
 The card is a Markdown file in which ``{steps}``, ``{samples}``, ``{minutes}``, ``{loss}``, ``{size}`` and
 ``{sha256}`` stand for what the run and its weights say.
 """
@@ -33,7 +28,6 @@ import vemseg
 from vemseg import drawing
 from vemseg.files import write_text
 from vemseg.models import build_encoder, build_objective
-from vemseg.models.recognition import RARE
 from vemseg.models.unet import BatchNorm
 from vemseg.recipe import Recipe, load_recipe
 from vemseg.run import Run, load_tensors, save_tensors
@@ -43,8 +37,6 @@ Array = NDArray[np.generic]
 
 LIMIT = 10_000_000
 BATCHES = 40
-SHARED_BLOCKS, SHARED_SHAPE = 96, (12, 144, 144)
-"""Blocks of synthetic tissue in which classes are counted, and their shape."""
 
 
 def main() -> None:
@@ -59,7 +51,6 @@ def main() -> None:
         "--average", type=Path, nargs="+", metavar="SNAPSHOT", help="weights to take the mean of"
     )
     parser.add_argument("--keep-statistics", action="store_true", help="average those of snapshots")
-    parser.add_argument("--undo-balance", action="store_true", help="let rare classes count as they are")
     parser.add_argument("--recipe", help="what the package says of the model")
     given = parser.parse_args()
     run = Run.open(given.run)
@@ -70,8 +61,6 @@ def main() -> None:
     if given.average:
         kept = [load_tensors(path)[0] for path in given.average]
         tensors = mean_of(kept) if given.keep_statistics else averaged(run.recipe, kept)
-    if given.undo_balance:
-        tensors = unbalanced(run.recipe, tensors)
     half = {name: value.astype(np.float16) for name, value in tensors.items()}
     if not all(np.isfinite(value).all() for value in half.values()):
         parser.error("a weight does not fit into half precision")
@@ -125,26 +114,6 @@ def averaged(recipe: Recipe, snapshots: Sequence[Mapping[str, Array]]) -> dict[s
         for step in range(BATCHES):
             encoder.maps(sampler.batch(step, 16).images[:, 0])
     return {name: value.numpy() for name, value in encoder.state_dict().items()}
-
-
-def unbalanced(recipe: Recipe, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Return weights whose logits are what they would be had all voxels counted alike."""
-    table = recipe.model
-    shares = tissue_shares(recipe)
-    bias = np.float32(tensors["head.bias"])
-    bias[: len(shares)] += table.balance * np.log(shares + RARE)
-    return {**tensors, "head.bias": bias}
-
-
-def tissue_shares(recipe: Recipe) -> NDArray[np.float64]:
-    """Return the share of each class among the voxels of synthetic tissue, by a sample of blocks."""
-    sources = tissue_sources(recipe.tissue)
-    counts = np.zeros(len(recipe.model.classes), np.int64)
-    for i, source in enumerate(sources):
-        for k in range(SHARED_BLOCKS // len(sources)):
-            _, labels = source.maker.make(np.random.default_rng([i, k]), SHARED_SHAPE)
-            counts += np.bincount(labels.reshape(-1), minlength=len(counts))[: len(counts)]
-    return counts / counts.sum()
 
 
 if __name__ == "__main__":

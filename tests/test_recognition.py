@@ -70,11 +70,23 @@ def test_the_entropy_is_what_a_sum_over_places_says(balance):
     mean = sum(w * s for w, s in zip(weights, share, strict=True))
     total, n = 0.0, 0
     for b, y, x in itertools.product(*map(range, (shares.shape[0], *shares.shape[2:]))):
-        norm = math.log(sum(math.exp(logits[b, k, y, x].item()) for k in range(3)))
+        shown = [logits[b, k, y, x].item() + math.log(weights[k] / mean) for k in range(3)]
+        norm = math.log(sum(map(math.exp, shown)))
         for k in range(3):
-            total -= weights[k] / mean * shares[b, k, y, x].item() * (logits[b, k, y, x].item() - norm)
+            total -= weights[k] / mean * shares[b, k, y, x].item() * (shown[k] - norm)
         n += 1
     assert weighed_entropy(logits, shares, balance).item() == pytest.approx(total / n, rel=1e-4)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.25, 1.0])
+def test_however_rare_classes_count_the_best_logits_are_those_of_the_shares(balance):
+    shares = class_shares(batch_of().labels[:, :2], 3, 2)
+    share = shares.mean(dim=(0, 2, 3), keepdim=True)
+    logits = share.log().expand_as(shares).clone().requires_grad_(True)
+    weighed_entropy(logits, shares, balance).backward()
+    assert logits.grad is not None
+    per_class = logits.grad.sum(dim=(0, 2, 3))  # of a constant that is added to a class everywhere
+    assert torch.allclose(per_class, torch.zeros(3), atol=1e-6)
 
 
 def test_a_model_with_classes_is_taught_to_recognise_them():

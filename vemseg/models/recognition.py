@@ -179,6 +179,10 @@ def class_shares(labels: Tensor, count: int, patch: int) -> Tensor:
 def weighed_entropy(logits: Tensor, shares: Tensor, balance: float, known: Tensor | None = None) -> Tensor:
     """Return the cross-entropy of logits and shares (b, classes, y, x), rare classes counting more.
 
+    Counting alone would let the logits overstate rare classes. So the logarithms of the weights are added to
+    the logits here, and the logits themselves are those of the classes as often as they come (logit
+    adjustment: Menon et al., ICLR 2021).
+
     Parameters
     ----------
     balance : float
@@ -190,8 +194,8 @@ def weighed_entropy(logits: Tensor, shares: Tensor, balance: float, known: Tenso
     part = 1.0 if known is None else known.double().mean().clamp_min(1 / known.numel()).float()
     share = shares.mean(dim=(0, 2, 3)) / part
     weights = (share + RARE) ** -balance
-    weights = weights / (weights * share).sum().clamp_min(1e-6)
-    return -(shares * log_softmax(logits, dim=1) * weights[:, None, None]).sum(dim=1).mean() / part
+    weights = (weights / (weights * share).sum().clamp_min(1e-6))[:, None, None]
+    return -(shares * log_softmax(logits + weights.log(), dim=1) * weights).sum(dim=1).mean() / part
 
 
 def teaching(settings: UNetTable) -> Objective:
