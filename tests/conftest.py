@@ -7,8 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import Programs
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """Yield what runs the program as processes of their own."""
+    server = Programs(tmp_path_factory.mktemp("streams"))
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -26,9 +26,10 @@ PRELOADED = (
     *("torch", "timm.models.vision_transformer", "sklearn.cluster", "tifffile", "zarr", "vemseg.cli"),
     *(
         f"vemseg.pipeline.{verb}"
-        for verb in ("adapt", "cluster", "embed", "evaluate", "fetch", "plan", "render")
+        for verb in ("cluster", "embed", "evaluate", "fetch", "objects", "plan", "refine", "render")
     ),
-    *("vemseg.pipeline.segment", "vemseg.pipeline.train", "vemseg.models", "vemseg.drawing"),
+    *("vemseg.pipeline.adapt", "vemseg.pipeline.segment", "vemseg.pipeline.train", "vemseg.models"),
+    "vemseg.drawing",
 )
 
 

@@ -1,23 +1,10 @@
 """``refine`` and ``objects`` as processes of their own, one after the other."""
 
 import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def vemseg(*args, cwd):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("VEMSEG_")}
-    environment = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "vemseg", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -37,24 +24,24 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_labels_are_refined_and_their_objects_measured(folder):
-    refined = vemseg(
+def test_labels_are_refined_and_their_objects_measured(programs, folder):
+    refined = programs.run(
+        folder,
         *("refine", "seg.tif", "-o", "clean.ome.zarr", "--min-size", "0.00001um3"),
         *("--merge", "1,2=mitochondrion", "--names", "3=dust"),
-        cwd=folder,
     )
-    assert (refined.returncode, refined.stdout) == (0, "clean.ome.zarr\n"), refined.stderr
-    assert "1 mitochondrion, from 1 and 2; 2 dust, from 3" in refined.stderr.replace("\n", " ")
-    measured = vemseg(
-        "objects", "clean.ome.zarr", "-o", "objects.tif", "--class", "mitochondrion", cwd=folder
+    assert (refined.code, refined.out) == (0, "clean.ome.zarr\n"), refined.err
+    assert "1 mitochondrion, from 1 and 2; 2 dust, from 3" in refined.err.replace("\n", " ")
+    measured = programs.run(
+        folder, "objects", "clean.ome.zarr", "-o", "objects.tif", "--class", "mitochondrion"
     )
-    assert (measured.returncode, measured.stdout) == (0, "objects.tif\n"), measured.stderr
+    assert (measured.code, measured.out) == (0, "objects.tif\n"), measured.err
     rows = list(csv.DictReader((folder / "objects.csv").read_text().splitlines()))
     assert [row["name"] for row in rows] == ["mitochondrion"] * 2
     assert [float(row["volume_um3"]) for row in rows] == pytest.approx([2250 * 2e-6, 7000 * 2e-6])
     assert tifffile.imread(folder / "objects.tif").max() == 2
-    again = vemseg("objects", "clean.ome.zarr", "-o", "objects.tif", "--class", "mitochondrion", cwd=folder)
-    assert again.returncode == 0 and "is there already" in again.stderr
+    again = programs.run(folder, "objects", "clean.ome.zarr", "-o", "objects.tif", "--class", "mitochondrion")
+    assert again.code == 0 and "is there already" in again.err
 
 
 @pytest.mark.parametrize(
@@ -69,8 +56,8 @@ def test_labels_are_refined_and_their_objects_measured(folder):
         (4, ["objects", "seg.tif", "-o", "o.tif", "--max-memory", "1MiB"], "the least that works is"),
     ],
 )
-def test_bad_input_ends_in_one_line_and_leaves_nothing(code, words, said, folder):
-    ended = vemseg("-q", *words, cwd=folder)
-    assert ended.returncode == code and said in ended.stderr
-    assert "Traceback" not in ended.stderr and ended.stdout == ""
+def test_bad_input_ends_in_one_line_and_leaves_nothing(programs, code, words, said, folder):
+    ended = programs.run(folder, "-q", *words)
+    assert ended.code == code and said in ended.err
+    assert "Traceback" not in ended.err and ended.out == ""
     assert [path.name for path in folder.iterdir()] == ["seg.tif"]

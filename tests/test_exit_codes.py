@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import pytest
 import tifffile
-from processes import Ended, Programs
+from processes import Ended
 
 SIZES = {"fov": 32, "view": 24, "slices": 4, "widths": [6, 8], "layers": 1, "dim": 5}
 TINY = [
@@ -54,13 +54,6 @@ def command(verb, made, out=None, steps=3, volume=None, k=3):
         "evaluate": ["evaluate", made / "labels.tif", "--gt", volume or made / "cell_labels.tif", *out],
         "render": ["render", cell, "--labels", made / "labels.tif", "--slices", 1, *out],
     }[verb]
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    server = Programs(tmp_path_factory.mktemp("streams"))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

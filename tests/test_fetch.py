@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -865,62 +866,55 @@ def test_a_file_that_comes_twice_is_told(tmp_path):
 # Through the command
 
 
-def vemseg(*words, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "vemseg", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def vemseg(programs, tmp_path):
+    """Return what runs the program as a process of its own."""
+
+    def run(*words, run=programs.run, **environment):
+        places = {"VEMSEG_CACHE_DIR": os.environ["VEMSEG_CACHE_DIR"], **environment}
+        return run(tmp_path, *words, **places)
+
+    return run
 
 
 def betaseg_words(server, sha256, out):
     return ["fetch", "betaseg", "--from", server.url, "--sha256", sha256, "--cells", "high_c1", "-o", out]
 
 
-def test_the_command_prints_paths_and_speaks_plainly(served, tmp_path):
+def test_the_command_prints_paths_and_speaks_plainly(vemseg, served, tmp_path):
     server, sha256 = served
     words = betaseg_words(server, sha256, tmp_path / "b")
     done = vemseg(*words)
-    assert done.returncode == 0, done.stderr
-    assert [Path(line).name for line in done.stdout.splitlines()] == [
+    assert done.code == 0, done.err
+    assert [Path(line).name for line in done.out.splitlines()] == [
         f"high_c1_{ending}.tif" for ending in ("source", "labels", "labels4", "cell")
     ]
-    assert "downloading 100 %" in done.stderr
-    assert "\x1b" not in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "downloading 100 %" in done.err
+    assert "\x1b" not in done.err
+    assert "Traceback" not in done.err
     off = vemseg("fetch", "betaseg", "-o", tmp_path / "c", VEMSEG_OFFLINE="1")
-    assert (off.returncode, off.stdout) == (5, "")
-    assert off.stderr.count("\n") == 1
+    assert (off.code, off.out) == (5, "")
+    assert off.err.count("\n") == 1
 
 
-def test_a_terminated_download_exits_75_and_goes_on(served, tmp_path):
+def test_a_terminated_download_exits_75_and_goes_on(programs, vemseg, served, tmp_path):
     server, sha256 = served
     server.manners.pause = 0.2
     words = betaseg_words(server, sha256, tmp_path / "b")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vemseg", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until = time.monotonic() + 60
-    parts = cache_directory().glob  # a first piece has come
-    while not any(part.stat().st_size for part in parts("*.part")) and time.monotonic() < until:
-        time.sleep(0.05)
-    process.terminate()
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (75, ""), err
-    assert "the same command goes on" in err
+    program = vemseg(*words, run=programs.start)
+    parts = cache_directory().glob
+    program.until(lambda: any(part.stat().st_size for part in parts("*.part")))  # a first piece has come
+    program.send(signal.SIGTERM)
+    ended = program.wait()
+    assert (ended.code, ended.out) == (75, ""), ended.err
+    assert "the same command goes on" in ended.err
     server.manners.pause = 0.0
-    assert vemseg(*words).returncode == 0
+    assert vemseg(*words).code == 0
     assert server.requests[-1][1] is not None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
-def test_a_full_disk_is_exit_code_4(served, tmp_path):
+def test_a_full_disk_is_exit_code_4(vemseg, served, tmp_path):
     server, sha256 = served
     small = tmp_path / "small"
     small.mkdir()
@@ -929,29 +923,29 @@ def test_a_full_disk_is_exit_code_4(served, tmp_path):
     try:
         words = ["fetch", "betaseg", "--from", server.url, "--sha256", sha256, "-o", tmp_path / "b"]
         done = vemseg(*words, VEMSEG_CACHE_DIR=str(small))
-        assert done.returncode == 4, done.stderr
-        assert done.stderr.splitlines()[-1].startswith("vemseg: error: ")
+        assert done.code == 4, done.err
+        assert done.err.splitlines()[-1].startswith("vemseg: error: ")
         server.manners.length = False  # then it is noticed only when it happens
         done = vemseg(*words, VEMSEG_CACHE_DIR=str(small))
-        assert done.returncode == 4, done.stderr
-        assert "No space left" in done.stderr
+        assert done.code == 4, done.err
+        assert "No space left" in done.err
     finally:
         subprocess.run(["umount", small], check=True)
     assert not (tmp_path / "b").exists()
 
 
-def test_weights_are_listed_and_found():
+def test_weights_are_listed_and_found(vemseg):
     listed = vemseg("fetch", "weights", "--json")
-    entries = {entry["name"]: entry for entry in json.loads(listed.stdout)}
+    entries = {entry["name"]: entry for entry in json.loads(listed.out)}
     assert {"vemseg", "maester", "maester-betaseg"} <= set(entries)
     assert entries["vemseg"]["licence"].startswith("BSD")
     found = vemseg("fetch", "weights", "vemseg")
-    assert (Path(found.stdout.strip()) / "model.safetensors").exists()
-    one = json.loads(vemseg("fetch", "weights", "vemseg", "--json").stdout)
+    assert (Path(found.out.strip()) / "model.safetensors").exists()
+    one = json.loads(vemseg("fetch", "weights", "vemseg", "--json").out)
     assert one == entries["vemseg"]
     released = vemseg("fetch", "weights", "maester-betaseg")
-    assert (released.returncode, released.stdout) == (5, "")
-    assert "vemseg fetch weights --from model.pt" in released.stderr
+    assert (released.code, released.out) == (5, "")
+    assert "vemseg fetch weights --from model.pt" in released.err
     missing = vemseg("fetch", "weights", "vemsag")
-    assert missing.returncode == 5
-    assert "did you mean 'vemseg'?" in missing.stderr
+    assert missing.code == 5
+    assert "did you mean 'vemseg'?" in missing.err

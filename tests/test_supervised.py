@@ -3,8 +3,6 @@
 import itertools
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -586,18 +584,13 @@ def test_recipes_that_learn_from_labels_ask_for_them(cell, tmp_path):
             train(other, Context())
 
 
-def vemseg(*args):
-    """Run the program as a process of its own."""
-    command = [sys.executable, "-m", "vemseg", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
-
-
-def test_the_command_takes_labels_and_needs_no_k(cell, tmp_path):
+def test_the_command_takes_labels_and_needs_no_k(programs, cell, tmp_path):
     settings = [part for text in SMALL["unet_supervised"] for part in ("--set", text)]
     given = ["--labels", cell / "few.tif", "--unlabelled", "0", "--names", "1=a,2=b,3=c"]
     run = tmp_path / "run"
-    done = vemseg("train", cell / "grey.tif", *given, "-o", run, *settings, "--steps", "3", "-d", "cpu")
-    assert done.returncode == 0, done.stderr
+    words = ["train", cell / "grey.tif", *given, "-o", run, *settings, "--steps", "3", "-d", "cpu"]
+    done = programs.run(tmp_path, *words)
+    assert done.code == 0, done.err
     assert Run.open(run).recipe.model.kind == "unet_supervised"
     out = segment(Wanted(str(cell / "grey.tif"), str(run)), tmp_path / "out.tif")
     assert record(out)["names"] == {"1": "a", "2": "b", "3": "c"}
