@@ -1,6 +1,7 @@
 """The classes that the encoder itself tells apart: their scores are the logits that a vector begins with.
 
-The classes keep the encoder's names and numbers, so that a legend is the same for every volume. Nothing is
+The first class, which is what lies between organelles, is preferred to the others by the setting ``caution``.
+Classes keep the encoder's names and numbers, so that a legend is the same for every volume. Nothing is
 fitted. Scores interpolated between lattice points are the logits of interpolated vectors.
 """
 
@@ -31,7 +32,9 @@ class NamedLabeller(AffineScores):
         """Take the classes of the encoder, in its order; the sample may be empty."""
         names = _required(sample.classes)
         weight = np.eye(sample.vectors.shape[1], len(names), dtype=np.float32)
-        return cls(weight, np.zeros(len(names), np.float32), metadata={OWN: list(names)})
+        bias = np.zeros(len(names), np.float32)
+        bias[0] = np.log(table.caution)
+        return cls(weight, bias, metadata={OWN: list(names)})
 
     @classmethod
     def check(
