@@ -330,7 +330,7 @@ def test_methods_have_the_settings_that_count_for_them():
         "gmm": {"restarts", "max_iterations", "components", "mixture_sample"},
         "linkage": {"max_iterations", "parts", "linkage"},
         "codebook": {"linkage"},
-        "named": set(),
+        "named": {"caution"},
         "points": {"strength"},
         "incremental": {"restarts", "max_iterations", "every"},
         "spectral": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},
