@@ -1,7 +1,8 @@
 """Labels of classes, looked at as objects: found across blocks, measured, and cleaned.
 
     blockwise    the blocks of this room: how large, and what a pass over them is
-    components   connected voxels of one class, within a block and across blocks
+    connecting   connected voxels of one class, within an array
+    components   connected voxels of one class, across blocks
     counting     what is counted of each component in a block: exact, and added up over blocks
     crofton      surfaces and contacts from counts of neighbours
     measures     the table of objects: volumes, surfaces, shapes, places

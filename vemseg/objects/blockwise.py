@@ -154,7 +154,7 @@ def grown(box: Box, by: int) -> Box:
     return Box((z0 - by, y0 - by, x0 - by), (z1 + by, y1 + by, x1 + by))
 
 
-def read_around(volume: Volume, box: Box, read: Reading = Volume.read) -> NDArray[np.int64]:
+def read_around(volume: Volume, box: Box, read: Reading = Volume.read) -> NDArray[np.signedinteger]:
     """Read a box and one voxel more on every side.
 
     Parameters
@@ -166,13 +166,14 @@ def read_around(volume: Volume, box: Box, read: Reading = Volume.read) -> NDArra
 
     Returns
     -------
-    int64 (z + 2, y + 2, x + 2)
-        What lies beyond the volume is ``OUTSIDE``.
+    signed integers (z + 2, y + 2, x + 2)
+        Of the shortest type that holds them. What lies beyond the volume is ``OUTSIDE``.
     """
     wide = grown(box, 1)
     inner = wide.clip(volume.box)
-    seen = np.full(wide.shape, OUTSIDE, np.int64)
-    seen[inner.relative_to(wide).slices] = read(volume, inner)
+    found = read(volume, inner)
+    seen = np.full(wide.shape, OUTSIDE, np.min_scalar_type(OUTSIDE - int(found.max(initial=0))))
+    seen[inner.relative_to(wide).slices] = found
     return seen
 
 

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from skimage.measure import label
 
 from vemseg.blocks import run
 from vemseg.context import Context
@@ -37,7 +36,8 @@ from vemseg.objects.blockwise import (
     read_around,
     read_classes,
 )
-from vemseg.objects.counting import Bodies, Contacts, Ids
+from vemseg.objects.connecting import Ids, connected
+from vemseg.objects.counting import Bodies, Contacts
 from vemseg.run import load_tensors, save_tensors
 from vemseg.run.files import Tensors
 from vemseg.volume import LabelStore, Volume
@@ -119,7 +119,24 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class Finding(Pass[NDArray[np.int64], tuple[_Part, NDArray[np.uint32]]]):
+class _Seen:
+    """What is read of a block: its classes and those around it, and the components but for the rim before it.
+
+    Attributes
+    ----------
+    classes : signed integers (z + 2, y + 2, x + 2)
+    ids : uint32 (z + 1, y + 1, x + 1)
+    n : int
+        How many components there are.
+    """
+
+    classes: NDArray[np.signedinteger]
+    ids: Ids
+    n: int
+
+
+@dataclass(frozen=True)
+class Finding(Pass[_Seen, tuple[_Part, Ids]]):
     """The first pass: what each block calls its components, and what is counted of them.
 
     Attributes
@@ -163,15 +180,16 @@ class Finding(Pass[NDArray[np.int64], tuple[_Part, NDArray[np.uint32]]]):
         """Whether every block is done, by whichever process."""
         return all(self.marker(number).exists() for number in range(len(self.boxes)))
 
-    def read(self, box: Box) -> NDArray[np.int64]:
-        """Read the classes of a block and the voxels around it."""
-        return read_around(self.labels, box, read_classes)
+    def read(self, box: Box) -> _Seen:
+        """Read the classes of a block and the voxels around it, and label it by itself."""
+        classes = read_around(self.labels, box, read_classes)
+        return _Seen(classes, *_connected(classes[1:, 1:, 1:], self.wish))
 
-    def compute(self, box: Box, given: NDArray[np.int64]) -> tuple[_Part, NDArray[np.uint32]]:
-        """Label a block by itself, and count."""
-        return _label(given, box, self.wish, self.labels)
+    def compute(self, box: Box, given: _Seen) -> tuple[_Part, Ids]:
+        """Count."""
+        return _counted(given, box, self.wish, self.labels)
 
-    def write(self, box: Box, made: tuple[_Part, NDArray[np.uint32]]) -> None:
+    def write(self, box: Box, made: tuple[_Part, Ids]) -> None:
         """Keep both."""
         part, ids = made
         self.parts.write(box, ids)
@@ -220,27 +238,29 @@ def find_objects(labels: Volume, folder: Path, wish: Wish, context: Context) -> 
     return Finding.begin(labels, folder, wish, context).finished(context)
 
 
-def _label(seen: NDArray[np.int64], box: Box, wish: Wish, labels: Volume) -> tuple[_Part, NDArray[np.uint32]]:
-    """Label a block and the planes beyond its end, and count."""
-    ids, classes = _connected(seen[1:, 1:, 1:], wish)
-    own, n = ids[:-1, :-1, :-1], len(classes)
+def _counted(seen: _Seen, box: Box, wish: Wish, labels: Volume) -> tuple[_Part, Ids]:
+    """Count the components of a block; return them without those beyond its end."""
+    ids, n = seen.ids, seen.n
+    own = np.ascontiguousarray(ids[:-1, :-1, :-1])
+    classes = np.zeros(n + 1, np.int64)
+    for numbers, plane in zip(ids, seen.classes[1:, 1:, 1:], strict=True):
+        classes[numbers] = plane
     bodies = Bodies.of(own, n, box, labels.shape)
-    contacts = Contacts.of(seen, own, n) if wish.contacts else Contacts.none()
+    contacts = Contacts.of(seen.classes, own) if wish.contacts else Contacts.none()
     faces = own[0], own[:, 0], own[:, :, 0]
     shells = ids[-1], ids[:, -1], ids[:, :, -1]
-    return _Part(classes, bodies, contacts, faces, shells), own.astype(np.uint32)
+    return _Part(classes[1:], bodies, contacts, faces, shells), own
 
 
-def _connected(classes: NDArray[np.int64], wish: Wish) -> tuple[Ids, NDArray[np.int64]]:
-    """Return the components of an array of classes, numbered from 1, and the class of each."""
-    wanted = np.isin(classes, wish.classes) if wish.classes else classes > 0
-    ids: Ids = label(np.where(wanted, classes, 0), background=0, connectivity=3).astype(np.int64)
+def _connected(classes: NDArray[np.signedinteger], wish: Wish) -> tuple[Ids, int]:
+    """Return the components of an array of classes, numbered from 1, and how many they are."""
+    wanted = np.where(np.isin(classes, wish.classes), classes, 0) if wish.classes else np.maximum(classes, 0)
+    ids, n = connected(wanted, corners=True)
     if wish.holes:
-        empty: Ids = label(classes == 0, background=0, connectivity=1).astype(np.int64)
-        ids += np.where(empty > 0, empty + ids.max(), 0)
-    owner = np.zeros(int(ids.max()) + 1, np.int64)
-    owner[ids.reshape(-1)] = classes.reshape(-1)
-    return ids, owner[1:]
+        empty, holes = connected((classes == 0).view(np.uint8), corners=False)
+        ids += np.where(empty > 0, empty + np.uint32(n), np.uint32(0))
+        n += holes
+    return ids, n
 
 
 def _unite(parts: LabelStore, blocks: Blocks, files: list[Path]) -> Found:
@@ -284,8 +304,11 @@ def _same(found: list[_Part], blocks: Blocks, offsets: NDArray[np.int64], number
         a = found[number].shells[axis][_across(common.relative_to(reached), axis)].reshape(-1)
         b = found[other].faces[axis][_across(common.relative_to(there), axis)].reshape(-1)
         some = a > 0
-        same = np.stack([a[some] - 1 + offsets[number], b[some] - 1 + offsets[other]], axis=1)
-        pairs.append(np.unique(same, axis=0))
+        width = len(found[other].classes) + 1
+        both = np.unique(a[some].astype(np.int64) * width + b[some])
+        pairs.append(
+            np.stack([both // width - 1 + offsets[number], both % width - 1 + offsets[other]], axis=1)
+        )
     return np.concatenate(pairs)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vemseg.drawing import Manner, depths, palette, save
 from vemseg.files import write_table
-from vemseg.labelling import legend
-from vemseg.labelling.telling import Row, captions, told_classes
 from vemseg.names import split_name
 from vemseg.run import Output, read_json, sidecar, state_in, write_json
 from vemseg.volume import LabelForm, Thinned, Volume, identity, open_volume, rename_labels, sections
+
+if TYPE_CHECKING:
+    from vemseg.labelling.telling import Row
 
 ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
 """Endings of the files beside labels, apart from their description."""
@@ -29,11 +30,15 @@ def files_beside(out: Path) -> list[Path]:
 
 def classes_of(out: Path) -> list[Row]:
     """Return the table of classes that lies beside labels."""
+    from vemseg.labelling.telling import told_classes
+
     return told_classes(read_json(sidecar(out)), f"cannot read {sidecar(out)}")[0]
 
 
 def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, str]) -> None:
     """Draw slices at three depths of a volume, around the middle of what it shows, and their labels."""
+    from vemseg.drawing import Manner, depths, save
+
     grey, painted, shown = Thinned(volume), Thinned(labels), volume.specimen
     middle = shown.middle[0] if shown else 0.5
     at = sorted({int(grey.shape[0] * part) for part in (middle / 2, middle, (1 + middle) / 2)})
@@ -98,6 +103,10 @@ def rename(output: Output, volume: Volume, names: Mapping[int, str]) -> bool:
     InputError
         Where there is no such class.
     """
+    from vemseg.drawing import palette
+    from vemseg.labelling import legend
+    from vemseg.labelling.telling import captions, told_classes
+
     out, labels = output.path, output.main
     about = read_json(sidecar(out))
     classes, own = told_classes(about, f"cannot read {sidecar(out)}")

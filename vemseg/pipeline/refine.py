@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vemseg.comparison import on_grid_of
 from vemseg.context import Context
 from vemseg.files import write_table
-from vemseg.labelling.telling import Row
 from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated
 from vemseg.pipeline.beside import beside, made_of_labels
 from vemseg.run import Json, Output, lasting, provenance, sidecar, write_json
@@ -24,6 +23,9 @@ from vemseg.volume import (
     rename_labels,
 )
 from vemseg.volume.about import LEGEND
+
+if TYPE_CHECKING:
+    from vemseg.labelling.telling import Row
 
 _log = logging.getLogger("vemseg")
 
@@ -65,7 +67,7 @@ def refine(
     classes = refinement.classes(known_classes(labels, told, context), told)
     if refinement.least is not None:
         refinement.least.voxels(labels.voxel_size)  # refused early where it cannot be counted
-    inside = None if mask is None else on_grid_of(labels, mask, offline=context.offline)
+    inside = None if mask is None else _mask(labels, mask, context)
     settings = {"refined": refinement.state(), "mask": mask is not None, "voxel_size": labels.voxel_size}
     read = [labels] if inside is None else [labels, inside]
     output = made_of_labels(out, read, settings, form, overwrite)
@@ -90,6 +92,13 @@ def refine(
             write_table(output.growing(beside(out, ".csv")), rows)
         output.publish()
     return out
+
+
+def _mask(labels: Volume, mask: str, context: Context) -> Volume:
+    """Return the mask at the voxels of the labels."""
+    from vemseg.comparison import on_grid_of
+
+    return on_grid_of(labels, mask, offline=context.offline)
 
 
 def _origin(output: Output, labels: Volume, told: Json, rows: Sequence[Row]) -> Json:
