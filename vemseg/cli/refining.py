@@ -14,6 +14,14 @@ Labels = Annotated[
 Parquet = Annotated[
     bool, output_option("--parquet", **flag, help="Write the table as Parquet too, beside the CSV.")
 ]
+Split = Annotated[
+    float | None,
+    input_option(
+        "--split",
+        metavar="SHARE",
+        help="Split objects at necks that are thinner than this share of the thinner side, such as 0.7.",
+    ),
+]
 Merge = Annotated[
     list[str] | None,
     input_option("--merge", metavar="2,5=NAME", help="Make classes one, with a name; may be repeated."),

@@ -79,6 +79,12 @@ class Blocks:
             if any(step) and all(i < n for i, n in zip(there, self._counts, strict=True)):
                 yield int(np.ravel_multi_index(there, self._counts)), step.index(1)
 
+    def meeting(self, box: Box) -> list[int]:
+        """Return the numbers of the blocks that a box within the volume meets."""
+        ends = zip(box.start, box.stop, self.whole.start, self.shape, strict=True)
+        z, y, x = (range((a - first) // edge, -(-(b - first) // edge)) for a, b, first, edge in ends)
+        return [int(np.ravel_multi_index(at, self._counts)) for at in itertools.product(z, y, x)]
+
     @property
     def _counts(self) -> list[int]:
         """How many blocks there are along each axis."""
@@ -121,6 +127,11 @@ class Pass(Job[Given, Made]):
     @abstractmethod
     def write(self, box: Box, made: Made) -> Result:
         """Store it; return what its marker keeps."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block is done, by whichever process."""
+        return all(self.marker(number).exists() for number in range(len(self.boxes)))
 
     def open(self, context: Context) -> Stages[Given, Made]:
         """Return how a block is read, computed and written."""

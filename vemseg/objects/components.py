@@ -5,7 +5,7 @@
    both.
 2. In the planes beyond its end, what a block calls its components is united with what the blocks there call
    them. What was counted of the parts is added up.
-3. The blocks are painted once more, with the final numbers: by class, and within a class in the order in
+3. The blocks are painted, with the final numbers: by class, and within a class in the order in
    which their first voxels come in the volume. Neither blocks nor memory change them.
 
 Memory holds one block and one row for each part of an object.
@@ -13,7 +13,7 @@ Memory holds one block and one row for each part of an object.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from vemseg.blocks import run
 from vemseg.context import Context
 from vemseg.errors import InputError
-from vemseg.geometry import Box
+from vemseg.geometry import ZYX, Box
 from vemseg.objects.blockwise import (
     Blocks,
     Pass,
@@ -37,7 +37,7 @@ from vemseg.objects.blockwise import (
     read_classes,
 )
 from vemseg.objects.connecting import Ids, connected
-from vemseg.objects.counting import Bodies, Contacts
+from vemseg.objects.counting import Bodies, Contacts, packed, unpacked
 from vemseg.run import load_tensors, save_tensors
 from vemseg.run.files import Tensors
 from vemseg.volume import LabelStore, Volume
@@ -67,7 +67,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Found:
+class Objects:
     """The objects of a volume; entry ``i`` is object ``i + 1``.
 
     Attributes
@@ -76,6 +76,22 @@ class Found:
     bodies : Bodies
     contacts : Contacts
         By the number of the object.
+    shape : (int, int, int)
+        Of the volume.
+    """
+
+    classes: NDArray[np.int64]
+    bodies: Bodies
+    contacts: Contacts
+    shape: ZYX
+
+
+@dataclass(frozen=True)
+class Found(Objects):
+    """The objects of a volume, and where they lie.
+
+    Attributes
+    ----------
     parts : Volume
         What each block calls its components.
     blocks : Blocks
@@ -83,12 +99,17 @@ class Found:
         For each block, the object that each of its components belongs to.
     """
 
-    classes: NDArray[np.int64]
-    bodies: Bodies
-    contacts: Contacts
     parts: LabelStore
     blocks: Blocks
     numbers: list[NDArray[np.uint32]]
+
+    def read(self, box: Box) -> NDArray[np.uint32]:
+        """Return the number of the object at every voxel of a box; 0 where there is none."""
+        found = np.zeros(box.shape, np.uint32)
+        for number in self.blocks.meeting(box):
+            common = box.clip(self.blocks.boxes[number])
+            found[common.relative_to(box).slices] = self.numbers[number][self.parts.read(common)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -102,9 +123,7 @@ class _Part:
     shells: tuple[Ids, Ids, Ids]
 
     def save(self, path: Path) -> None:
-        tensors: Tensors = {"classes": self.classes}
-        for name, values in (("bodies", self.bodies), ("contacts", self.contacts)):
-            tensors |= {f"{name}.{f.name}": getattr(values, f.name) for f in fields(values)}
+        tensors: Tensors = {"classes": self.classes, **packed(self.bodies, self.contacts)}
         for axis in range(3):
             tensors |= {f"face.{axis}": self.faces[axis], f"shell.{axis}": self.shells[axis]}
         save_tensors(path, tensors, {}, shared=True)
@@ -112,10 +131,9 @@ class _Part:
     @classmethod
     def load(cls, path: Path) -> _Part:
         tensors, _ = load_tensors(path)
-        bodies = Bodies(*(tensors[f"bodies.{f.name}"] for f in fields(Bodies)))
-        contacts = Contacts(*(tensors[f"contacts.{f.name}"] for f in fields(Contacts)))
         z, y, x = ((tensors[f"face.{axis}"], tensors[f"shell.{axis}"]) for axis in range(3))
-        return cls(tensors["classes"], bodies, contacts, (z[0], y[0], x[0]), (z[1], y[1], x[1]))
+        faces, shells = (z[0], y[0], x[0]), (z[1], y[1], x[1])
+        return cls(tensors["classes"], *unpacked(tensors), faces, shells)
 
 
 @dataclass(frozen=True)
@@ -174,11 +192,6 @@ class Finding(Pass[_Seen, tuple[_Part, Ids]]):
     def blocks(self) -> Blocks:
         """The blocks of the volume."""
         return Blocks(self.parts.box, self.parts.block_shape)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every block is done, by whichever process."""
-        return all(self.marker(number).exists() for number in range(len(self.boxes)))
 
     def read(self, box: Box) -> _Seen:
         """Read the classes of a block and the voxels around it, and label it by itself."""
@@ -269,8 +282,7 @@ def _unite(parts: LabelStore, blocks: Blocks, files: list[Path]) -> Found:
     offsets = np.cumsum([0, *(len(part.classes) for part in found)])
     owner = _owners(found, blocks, offsets)
     n = int(owner.max(initial=-1)) + 1
-    if n > MOST_OBJECTS:
-        raise InputError(f"{n} objects are more than uint32 can number: 'refine --min-size' removes specks")
+    check_count(n)
     classes, bodies = np.zeros(n, np.int64), Bodies.empty(n)
     for part, offset in zip(found, offsets[:-1], strict=True):
         mine = owner[offset : offset + len(part.classes)]
@@ -281,7 +293,19 @@ def _unite(parts: LabelStore, blocks: Blocks, files: list[Path]) -> Found:
     number[0], number[order + 1] = 0, np.arange(1, n + 1)
     numbers = [number[np.append(0, owner[a:b] + 1)] for a, b in pairwise(offsets)]
     contacts = Contacts.total([part.contacts.under(mine) for part, mine in zip(found, numbers, strict=True)])
-    return Found(classes[order], bodies.ordered(order), contacts, parts, blocks, numbers)
+    return Found(classes[order], bodies.ordered(order), contacts, parts.shape, parts, blocks, numbers)
+
+
+def check_count(n: int) -> None:
+    """Refuse more objects than uint32 can number.
+
+    Raises
+    ------
+    InputError
+        Where there are.
+    """
+    if n > MOST_OBJECTS:
+        raise InputError(f"{n} objects are more than uint32 can number: 'refine --min-size' removes specks")
 
 
 def _owners(found: list[_Part], blocks: Blocks, offsets: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from vemseg.geometry import ZYX, Box
 from vemseg.objects.blockwise import OUTSIDE
 from vemseg.objects.connecting import Ids
 from vemseg.objects.crofton import STEPS
+from vemseg.run.files import Tensors
 
 Numbers = NDArray[np.int64]
 
@@ -163,13 +164,13 @@ def _shifted(voxels: Numbers, sums: Numbers, products: Numbers, box: Box) -> tup
 
 @dataclass(frozen=True)
 class Contacts:
-    """How often components meet voxels of another class; one entry for each pair that meets.
+    """How often components meet what is not of them; one entry for each pair that meets.
 
     Attributes
     ----------
     component : int64 (p,)
     other : int64 (p,)
-        The other class; 0 is nothing, ``OUTSIDE`` what lies beyond the border of the volume.
+        The class of what it meets; 0 is nothing, ``OUTSIDE`` what lies beyond the border of the volume.
     crossings : int64 (p, 13)
         Pairs of neighbours along each direction of ``STEPS``, both ways.
     """
@@ -179,7 +180,9 @@ class Contacts:
     crossings: NDArray[np.int64]
 
     @classmethod
-    def of(cls, seen: NDArray[np.signedinteger], ids: Ids) -> Contacts:
+    def of(
+        cls, seen: NDArray[np.signedinteger], ids: Ids, apart: NDArray[np.integer] | None = None
+    ) -> Contacts:
         """Count the contacts of the components of a block.
 
         Parameters
@@ -188,11 +191,14 @@ class Contacts:
             Classes of the block and of the voxels around it.
         ids : uint32 (z, y, x)
             Components of the block.
+        apart : integers (z + 2, y + 2, x + 2), optional
+            What tells two voxels apart that meet; by default their classes. Components of one class may meet
+            where this is their numbers.
         """
         classes = _values(seen)
         k = 1 << int(len(classes) - 1).bit_length()
         keys, axis, counts = [], [], []
-        for step, key, count in _met(_codes(seen, classes, ids, k), seen, k):
+        for step, key, count in _met(_codes(seen, classes, ids, k), seen if apart is None else apart, k):
             keys.append(key)
             axis.append(np.full(len(key), step))
             counts.append(count)
@@ -206,7 +212,7 @@ class Contacts:
         """Return no contacts."""
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, len(STEPS)), np.int64))
 
-    def under(self, numbers: NDArray[np.uint32]) -> Contacts:
+    def under(self, numbers: NDArray[np.integer]) -> Contacts:
         """Return the contacts of components that have other numbers, which an array gives by the old ones."""
         return Contacts(numbers[self.component].astype(np.int64), self.other, self.crossings)
 
@@ -242,7 +248,7 @@ def _codes(seen: NDArray[np.signedinteger], classes: Numbers, ids: Ids, k: int) 
 
 
 def _met(
-    codes: NDArray[np.integer], seen: NDArray[np.signedinteger], k: int
+    codes: NDArray[np.integer], apart: NDArray[np.integer], k: int
 ) -> Iterator[tuple[int, NDArray[np.integer], NDArray[np.intp]]]:
     """Yield what meets along each direction, both ways, and how often: part by part.
 
@@ -253,8 +259,8 @@ def _met(
     ----------
     codes : integers (z + 2, y + 2, x + 2)
         See ``_codes``.
-    seen : signed integers (z + 2, y + 2, x + 2)
-        Classes of the block and of the voxels around it.
+    apart : integers (z + 2, y + 2, x + 2)
+        Voxels meet where they differ in it.
     k : int
         A power of two, so that the bits below it are the class.
 
@@ -263,11 +269,11 @@ def _met(
     int, integers (m,), int64 (m,)
         The number of the direction; ``component * k + index of the class``, in order; how often it is found.
     """
-    flat, classes, low = codes.reshape(-1), seen.reshape(-1), codes.dtype.type(k - 1)
-    strides = np.array([seen.shape[1] * seen.shape[2], seen.shape[2], 1])
+    flat, apart, low = codes.reshape(-1), apart.reshape(-1), codes.dtype.type(k - 1)
+    strides = np.array([codes.shape[1] * codes.shape[2], codes.shape[2], 1])
     for begin, (number, step) in itertools.product(range(0, flat.size, SLAB), enumerate(STEPS)):
         far, end = int(strides @ step), begin + SLAB
-        at = np.flatnonzero(classes[begin : min(end, flat.size - far)] != classes[begin + far : end + far])
+        at = np.flatnonzero(apart[begin : min(end, flat.size - far)] != apart[begin + far : end + far])
         here, there = flat[begin:].take(at), flat[begin + far :].take(at)
         swapped = (here ^ there) & low  # each of the two takes the class of the other
         keys, counts = _tally(np.concatenate([here ^ swapped, there ^ swapped]))
@@ -282,3 +288,15 @@ def _tally(keys: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.i
     found = np.bincount(keys)
     there = np.flatnonzero(found)
     return there, found[there]
+
+
+def packed(bodies: Bodies, contacts: Contacts) -> Tensors:
+    """Return both as named arrays, as files keep them."""
+    pairs = ("bodies", bodies), ("contacts", contacts)
+    return {f"{name}.{f.name}": getattr(one, f.name) for name, one in pairs for f in fields(one)}
+
+
+def unpacked(tensors: Tensors) -> tuple[Bodies, Contacts]:
+    """Return what ``packed`` has put into named arrays."""
+    bodies = Bodies(*(tensors[f"bodies.{f.name}"] for f in fields(Bodies)))
+    return bodies, Contacts(*(tensors[f"contacts.{f.name}"] for f in fields(Contacts)))
