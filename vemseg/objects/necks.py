@@ -5,8 +5,8 @@ two peaks a saddle, in the middle of the neck between them. Each peak gets a bas
 distance: Beucher and Meyer, in Mathematical Morphology in Image Processing, 1993, 433-481). Basins are
 joined from the highest saddle down, as in a hierarchy of watersheds by dynamics (Grimaud, SPIE 1769 (1992),
 292-305), unless the saddle lies low beside the lower one of the two peaks. "Low" is a ratio here, where
-dynamics are a difference, so that one setting serves small and large organelles: with saddle s, peak p and the
-longest edge of a voxel e, there is a cut where ``s + e <= neck * (p + e)``. The edge is there because
+dynamics are a difference, so that one setting serves small and large organelles: with saddle s, peak p and
+the longest edge of a voxel e, there is a cut where ``s + e <= neck * (p + e)``. The edge is there because
 distances in voxels are uncertain by that much: what is a few voxels thick is not cut for a ragged surface.
 """
 

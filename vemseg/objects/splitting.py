@@ -1,8 +1,8 @@
 """Objects of one class that touch, split at their necks, in volumes of any size.
 
-Each object is cut within the box around it, as ``necks`` says, so neither blocks nor memory change where. Then
-a pass over the blocks counts and writes objects and pieces, which are numbered as objects are: by class, and
-within a class in the order of their first voxels. Memory holds the box around one object, or one block.
+Each object is cut within the box around it, as ``necks`` says, so neither blocks nor memory change where.
+Then a pass over the blocks counts and writes objects and pieces, which are numbered as objects are: by class,
+and within a class in the order of their first voxels. Memory holds the box around one object, or one block.
 """
 
 from __future__ import annotations
