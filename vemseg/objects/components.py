@@ -19,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from vemseg.blocks import run
 from vemseg.context import Context
@@ -310,6 +308,9 @@ def check_count(n: int) -> None:
 
 def _owners(found: list[_Part], blocks: Blocks, offsets: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return which object each component belongs to, those of all blocks in a row."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     pairs = [_same(found, blocks, offsets, number) for number in range(len(found))]
     joined = np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
     n = int(offsets[-1])

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from vemseg.geometry import VoxelSize
 from vemseg.objects.connecting import connected
@@ -62,6 +61,7 @@ def cut(inside: NDArray[np.bool_], edges: VoxelSize, neck: float) -> tuple[Parts
     """
     if inside.all():
         return inside.astype(np.uint32), 1
+    from scipy.ndimage import distance_transform_edt
     from skimage.morphology import local_maxima
     from skimage.segmentation import watershed
 

@@ -143,7 +143,7 @@ def _refuse_large(box: Box, number: int, label: int, limit: int) -> None:
         z, y, x = box.shape
         raise ResourceError(
             f"--split takes {byte_text(need)} of memory for object {number}, which is of class {label} and "
-            f"spans {z} x {y} x {x} voxels: give --max-memory, or --class for the classes that are to be split"
+            f"spans {z} x {y} x {x} voxels: give --max-memory, or --class for the classes to be split"
         )
 
 
@@ -187,7 +187,7 @@ class Pieces:
 
     @classmethod
     def of(cls, found: Found, made: Sequence[Sequence[int] | None], folder: Path) -> Pieces:
-        """Number objects and pieces: by class, and within a class in the order of their first voxels.
+        """Give objects and pieces their numbers.
 
         Parameters
         ----------
