@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vemseg.files import write_table
 from vemseg.names import split_name
-from vemseg.run import Output, read_json, sidecar, state_in, write_json
+from vemseg.run import Json, Output, read_json, sidecar, state_in, write_json
 from vemseg.volume import LabelForm, Thinned, Volume, identity, open_volume, rename_labels, sections
-
-if TYPE_CHECKING:
-    from vemseg.labelling.telling import Row
 
 ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
 """Endings of the files beside labels, apart from their description."""
@@ -28,7 +24,7 @@ def files_beside(out: Path) -> list[Path]:
     return [sidecar(out), *(beside(out, ending) for ending in ENDINGS)]
 
 
-def classes_of(out: Path) -> list[Row]:
+def classes_of(out: Path) -> list[Json]:
     """Return the table of classes that lies beside labels."""
     from vemseg.labelling.telling import told_classes
 
@@ -113,7 +109,7 @@ def rename(output: Output, volume: Volume, names: Mapping[int, str]) -> bool:
     named = legend(len(classes), names, own)
     if named == {k: row["name"] for k, row in enumerate(classes, start=1)}:
         return False
-    renamed: list[Row] = [row | {"name": name} for row, name in zip(classes, named.values(), strict=True)]
+    renamed: list[Json] = [row | {"name": name} for row, name in zip(classes, named.values(), strict=True)]
     rename_labels(labels, named, dict(enumerate(palette(len(classes)), start=1)))
     write_table(beside(out, ".csv"), renamed)
     draw_check(beside(out, "_qc.png"), volume, open_volume(labels), captions(renamed))

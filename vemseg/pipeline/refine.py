@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from vemseg.comparison import on_grid_of
 from vemseg.context import Context
 from vemseg.files import write_table
 from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated
@@ -23,9 +23,6 @@ from vemseg.volume import (
     rename_labels,
 )
 from vemseg.volume.about import LEGEND
-
-if TYPE_CHECKING:
-    from vemseg.labelling.telling import Row
 
 _log = logging.getLogger("vemseg")
 
@@ -67,7 +64,7 @@ def refine(
     classes = refinement.classes(known_classes(labels, told, context), told)
     if refinement.least is not None:
         refinement.least.voxels(labels.voxel_size)  # refused early where it cannot be counted
-    inside = None if mask is None else _mask(labels, mask, context)
+    inside = None if mask is None else on_grid_of(labels, mask, offline=context.offline)
     settings = {"refined": refinement.state(), "mask": mask is not None, "voxel_size": labels.voxel_size}
     read = [labels] if inside is None else [labels, inside]
     output = made_of_labels(out, read, settings, form, overwrite)
@@ -94,14 +91,7 @@ def refine(
     return out
 
 
-def _mask(labels: Volume, mask: str, context: Context) -> Volume:
-    """Return the mask at the voxels of the labels."""
-    from vemseg.comparison import on_grid_of
-
-    return on_grid_of(labels, mask, offline=context.offline)
-
-
-def _origin(output: Output, labels: Volume, told: Json, rows: Sequence[Row]) -> Json:
+def _origin(output: Output, labels: Volume, told: Json, rows: Sequence[Json]) -> Json:
     """Return what the refined labels say of themselves, with what the labels they come from said."""
     before = {key: value for key, value in told.items() if key not in LEGEND}
     extra = {"state": output.state, "labels": describe(labels), "classes": rows, "refined_from": before}
