@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -383,3 +384,19 @@ def test_killed_after_the_store_became_the_volume_it_goes_on_to_the_same(tmp_pat
         objects(opened, tmp_path / "out.ome.zarr")
     out = open_volume(objects(opened, tmp_path / "out.ome.zarr"))
     assert (out.read(out.box) == labels.read(labels.box)).all()
+
+
+def test_labels_are_refined_and_measured_without_torch(labels, tmp_path):
+    """What only looks at labels starts fast: it loads no library of networks or of fits."""
+    code = (
+        "import sys; from vemseg.cli import app\n"
+        "for words in (['refine', '--names', '3=lysosome', sys.argv[1], '-o', 'r.tif'],\n"
+        "              ['objects', 'r.tif', '--split', '0.7', '-o', 'o.tif']):\n"
+        "    app(['-q', *words], standalone_mode=False)\n"
+        "print(sorted({'torch', 'sklearn', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, labels], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (tmp_path / "o.csv").read_text().count("lysosome") == 1
