@@ -22,6 +22,7 @@ def objects(
     max_memory: options.MaxMemory = None,
     shard: options.Shard = None,
     finalize: options.Finalize = False,
+    processes: refining.Processes = None,
 ) -> None:
     """Find the objects in labels and measure them.
 
@@ -30,7 +31,8 @@ def objects(
     After a stop, the same command goes on.
     """
     which, legend = parsing.words(classes) if classes else [], parsing.names(names)
-    with shell.stoppable(**parsing.sharing(max_memory, offline, shard, finalize)) as context:
+    given = parsing.spread(parsing.sharing(max_memory, offline, shard, finalize), processes, None)
+    with shell.stoppable(**given) as context:
         from vemseg.objects import Asked
         from vemseg.pipeline.objects import objects as compute
         from vemseg.run import sidecar

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vemseg.cli.options import flag, input_option, output_option
+from vemseg.cli.options import compute_option, flag, input_option, output_option
 
 Labels = Annotated[
     str, typer.Argument(show_default=False, metavar="LABELS", help="Labels of classes; 0 is nothing.")
@@ -20,6 +20,16 @@ Split = Annotated[
         "--split",
         metavar="SHARE",
         help="Split objects at necks that are thinner than this share of the thinner side, such as 0.7.",
+    ),
+]
+Processes = Annotated[
+    int | None,
+    compute_option(
+        "--processes",
+        metavar="N",
+        min=1,
+        show_default="1",
+        help="Share the blocks among N processes, each with its own memory.",
     ),
 ]
 Merge = Annotated[

@@ -64,6 +64,7 @@ def numbered(finding: Finding, target: LabelStore, neck: float | None, context: 
     Interrupted
         Where the work was stopped.
     """
+    context = context.on_cores
     run(finding, context)
     if not finding.complete:
         return None
