@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.geometry import VoxelSize
+from vemseg.geometry import ZYX, VoxelSize
 from vemseg.objects.connecting import connected
 from vemseg.objects.crofton import STEPS
 
@@ -26,18 +26,23 @@ Parts = NDArray[np.uint32]
 """The part that each voxel belongs to: 0 is none, and they count from 1."""
 
 
-def can_be_cut(extent: NDArray[np.int64], edges: VoxelSize, neck: float) -> NDArray[np.bool_]:
+def can_be_cut(
+    low: NDArray[np.int64], high: NDArray[np.int64], shape: ZYX, edges: VoxelSize, neck: float
+) -> NDArray[np.bool_]:
     """Tell which objects are thick enough to be cut, whatever their form.
 
     Parameters
     ----------
-    extent : int64 (n, 3)
-        Of the boxes around objects, in voxels.
+    low, high : int64 (n, 3)
+        The boxes around objects, half-open, z y x.
+    shape : (int, int, int)
+        Of the volume. An object that reaches both its ends along an axis may be thicker than the volume.
     edges : (float, float, float)
         Of a voxel, z y x.
     neck : float
     """
-    thickest: NDArray[np.float64] = (extent * np.array(edges)).min(axis=1)  # of one cut by the border
+    through = (low == 0) & (high == shape)
+    thickest: NDArray[np.float64] = np.where(through, np.inf, (high - low) * np.array(edges)).min(axis=1)
     thick: NDArray[np.bool_] = min(edges) + max(edges) <= neck * (thickest + max(edges))
     return thick
 

@@ -112,7 +112,7 @@ class _Splitting(Pass[NDArray[np.uint32], Mapping[int, tuple[NDArray[np.uint32],
         """Return the work, or refuse what would not fit into memory."""
         edges, bodies = voxel_size or (1.0, 1.0, 1.0), found.bodies
         members: dict[Box, tuple[int, ...]] = {}
-        for i in np.flatnonzero(can_be_cut(bodies.high - bodies.low, edges, neck)).tolist():
+        for i in np.flatnonzero(can_be_cut(bodies.low, bodies.high, found.shape, edges, neck)).tolist():
             box = _box_around(found, i + 1)
             _refuse_large(box, i + 1, int(found.classes[i]), context.limit)
             members[box] = (*members.get(box, ()), i + 1)
