@@ -1,4 +1,4 @@
-"""Voxels per second and peak memory of ``vemseg objects`` and ``vemseg refine``, each a process of its own.
+"""Voxels per second and peak memory of ``vemseg objects`` and ``vemseg refine``, each called as a user does.
 
 The labels are a smooth random field in a few classes, with specks, written as OME-Zarr into a scratch
 directory. Names alone are timed too.
@@ -9,6 +9,7 @@ directory. Names alone are timed too.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from common import conclude, machine, show
 from scipy import ndimage
 
@@ -30,8 +32,10 @@ TILE = 128
 """Edge of the field that is made once and repeated."""
 
 WANTED_SPEED, WANTED_GIB = 10.0, 2.0
+PAUSE, UNIT = 0.05, 1 if sys.platform == "darwin" else 1024
 COMMANDS = {
     "objects": ["objects"],
+    "objects, two processes": ["objects", "--processes", "2", "--max-memory", "900MiB"],
     "refine, all": ["refine", "--merge", "2,5=merged", "--smooth", "1", "--fill-holes", "--min-size", "50"],
     "refine, names": ["refine", "--names", "1=dark"],
 }
@@ -64,7 +68,8 @@ def main() -> None:
             for name, one in found.items()
         ],
     )
-    speed, peak = voxels / found["objects"]["seconds"], found["objects"]["peak_gib"]
+    best = found["objects, two processes"]
+    speed, peak = voxels / best["seconds"], best["peak_gib"]
     met = speed >= WANTED_SPEED and peak < WANTED_GIB
     target = f">= {WANTED_SPEED:g}, < {WANTED_GIB:g} GiB"
     conclude("objects", speed, "million voxels a second", target, met, {"runs": found, "machine": machine()})
@@ -89,22 +94,36 @@ def made(path: Path, edge: int) -> Path:
 
 
 def measured(command: list[str], labels: Path, scratch: Path, out: Path | None = None) -> dict[str, Any]:
-    """Return seconds of wall and processor, and the peak memory in GiB, of one process."""
+    """Return seconds of wall and processor, and the peak memory in GiB, of a command and its processes."""
     out = out or scratch / "out.ome.zarr"
     for old in scratch.glob("out*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     words = [sys.executable, "-m", "vemseg", "-q", *command, str(labels), "-o", str(out)]
     started = time.perf_counter()
     child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(child.pid, 0)
+    peak, ended = 0, 0
+    while not ended:
+        peak = max(peak, occupied(child.pid))
+        ended, status, used = os.wait4(child.pid, os.WNOHANG)
+        time.sleep(PAUSE)
     if status:
         sys.exit(f"{' '.join(words)} failed")
-    unit = 1 if sys.platform == "darwin" else 1024
     return {
         "seconds": time.perf_counter() - started,
         "processor": used.ru_utime + used.ru_stime,
-        "peak_gib": used.ru_maxrss * unit / 2**30,
+        "peak_gib": max(peak, used.ru_maxrss * UNIT) / 2**30,
     }
+
+
+def occupied(number: int) -> int:
+    """Return the bytes that a process and those that it started occupy; what they share counts for each."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        first = psutil.Process(number)
+        for one in (first, *first.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += one.memory_info().rss
+    return total
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ PLACE = Context(device="cpu", threads=1, memory=2**28, executor="dask", cluster=
 
 def test_without_dask_it_is_said_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(MissingError, match=r"--dask needs Dask: pip install 'vemseg\[dask\]'"):
+    with pytest.raises(InputError, match=r"--dask needs Dask: pip install 'vemseg\[dask\]'"):
         run(job(Marked, tmp_path), PLACE)
 
 

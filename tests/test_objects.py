@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -12,7 +13,19 @@ from scipy import ndimage
 from vemseg.context import Context
 from vemseg.errors import InputError, Interrupted, OutputExistsError, ResourceError, UsageError
 from vemseg.geometry import Box
-from vemseg.objects import Asked, Measures, Wish, begin, blockwise, components, crofton, find_objects, paint
+from vemseg.objects import (
+    Asked,
+    Measures,
+    Wish,
+    begin,
+    blockwise,
+    components,
+    connecting,
+    counting,
+    crofton,
+    find_objects,
+    paint,
+)
 from vemseg.pipeline.objects import objects
 from vemseg.volume import ArrayVolume, open_labels, open_volume
 
@@ -48,6 +61,16 @@ def ball(shape, centre, semi_axes):
     return (((grid / semi_axes) ** 2).sum(-1) <= 1).T.astype(np.uint8)
 
 
+@pytest.fixture(params=["installed", "scikit-image alone"])
+def library(request, monkeypatch):
+    """Find components by whatever is installed, and without connected-components-3d."""
+    if request.param != "installed":
+        monkeypatch.setitem(sys.modules, "cc3d", None)
+    connecting._library.cache_clear()
+    yield
+    connecting._library.cache_clear()
+
+
 def slow_objects(array, wanted=None):
     """Number the objects as the documents say, by flooding the whole volume at once, class by class."""
     numbers, n = np.zeros(array.shape, np.uint32), 0
@@ -63,7 +86,7 @@ def slow_objects(array, wanted=None):
 
 
 @pytest.mark.parametrize("shape", [(37, 33, 20), (1, 40, 35), (16, 16, 48)])
-def test_objects_are_those_of_the_whole_volume(shape, tmp_path, small_blocks):
+def test_objects_are_those_of_the_whole_volume(shape, tmp_path, small_blocks, library):
     noise = np.random.default_rng(1).random(shape)
     array = np.digitize(ndimage.gaussian_filter(noise, 0.8), [0.42, 0.5, 0.56]).astype(np.uint8)
     found, numbers = found_in(array, tmp_path)
@@ -71,6 +94,38 @@ def test_objects_are_those_of_the_whole_volume(shape, tmp_path, small_blocks):
     assert len(found.classes) == slow.max() > 20
     np.testing.assert_array_equal(numbers, slow)
     assert found.bodies.voxels.tolist() == np.bincount(slow.ravel())[1:].tolist()
+
+
+def test_moments_are_exact_in_every_block_and_slab(tmp_path, monkeypatch, small_blocks):
+    """Sums over voxels one by one, and sums over runs in slabs of two planes, are the same whole numbers."""
+    monkeypatch.setattr(counting, "SLAB", 512)
+    array = np.random.default_rng(7).integers(0, 3, (19, 33, 40)).astype(np.uint8)
+    found, numbers = found_in(array, tmp_path)
+    at, owner = np.nonzero(numbers), numbers[numbers > 0] - 1
+    n, flat = len(found.classes), np.flatnonzero(numbers)
+    for k, axis in enumerate(at):
+        sums, low, high = np.zeros(n, np.int64), np.full(n, 99), np.zeros(n, np.int64)
+        np.add.at(sums, owner, axis)
+        np.minimum.at(low, owner, axis)
+        np.maximum.at(high, owner, axis + 1)
+        for fast, slow in ((found.bodies.sums, sums), (found.bodies.low, low), (found.bodies.high, high)):
+            np.testing.assert_array_equal(fast[:, k], slow)
+    for k, (i, j) in enumerate(counting.PRODUCTS):
+        slow = np.zeros(n, np.int64)
+        np.add.at(slow, owner, at[i] * at[j])
+        np.testing.assert_array_equal(found.bodies.products[:, k], slow)
+    np.testing.assert_array_equal(found.bodies.first, flat[np.unique(owner, return_index=True)[1]])
+
+
+def test_classes_far_apart_are_counted_without_a_table_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(counting, "SLAB", 64)
+    small = np.random.default_rng(8).integers(0, 4, (6, 7, 8))
+    for name, numbers in (("near", [0, 1, 2, 3]), ("far", [0, 1, 700, 65535])):
+        found, _ = found_in(np.array(numbers, np.uint16)[small], tmp_path / name)
+        if name == "near":
+            near, known = found.contacts, {-1: -1, 0: 0, 1: 1, 2: 700, 3: 65535}
+    assert [known[k] for k in near.other.tolist()] == found.contacts.other.tolist()
+    np.testing.assert_array_equal(near.crossings, found.contacts.crossings)
 
 
 def test_only_the_wanted_classes_become_objects(tmp_path, small_blocks):
@@ -329,3 +384,19 @@ def test_killed_after_the_store_became_the_volume_it_goes_on_to_the_same(tmp_pat
         objects(opened, tmp_path / "out.ome.zarr")
     out = open_volume(objects(opened, tmp_path / "out.ome.zarr"))
     assert (out.read(out.box) == labels.read(labels.box)).all()
+
+
+def test_labels_are_refined_and_measured_without_torch(labels, tmp_path):
+    """What only looks at labels starts fast: it loads no library of networks or of fits."""
+    code = (
+        "import sys; from vemseg.cli import app\n"
+        "for words in (['refine', '--names', '3=lysosome', sys.argv[1], '-o', 'r.tif'],\n"
+        "              ['objects', 'r.tif', '--split', '0.7', '-o', 'o.tif']):\n"
+        "    app(['-q', *words], standalone_mode=False)\n"
+        "print(sorted({'torch', 'sklearn', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, labels], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (tmp_path / "o.csv").read_text().count("lysosome") == 1

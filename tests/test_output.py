@@ -222,6 +222,18 @@ def test_nothing_stays_where_nothing_has_grown(tmp_path, make):
     assert names(tmp_path) == {"cell.tif"}
 
 
+def test_no_new_folder_stays_where_nothing_has_grown_and_old_ones_do(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "old" / "new" / "newer"
+    old.mkdir()
+    with pytest.raises(KeyError), Output(new / "seg", state=STATE, record=lambda: None):
+        raise KeyError
+    assert names(tmp_path) == {"old"} and not names(old)
+    with pytest.raises(KeyError), Output(new / "seg", state=STATE, record=lambda: None):
+        (new.parent / "notes").write_text("somebody else's")
+        raise KeyError
+    assert names(new.parent) == {"notes"}
+
+
 def test_what_cannot_be_gone_on_with_is_begun_anew(tmp_path, make, monkeypatch):
     def stopped(**options):
         with Output(make.path, state=STATE, record=make.record, **options) as output:

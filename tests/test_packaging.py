@@ -19,8 +19,8 @@ RECIPE = yaml.safe_load((ROOT / "conda-recipe" / "recipe.yaml").read_text())
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 """Packages that conda-forge has under another name than the Python index."""
 
-NOT_IN_THE_IMAGE = ("3d", "umap", "viewer")
-"""Extras for people who sit at a screen; they are large."""
+NOT_IN_THE_IMAGE = ("3d", "umap", "viewer", "fast")
+"""Extras for people who sit at a screen, which are large; and one whose licence is the lesser GPL."""
 
 DEPENDENCIES = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
 

@@ -55,6 +55,7 @@ DOORS = {
     "tensorstore": {"volume"},
     "filelock": {"run"},
     "pooch": {"catalog"},
+    "cc3d": {"objects"},
     "sklearn": {"graphs", "labelling"},
     "threadpoolctl": {"labelling"},
     "skimage": {"drawing", "objects", "superpixels", "surfaces"},

@@ -114,6 +114,13 @@ class Context:
         """The context for what is left to compute once all blocks are gathered: here, where this gathers."""
         return replace(self, executor="here") if self.gathers else self
 
+    @property
+    def on_cores(self) -> Context:
+        """The context for work on the CPU that ``processes`` of this machine share, if any."""
+        if self.processes in (None, 1) or self.executor != "here":
+            return self
+        return replace(self, executor="processes", devices=("cpu",) * (self.processes or 1))
+
     def part(self, index: int, count: int) -> Context:
         """Return the context for the work on one of ``count`` things: its progress is a part of the whole."""
 

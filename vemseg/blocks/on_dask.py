@@ -7,7 +7,6 @@ a block that ends several workers is given up. Written blocks leave markers as t
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
 import uuid
@@ -21,6 +20,7 @@ from vemseg.blocks import here
 from vemseg.blocks.job import Given, Job, Made, Result, Stages
 from vemseg.context import Context, Share, never
 from vemseg.errors import MissingError, ResourceError, VemsegError
+from vemseg.foreign import library
 from vemseg.geometry import Box
 from vemseg.resources import SHARE, available_memory, byte_text, usable_cores
 from vemseg.run import read_json
@@ -33,6 +33,9 @@ AnyJob = Job[Any, Any]
 AnyStages = Stages[Any, Any]
 
 _log = logging.getLogger("vemseg")
+
+NEEDED = "--dask needs Dask"
+"""What is said where it is missing."""
 
 PAUSE = 0.5
 """Seconds between two looks at how far the workers are."""
@@ -53,14 +56,16 @@ def run(job: Job[Given, Made], context: Context, stages: Stages[Given, Made] | N
 
     Raises
     ------
+    InputError
+        Where Dask is not installed.
     MissingError
-        Where Dask is not installed, or no scheduler answers.
+        Where no scheduler answers.
     ResourceError
         Where workers have too little memory, cannot do blocks at all, or a block ended several of them.
     Interrupted
         Where the work was stopped before the last block.
     """
-    distributed = _needed("distributed")
+    distributed = library("distributed", NEEDED, "dask")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here
     todo = [number for number in range(len(job.boxes)) if not job.marker(number).exists()]
     if todo:
@@ -69,13 +74,6 @@ def run(job: Job[Given, Made], context: Context, stages: Stages[Given, Made] | N
             _refuse_small_workers(client, context)
             _follow(distributed, client, job, context, todo)
     return [read_json(job.marker(number)) for number in range(len(job.boxes))]
-
-
-def _needed(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingError("--dask needs Dask: pip install 'vemseg[dask]'") from error
 
 
 @contextmanager
@@ -113,7 +111,7 @@ def _local(distributed: ModuleType, context: Context, blocks: int) -> Cluster:
 
 def _slurm(distributed: ModuleType, context: Context, blocks: int) -> Cluster:
     """Have SLURM start workers; queue, account and time are those of the user's settings of dask-jobqueue."""
-    cluster = _needed("dask_jobqueue").SLURMCluster(
+    cluster = library("dask_jobqueue", NEEDED, "dask").SLURMCluster(
         cores=context.threads or usable_cores(), processes=1, memory=byte_text(context.limit / SHARE)
     )
     cluster.scale(jobs=min(context.processes or 4, blocks))

@@ -9,6 +9,7 @@ def objects(
     labels: refining.Labels,
     *,
     classes: refining.Which = None,
+    split: refining.Split = None,
     names: options.Names = None,
     voxel_size: options.VoxelSize = None,
     offline: options.Offline = False,
@@ -21,15 +22,17 @@ def objects(
     max_memory: options.MaxMemory = None,
     shard: options.Shard = None,
     finalize: options.Finalize = False,
+    processes: refining.Processes = None,
 ) -> None:
     """Find the objects in labels and measure them.
 
-    An object is all voxels of one class that touch. Beside the volume, in which each object has its number,
-    go a table (volume, surface, shape, place, contacts) and how both were made. After a stop, the same
-    command goes on.
+    An object is all voxels of one class that touch; --split cuts it at its necks. Beside the volume, in which
+    each object has its number, go a table (volume, surface, shape, place, contacts) and how both were made.
+    After a stop, the same command goes on.
     """
     which, legend = parsing.words(classes) if classes else [], parsing.names(names)
-    with shell.stoppable(**parsing.sharing(max_memory, offline, shard, finalize)) as context:
+    given = parsing.spread(parsing.sharing(max_memory, offline, shard, finalize), processes, None)
+    with shell.stoppable(**given) as context:
         from vemseg.objects import Asked
         from vemseg.pipeline.objects import objects as compute
         from vemseg.run import sidecar
@@ -40,7 +43,7 @@ def objects(
         compute(
             volume,
             target,
-            asked=Asked(tuple(which), parquet),
+            asked=Asked(tuple(which), parquet, split),
             names=legend,
             form=form,
             overwrite=overwrite,

@@ -18,7 +18,7 @@ input_option = partial(typer.Option, rich_help_panel="Input", show_default=False
 model_option = partial(typer.Option, rich_help_panel="Model", show_default=False)
 output_option = partial(typer.Option, rich_help_panel="Output")
 out_option = partial(output_option, "-o", "--out", show_default=False)
-_compute = partial(typer.Option, rich_help_panel="Compute")
+compute_option = partial(typer.Option, rich_help_panel="Compute")
 _advanced = partial(typer.Option, rich_help_panel="Advanced", show_default=False)
 _messages = partial(typer.Option, rich_help_panel="Messages")
 flag = {"metavar": "", "show_default": False}
@@ -182,11 +182,13 @@ LearningRate = Annotated[float | None, model_option("--lr", metavar="RATE", help
 
 Device = Annotated[
     str,
-    _compute("-d", "--device", metavar="DEVICE", envvar="VEMSEG_DEVICE", help="auto, cpu, cuda, cuda:1."),
+    compute_option(
+        "-d", "--device", metavar="DEVICE", envvar="VEMSEG_DEVICE", help="auto, cpu, cuda, cuda:1."
+    ),
 ]
 MaxMemory = Annotated[
     str | None,
-    _compute(
+    compute_option(
         "--max-memory",
         metavar="SIZE",
         show_default="half of what is free, at most 4GiB",
@@ -195,15 +197,17 @@ MaxMemory = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    _compute("--threads", metavar="N", min=1, show_default="all cores", help="Threads to compute with."),
+    compute_option(
+        "--threads", metavar="N", min=1, show_default="all cores", help="Threads to compute with."
+    ),
 ]
 Plan = Annotated[
     bool,
-    _compute("--plan", **flag, help="Show blocks, memory, disk and time this would take, and stop."),
+    compute_option("--plan", **flag, help="Show blocks, memory, disk and time this would take, and stop."),
 ]
 Shard = Annotated[
     str | None,
-    _compute(
+    compute_option(
         "--shard",
         metavar="I/N",
         show_default=False,
@@ -212,7 +216,7 @@ Shard = Annotated[
 ]
 Processes = Annotated[
     int | None,
-    _compute(
+    compute_option(
         "--processes",
         metavar="N",
         min=1,
@@ -222,7 +226,7 @@ Processes = Annotated[
 ]
 Dask = Annotated[
     str | None,
-    _compute(
+    compute_option(
         "--dask",
         metavar="WHERE",
         show_default=False,
@@ -231,7 +235,7 @@ Dask = Annotated[
 ]
 Finalize = Annotated[
     bool,
-    _compute("--finalize", **flag, help="Compute nothing: finish what tasks with --shard have done."),
+    compute_option("--finalize", **flag, help="Compute nothing: finish what tasks with --shard have done."),
 ]
 Adapt = Annotated[
     str | None,
@@ -243,7 +247,7 @@ Adapt = Annotated[
 ]
 MaxTime = Annotated[
     str | None,
-    _compute(
+    compute_option(
         "--max-time",
         metavar="TIME",
         show_default=False,

@@ -6,13 +6,31 @@ from typing import Annotated
 
 import typer
 
-from vemseg.cli.options import flag, input_option, output_option
+from vemseg.cli.options import compute_option, flag, input_option, output_option
 
 Labels = Annotated[
     str, typer.Argument(show_default=False, metavar="LABELS", help="Labels of classes; 0 is nothing.")
 ]
 Parquet = Annotated[
     bool, output_option("--parquet", **flag, help="Write the table as Parquet too, beside the CSV.")
+]
+Split = Annotated[
+    float | None,
+    input_option(
+        "--split",
+        metavar="SHARE",
+        help="Split objects at necks that are thinner than this share of the thinner side, such as 0.7.",
+    ),
+]
+Processes = Annotated[
+    int | None,
+    compute_option(
+        "--processes",
+        metavar="N",
+        min=1,
+        show_default="1",
+        help="Share the blocks among N processes, each with its own memory.",
+    ),
 ]
 Merge = Annotated[
     list[str] | None,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from vemseg.errors import UsageError
 from vemseg.metrics.table import Table, dice_matrix, ratio
@@ -64,6 +63,8 @@ def match_hungarian(table: Table) -> Assignment:
     Han et al. (CVPRW 2022), section 4.4. There a match always has ``min(P, G)`` pairs; here a pair without a
     common voxel is left out, which changes no Dice value.
     """
+    from scipy.optimize import linear_sum_assignment
+
     dice = dice_matrix(table)
     pairs = zip(*linear_sum_assignment(-dice), strict=True)
     matched = {int(p): int(g) for p, g in pairs if dice[p, g] > 0}

@@ -1,7 +1,10 @@
 """Labels of classes, looked at as objects: found across blocks, measured, and cleaned.
 
     blockwise    the blocks of this room: how large, and what a pass over them is
-    components   connected voxels of one class, within a block and across blocks
+    connecting   connected voxels of one class, within an array
+    components   connected voxels of one class, across blocks
+    necks        where an object is thin beside what lies on both sides, and is cut
+    splitting    touching objects of one class, cut at their necks
     counting     what is counted of each component in a block: exact, and added up over blocks
     crofton      surfaces and contacts from counts of neighbours
     measures     the table of objects: volumes, surfaces, shapes, places
@@ -21,6 +24,7 @@ from vemseg.objects.components import Finding, Found, Wish, find_objects, paint
 from vemseg.objects.measures import Asked, Measures, chosen, write_measures, write_parquet
 from vemseg.objects.naming import Votes, named_by_points
 from vemseg.objects.refinement import Class, Least, Refinement, known_classes, renamed, shown, tabulated
+from vemseg.objects.splitting import numbered
 
 __all__ = [
     "Asked",
@@ -40,6 +44,7 @@ __all__ = [
     "find_objects",
     "known_classes",
     "named_by_points",
+    "numbered",
     "paint",
     "renamed",
     "shown",

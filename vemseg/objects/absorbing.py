@@ -76,7 +76,7 @@ def meetings(
 
 
 @dataclass(frozen=True)
-class _Meeting(Pass[NDArray[np.int64], Pairs]):
+class _Meeting(Pass[NDArray[np.signedinteger], Pairs]):
     """Find what the loose objects of each block meet."""
 
     objects: LabelStore
@@ -87,17 +87,17 @@ class _Meeting(Pass[NDArray[np.int64], Pairs]):
     def file(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"
 
-    def read(self, box: Box) -> NDArray[np.int64]:
+    def read(self, box: Box) -> NDArray[np.signedinteger]:
         return read_around(self.objects, box)
 
-    def compute(self, box: Box, given: NDArray[np.int64]) -> Pairs:
+    def compute(self, box: Box, given: NDArray[np.signedinteger]) -> Pairs:
         return _met(given, self.loose)
 
     def write(self, box: Box, made: Pairs) -> None:
         save_tensors(self.file(self.blocks.number(box)), vars(made), {}, shared=True)
 
 
-def _met(seen: NDArray[np.int64], loose: NDArray[np.bool_]) -> Pairs:
+def _met(seen: NDArray[np.signedinteger], loose: NDArray[np.bool_]) -> Pairs:
     """Return what the loose objects of a block meet, from its objects and those around it."""
     own = seen[1:-1, 1:-1, 1:-1]
     mine = loose[own]
@@ -107,8 +107,8 @@ def _met(seen: NDArray[np.int64], loose: NDArray[np.bool_]) -> Pairs:
             place = tuple(slice(1 + way * s, n - 1 + way * s) for s, n in zip(step, seen.shape, strict=True))
             other = seen[place]
             meets = mine & (other != own) & (other != OUTSIDE)
-            ones.append(own[meets])
-            others.append(other[meets])
+            ones.append(own[meets].astype(np.int64))
+            others.append(other[meets].astype(np.int64))
     one, other = np.concatenate(ones), np.concatenate(others)
     return Pairs.total(one, other, np.ones(len(one), np.int64))
 

@@ -79,6 +79,12 @@ class Blocks:
             if any(step) and all(i < n for i, n in zip(there, self._counts, strict=True)):
                 yield int(np.ravel_multi_index(there, self._counts)), step.index(1)
 
+    def meeting(self, box: Box) -> list[int]:
+        """Return the numbers of the blocks that a box within the volume meets."""
+        ends = zip(box.start, box.stop, self.whole.start, self.shape, strict=True)
+        z, y, x = (range((a - first) // edge, -(-(b - first) // edge)) for a, b, first, edge in ends)
+        return [int(np.ravel_multi_index(at, self._counts)) for at in itertools.product(z, y, x)]
+
     @property
     def _counts(self) -> list[int]:
         """How many blocks there are along each axis."""
@@ -122,6 +128,11 @@ class Pass(Job[Given, Made]):
     def write(self, box: Box, made: Made) -> Result:
         """Store it; return what its marker keeps."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether every block is done, by whichever process."""
+        return all(self.marker(number).exists() for number in range(len(self.boxes)))
+
     def open(self, context: Context) -> Stages[Given, Made]:
         """Return how a block is read, computed and written."""
         return Stages(self.read, self.compute, self.write)
@@ -154,7 +165,7 @@ def grown(box: Box, by: int) -> Box:
     return Box((z0 - by, y0 - by, x0 - by), (z1 + by, y1 + by, x1 + by))
 
 
-def read_around(volume: Volume, box: Box, read: Reading = Volume.read) -> NDArray[np.int64]:
+def read_around(volume: Volume, box: Box, read: Reading = Volume.read) -> NDArray[np.signedinteger]:
     """Read a box and one voxel more on every side.
 
     Parameters
@@ -166,13 +177,14 @@ def read_around(volume: Volume, box: Box, read: Reading = Volume.read) -> NDArra
 
     Returns
     -------
-    int64 (z + 2, y + 2, x + 2)
-        What lies beyond the volume is ``OUTSIDE``.
+    signed integers (z + 2, y + 2, x + 2)
+        Of the shortest type that holds them. What lies beyond the volume is ``OUTSIDE``.
     """
     wide = grown(box, 1)
     inner = wide.clip(volume.box)
-    seen = np.full(wide.shape, OUTSIDE, np.int64)
-    seen[inner.relative_to(wide).slices] = read(volume, inner)
+    found = read(volume, inner)
+    seen = np.full(wide.shape, OUTSIDE, np.min_scalar_type(OUTSIDE - int(found.max(initial=0))))
+    seen[inner.relative_to(wide).slices] = found
     return seen
 
 

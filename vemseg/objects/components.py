@@ -5,7 +5,7 @@
    both.
 2. In the planes beyond its end, what a block calls its components is united with what the blocks there call
    them. What was counted of the parts is added up.
-3. The blocks are painted once more, with the final numbers: by class, and within a class in the order in
+3. The blocks are painted, with the final numbers: by class, and within a class in the order in
    which their first voxels come in the volume. Neither blocks nor memory change them.
 
 Memory holds one block and one row for each part of an object.
@@ -13,20 +13,17 @@ Memory holds one block and one row for each part of an object.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from skimage.measure import label
 
 from vemseg.blocks import run
 from vemseg.context import Context
 from vemseg.errors import InputError
-from vemseg.geometry import Box
+from vemseg.geometry import ZYX, Box
 from vemseg.objects.blockwise import (
     Blocks,
     Pass,
@@ -37,7 +34,8 @@ from vemseg.objects.blockwise import (
     read_around,
     read_classes,
 )
-from vemseg.objects.counting import Bodies, Contacts, Ids
+from vemseg.objects.connecting import Ids, connected
+from vemseg.objects.counting import Bodies, Contacts, packed, unpacked
 from vemseg.run import load_tensors, save_tensors
 from vemseg.run.files import Tensors
 from vemseg.volume import LabelStore, Volume
@@ -67,7 +65,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Found:
+class Objects:
     """The objects of a volume; entry ``i`` is object ``i + 1``.
 
     Attributes
@@ -76,6 +74,22 @@ class Found:
     bodies : Bodies
     contacts : Contacts
         By the number of the object.
+    shape : (int, int, int)
+        Of the volume.
+    """
+
+    classes: NDArray[np.int64]
+    bodies: Bodies
+    contacts: Contacts
+    shape: ZYX
+
+
+@dataclass(frozen=True)
+class Found(Objects):
+    """The objects of a volume, and where they lie.
+
+    Attributes
+    ----------
     parts : Volume
         What each block calls its components.
     blocks : Blocks
@@ -83,12 +97,17 @@ class Found:
         For each block, the object that each of its components belongs to.
     """
 
-    classes: NDArray[np.int64]
-    bodies: Bodies
-    contacts: Contacts
     parts: LabelStore
     blocks: Blocks
     numbers: list[NDArray[np.uint32]]
+
+    def read(self, box: Box) -> NDArray[np.uint32]:
+        """Return the number of the object at every voxel of a box; 0 where there is none."""
+        found = np.zeros(box.shape, np.uint32)
+        for number in self.blocks.meeting(box):
+            common = box.clip(self.blocks.boxes[number])
+            found[common.relative_to(box).slices] = self.numbers[number][self.parts.read(common)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -102,9 +121,7 @@ class _Part:
     shells: tuple[Ids, Ids, Ids]
 
     def save(self, path: Path) -> None:
-        tensors: Tensors = {"classes": self.classes}
-        for name, values in (("bodies", self.bodies), ("contacts", self.contacts)):
-            tensors |= {f"{name}.{f.name}": getattr(values, f.name) for f in fields(values)}
+        tensors: Tensors = {"classes": self.classes, **packed(self.bodies, self.contacts)}
         for axis in range(3):
             tensors |= {f"face.{axis}": self.faces[axis], f"shell.{axis}": self.shells[axis]}
         save_tensors(path, tensors, {}, shared=True)
@@ -112,14 +129,30 @@ class _Part:
     @classmethod
     def load(cls, path: Path) -> _Part:
         tensors, _ = load_tensors(path)
-        bodies = Bodies(*(tensors[f"bodies.{f.name}"] for f in fields(Bodies)))
-        contacts = Contacts(*(tensors[f"contacts.{f.name}"] for f in fields(Contacts)))
         z, y, x = ((tensors[f"face.{axis}"], tensors[f"shell.{axis}"]) for axis in range(3))
-        return cls(tensors["classes"], bodies, contacts, (z[0], y[0], x[0]), (z[1], y[1], x[1]))
+        faces, shells = (z[0], y[0], x[0]), (z[1], y[1], x[1])
+        return cls(tensors["classes"], *unpacked(tensors), faces, shells)
 
 
 @dataclass(frozen=True)
-class Finding(Pass[NDArray[np.int64], tuple[_Part, NDArray[np.uint32]]]):
+class _Seen:
+    """What is read of a block: its classes and those around it, and the components but for the rim before it.
+
+    Attributes
+    ----------
+    classes : signed integers (z + 2, y + 2, x + 2)
+    ids : uint32 (z + 1, y + 1, x + 1)
+    n : int
+        How many components there are.
+    """
+
+    classes: NDArray[np.signedinteger]
+    ids: Ids
+    n: int
+
+
+@dataclass(frozen=True)
+class Finding(Pass[_Seen, tuple[_Part, Ids]]):
     """The first pass: what each block calls its components, and what is counted of them.
 
     Attributes
@@ -158,20 +191,16 @@ class Finding(Pass[NDArray[np.int64], tuple[_Part, NDArray[np.uint32]]]):
         """The blocks of the volume."""
         return Blocks(self.parts.box, self.parts.block_shape)
 
-    @property
-    def complete(self) -> bool:
-        """Whether every block is done, by whichever process."""
-        return all(self.marker(number).exists() for number in range(len(self.boxes)))
+    def read(self, box: Box) -> _Seen:
+        """Read the classes of a block and the voxels around it, and label it by itself."""
+        classes = read_around(self.labels, box, read_classes)
+        return _Seen(classes, *_connected(classes[1:, 1:, 1:], self.wish))
 
-    def read(self, box: Box) -> NDArray[np.int64]:
-        """Read the classes of a block and the voxels around it."""
-        return read_around(self.labels, box, read_classes)
+    def compute(self, box: Box, given: _Seen) -> tuple[_Part, Ids]:
+        """Count."""
+        return _counted(given, box, self.wish, self.labels)
 
-    def compute(self, box: Box, given: NDArray[np.int64]) -> tuple[_Part, NDArray[np.uint32]]:
-        """Label a block by itself, and count."""
-        return _label(given, box, self.wish, self.labels)
-
-    def write(self, box: Box, made: tuple[_Part, NDArray[np.uint32]]) -> None:
+    def write(self, box: Box, made: tuple[_Part, Ids]) -> None:
         """Keep both."""
         part, ids = made
         self.parts.write(box, ids)
@@ -220,27 +249,29 @@ def find_objects(labels: Volume, folder: Path, wish: Wish, context: Context) -> 
     return Finding.begin(labels, folder, wish, context).finished(context)
 
 
-def _label(seen: NDArray[np.int64], box: Box, wish: Wish, labels: Volume) -> tuple[_Part, NDArray[np.uint32]]:
-    """Label a block and the planes beyond its end, and count."""
-    ids, classes = _connected(seen[1:, 1:, 1:], wish)
-    own, n = ids[:-1, :-1, :-1], len(classes)
+def _counted(seen: _Seen, box: Box, wish: Wish, labels: Volume) -> tuple[_Part, Ids]:
+    """Count the components of a block; return them without those beyond its end."""
+    ids, n = seen.ids, seen.n
+    own = np.ascontiguousarray(ids[:-1, :-1, :-1])
+    classes = np.zeros(n + 1, np.int64)
+    for numbers, plane in zip(ids, seen.classes[1:, 1:, 1:], strict=True):
+        classes[numbers] = plane
     bodies = Bodies.of(own, n, box, labels.shape)
-    contacts = Contacts.of(seen, own, n) if wish.contacts else Contacts.none()
+    contacts = Contacts.of(seen.classes, own) if wish.contacts else Contacts.none()
     faces = own[0], own[:, 0], own[:, :, 0]
     shells = ids[-1], ids[:, -1], ids[:, :, -1]
-    return _Part(classes, bodies, contacts, faces, shells), own.astype(np.uint32)
+    return _Part(classes[1:], bodies, contacts, faces, shells), own
 
 
-def _connected(classes: NDArray[np.int64], wish: Wish) -> tuple[Ids, NDArray[np.int64]]:
-    """Return the components of an array of classes, numbered from 1, and the class of each."""
-    wanted = np.isin(classes, wish.classes) if wish.classes else classes > 0
-    ids: Ids = label(np.where(wanted, classes, 0), background=0, connectivity=3).astype(np.int64)
+def _connected(classes: NDArray[np.signedinteger], wish: Wish) -> tuple[Ids, int]:
+    """Return the components of an array of classes, numbered from 1, and how many they are."""
+    wanted = np.where(np.isin(classes, wish.classes), classes, 0) if wish.classes else np.maximum(classes, 0)
+    ids, n = connected(wanted, corners=True)
     if wish.holes:
-        empty: Ids = label(classes == 0, background=0, connectivity=1).astype(np.int64)
-        ids += np.where(empty > 0, empty + ids.max(), 0)
-    owner = np.zeros(int(ids.max()) + 1, np.int64)
-    owner[ids.reshape(-1)] = classes.reshape(-1)
-    return ids, owner[1:]
+        empty, holes = connected((classes == 0).view(np.uint8), corners=False)
+        ids += np.where(empty > 0, empty + np.uint32(n), np.uint32(0))
+        n += holes
+    return ids, n
 
 
 def _unite(parts: LabelStore, blocks: Blocks, files: list[Path]) -> Found:
@@ -249,8 +280,7 @@ def _unite(parts: LabelStore, blocks: Blocks, files: list[Path]) -> Found:
     offsets = np.cumsum([0, *(len(part.classes) for part in found)])
     owner = _owners(found, blocks, offsets)
     n = int(owner.max(initial=-1)) + 1
-    if n > MOST_OBJECTS:
-        raise InputError(f"{n} objects are more than uint32 can number: 'refine --min-size' removes specks")
+    check_count(n)
     classes, bodies = np.zeros(n, np.int64), Bodies.empty(n)
     for part, offset in zip(found, offsets[:-1], strict=True):
         mine = owner[offset : offset + len(part.classes)]
@@ -261,11 +291,26 @@ def _unite(parts: LabelStore, blocks: Blocks, files: list[Path]) -> Found:
     number[0], number[order + 1] = 0, np.arange(1, n + 1)
     numbers = [number[np.append(0, owner[a:b] + 1)] for a, b in pairwise(offsets)]
     contacts = Contacts.total([part.contacts.under(mine) for part, mine in zip(found, numbers, strict=True)])
-    return Found(classes[order], bodies.ordered(order), contacts, parts, blocks, numbers)
+    return Found(classes[order], bodies.ordered(order), contacts, parts.shape, parts, blocks, numbers)
+
+
+def check_count(n: int) -> None:
+    """Refuse more objects than uint32 can number.
+
+    Raises
+    ------
+    InputError
+        Where there are.
+    """
+    if n > MOST_OBJECTS:
+        raise InputError(f"{n} objects are more than uint32 can number: 'refine --min-size' removes specks")
 
 
 def _owners(found: list[_Part], blocks: Blocks, offsets: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return which object each component belongs to, those of all blocks in a row."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     pairs = [_same(found, blocks, offsets, number) for number in range(len(found))]
     joined = np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
     n = int(offsets[-1])
@@ -284,8 +329,11 @@ def _same(found: list[_Part], blocks: Blocks, offsets: NDArray[np.int64], number
         a = found[number].shells[axis][_across(common.relative_to(reached), axis)].reshape(-1)
         b = found[other].faces[axis][_across(common.relative_to(there), axis)].reshape(-1)
         some = a > 0
-        same = np.stack([a[some] - 1 + offsets[number], b[some] - 1 + offsets[other]], axis=1)
-        pairs.append(np.unique(same, axis=0))
+        width = len(found[other].classes) + 1
+        both = np.unique(a[some].astype(np.int64) * width + b[some])
+        pairs.append(
+            np.stack([both // width - 1 + offsets[number], both % width - 1 + offsets[other]], axis=1)
+        )
     return np.concatenate(pairs)
 
 

@@ -6,21 +6,27 @@ forms, and there are far fewer runs than voxels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.geometry import ZYX, Box
 from vemseg.objects.blockwise import OUTSIDE
+from vemseg.objects.connecting import Ids
 from vemseg.objects.crofton import STEPS
+from vemseg.run.files import Tensors
 
-Ids = NDArray[np.int64]
-"""Ids of components: 0 is none, and they count from 1."""
+Numbers = NDArray[np.int64]
 
 PRODUCTS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 """The pairs of axes whose second moments are counted."""
+
+
+SLAB = 2**20
+"""Voxels that are counted at a time: what is computed of them stays in the caches of a processor."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,33 @@ class Bodies:
     @classmethod
     def of(cls, ids: Ids, n: int, box: Box, shape: ZYX) -> Bodies:
         """Count the components 1..n of a block, (z, y, x), which lies at ``box`` of a volume of ``shape``."""
-        found = cls.empty(n)
-        runs, start, length = _runs(ids)
-        at = np.array(np.unravel_index(start, ids.shape)).T + box.start
-        voxel = np.ravel_multi_index(tuple(at.T), shape)
-        end = at.copy()
-        end[:, 2] += length - 1
-        found._add(runs - 1, length, voxel, at, end + 1, *_moments(at, length))
+        found, everyone = cls.empty(n), np.arange(n)
+        planes = max(1, SLAB // (ids[:1].size or 1))
+        for slab in box.split((planes, *ids.shape[1:])):
+            found.add(cls._of_slab(ids[slab.relative_to(box).slices], n, slab, shape), everyone)
         return found
+
+    @classmethod
+    def _of_slab(cls, ids: Ids, n: int, box: Box, shape: ZYX) -> Bodies:
+        """Count the components in a few planes; what has no voxels there has no meaning otherwise."""
+        start, length = _runs(ids)
+        component = ids.reshape(-1)[start].astype(np.intp)
+        z, y, x = np.unravel_index(start, ids.shape)
+        voxels, sums, products = _moments(component, z, y, x, length, n)
+        low, high = np.zeros((n + 1, 3), np.int64), np.zeros((n + 1, 3), np.int64)
+        first = np.zeros(n + 1, np.int64)
+        first[component[::-1]] = start[::-1]  # of several, the one that is written last stays
+        low[component[::-1], 0], high[component, 0] = z[::-1], z + 1
+        low[:, 1:] = ids.shape[1:]
+        for axis, begin, end in ((1, y, y), (2, x, x + length - 1)):
+            np.minimum.at(low[:, axis], component, begin)
+            np.maximum.at(high[:, axis], component, end + 1)
+        place = np.array(np.unravel_index(first, ids.shape)) + np.array(box.start)[:, None]
+        voxel = np.ravel_multi_index(tuple(place), shape, mode="clip")
+        counted = cls(
+            voxels, voxel, low + box.start, high + box.start, *_shifted(voxels, sums, products, box)
+        )
+        return counted.ordered(np.arange(1, n + 1))
 
     def add(self, part: Bodies, owner: NDArray[np.intp]) -> None:
         """Add the components of a part, each to the entry that ``owner`` names."""
@@ -103,36 +128,49 @@ class Bodies:
                 adding.at(total[:, axis], owner, part[:, axis])
 
 
-def _runs(ids: Ids) -> tuple[Ids, NDArray[np.int64], NDArray[np.int64]]:
-    """Return component, first voxel (in the flattened block) and length of each run along x."""
+def _runs(ids: Ids) -> tuple[Numbers, Numbers]:
+    """Return the first voxel, in the flattened array (z, y, x), and the length of each run along x."""
     begins = np.ones(ids.shape, bool)
     np.not_equal(ids[..., 1:], ids[..., :-1], out=begins[..., 1:])
     start = np.flatnonzero(begins)
-    length = np.diff(start, append=ids.size)
-    component = ids.reshape(-1)[start]
-    some = component > 0
-    return component[some], start[some], length[some]
+    return start, np.diff(start, append=ids.size)
 
 
-def _moments(at: NDArray[np.int64], length: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the sums over runs of the coordinates, (n, 3), and of their products, (n, 6)."""
-    z, y, x = at.T
-    ones, tail = length, length * (length - 1) // 2
-    along = ones * x + tail
-    squares = ones * x * x + 2 * x * tail + (length - 1) * length * (2 * length - 1) // 6
-    sums = np.stack([ones * z, ones * y, along], axis=1)
-    return sums, np.stack([ones * z * z, ones * y * y, squares, ones * z * y, z * along, y * along], axis=1)
+def _moments(
+    component: NDArray[np.intp], z: Numbers, y: Numbers, x: Numbers, length: Numbers, n: int
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Return voxels (n + 1,), sums of coordinates (n + 1, 3) and of their products (n + 1, 6) by component.
+
+    Coordinates count from the start of the block, so that float64, in which sums are fastest, is exact.
+    """
+    k, j, i, run = (values.astype(np.float64) for values in (z, y, x, length))
+    tail = run * (run - 1) / 2
+    level, row, along = run * k, run * j, run * i + tail
+    squares = (run * i + 2 * tail) * i + tail * (2 * run - 1) / 3
+    columns = run, level, row, along, level * k, row * j, squares, level * j, k * along, j * along
+    summed = np.stack([np.bincount(component, column, n + 1) for column in columns], axis=1).astype(np.int64)
+    return summed[:, 0], summed[:, 1:4], summed[:, 4:]
+
+
+def _shifted(voxels: Numbers, sums: Numbers, products: Numbers, box: Box) -> tuple[Numbers, Numbers]:
+    """Return sums of coordinates, and of their products, that count from the start of the volume."""
+    start = box.start
+    moved = [
+        products[:, k] + start[i] * sums[:, j] + start[j] * sums[:, i] + start[i] * start[j] * voxels
+        for k, (i, j) in enumerate(PRODUCTS)
+    ]
+    return sums + voxels[:, None] * np.array(start), np.stack(moved, axis=1)
 
 
 @dataclass(frozen=True)
 class Contacts:
-    """How often components meet voxels of another class; one entry for each pair that meets.
+    """How often components meet what is not of them; one entry for each pair that meets.
 
     Attributes
     ----------
     component : int64 (p,)
     other : int64 (p,)
-        The other class; 0 is nothing, ``OUTSIDE`` what lies beyond the border of the volume.
+        The class of what it meets; 0 is nothing, ``OUTSIDE`` what lies beyond the border of the volume.
     crossings : int64 (p, 13)
         Pairs of neighbours along each direction of ``STEPS``, both ways.
     """
@@ -142,37 +180,39 @@ class Contacts:
     crossings: NDArray[np.int64]
 
     @classmethod
-    def of(cls, seen: NDArray[np.int64], ids: Ids, n: int) -> Contacts:
-        """Count the contacts of the components 1..n of a block.
+    def of(
+        cls, seen: NDArray[np.signedinteger], ids: Ids, apart: NDArray[np.integer] | None = None
+    ) -> Contacts:
+        """Count the contacts of the components of a block.
 
         Parameters
         ----------
-        seen : int64 (z + 2, y + 2, x + 2)
+        seen : signed integers (z + 2, y + 2, x + 2)
             Classes of the block and of the voxels around it.
-        ids : int64 (z, y, x)
+        ids : uint32 (z, y, x)
             Components of the block.
+        apart : integers (z + 2, y + 2, x + 2), optional
+            What tells two voxels apart that meet; by default their classes. Components of one class may meet
+            where this is their numbers.
         """
-        classes = np.flatnonzero(np.bincount(seen.reshape(-1) - OUTSIDE)) + OUTSIDE
-        index = np.zeros(int(classes[-1]) - OUTSIDE + 1, np.min_scalar_type(len(classes)))
-        index[classes - OUTSIDE] = np.arange(len(classes))
+        classes = _values(seen)
+        k = 1 << int(len(classes) - 1).bit_length()
         keys, axis, counts = [], [], []
-        for step, key in _meetings(index[seen - OUTSIDE], ids, len(classes)):
-            found = np.bincount(key, minlength=(n + 1) * len(classes))
-            there = np.flatnonzero(found)
-            keys.append(there)
-            axis.append(np.full(len(there), step))
-            counts.append(found[there])
+        for step, key, count in _met(_codes(seen, classes, ids, k), seen if apart is None else apart, k):
+            keys.append(key)
+            axis.append(np.full(len(key), step))
+            counts.append(count)
         pairs, owner = np.unique(np.concatenate(keys), return_inverse=True)
         crossings = np.zeros((len(pairs), len(STEPS)), np.int64)
         np.add.at(crossings, (owner, np.concatenate(axis)), np.concatenate(counts))
-        return cls(pairs // len(classes), classes[pairs % len(classes)], crossings)
+        return cls(pairs // k, classes[pairs % k], crossings)
 
     @classmethod
     def none(cls) -> Contacts:
         """Return no contacts."""
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, len(STEPS)), np.int64))
 
-    def under(self, numbers: NDArray[np.uint32]) -> Contacts:
+    def under(self, numbers: NDArray[np.integer]) -> Contacts:
         """Return the contacts of components that have other numbers, which an array gives by the old ones."""
         return Contacts(numbers[self.component].astype(np.int64), self.other, self.crossings)
 
@@ -188,41 +228,75 @@ class Contacts:
         return cls(pairs // width, pairs % width + OUTSIDE, crossings)
 
 
-def _meetings(seen: NDArray[np.unsignedinteger], ids: Ids, k: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield, for each direction and both ways, its number, and what meets there.
+def _values(seen: NDArray[np.signedinteger]) -> Numbers:
+    """Return the classes that occur, from ``OUTSIDE`` on; it counts plane by plane, which caches hold."""
+    counts = np.zeros(int(seen.max()) - OUTSIDE + 1, np.int64)
+    for plane in seen:
+        counts += np.bincount(plane.reshape(-1).astype(np.intp) - OUTSIDE, minlength=len(counts))
+    found: Numbers = np.flatnonzero(counts) + OUTSIDE
+    return found
 
-    Only voxels of components count, and only neighbours of another class: voxels with such a neighbour are
-    found first, since there are far fewer of them.
+
+def _codes(seen: NDArray[np.signedinteger], classes: Numbers, ids: Ids, k: int) -> NDArray[np.integer]:
+    """Return ``component * k + index of the class in classes`` of each voxel, (z + 2, y + 2, x + 2)."""
+    most = (int(ids.max(initial=0)) + 1) * k
+    index = np.zeros(int(classes[-1]) - OUTSIDE + 1, np.uint32 if most < 2**32 else np.int64)
+    index[classes] = np.arange(len(classes))  # what is outside, -1, lies at the end
+    codes: NDArray[np.integer] = index[seen]
+    codes[1:-1, 1:-1, 1:-1] += ids.astype(codes.dtype) * codes.dtype.type(k)
+    return codes
+
+
+def _met(
+    codes: NDArray[np.integer], apart: NDArray[np.integer], k: int
+) -> Iterator[tuple[int, NDArray[np.integer], NDArray[np.intp]]]:
+    """Yield what meets along each direction, both ways, and how often: part by part.
+
+    Neighbours along a direction lie equally far apart in the flattened array. Pairs that this puts together
+    across the end of a row lie in the rim both, where no component is.
 
     Parameters
     ----------
-    seen : unsigned (z + 2, y + 2, x + 2)
-        Classes, numbered 0..k - 1, of the block and of the voxels around it.
-    ids : int64 (z, y, x)
+    codes : integers (z + 2, y + 2, x + 2)
+        See ``_codes``.
+    apart : integers (z + 2, y + 2, x + 2)
+        Voxels meet where they differ in it.
     k : int
+        A power of two, so that the bits below it are the class.
 
     Yields
     ------
-    (int, int64 (m,))
-        ``component * k + class`` of each meeting.
+    int, integers (m,), int64 (m,)
+        The number of the direction; ``component * k + index of the class``, in order; how often it is found.
     """
-    rim = np.zeros(seen.shape, bool)
-    rim[1:-1, 1:-1, 1:-1] = (_around(seen, np.maximum) != _around(seen, np.minimum)) & (ids > 0)
-    at, flat = np.flatnonzero(rim), seen.reshape(-1)
-    own, base = flat[at], ids[rim[1:-1, 1:-1, 1:-1]] * k
-    strides = np.array([seen.shape[1] * seen.shape[2], seen.shape[2], 1])
-    for number, step in enumerate(STEPS):
-        for way in (1, -1):
-            other = flat[at + way * int(strides @ step)]
-            differ = other != own
-            yield number, base[differ] + other[differ]
+    flat, apart, low = codes.reshape(-1), apart.reshape(-1), codes.dtype.type(k - 1)
+    strides = np.array([codes.shape[1] * codes.shape[2], codes.shape[2], 1])
+    for begin, (number, step) in itertools.product(range(0, flat.size, SLAB), enumerate(STEPS)):
+        far, end = int(strides @ step), begin + SLAB
+        at = np.flatnonzero(apart[begin : min(end, flat.size - far)] != apart[begin + far : end + far])
+        here, there = flat[begin:].take(at), flat[begin + far :].take(at)
+        swapped = (here ^ there) & low  # each of the two takes the class of the other
+        keys, counts = _tally(np.concatenate([here ^ swapped, there ^ swapped]))
+        some = keys >= k  # component 0 is none
+        yield number, keys[some], counts[some]
 
 
-def _around(
-    seen: NDArray[np.unsignedinteger], best: Callable[..., NDArray[np.unsignedinteger]]
-) -> NDArray[np.unsignedinteger]:
-    """Return the greatest, or the least, of each 3 x 3 x 3 voxels."""
-    for axis in range(3):
-        ahead = np.moveaxis(seen, axis, 0)
-        seen = np.moveaxis(best(best(ahead[:-2], ahead[1:-1]), ahead[2:]), 0, axis)
-    return seen
+def _tally(keys: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.intp]]:
+    """Return the numbers that occur, in order, and how often; by a table unless that were far longer."""
+    if keys.max(initial=0) > max(SLAB, len(keys)):
+        return np.unique(keys, return_counts=True)
+    found = np.bincount(keys)
+    there = np.flatnonzero(found)
+    return there, found[there]
+
+
+def packed(bodies: Bodies, contacts: Contacts) -> Tensors:
+    """Return both as named arrays, as files keep them."""
+    pairs = ("bodies", bodies), ("contacts", contacts)
+    return {f"{name}.{f.name}": getattr(one, f.name) for name, one in pairs for f in fields(one)}
+
+
+def unpacked(tensors: Tensors) -> tuple[Bodies, Contacts]:
+    """Return what ``packed`` has put into named arrays."""
+    bodies = Bodies(*(tensors[f"bodies.{f.name}"] for f in fields(Bodies)))
+    return bodies, Contacts(*(tensors[f"contacts.{f.name}"] for f in fields(Contacts)))

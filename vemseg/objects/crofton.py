@@ -16,7 +16,6 @@ import itertools
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import SphericalVoronoi
 
 from vemseg.geometry import ZYX, VoxelSize
 
@@ -40,6 +39,8 @@ def areas_of_crossings(voxel_size: VoxelSize) -> NDArray[np.float64]:
         In the square of that unit. The area of a surface is the sum over the directions, times the number of
         pairs of neighbours along them of which one lies on each side.
     """
+    from scipy.spatial import SphericalVoronoi
+
     along = np.array(STEPS, np.float64) * voxel_size
     lengths = np.linalg.norm(along, axis=1)
     unit = along / lengths[:, None]

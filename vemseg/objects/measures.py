@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.errors import InputError
+from vemseg.errors import InputError, UsageError
 from vemseg.files import atomic_path
 from vemseg.foreign import library
 from vemseg.geometry import Position, VoxelSize
 from vemseg.objects.blockwise import OUTSIDE
-from vemseg.objects.components import Found
+from vemseg.objects.components import Objects
 from vemseg.objects.counting import PRODUCTS, Bodies, Contacts
 from vemseg.objects.crofton import areas_of_crossings
 
@@ -49,19 +49,31 @@ class Asked:
         Only these classes, by number or name; empty for all.
     parquet : bool
         Whether the table is written as Parquet too.
+    neck : float, optional
+        Objects are split at necks that are thinner than this share (see ``necks``), 0..1 without both.
     """
 
     classes: Sequence[str] = ()
     parquet: bool = False
+    neck: float | None = None
+
+    def state(self) -> dict[str, object]:
+        """Return what is asked for beside the classes, as plain JSON types."""
+        asked = {"parquet": self.parquet or None, "split": self.neck}
+        return {name: value for name, value in asked.items() if value is not None}
 
     def check(self) -> None:
-        """Refuse to begin where Parquet cannot be written.
+        """Refuse to begin where Parquet cannot be written, or nothing is split in that way.
 
         Raises
         ------
+        UsageError
+            Where the share is none.
         InputError
             Where pyarrow is not installed.
         """
+        if self.neck is not None and not 0 < self.neck < 1:
+            raise UsageError(f"--split {self.neck:g}: give a share above 0 and below 1, such as 0.7")
         if self.parquet:
             library("pyarrow.parquet", NEEDED, "tables")
 
@@ -80,13 +92,13 @@ class Measures:
 
     @classmethod
     def of(
-        cls, found: Found, names: Mapping[int, str], voxel_size: VoxelSize | None, origin: Position | None
+        cls, found: Objects, names: Mapping[int, str], voxel_size: VoxelSize | None, origin: Position | None
     ) -> Measures:
         """Measure objects.
 
         Parameters
         ----------
-        found : Found
+        found : Objects
         names : mapping of int to str
             Names of classes.
         voxel_size : (float, float, float) or None
@@ -101,7 +113,7 @@ class Measures:
             ``touches_border`` (0 or 1). With a voxel size also ``volume_um3``, ``surface_um2``,
             ``sphericity``, the centre in nm, full lengths of the three axes in µm, longest first, with their
             directions (unit vectors, z y x), and the area in µm² where the object meets each other class,
-            nothing, and the border of the volume.
+            nothing, and the border of the volume; and its own class, where objects were split.
         """
         bodies, contacts = found.bodies, found.contacts
         n = len(found.classes)
@@ -114,7 +126,7 @@ class Measures:
             **{f"centre_{axis}": centre[:, i] for i, axis in enumerate("zyx")},
             **{f"{axis}_start": bodies.low[:, i] for i, axis in enumerate("zyx")},
             **{f"{axis}_stop": bodies.high[:, i] for i, axis in enumerate("zyx")},
-            "touches_border": bodies.touching(found.parts.shape).astype(np.int64),
+            "touches_border": bodies.touching(found.shape).astype(np.int64),
         }
         if voxel_size is not None:
             columns |= _shapes(bodies, contacts, voxel_size)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.context import Context
-from vemseg.drawing import palette
 from vemseg.errors import InputError, UsageError
 from vemseg.geometry import VoxelSize
 from vemseg.objects.blockwise import MOST_CLASS, Blocks, block_shape, read_classes
@@ -139,7 +138,7 @@ class Refinement:
             first = sorted(members, key=lambda k: (k != label, k))
             given = [self.names[k] for k in first if k in self.names]
             kept = [old[k] for k in first if old.get(k, f"class {k}") != f"class {k}"]
-            colour = next((colours[k] for k in first if k in colours), _colour(label))
+            colour = next((colours[k] for k in first if k in colours), None) or _colour(label)
             called = [*filter(None, [name]), *given, *kept, f"class {label}"][0]
             found.append(Class(label, called, colour, members))
         return found
@@ -238,6 +237,8 @@ def shown(classes: Sequence[Class]) -> Shown:
 
 
 def _colour(label: int) -> RGB:
+    from vemseg.drawing import palette  # it imports matplotlib, and most labels have colours
+
     return palette(label)[label - 1] if label <= MOST_COLOURS else GREY
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vemseg.drawing import Manner, depths, palette, save
 from vemseg.files import write_table
-from vemseg.labelling import legend
-from vemseg.labelling.telling import Row, captions, told_classes
 from vemseg.names import split_name
-from vemseg.run import Output, read_json, sidecar, state_in, write_json
+from vemseg.run import Json, Output, read_json, sidecar, state_in, write_json
 from vemseg.volume import LabelForm, Thinned, Volume, identity, open_volume, rename_labels, sections
 
 ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
@@ -27,13 +24,17 @@ def files_beside(out: Path) -> list[Path]:
     return [sidecar(out), *(beside(out, ending) for ending in ENDINGS)]
 
 
-def classes_of(out: Path) -> list[Row]:
+def classes_of(out: Path) -> list[Json]:
     """Return the table of classes that lies beside labels."""
+    from vemseg.labelling.telling import told_classes
+
     return told_classes(read_json(sidecar(out)), f"cannot read {sidecar(out)}")[0]
 
 
 def draw_check(path: Path, volume: Volume, labels: Volume, legend: Mapping[int, str]) -> None:
     """Draw slices at three depths of a volume, around the middle of what it shows, and their labels."""
+    from vemseg.drawing import Manner, depths, save
+
     grey, painted, shown = Thinned(volume), Thinned(labels), volume.specimen
     middle = shown.middle[0] if shown else 0.5
     at = sorted({int(grey.shape[0] * part) for part in (middle / 2, middle, (1 + middle) / 2)})
@@ -98,13 +99,17 @@ def rename(output: Output, volume: Volume, names: Mapping[int, str]) -> bool:
     InputError
         Where there is no such class.
     """
+    from vemseg.drawing import palette
+    from vemseg.labelling import legend
+    from vemseg.labelling.telling import captions, told_classes
+
     out, labels = output.path, output.main
     about = read_json(sidecar(out))
     classes, own = told_classes(about, f"cannot read {sidecar(out)}")
     named = legend(len(classes), names, own)
     if named == {k: row["name"] for k, row in enumerate(classes, start=1)}:
         return False
-    renamed: list[Row] = [row | {"name": name} for row, name in zip(classes, named.values(), strict=True)]
+    renamed: list[Json] = [row | {"name": name} for row, name in zip(classes, named.values(), strict=True)]
     rename_labels(labels, named, dict(enumerate(palette(len(classes)), start=1)))
     write_table(beside(out, ".csv"), renamed)
     draw_check(beside(out, "_qc.png"), volume, open_volume(labels), captions(renamed))

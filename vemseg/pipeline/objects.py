@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from vemseg.blocks import must_be_begun, run
+from vemseg.blocks import must_be_begun
 from vemseg.context import Context
 from vemseg.objects import (
     Asked,
@@ -16,7 +16,7 @@ from vemseg.objects import (
     begin,
     chosen,
     known_classes,
-    paint,
+    numbered,
     write_measures,
     write_parquet,
 )
@@ -69,9 +69,8 @@ def objects(
     given, names = names or {}, names_in(told) | dict(names or {})
     wish = Wish(chosen(asked.classes, known, names))
     settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size}
-    more: dict[str, object] = {"parquet": True} if asked.parquet else {}
     table_too = [beside(out, ".parquet")]
-    output = made_of_labels(out, [labels], settings | more, form, overwrite, table_too)
+    output = made_of_labels(out, [labels], settings | asked.state(), form, overwrite, table_too)
     with output if context.share.whole else output.joined(context.stopped):
         if output.done:
             _log.info("%s is there already, made with the same settings", output.main)
@@ -81,9 +80,7 @@ def objects(
         must_be_begun(output.partial / "parts", context)
         finding = Finding.begin(labels, output.partial, wish, context)
         store = begin(output.partial / "objects", labels, "uint32", finding.blocks.shape)
-        if context.share.whole:
-            found = finding.finished(context)
-            paint(found, store, context.afterwards)
+        if context.share.whole and (found := numbered(finding, store, asked.neck, context)):
             _log.info("%s: %d objects", labels.name, len(found.classes))
             for k in sorted(set(given) - set(wish.classes or found.classes.tolist())):
                 _log.warning(
@@ -92,9 +89,7 @@ def objects(
             table = Measures.of(found, names, labels.voxel_size, labels.origin)
             _publish(output, labels, store, table, asked, form)
             return out
-    run(finding, context)
-    if finding.complete:
-        paint(finding.united(), store, context)
+    numbered(finding, store, asked.neck, context)
     return out
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from vemseg.comparison import on_grid_of
 from vemseg.context import Context
 from vemseg.files import write_table
-from vemseg.labelling.telling import Row
 from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated
 from vemseg.pipeline.beside import beside, made_of_labels
 from vemseg.run import Json, Output, lasting, provenance, sidecar, write_json
@@ -92,7 +91,7 @@ def refine(
     return out
 
 
-def _origin(output: Output, labels: Volume, told: Json, rows: Sequence[Row]) -> Json:
+def _origin(output: Output, labels: Volume, told: Json, rows: Sequence[Json]) -> Json:
     """Return what the refined labels say of themselves, with what the labels they come from said."""
     before = {key: value for key, value in told.items() if key not in LEGEND}
     extra = {"state": output.state, "labels": describe(labels), "classes": rows, "refined_from": before}

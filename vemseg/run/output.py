@@ -211,6 +211,7 @@ class Output:
     @contextlib.contextmanager
     def _alone(self, stopped: Callable[[], bool] | None = None) -> Iterator[None]:
         """Keep other processes out; on leaving, empty the directory if it holds nothing to go on with."""
+        new = [folder for folder in self.path.absolute().parents if not folder.exists()]
         with writing(self.path):
             self._lock.acquire() if stopped is None else self._lock.wait(stopped)
         try:
@@ -225,7 +226,7 @@ class Output:
                 if self._there() and not self._worth_keeping():
                     self._empty()
             finally:
-                self._leave()
+                self._leave(new)
 
     def _there(self) -> bool:
         """Tell whether the partial directory is there, and not removed under this process."""
@@ -234,16 +235,20 @@ class Output:
     def _removed(self) -> ResourceError:
         return ResourceError(f"cannot write {self.path}: {self.partial} was removed while it was made")
 
-    def _leave(self) -> None:
-        """Release the lock, and remove the directory if nothing but the lock's file is left in it."""
+    def _leave(self, new: Sequence[Path]) -> None:
+        """Release the lock, and remove the directory if nothing but the lock's file is left in it.
+
+        Then ``new`` folders around it, from the inside out, are removed too where nothing is in them.
+        """
         bare = False
         try:
             bare = self._there() and [entry.name for entry in self.partial.iterdir()] == [LOCK]
         finally:
             self._lock.release(remove=bare)
         if bare:
-            with contextlib.suppress(OSError):  # another process is in it by now
-                self.partial.rmdir()
+            with contextlib.suppress(OSError):  # another process is in it by now, or the result
+                for folder in (self.partial, *new):
+                    folder.rmdir()
 
     def _look(self, settled: bool) -> None:
         """Tell whether the result is there, was begun, or is another one; begin it if need be.

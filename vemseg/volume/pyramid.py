@@ -21,17 +21,20 @@ BLOCK_SHAPE: ZYX = (128, 128, 128)
 """The shape in which coarser levels are computed and sharded; eight times as many voxels of the finer level
 are in memory at once."""
 
+VOTERS = 2**16
+"""Voxels whose labels are elected at a time: as many as the caches of a processor hold."""
+
 Reduce = Callable[[list[NDArray[np.generic]]], NDArray[np.generic]]
 """Turns the voxels that become one, given as arrays of one shape, into that voxel."""
 
 
 def majority(candidates: list[NDArray[np.generic]]) -> NDArray[np.generic]:
     """Return the most frequent label; of equally frequent ones the largest, so that 0 gives way."""
-    best, most = candidates[0], _votes(candidates, candidates[0])
-    for candidate in candidates[1:]:
-        votes = _votes(candidates, candidate)
-        better = (votes > most) | ((votes == most) & np.greater(candidate, best))
-        best, most = np.where(better, candidate, best), np.maximum(votes, most)
+    best = np.empty_like(candidates[0], order="C")
+    rows = max(1, VOTERS // max(1, best[:1].size))
+    for begin in range(0, len(best), rows):
+        part = slice(begin, begin + rows)
+        best[part] = _elected([np.ascontiguousarray(candidate[part]) for candidate in candidates])
     return best
 
 
@@ -157,8 +160,15 @@ def write_levels(
         channels = level.channels
 
 
-def _votes(candidates: list[NDArray[np.generic]], label: NDArray[np.generic]) -> NDArray[np.uint8]:
-    votes = np.zeros(label.shape, np.uint8)
-    for other in candidates:
-        votes += other == label
-    return votes
+def _elected(candidates: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    """Return the majority of contiguous arrays."""
+    votes = [np.zeros(candidates[0].shape, np.uint8) for _ in candidates]
+    for (i, one), (j, other) in itertools.combinations(enumerate(candidates), 2):
+        agree = (one == other).view(np.uint8)
+        votes[i] += agree
+        votes[j] += agree
+    best, most = candidates[0], votes[0]
+    for candidate, count in zip(candidates[1:], votes[1:], strict=True):
+        better = (count > most) | ((count == most) & np.greater(candidate, best))
+        best, most = np.where(better, candidate, best), np.maximum(count, most)
+    return best
