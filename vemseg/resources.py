@@ -32,8 +32,8 @@ UNLIMITED = 2**60
 """Control groups of version 1 write a number above this one for "no limit"."""
 
 LARGE = 9 * 2**20
-"""Arrays of at least this many bytes are the system's again as soon as they are freed. Activations of encoders
-that are made to fit a cache are smaller: they take the same memory over and over."""
+"""Arrays of at least this many bytes are the system's again as soon as they are freed. Activations that are
+made to fit a cache are smaller: they take the same memory over and over."""
 
 _M_MMAP_THRESHOLD = -3
 
@@ -271,9 +271,9 @@ def _number(text: str | None) -> int | None:
 def return_large_arrays() -> None:
     """Let this process give the memory of arrays above ``LARGE`` back to the system when they are freed.
 
-    The GNU C library moves that bound up to 32 MiB as arrays are freed, and from then on keeps smaller ones in
-    a heap with holes: a process then occupies more than its arrays take. Other C libraries are left as they
-    are.
+    The GNU C library moves that bound up to 32 MiB as arrays are freed, and from then on keeps smaller ones
+    in a heap with holes: a process then occupies more than its arrays take. Other C libraries are left as
+    they are.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # no such function, or no such library
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)

@@ -1,4 +1,4 @@
-"""A group of processes whose memory runs out: what the system kills goes on, and defaults keep to the limit."""
+"""A control group whose memory runs out: what the system kills goes on, and defaults keep to the limit."""
 
 import os
 import signal
@@ -28,9 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def group():
-    made = Group()
-    yield made
-    made.close()
+    mine = Group()
+    yield mine
+    mine.close()
 
 
 @pytest.mark.parametrize("verb", [pytest.param(verb, marks=pytest.mark.slow) for verb in LONG])
