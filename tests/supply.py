@@ -8,7 +8,7 @@ The last one writes a bill of materials (CycloneDX) of an environment by cyclone
 ``pip install cyclonedx-bom`` brings.
 
 The exit code is 1 where a licence is unknown or asks for more than attribution of whoever installs vemseg, or
-where a vulnerability is known.
+where a vulnerability is known, or the service does not know a package: a mirror of PyPI tells nothing.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def main():
         print(f"not installed here, so not looked at: {', '.join(absent)}")
     code = int(bool(wrong))
     if given.audit:
-        audit = ["-m", "pip_audit", "--requirement", str(LOCK), "--no-deps", "--disable-pip"]
+        audit = ["-m", "pip_audit", "--strict", "--requirement", str(LOCK), "--no-deps", "--disable-pip"]
         code |= int(subprocess.run([sys.executable, *audit], check=False).returncode != 0)
     sys.exit(code)
 

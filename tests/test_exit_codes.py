@@ -173,6 +173,16 @@ def test_a_place_that_cannot_be_written_is_4(programs, made, tmp_path, verb):
     assert not list((tmp_path / "locked").iterdir())
 
 
+@pytest.mark.parametrize("verb", ["train", "segment"])
+@pytest.mark.parametrize("name", ["cell.zarr", "cell.zarr/inner.tif"])
+def test_a_folder_that_may_not_be_looked_into_is_3(programs, made, tmp_path, verb, name):
+    (tmp_path / "cell.zarr").mkdir(mode=0o000)
+    volume = tmp_path / name
+    ended = programs.run(tmp_path, *command(verb, made, volume=volume), powerless=True)
+    refused(ended, 3, f"{name} cannot be read: Permission denied")
+    assert [path.name for path in tmp_path.iterdir()] == ["cell.zarr"]
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

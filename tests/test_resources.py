@@ -1,5 +1,11 @@
 """Memory and cores, read from made-up machines."""
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from vemseg import resources
@@ -155,3 +161,25 @@ def test_nothing_known(tmp_path, monkeypatch):
 def test_this_machine():
     assert 2**26 < available_memory() < 2**50
     assert usable_cores() >= 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps no arrays")
+def test_arrays_that_are_freed_are_given_back():
+    program = """if True:
+        import sys
+        import numpy as np
+        from vemseg.resources import resident_memory, return_large_arrays
+        if sys.argv[1] == "return":
+            return_large_arrays()
+        np.ones(24 * 2**20, np.uint8)  # freed, after which the library keeps what is smaller
+        arrays = [np.ones(16 * 2**20, np.uint8) for _ in range(8)]
+        before = resident_memory()
+        del arrays[:-1]
+        print((before - resident_memory()) / 2**24)
+    """
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    kept, returned = (
+        float(subprocess.check_output([sys.executable, "-c", program, how], env=environment))
+        for how in ("keep", "return")
+    )
+    assert returned > 6.5 and kept < 0.5

@@ -71,7 +71,10 @@ class RegionArrays(NamedTuple):
 
 def are_features(path: Path) -> bool:
     """Tell whether a path leads to features that ``embed`` stored, by its layout alone."""
-    return (path / "vectors").is_dir()
+    try:
+        return (path / "vectors").is_dir()
+    except OSError:  # a folder that may not be looked into, as the reader of volumes says
+        return False
 
 
 class Features:

@@ -137,7 +137,7 @@ class Form:
     ----------
     kind : type, or mapping of str to type or mapping
         The type of the whole document, or of each of its entries; a mapping within a mapping is a table. An
-        entry whose name ends in ``?`` may be missing.
+        entry whose name ends in ``?`` may be missing; null is no such entry, unless its type says so.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def _model(kind: Kind) -> Any:
     fields: dict[str, Any] = {}
     for name, inner in kind.items():
         optional = name.endswith("?")
-        fields[name.removesuffix("?")] = (_model(inner) | None, None) if optional else (_model(inner), ...)
+        fields[name.removesuffix("?")] = (_model(inner), None) if optional else (_model(inner), ...)
     return create_model("Document", **fields)
 
 

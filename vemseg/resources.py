@@ -6,6 +6,8 @@ files below ``root`` and variables of ``environment``, which tests replace.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 import re
@@ -28,6 +30,12 @@ BYTES_IF_UNKNOWN = 2 * GIB
 
 UNLIMITED = 2**60
 """Control groups of version 1 write a number above this one for "no limit"."""
+
+LARGE = 9 * 2**20
+"""Arrays of at least this many bytes are the system's again as soon as they are freed. Activations that are
+made to fit a cache are smaller: they take the same memory over and over."""
+
+_M_MMAP_THRESHOLD = -3
 
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -258,6 +266,17 @@ def _read(path: Path) -> int | None:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.strip().isdecimal() else None
+
+
+def return_large_arrays() -> None:
+    """Let this process give the memory of arrays above ``LARGE`` back to the system when they are freed.
+
+    The GNU C library moves that bound up to 32 MiB as arrays are freed, and from then on keeps smaller ones
+    in a heap with holes: a process then occupies more than its arrays take. Other C libraries are left as
+    they are.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # no such function, or no such library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
 def resident_memory() -> int:

@@ -10,6 +10,8 @@ The quick part is ``test_documents.py``.
 """
 
 import argparse
+import asyncio
+import concurrent.futures
 import json
 import os
 import random
@@ -207,6 +209,21 @@ def _read_volume(path):
     volume.read(Box((0, 0, 0), (1, 1, 1)))
 
 
+def hold_zarr_here():
+    """Let Zarr do its work in this thread: nearly twice as many cases in a minute."""
+    loop = asyncio.new_event_loop()
+
+    def run(coroutine, _):
+        done = concurrent.futures.Future()
+        done.set_result(loop.run_until_complete(coroutine))
+        return done
+
+    async def call(function, *args, **given):
+        return function(*args, **given)
+
+    asyncio.run_coroutine_threadsafe, asyncio.to_thread = run, call
+
+
 def main():
     """Run the campaign; the exit code is 1 where anything was found."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -216,6 +233,7 @@ def main():
     options.add_argument("--keep", type=Path, help="a folder for documents that are not refused well")
     given = options.parse_args()
     found = 0
+    hold_zarr_here()
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as place:
         for name, reader in readers(Path(made)).items():
             if given.reader and name not in given.reader:

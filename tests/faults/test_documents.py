@@ -13,6 +13,7 @@ from documents import mutated, readers, smaller
 from vemseg.catalog.archive import members
 from vemseg.cli import parsing
 from vemseg.errors import InputError, OutputExistsError, UsageError, VemsegError
+from vemseg.features import Features
 from vemseg.foreign import Form, check_regular, quoted, read_text, reading
 from vemseg.labelling import load
 from vemseg.recipe import load_recipe
@@ -120,6 +121,7 @@ def test_a_form_is_strict_and_names_the_place():
         ({}, "a: "),
         ({"a": {"b": [1, "2"]}}, r"a\.b\.1: "),
         ({"a": {"b": [1, 2]}, "c": 3}, "c: "),
+        ({"a": {"b": [1, 2]}, "c": None}, "c: "),
     ):
         with pytest.raises(InputError, match=f"^bad: {place}"):
             form.check(wrong, "bad")
@@ -133,7 +135,7 @@ def test_an_image_may_not_lead_out_of_its_group(tmp_path):
     for path in ("../secret.zarr", str(tmp_path / "secret.zarr")):
         group = zarr.open_group(tmp_path / "cell.zarr", mode="w")
         group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": [], "datasets": [{"path": path}]}]}
-        with pytest.raises(InputError, match="lies outside of their group"):
+        with pytest.raises(InputError, match=r"cell\.zarr: its metadata name the array .* outside of it"):
             open_volume(tmp_path / "cell.zarr")
 
 
@@ -201,6 +203,18 @@ def test_clusters_that_do_not_fit_themselves(known, tmp_path):
     (tmp_path / "two.safetensors").write_bytes(data.replace(b"F32", b"I32"))
     with pytest.raises(InputError, match="damaged clusters"):
         load(tmp_path / "two.safetensors")
+
+
+def test_what_may_be_missing_may_not_be_null(known, tmp_path):
+    shutil.copytree(known["features"].whole, tmp_path / "features.zarr")
+    group = zarr.open_group(tmp_path / "features.zarr")
+    group.attrs["classes"] = None
+    with pytest.raises(InputError, match="damaged features: classes: "):
+        Features(tmp_path / "features.zarr")
+    shutil.copytree(known["run"].whole, tmp_path / "run")
+    write_json(tmp_path / "run" / "run.json", {"imported": None})  # which ``fetch`` once took for a table
+    with pytest.raises(InputError, match=r"cannot read .*run\.json: imported: "):
+        _ = Run.open(tmp_path / "run").info
 
 
 def test_facts_of_a_run_have_their_types(known, tmp_path):

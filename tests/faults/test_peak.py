@@ -14,11 +14,10 @@ from vemseg.resources import parse_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = "1400MiB"
-MARGIN = 1.1
-"""A volume of a single plane takes up to 7 % more than it should: what was freed is not always given back."""
 SHAPES = {
     "cube": ((112, 112, 112), "10,10,10"),
     "flat": ((1, 3000, 3000), "10,10,10"),
+    "slab": ((6, 1100, 1100), "50,10,10"),
     "wide": ((3, 40, 6000), "10,10,10"),
     "anisotropic": ((16, 320, 320), "50,10,10"),
 }
@@ -47,5 +46,5 @@ def test_the_peak_stays_below_the_limit(tmp_path, kind):
     tifffile.imwrite(tmp_path / "cell.tif", grey, photometric="minisblack")
     given = ["segment", "cell.tif", "-k", "3", "--voxel-size", size, "--set", "cluster.sample=20000"]
     most = peak(tmp_path, *given, "--max-memory", LIMIT, "-o", "labels.tif")
-    assert most <= MARGIN * parse_bytes(LIMIT), f"{most / 2**20:.0f} MiB"
+    assert most <= parse_bytes(LIMIT), f"{most / 2**20:.0f} MiB"
     assert json.loads((tmp_path / "labels.json").read_text())["peak_memory_bytes"] <= most

@@ -10,7 +10,7 @@ import torch
 
 from vemseg.context import Context
 from vemseg.errors import ResourceError
-from vemseg.resources import SHARE, available_memory, usable_cores
+from vemseg.resources import SHARE, available_memory, return_large_arrays, usable_cores
 
 _log = logging.getLogger("vemseg")
 
@@ -73,7 +73,7 @@ class Machine:
 
 
 def settle(context: Context, precision: str) -> Machine:
-    """Decide what to compute with, and set the number of threads of torch.
+    """Decide what to compute with, and set the number of threads of torch and how memory is given back.
 
     Parameters
     ----------
@@ -90,6 +90,7 @@ def settle(context: Context, precision: str) -> Machine:
     device = pick_device(context.device)
     threads = context.threads or usable_cores()
     torch.set_num_threads(threads)
+    return_large_arrays()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     dtype = torch.bfloat16 if wants_bf16(precision, device) else torch.float32
     torch.backends.cudnn.deterministic = True  # the same seed, the same result

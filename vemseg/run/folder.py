@@ -51,7 +51,7 @@ _INFO_FORM = Form(
         "inputs?": list[dict[str, str | int | None]],
         "parents?": list[dict[str, str | int | None]],
         "volumes?": list[dict[str, object]],
-        "finished?": str,
+        "finished?": str | None,
         "resumed?": list[dict[str, str]],
         "imported?": {"sha256?": str},
         "start?": {"model": str, "hash": str},

@@ -228,7 +228,7 @@ def _image_in(path: Path) -> tuple[Path, zarr.Group, Multiscale]:
     node = open_node(path)
     if not isinstance(node, zarr.Group):
         raise InputError(f"{path} is an array: --into takes the group of the image around it")
-    described = multiscale_of(node.attrs)
+    described = multiscale_of(node.attrs, path)
     if described is not None and described.levels:
         if legend_in(node.attrs) is not None:
             raise InputError(f"{path} holds labels: --into takes the image that they belong to")

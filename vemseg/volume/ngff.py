@@ -43,8 +43,20 @@ class Multiscale:
     images: int = 1
 
 
-def multiscale_of(attributes: Attributes) -> Multiscale | None:
-    """Return the first multiscale image that a group's attributes describe, or None."""
+def multiscale_of(attributes: Attributes, where: object) -> Multiscale | None:
+    """Return the first multiscale image that a group's attributes describe, or None.
+
+    Parameters
+    ----------
+    attributes : mapping
+    where : object
+        The path or address of the group, for messages.
+
+    Raises
+    ------
+    InputError
+        Where an array is named that lies outside of the group.
+    """
     described = _described(attributes, "multiscales")
     if not isinstance(described, Sequence) or not described or not isinstance(described[0], Mapping):
         return None
@@ -59,15 +71,15 @@ def multiscale_of(attributes: Attributes) -> Multiscale | None:
     for dataset in image.get("datasets") or []:
         if isinstance(dataset, Mapping):
             own = compose(dataset.get("coordinateTransformations"), n)
-            path = _inside(str(dataset.get("path", ""))).strip("/")
+            path = _inside(str(dataset.get("path", "")), where).strip("/")
             levels[path], entries[path] = Frame(axes, units, *chained(own, whole)), dataset
     return Multiscale(levels, entries, _channels(attributes), len(described))
 
 
-def _inside(path: str) -> str:
+def _inside(path: str, where: object) -> str:
     """Return the path of an array in its group; refuse one that leads out of it."""
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\0" in path:
-        raise InputError(f"the metadata name the array '{quoted(path)}', which lies outside of their group")
+        raise InputError(f"{where}: its metadata name the array '{quoted(path)}', which lies outside of it")
     return path
 
 

@@ -173,7 +173,11 @@ def local(path: str | Path) -> Path:
     text = without_format(str(path))
     if is_url(text) and urlsplit(text).scheme.lower() == "file":
         text = unquote(urlsplit(text).path)
-    return Path(text) if Path(text).exists() else Path(text.replace(":/", "/"))
+    try:
+        there = Path(text).exists()
+    except OSError:  # in a folder that may not be looked into: opening it says so
+        there = True
+    return Path(text) if there else Path(text.replace(":/", "/"))
 
 
 def _format_of(path: Path) -> Format:

@@ -99,7 +99,7 @@ def _open(place: Place, wish: Wish, path: Path | None) -> Volume:
 
 def _level_of(group: Node, wish: Wish) -> Node:
     """Return a level of the image that a group is: the finest, unless another is named."""
-    image = multiscale_of(group.attributes)
+    image = multiscale_of(group.attributes, group.place.address)
     if image is None or not image.levels:
         inner = group.place.inside("OME").document(".zattrs") or {}
         images = images_of(group.attributes, inner)
@@ -178,7 +178,7 @@ def _array(node: Node, wish: Wish, path: Path | None) -> Volume:
 
 
 def _is_level(group: Node, inner: str) -> bool:
-    image = multiscale_of(group.attributes)
+    image = multiscale_of(group.attributes, group.place.address)
     return image is not None and inner in image.levels
 
 
@@ -189,7 +189,7 @@ def _told(node: Node, around: Sequence[tuple[Node, str]], n: int) -> Told:
     frames: list[Frame | None] = [_bdv_frame(node)]
     channels: tuple[str, ...] = ()
     for group, inner in around:
-        image = multiscale_of(group.attributes)
+        image = multiscale_of(group.attributes, group.place.address)
         if image is not None and inner in image.levels:
             frames += [image.levels[inner], frame_in(image.entries[inner], n)]
             channels = channels or image.channels

@@ -87,10 +87,10 @@ def open_node(path: Path) -> Node:
         both = _is_old(path)
         store = Whole(path, read_only=True)
         node: Node = zarr.open(store, mode="r", zarr_format=3 if both else None)
-        if isinstance(node, zarr.Array) or multiscale_of(node.attrs) or not both:
+        if isinstance(node, zarr.Array) or multiscale_of(node.attrs, path) or not both:
             return node
         older: Node = zarr.open(store, mode="r", zarr_format=2)
-    if isinstance(older, zarr.Array) or multiscale_of(older.attrs):
+    if isinstance(older, zarr.Array) or multiscale_of(older.attrs, path):
         _log.warning("%s holds metadata of Zarr formats 2 and 3: those of format 2 are read", path)
         return older
     return node
@@ -110,7 +110,8 @@ def inside(group: zarr.Group, path: Path) -> list[str]:
     """Return images in a group, or arrays where there are none, as paths that can be opened."""
     with reading(f"{path} is no readable Zarr"):
         members = sorted(group.members(max_depth=_DEEPEST))
-    images = [name for name, node in members if isinstance(node, zarr.Group) and multiscale_of(node.attrs)]
+    groups = [(name, node) for name, node in members if isinstance(node, zarr.Group)]
+    images = [name for name, node in groups if multiscale_of(node.attrs, path / name)]
     arrays = [name for name, node in members if isinstance(node, zarr.Array)]
     return [f"{path}/{name}" for name in (images or arrays) if is_zarr(path / name)]
 

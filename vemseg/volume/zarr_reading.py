@@ -148,7 +148,7 @@ def _locate(path: Path, level: str | None = None) -> Located:
         Where there is no such level.
     """
     node, count = open_node(path), 1
-    if isinstance(node, zarr.Group) and multiscale_of(node.attrs) is None:
+    if isinstance(node, zarr.Group) and multiscale_of(node.attrs, path) is None:
         inner = open_node(path / "OME") if is_zarr(path / "OME") else None
         images = images_of(node.attrs, {} if inner is None else attributes(inner))
         if images is not None:
@@ -158,7 +158,7 @@ def _locate(path: Path, level: str | None = None) -> Located:
         if level is not None:
             raise UsageError(f"{path} is an array without levels: leave --level out")
         return _in_its_image(path, node)
-    image = multiscale_of(node.attrs)
+    image = multiscale_of(node.attrs, path)
     if image is None or not image.levels:
         raise InputError(f"{path} {_what_else(node, path)}")
     levels = _by_fineness(image, path)
@@ -221,7 +221,7 @@ def _in_its_image(path: Path, array: zarr.Array) -> Located:
     around = []
     for outer, group in groups_around(path):
         around.append(attributes(group))
-        image = multiscale_of(group.attrs)
+        image = multiscale_of(group.attrs, outer)
         level = inner.relative_to(outer).as_posix()
         if image is not None and level in image.levels:
             finest = _by_fineness(image, outer)[0] == level

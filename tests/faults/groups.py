@@ -1,0 +1,69 @@
+"""A control group whose memory runs out, so that the system kills what is in it."""
+
+import errno
+import os
+import re
+import time
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path("/sys/fs/cgroup")
+SECONDS = 60
+"""Longest that the memory of a process is squeezed before it is killed."""
+
+
+class Group:
+    """A control group below that of this process, with its own limit of memory; of version 1 or 2.
+
+    A test that asks for one is skipped, with the reason, where none may be made.
+    """
+
+    def __init__(self):
+        places = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+        self._old = "memory" in places and (ROOT / "memory").is_dir()
+        top = ROOT / "memory" if self._old else ROOT
+        inside = PurePosixPath(places.get("memory" if self._old else "", "/")).relative_to("/")
+        self._place = top / inside / f"vemseg-{os.getpid()}"
+        self._limit = self._place / ("memory.limit_in_bytes" if self._old else "memory.max")
+        self._used = self._place / ("memory.usage_in_bytes" if self._old else "memory.current")
+        try:
+            if not (top / inside).is_dir():
+                raise FileNotFoundError(errno.ENOENT, "no such group", str(top / inside))
+            self._place.mkdir()
+        except OSError as error:
+            pytest.skip(f"no control group may be made here: {error}")
+        if not self._limit.exists():
+            self.close()
+            pytest.skip("control groups made here have no limit of memory: its controller is not handed down")
+
+    def close(self):
+        """Take the group away; the processes in it have ended."""
+        self._place.rmdir()
+
+    def take(self, pid):
+        """Let a process belong to this group. What it occupies already counts elsewhere."""
+        (self._place / "cgroup.procs").write_text(str(pid))
+
+    def allow(self, size):
+        """Set the limit, in bytes."""
+        self._limit.write_text(str(size))
+
+    @property
+    def kills(self):
+        """How many processes the system killed here because memory ran out."""
+        events = self._place / ("memory.oom_control" if self._old else "memory.events")
+        return int(re.search(r"^oom_kill (\d+)$", events.read_text(), re.MULTILINE)[1])
+
+    def squeeze(self, program):
+        """Allow no more than is used, again and again, until a program has ended; return how it ended."""
+        deadline = time.monotonic() + SECONDS
+        while program.running and time.monotonic() < deadline:
+            for less in (2**20, 0):  # of files that are cached there may be less to hold
+                try:
+                    self.allow(max(2**16, int(self._used.read_text()) - less))
+                except OSError as error:  # version 1 refuses to go below what cannot be given back
+                    if error.errno != errno.EBUSY:
+                        raise
+            time.sleep(0.002)
+        return program.wait()
