@@ -24,6 +24,7 @@ from scipy.sparse.csgraph import connected_components
 from skimage.measure import label
 
 from vemseg.blocks import run
+from vemseg.blocks.job import Marked
 from vemseg.context import Context
 from vemseg.errors import InputError
 from vemseg.geometry import Box
@@ -40,7 +41,7 @@ from vemseg.objects.blockwise import (
 from vemseg.objects.counting import Bodies, Contacts, Ids
 from vemseg.run import load_tensors, save_tensors
 from vemseg.run.files import Tensors
-from vemseg.volume import LabelStore, Volume
+from vemseg.volume import LabelStore, Volume, grow
 
 MOST_OBJECTS = 2**32 - 1
 """The most objects that a volume of uint32 can tell apart."""
@@ -324,3 +325,6 @@ class _Numbering(Pass[NDArray[np.generic], NDArray[np.uint32]]):
 
     def write(self, box: Box, made: NDArray[np.uint32]) -> None:
         self.target.write(box, made)
+
+    def then(self, box: Box, marked: Marked) -> None:
+        grow(self.target, box, marked)

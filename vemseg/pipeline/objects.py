@@ -80,7 +80,8 @@ def objects(
             _log.warning("%s: voxel size unknown, so everything is counted in voxels", labels.name)
         must_be_begun(output.partial / "parts", context)
         finding = Finding.begin(labels, output.partial, wish, context)
-        store = begin(output.partial / "objects", labels, "uint32", finding.blocks.shape)
+        plan = form.plan(out, labels)
+        store = begin(output.partial / "objects", labels, "uint32", finding.blocks.shape, plan)
         if context.share.whole:
             found = finding.finished(context)
             paint(found, store, context.afterwards)
