@@ -1,5 +1,6 @@
 """Jobs whose blocks know who did them; other processes import this module and little else."""
 
+import errno
 import os
 import signal
 import time
@@ -53,6 +54,29 @@ class DeadlyOnce(Marked):
             return stages.compute(box, given)
 
         return Stages(stages.read, compute, stages.write)
+
+
+class Failing(Marked):
+    """One of its blocks meets a disk that fails, some of the times."""
+
+    failing, times = 3, 10
+
+    def open(self, context):
+        stages, tries = super().open(context), self.markers.with_name("tries")
+
+        def compute(box, given):
+            if box.start[0] == self.failing:
+                with tries.open("a") as file:
+                    file.write("x")
+                if tries.stat().st_size <= self.times:
+                    raise OSError(errno.EIO, "the disk fails")
+            return stages.compute(box, given)
+
+        return Stages(stages.read, compute, stages.write)
+
+
+class FailingTwice(Failing):
+    times = 2
 
 
 class Slow(Marked):

@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # Batch arrays on a real SLURM of one node, made here for the occasion:
 #
-#   bash tests/slurm.sh           as root; installs slurmctld, slurmd, slurm-client and munge where they are missing
+#   bash tests/slurm.sh [PART...]  as root; installs slurmctld, slurmd, slurm-client and munge where they are missing
 #
+# The parts are 1, 2 and 3; without a number all of them are done.
 # 1. recipes/segment.slurm: an array job segments two volumes. The signal that SLURM sends ahead of the time limit
 #    comes in the midst: the tasks must save their state, end with 75, be queued again, go on, and give the labels of
 #    a run that was never stopped.
 # 2. Arrays of four tasks share one volume (--shard auto), first segment and then objects. One task is killed and
 #    queued again, one runs twice, and --finalize waits for all (afterok): the files must be those of one process.
+# 3. --dask slurm: dask-jobqueue submits jobs that become workers, and these label the volume: again the same files.
 #
 # Not part of tests/run.sh: it starts daemons, and needs root. PYTHON names the Python that has vemseg,
 # KEEP=1 leaves the folder with all logs.
 set -euo pipefail
+parts=" ${*:-1 2 3} "
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="$(command -v "${PYTHON:-$root/.venv/bin/python}")"
 [ "$(id -u)" = 0 ] || { echo "tests/slurm.sh: only root can start SLURM's daemons" >&2; exit 1; }
@@ -67,7 +70,7 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
 MinJobAge=3600
-NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=2 RealMemory=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo) State=UNKNOWN
 PartitionName=debug Nodes=$(hostname -s) Default=YES MaxTime=INFINITE State=UP
 END
 dd if=/dev/urandom of="$work/munge/key" bs=64 count=1 status=none
@@ -105,12 +108,6 @@ for cell in 1 2; do
     vemseg fetch phantom -o "cell$cell.tif" --shape 32,128,128 --seed "$cell"
 done > /dev/null
 printf 'cell1.tif\ncell2.tif\n' > volumes.txt
-vemseg train cell1.tif -o run --config invariance --steps 3 --batch-size 2 -q > /dev/null # no tissue to paint
-vemseg segment cell1.tif -m run -k 4 -o first_seg.tif -q > /dev/null
-for cell in 1 2; do
-    vemseg segment "cell$cell.tif" -m run --clusters first_seg_clusters.safetensors -o "whole$cell.tif" -q
-done > /dev/null
-
 failed=0
 check() { # WHAT COMMAND...
     if "${@:2}"; then echo "ok   $1"; else echo "FAIL $1"; failed=1; fi
@@ -131,23 +128,31 @@ stop_task() { # CELL: in the midst
 }
 state() { scontrol show job "$job" | grep -c "JobState=$1" | grep -qx "$2"; }
 
-job="$(sbatch --parsable --array=1-2 --cpus-per-task=1 --mem=0 "$root/recipes/segment.slurm")"
-stop_task 1 & # both run at once
-first=$!
-stop_task 2
-wait "$first"
-for cell in 1 2; do
-    check "task $cell saved its state: $(grep -o 'stopped after.*blocks' "slurm-${job}_$cell.out")" test ! -e "cell${cell}_seg.tif"
-done
-until_there "both tasks to end" state COMPLETED 2
-for cell in 1 2; do
-    check "task $cell was queued again" sh -c "scontrol show job ${job}_$cell | grep -q Restarts=1"
-    check "task $cell went on" grep -q "^going on in cell${cell}_seg.tif.partial" "slurm-${job}_$cell.out"
-    check "task $cell gave the labels of an unstopped run" "$python" -c "
+stopped_and_queued() { # two volumes, one task each
+    vemseg train cell1.tif -o run --config invariance --steps 3 --batch-size 2 -q > /dev/null # no tissue to paint
+    vemseg segment cell1.tif -m run -k 4 -o first_seg.tif -q > /dev/null
+    for cell in 1 2; do
+        vemseg segment "cell$cell.tif" -m run --clusters first_seg_clusters.safetensors -o "whole$cell.tif" -q
+    done > /dev/null
+
+    job="$(sbatch --parsable --array=1-2 --cpus-per-task=1 --mem=0 "$root/recipes/segment.slurm")"
+    stop_task 1 & # both run at once
+    first=$!
+    stop_task 2
+    wait "$first"
+    for cell in 1 2; do
+        check "task $cell saved its state: $(grep -o 'stopped after.*blocks' "slurm-${job}_$cell.out")" test ! -e "cell${cell}_seg.tif"
+    done
+    until_there "both tasks to end" state COMPLETED 2
+    for cell in 1 2; do
+        check "task $cell was queued again" sh -c "scontrol show job ${job}_$cell | grep -q Restarts=1"
+        check "task $cell went on" grep -q "^going on in cell${cell}_seg.tif.partial" "slurm-${job}_$cell.out"
+        check "task $cell gave the labels of an unstopped run" "$python" -c "
 import sys, tifffile
 a, b = (tifffile.imread(path) for path in sys.argv[1:])
 sys.exit(not (a.shape == b.shape and (a == b).all()))" "cell${cell}_seg.tif" "whole$cell.tif"
-done
+    done
+}
 
 # Four tasks for one volume
 cat > same.py <<'END'
@@ -182,12 +187,28 @@ END
     check "the task that came twice ended well" ended "$twice" COMPLETED
     check "nothing is left of $out's beginnings" test ! -e "$out.partial"
 }
+
+in_four_tasks() {
+    shared done shared.ome.zarr vemseg segment cell1.tif "${few[@]}"
+    check "four tasks gave the files of one process" "$python" same.py shared.ome.zarr one.ome.zarr
+    vemseg objects one.ome.zarr -o counted.ome.zarr -q > /dev/null
+    shared labelled found.ome.zarr vemseg objects one.ome.zarr
+    check "four tasks found the objects of one process" "$python" same.py found.ome.zarr counted.ome.zarr
+    check "and measured the same of them" cmp found.csv counted.csv
+}
+
+# Workers of Dask that SLURM starts
+workers() { scontrol show job | grep -c "JobName=dask-worker" | grep -qx "$1"; }
+by_dask() {
+    vemseg segment cell1.tif "${few[@]}" -o dasked.ome.zarr --dask slurm --processes 2 --threads 1 --max-memory 1GiB
+    check "SLURM was asked for two workers" workers 2
+    check "the workers of Dask gave the files of one process" "$python" same.py dasked.ome.zarr one.ome.zarr
+    until_there "the workers' jobs to end" sh -c '! squeue --noheader --format=%j | grep -q dask-worker'
+}
+
 few=(-m classical -k 3 --set "model.sigmas=[1.0]" --set cluster.sample=2000)
 vemseg segment cell1.tif "${few[@]}" -o one.ome.zarr -q > /dev/null
-shared done shared.ome.zarr vemseg segment cell1.tif "${few[@]}"
-check "four tasks gave the files of one process" "$python" same.py shared.ome.zarr one.ome.zarr
-vemseg objects one.ome.zarr -o counted.ome.zarr -q > /dev/null
-shared labelled found.ome.zarr vemseg objects one.ome.zarr
-check "four tasks found the objects of one process" "$python" same.py found.ome.zarr counted.ome.zarr
-check "and measured the same of them" cmp found.csv counted.csv
+case "$parts" in *" 1 "*) stopped_and_queued ;; esac
+case "$parts" in *" 2 "*) in_four_tasks ;; esac
+case "$parts" in *" 3 "*) by_dask ;; esac
 exit "$failed"

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobs import Bad, Deadly, DeadlyOnce, Marked, Slow
+from jobs import Bad, Deadly, DeadlyOnce, Failing, FailingTwice, Marked, Slow
 from test_shards import SETTINGS, cell, content
 from test_spread import job
 
@@ -23,6 +25,10 @@ from vemseg.pipeline.segment import segment
 __all__ = ["cell"]
 
 HERE = Path(__file__).parent
+OPTIONS = {
+    "scheduler": ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0"],
+    "worker": ["--nthreads", "2", "--memory-limit", "4GiB", "--no-dashboard", "--no-nanny"],
+}
 PLACE = Context(device="cpu", threads=1, memory=2**28, executor="dask", cluster="local", processes=2)
 
 
@@ -39,26 +45,41 @@ def dask():
 
 
 @pytest.fixture
-def cluster(dask, tmp_path):
-    """Start a scheduler and two workers by their own commands; yield its file, and the workers."""
+def begin(dask, tmp_path):
+    """Start a scheduler by its own command; yield a function that starts workers, with further options."""
     paths = [str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    place = tmp_path / "scheduler.json"
+    place, started = tmp_path / "scheduler.json", []
 
-    def begin(*args):
-        command = [sys.executable, "-m", "dask", *args, "--scheduler-file", str(place)]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    def begin(part, *options):
+        command = [
+            sys.executable,
+            "-m",
+            "dask",
+            part,
+            "--scheduler-file",
+            str(place),
+            *OPTIONS[part],
+            *options,
+        ]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, cwd=tmp_path)
+        started.append(process)
+        return process
 
-    scheduler = begin("scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0")
+    scheduler = begin("scheduler")
     while not place.exists():
         assert scheduler.poll() is None
         time.sleep(0.1)
-    options = ["--nthreads", "2", "--memory-limit", "4GiB", "--no-dashboard", "--no-nanny"]
-    workers = [begin("worker", *options) for _ in range(2)]
-    yield place, workers
-    for process in (*workers, scheduler):
+    yield begin
+    for process in reversed(started):
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def cluster(begin, tmp_path):
+    """Start a scheduler and two workers; yield its file, and the workers."""
+    return tmp_path / "scheduler.json", [begin("worker") for _ in range(2)]
 
 
 @pytest.mark.slow
@@ -100,6 +121,74 @@ def test_a_scheduler_and_workers_started_by_hand_give_the_bytes_of_one_process(c
     one, out = (embed(vectors, tmp_path / f"{name}.zarr", context=context)
                 for name, context in (("one", here), ("dask", elsewhere)))  # fmt: skip
     assert content(out) == content(one)
+
+
+BOTH = """
+import os, time
+from pathlib import Path
+from vemseg.blocks import here
+
+def when_both_are_there(*given):  # but for the very first block
+    first = not list(Path("seen").iterdir())
+    Path("seen", str(os.getpid())).touch()
+    while not first and len(list(Path("seen").iterdir())) < 2:
+        time.sleep(0.05)
+    return do(*given)
+if here.map_blocks.__name__ == "map_blocks":  # Dask reads this file twice
+    do, here.map_blocks = here.map_blocks, when_both_are_there
+"""
+"""What a worker of Dask is given before all else: from the second block on, it waits for another worker."""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_that_comes_when_blocks_are_done_takes_part(begin, cell, tmp_path):
+    (tmp_path / "both.py").write_text(BOTH)
+    (tmp_path / "seen").mkdir()
+    here, stop = Context(device="cpu", threads=1, memory=2**31), threading.Event()
+    there = replace(here, executor="dask", cluster=str(tmp_path / "scheduler.json"), stopped=stop.is_set)
+    wanted, out = Wanted(str(cell), "classical", SETTINGS), tmp_path / "dask.ome.zarr"
+    done = tmp_path / "dask.ome.zarr.partial" / "done"
+    workers = [begin("worker", "--preload", "both.py")]
+    with ThreadPoolExecutor(1) as thread:
+        work = thread.submit(segment, wanted, out, context=there)
+        try:
+            while not list(done.glob("*.json")):
+                assert not work.done(), work.result()
+                time.sleep(0.05)
+            workers.append(begin("worker", "--preload", "both.py"))
+            work.result(120)
+        finally:
+            stop.set()
+    assert {path.name for path in (tmp_path / "seen").iterdir()} == {str(each.pid) for each in workers}
+    assert content(out) == content(segment(wanted, tmp_path / "one.ome.zarr", context=here))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_that_may_occupy_too_little_is_refused_when_it_comes_late_too(begin, tmp_path):
+    context = replace(PLACE, cluster=str(tmp_path / "scheduler.json"), memory=2**31)
+    with ThreadPoolExecutor(1) as thread:
+        work = thread.submit(run, job(Marked, tmp_path), context)
+        time.sleep(1)
+        assert not work.done()  # nobody is there yet
+        begin("worker", "--memory-limit", "1GiB")
+        with pytest.raises(
+            ResourceError, match=r"may occupy 1GiB, and .* for 2GiB: give --max-memory 512MiB"
+        ):
+            work.result()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_block_whose_disk_fails_is_tried_again_but_not_for_ever(dask, tmp_path):
+    expected = run(job(Marked, tmp_path / "sound"), PLACE)
+    found = run(job(FailingTwice, tmp_path / "twice"), PLACE)
+    assert [block for *_, block in found] == [block for *_, block in expected]
+    assert (tmp_path / "twice" / "tries").read_text() == "xxx"
+    with pytest.raises(OSError, match="the disk fails"):
+        run(job(Failing, tmp_path / "failing"), PLACE)
+    assert (tmp_path / "failing" / "tries").read_text() == "x" * (1 + on_dask.RETRIES)
 
 
 @pytest.mark.slow

@@ -80,6 +80,12 @@ class Box:
         z, y, x = factors
         return Box((a * z, b * y, c * x), (d * z, e * y, f * x))
 
+    def divided(self, factors: ZYX) -> Box:
+        """Return the smallest box that covers this one in voxels that are so many times larger."""
+        z, y, x = (a // f for a, f in zip(self.start, factors, strict=True))
+        d, h, w = (-(-b // f) for b, f in zip(self.stop, factors, strict=True))
+        return Box((z, y, x), (d, h, w))
+
     def clip(self, other: Box) -> Box:
         """Return the common part of two boxes (empty where they do not meet)."""
         start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))

@@ -126,14 +126,15 @@ def _finished(
 ) -> Generator[int]:
     """Yield the sizes of blocks as they are written and marked; end early when the work is to stop."""
 
-    def store(block: Box, made: Made, marker: Path) -> int:
-        write_json(marker, stages.write(block, made), shared=True)
+    def store(block: Box, made: Made, path: Path) -> int:
+        write_json(path, stages.write(block, made), shared=True)
+        stages.then(block, lambda number: marker(path.parent, number).exists())
         return block.size
 
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         reading: Future[Given] | None = None
         writing: Future[int] | None = None
-        for i, (block, marker) in enumerate(todo):
+        for i, (block, path) in enumerate(todo):
             if stopped():
                 break
             given = (reading or reader.submit(stages.read, block)).result()
@@ -142,7 +143,7 @@ def _finished(
             del given
             if writing is not None:
                 yield writing.result()
-            writing = writer.submit(store, block, made, marker)
+            writing = writer.submit(store, block, made, path)
             del made
         if writing is not None:
             yield writing.result()

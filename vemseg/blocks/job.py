@@ -18,6 +18,14 @@ Result = list[int] | None
 """What writing a block returns: plain JSON, which its marker keeps."""
 
 
+Marked = Callable[[int], bool]
+"""Tells of the number of a block whether it is written."""
+
+
+def nothing_more(box: Box, marked: Marked) -> None:
+    """Do nothing."""
+
+
 def marker(folder: Path, number: int) -> Path:
     """Return the file of a folder that says that a block is written."""
     return folder / f"{number:06d}.json"
@@ -35,11 +43,15 @@ class Stages(Generic[Given, Made]):
         Turns it into what is to be written; called in the thread of the caller.
     write : callable
         Stores it and returns plain JSON types; called in a third thread, one block behind.
+    then : callable
+        Does what can be done now that a block is written and marked; called in that thread too. It may be
+        left out, so what depends on it has to look again in the end.
     """
 
     read: Callable[[Box], Given]
     compute: Callable[[Box, Given], Made]
     write: Callable[[Box, Made], Result]
+    then: Callable[[Box, Marked], None] = nothing_more
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Each block is one task. A worker opens the job with its first task, keeps it open, and does one block after
 the other. Dask gives the blocks of a worker that is lost to others, new workers get blocks as they come, and
-a block that ends several workers is given up. Written blocks leave markers as they do everywhere, so the same
+a block that ends several workers is given up. Workers that may occupy too little memory are refused, those
+that come later too. Written blocks leave markers as they do everywhere, so the same command goes on there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -46,6 +47,9 @@ RETRIES = 2
 PATIENCE = 60
 """Seconds to wait for a scheduler to answer."""
 
+TURN = 5
+"""Seconds that a thread of a worker waits for another one to end its block, before it gives its own back."""
+
 _turn = threading.Lock()
 _opened: dict[str, AnyStages] = {}
 """On a worker: the job that is open, by the course it belongs to."""
@@ -65,13 +69,14 @@ def run(job: Job[Given, Made], context: Context, stages: Stages[Given, Made] | N
     Interrupted
         Where the work was stopped before the last block.
     """
-    distributed = library("distributed", NEEDED, "dask")
+    distributed = _distributed()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here
     todo = [number for number in range(len(job.boxes)) if not job.marker(number).exists()]
     if todo:
         with _client(distributed, context, len(todo)) as client:
             _log.info("Dask shows how far it is at %s", client.dashboard_link)
-            _refuse_small_workers(client, context)
+            there = client.scheduler_info(n_workers=-1)["workers"].values()
+            _refuse_small_workers([worker["memory_limit"] for worker in there], context)
             _follow(distributed, client, job, context, todo)
     return [read_json(job.marker(number)) for number in range(len(job.boxes))]
 
@@ -118,9 +123,8 @@ def _slurm(distributed: ModuleType, context: Context, blocks: int) -> Cluster:
     return cluster
 
 
-def _refuse_small_workers(client: Client, context: Context) -> None:
-    """Refuse workers that would be ended for what a block takes of their memory."""
-    limits = [worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+def _refuse_small_workers(limits: Iterable[int], context: Context) -> None:
+    """Refuse workers, by the bytes that they may occupy, that would be ended for what a block takes."""
     if small := [limit for limit in limits if 0 < limit < context.limit]:
         raise ResourceError(
             f"a worker of Dask may occupy {byte_text(min(small))}, and blocks are planned for "
@@ -187,23 +191,32 @@ def _check(distributed: ModuleType, future: Future, number: int) -> None:
         raise error
 
 
+def _distributed() -> ModuleType:
+    return library("distributed", NEEDED, "dask")
+
+
 def _block(light: AnyJob, course: str, number: int, box: Box, context: Context) -> VemsegError | None:
     """Do one block on a worker, unless it has its marker; return what the user has to know of an error.
 
     The name of the course is another one each time that a command is called.
     """
-    with _turn:  # a worker with several threads would otherwise take the memory of several
-        try:
-            stages = _stages(light, course, context)
-            here.map_blocks(stages, {number: box}, light.markers, lambda done, total: None, never)
-        except VemsegError as error:  # tried again, it would be the same
-            return error
+    if not _turn.acquire(timeout=TURN):  # several threads would take the memory of several workers
+        raise _distributed().Reschedule  # to another worker, where one is idle
+    try:
+        stages = _stages(light, course, context)
+        here.map_blocks(stages, {number: box}, light.markers, lambda done, total: None, never)
+    except VemsegError as error:  # tried again, it would be the same
+        return error
+    finally:
+        _turn.release()
     return None
 
 
 def _stages(light: AnyJob, course: str, context: Context) -> AnyStages:
     """Return the stages of a job, which stay open until another command comes."""
     if course not in _opened:
+        limit = _distributed().get_worker().memory_manager.memory_limit
+        _refuse_small_workers([limit or 0], context)  # this one may have come when others were at work
         _opened.clear()
         _opened[course] = light.open(context)
     return _opened[course]

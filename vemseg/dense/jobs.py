@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.blocks import Job, Stages
+from vemseg.blocks.job import Marked
 from vemseg.context import Context
 from vemseg.dense.holding import point_stages
 from vemseg.dense.opening import Wanted
@@ -18,7 +19,7 @@ from vemseg.dense.sources import Given, VectorSource
 from vemseg.features import Features, Values
 from vemseg.geometry import Box
 from vemseg.labelling import Labeller, load
-from vemseg.volume import LabelStore
+from vemseg.volume import LabelStore, grow
 
 
 @dataclass(frozen=True)
@@ -121,4 +122,8 @@ def label_stages(
         counts: list[int] = np.sum(planes, axis=0).tolist()
         return counts
 
-    return Stages(read, compute, write)
+    def then(box: Box, marked: Marked) -> None:
+        for growing in stores:
+            grow(growing, box, marked)
+
+    return Stages(read, compute, write, then)

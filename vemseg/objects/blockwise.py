@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.blocks import Job, Stages
-from vemseg.blocks.job import Given, Made, Result
+from vemseg.blocks.job import Given, Made, Marked, Result
 from vemseg.context import Context
 from vemseg.errors import InputError, ResourceError
 from vemseg.files import remove
 from vemseg.geometry import ZYX, Box
 from vemseg.resources import byte_text, resident_memory
-from vemseg.volume import LabelStore, Volume
+from vemseg.volume import LabelStore, Plan, Volume
 
 SHAPES: tuple[ZYX, ...] = ((128, 256, 256), (128, 128, 128), (64, 64, 64), (32, 32, 32))
 """The shapes that blocks may have, from the fastest to the smallest."""
@@ -133,9 +133,12 @@ class Pass(Job[Given, Made]):
         """Whether every block is done, by whichever process."""
         return all(self.marker(number).exists() for number in range(len(self.boxes)))
 
+    def then(self, box: Box, marked: Marked) -> None:
+        """Do what can be done when a block is marked (see ``Stages``)."""
+
     def open(self, context: Context) -> Stages[Given, Made]:
         """Return how a block is read, computed and written."""
-        return Stages(self.read, self.compute, self.write)
+        return Stages(self.read, self.compute, self.write, self.then)
 
 
 def passing(blocks: Blocks, markers: Path, stage: str) -> tuple[tuple[Box, ...], Path, str, str]:
@@ -143,15 +146,16 @@ def passing(blocks: Blocks, markers: Path, stage: str) -> tuple[tuple[Box, ...],
     return blocks.boxes, markers.absolute(), stage, "{:.1f}/{:.1f} Mvoxel"
 
 
-def begin(directory: Path, like: Volume, dtype: str, shape: ZYX) -> LabelStore:
+def begin(directory: Path, like: Volume, dtype: str, shape: ZYX, plan: Plan | None = None) -> LabelStore:
     """Return the store in a directory; begin it, in blocks of ``shape``, if it is not there.
 
-    A store that became an output is not there any more. What says that its blocks are written goes with it.
+    With a plan, coarser levels grow beside the blocks. A store that became an output is not there any more.
+    What says that its blocks are written goes with it.
     """
     if directory.exists():
         return LabelStore.open(directory)
     remove(markers_of(directory))
-    return LabelStore.create(directory, like.shape, shape, dtype, like.voxel_size)
+    return LabelStore.create(directory, like.shape, shape, dtype, like.voxel_size, plan=plan)
 
 
 def markers_of(directory: Path) -> Path:

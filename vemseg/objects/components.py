@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.blocks import run
+from vemseg.blocks.job import Marked
 from vemseg.context import Context
 from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box
@@ -38,7 +39,7 @@ from vemseg.objects.connecting import Ids, connected
 from vemseg.objects.counting import Bodies, Contacts, packed, unpacked
 from vemseg.run import load_tensors, save_tensors
 from vemseg.run.files import Tensors
-from vemseg.volume import LabelStore, Volume
+from vemseg.volume import LabelStore, Volume, grow
 
 MOST_OBJECTS = 2**32 - 1
 """The most objects that a volume of uint32 can tell apart."""
@@ -372,3 +373,6 @@ class _Numbering(Pass[NDArray[np.generic], NDArray[np.uint32]]):
 
     def write(self, box: Box, made: NDArray[np.uint32]) -> None:
         self.target.write(box, made)
+
+    def then(self, box: Box, marked: Marked) -> None:
+        grow(self.target, box, marked)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.blocks import run
+from vemseg.blocks.job import Marked
 from vemseg.context import Context
 from vemseg.errors import ResourceError
 from vemseg.geometry import Box, VoxelSize
@@ -33,7 +34,7 @@ from vemseg.objects.necks import VOXEL_BYTES, can_be_cut, cut
 from vemseg.resources import byte_text, resident_memory
 from vemseg.run import load_tensors, save_tensors
 from vemseg.run.files import Tensors
-from vemseg.volume import LabelStore, Volume
+from vemseg.volume import LabelStore, Volume, grow
 
 
 def numbered(finding: Finding, target: LabelStore, neck: float | None, context: Context) -> Objects | None:
@@ -303,6 +304,9 @@ class _Dividing(Pass[_Block, tuple[Tensors, NDArray[np.uint32]]]):
         counted, numbers = made
         self.target.write(box, numbers)
         save_tensors(self._file(self.pieces.found.blocks.number(box)), counted, {}, shared=True)
+
+    def then(self, box: Box, marked: Marked) -> None:
+        grow(self.target, box, marked)
 
     def objects(self) -> Objects:
         """Return all objects and pieces, once every block is done."""

@@ -79,7 +79,8 @@ def objects(
             _log.warning("%s: voxel size unknown, so everything is counted in voxels", labels.name)
         must_be_begun(output.partial / "parts", context)
         finding = Finding.begin(labels, output.partial, wish, context)
-        store = begin(output.partial / "objects", labels, "uint32", finding.blocks.shape)
+        plan = form.plan(out, labels)
+        store = begin(output.partial / "objects", labels, "uint32", finding.blocks.shape, plan)
         if context.share.whole and (found := numbered(finding, store, asked.neck, context)):
             _log.info("%s: %d objects", labels.name, len(found.classes))
             for k in sorted(set(given) - set(wish.classes or found.classes.tolist())):

@@ -231,8 +231,8 @@ def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource
 
 def _store(output: Output, path: Path, name: str, volume: Volume, extras: Extras, like: Like) -> LabelStore:
     """Return where a volume is written to; begin it if it is not there. An OME-Zarr grows as it ends up."""
-    in_place = extras.form_of(path).grows_in_place(path)
-    directory = output.growing(path) if in_place else output.partial / name
+    plan = extras.form_of(path).plan(path, volume, labelled=name not in RATINGS)
+    directory = output.growing(path) if plan else output.partial / name
     if directory.exists():
         return LabelStore.open(directory)
     remove(output.partial / DONE)
@@ -241,7 +241,7 @@ def _store(output: Output, path: Path, name: str, volume: Volume, extras: Extras
         (RATINGS[name].dtype, RATINGS[name].channels(k)) if name in RATINGS else (np.uint8, None)
     )
     return LabelStore.create(
-        directory, volume.shape, block_shape, np.dtype(dtype), volume.voxel_size, channels
+        directory, volume.shape, block_shape, np.dtype(dtype), volume.voxel_size, channels, plan
     )
 
 

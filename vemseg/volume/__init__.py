@@ -14,7 +14,7 @@
                  (background)
     intensity    grey values to [0, 1]
     meaning      whether voxels are labels or grey values, as far as that can be told
-    store        labels written block by block
+    store        labels written block by block, and coarser levels beside them (growing)
     form         how and where a result is written, beside what its name says (labels_of_images)
     writing      the store, or a grey volume -> TIFF, OME-Zarr, HDF5 or precomputed, by the format that the
                  name stands for (content, tiff_writing, zarr_writing, hdf5_writing, precomputed_writing,
@@ -30,6 +30,7 @@ from vemseg.volume.background import constant_background
 from vemseg.volume.base import ArrayVolume, Specimen, Volume
 from vemseg.volume.coarser import shrunk
 from vemseg.volume.form import LabelForm, parse_output
+from vemseg.volume.growing import grow
 from vemseg.volume.inputs import (
     crop_of,
     describe,
@@ -44,6 +45,7 @@ from vemseg.volume.labels_of_images import LabelsOfImage
 from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import FORMATS, Format, absolute, open_volume, record
+from vemseg.volume.pyramid import Plan
 from vemseg.volume.remote import is_there
 from vemseg.volume.renaming import copied, rename_labels
 from vemseg.volume.resample import Resampled, looked_up
@@ -69,6 +71,7 @@ __all__ = [
     "Nearest",
     "Overlay",
     "Permuted",
+    "Plan",
     "Record",
     "Resampled",
     "Specimen",
@@ -84,6 +87,7 @@ __all__ = [
     "filled",
     "finish_grey",
     "finish_labels",
+    "grow",
     "identity",
     "intensity_of",
     "is_there",

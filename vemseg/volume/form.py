@@ -12,8 +12,9 @@ from vemseg.names import is_url, output_format
 from vemseg.volume.base import Volume
 from vemseg.volume.foreign import needed
 from vemseg.volume.hdf5_writing import INNER, check_own_file
-from vemseg.volume.labels_of_images import LabelsOfImage
+from vemseg.volume.labels_of_images import LabelsOfImage, factors_of
 from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION
+from vemseg.volume.pyramid import Plan, majority, mean
 
 _INSIDE = re.compile(r"(?P<file>.+\.(?:h5|hdf5)):?/(?P<inner>[^/].*)", re.IGNORECASE)
 _LIBRARIES = {"hdf5": "h5py", "precomputed": "tensorstore"}
@@ -97,6 +98,23 @@ class LabelForm:
     def grows_in_place(self, out: Path) -> bool:
         """Tell whether the store of a result becomes a part of it, as it lies."""
         return self.kind(out) == "zarr" and self.ngff == VERSION
+
+    def plan(self, out: Path, like: Volume, *, labelled: bool = True) -> Plan | None:
+        """Return the levels of a result whose store becomes a part of it as it lies; None for other results.
+
+        Parameters
+        ----------
+        out : Path
+            The name of the result.
+        like : Volume
+            Whose shape and voxel size it gets.
+        labelled : bool
+            Whether its voxels are labels.
+        """
+        if not self.grows_in_place(out):
+            return None
+        factors = factors_of(self.image, like.shape, like.voxel_size)
+        return Plan(tuple(factors), majority if labelled else mean)
 
     def state(self) -> dict[str, object]:
         """Return what of it belongs to the state of a result; nothing where the name says it all."""

@@ -195,6 +195,11 @@ class LabelsOfImage:
             _consolidate(outer)
 
 
+def factors_of(image: LabelsOfImage | None, shape: ZYX, voxel_size: VoxelSize | None) -> list[ZYX]:
+    """Return the factors of the levels of a volume, or of labels where they go into an image."""
+    return list(level_factors(shape, voxel_size)) if image is None else image.factors(shape, voxel_size)
+
+
 def _extent(
     position: Sequence[float], size: Sequence[float], shape: Sequence[int]
 ) -> list[tuple[float, float]]:

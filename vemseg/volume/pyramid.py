@@ -18,8 +18,11 @@ SMALLEST_LEVEL = 64
 """The coarsest level of a pyramid has at most this many voxels along its longest axis."""
 
 BLOCK_SHAPE: ZYX = (128, 128, 128)
-"""The shape in which coarser levels are computed and sharded; eight times as many voxels of the finer level
-are in memory at once."""
+"""The shape in which coarser levels are computed and sharded."""
+
+LAYERS = 32
+"""How many layers of a coarser level are computed at once; eight times as many voxels of the finer one are
+in memory then."""
 
 VOTERS = 2**16
 """Voxels whose labels are elected at a time: as many as the caches of a processor hold."""
@@ -95,6 +98,47 @@ def coarser_shape(shape: ZYX, factors: ZYX) -> ZYX:
     return z, y, x
 
 
+def steps(factors: Sequence[ZYX]) -> list[ZYX]:
+    """Return how many voxels of each level become one of the next, by the factors of the levels."""
+    pairs = itertools.pairwise(factors)
+    return [(b[0] // a[0], b[1] // a[1], b[2] // a[2]) for a, b in pairs]
+
+
+def reduced(source: Volume, box: Box, step: ZYX, reduce: Reduce) -> NDArray[np.generic]:
+    """Return a box of the level above a volume; the volume is read some layers at a time."""
+    out = np.empty(box.shape, source.dtype)
+    for part in box.split((LAYERS, *box.shape[1:])):
+        fine = source.read(part.scaled(step).clip(source.box))
+        out[part.relative_to(box).slices] = downsample(fine, step, reduce)
+    return out
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The levels that a volume is to have.
+
+    Attributes
+    ----------
+    factors : tuple of (int, int, int)
+        The downsampling factors of each level relative to level 0, that level included.
+    reduce : callable
+        How voxels become one: ``majority`` or ``mean``.
+    """
+
+    factors: tuple[ZYX, ...]
+    reduce: Reduce
+
+    def plain(self) -> dict[str, object]:
+        """Return it as plain JSON."""
+        return {"factors": [list(each) for each in self.factors], "reduce": self.reduce.__name__}
+
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> Plan:
+        """Return what ``plain`` was made of."""
+        factors = ((int(z), int(y), int(x)) for z, y, x in plain["factors"])
+        return cls(tuple(factors), {each.__name__: each for each in (majority, mean)}[plain["reduce"]])
+
+
 class WritableArray(StoredArray, Protocol):
     """An array on disk, of z, y, x or of c, z, y, x, whose parts can be written too."""
 
@@ -126,6 +170,22 @@ class Level:
         """The volumes of its channels."""
         return channels_of(self.array, np.dtype(self.array.dtype), name="a level")
 
+    def coarsen(self, box: Box, channels: Sequence[Volume], step: ZYX, reduce: Reduce) -> None:
+        """Write a box, all channels, from those of the finer level."""
+        for channel, source in enumerate(channels):
+            self.write(box, reduced(source, box, step, reduce), channel)
+
+    def written(self, box: Box) -> bool:
+        """Tell whether a box lies there already, as it will be; where that cannot be told, it does not."""
+        return False
+
+    def cells(self, box: Box) -> Iterator[Box]:
+        """Yield the boxes of ``block_shape`` that a box meets, as far as they lie in the level."""
+        z, y, x = self.array.shape[-3:]
+        whole = Box.whole((z, y, x))
+        met = box.clip(whole).divided(self.block_shape).scaled(self.block_shape)
+        return (cell.clip(whole) for cell in met.split(self.block_shape))
+
     def fill(self, channels: Sequence[Volume]) -> None:
         """Write all of it from volumes of its shape, one for each channel."""
         for box in channels[0].box.split(self.block_shape):
@@ -136,7 +196,7 @@ class Level:
 def write_levels(
     channels: Sequence[Volume], factors: Sequence[ZYX], make: Callable[[int, ZYX], Level], reduce: Reduce
 ) -> None:
-    """Write levels 1, 2 ... of a volume, each from the one before.
+    """Write levels 1, 2 ... of a volume, each from the one before, as far as they are not there yet.
 
     Parameters
     ----------
@@ -145,18 +205,17 @@ def write_levels(
     factors : sequence of (int, int, int)
         The downsampling factors of each level relative to level 0, that level included.
     make : callable
-        Begins the level of a number and a shape.
+        Begins the level of a number and a shape, or returns it where it was begun.
     reduce : callable
         How voxels become one.
     """
     whole = channels[0].shape
-    for number, (before, after) in enumerate(itertools.pairwise(factors), start=1):
-        step: ZYX = (after[0] // before[0], after[1] // before[1], after[2] // before[2])
-        level = make(number, coarser_shape(whole, after))
-        for box in Box.whole(coarser_shape(whole, after)).split(level.block_shape):
-            for channel, source in enumerate(channels):
-                fine = source.read(box.scaled(step).clip(source.box))
-                level.write(box, downsample(fine, step, reduce), channel)
+    for number, step in enumerate(steps(factors), start=1):
+        shape = coarser_shape(whole, factors[number])
+        level = make(number, shape)
+        for box in Box.whole(shape).split(level.block_shape):
+            if not level.written(box):
+                level.coarsen(box, channels, step, reduce)
         channels = level.channels
 
 

@@ -20,7 +20,11 @@ from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.volume.base import Volume
 from vemseg.volume.layout import Layout
+from vemseg.volume.pyramid import BLOCK_SHAPE, Plan, coarser_shape
 from vemseg.volume.stored import StoredVolume, channels_of
+
+PLAN = "levels"
+"""The attribute of a store that says which levels are begun in it; it goes when the store is finished."""
 
 CHUNK_EDGE = 64
 """The edge in voxels that chunks of a store should have; a viewer reads one chunk at a time."""
@@ -35,6 +39,8 @@ class LabelStore(StoredVolume):
     Attributes
     ----------
     directory : Path
+    plan : Plan or None
+        The coarser levels that are begun in it already (see ``growing.grow``).
     block_shape : (int, int, int)
         A box that is written must start at a multiple of it along each axis, and end at a multiple or at the
         volume's end. Along an axis that one block covers it may differ from what was asked for.
@@ -54,6 +60,8 @@ class LabelStore(StoredVolume):
         self.array = array
         self.directory = directory
         self.block_shape: ZYX = array.shards[-3:]
+        planned = array.attrs.get(PLAN)
+        self.plan = None if planned is None else Plan.read(planned)
 
     @property
     def channels(self) -> tuple[Volume, ...]:
@@ -69,8 +77,11 @@ class LabelStore(StoredVolume):
         dtype: str | np.dtype[np.generic] = "uint8",
         voxel_size: VoxelSize | None = None,
         channels: int | None = None,
+        plan: Plan | None = None,
     ) -> LabelStore:
         """Create an empty store; with a number of channels it has an axis of them.
+
+        With a plan, its coarser levels are begun too.
 
         Raises
         ------
@@ -86,6 +97,10 @@ class LabelStore(StoredVolume):
         array = create_array(group, "0", shape, block_shape, dtype, channels)
         if voxel_size is not None:
             array.attrs["voxel_size_nm"] = list(voxel_size)
+        if plan is not None:
+            array.attrs[PLAN] = plan.plain()
+            for number, factors in enumerate(plan.factors[1:], start=1):
+                create_level(group, number, coarser_shape(shape, factors), array.dtype, channels)
         growing.replace(directory)
         return cls.open(directory)
 
@@ -163,6 +178,13 @@ def create_array(
         config={"write_empty_chunks": False},
         overwrite=True,
     )
+
+
+def create_level(
+    group: zarr.Group, number: int, shape: ZYX, dtype: np.dtype[np.generic], channels: int | None
+) -> zarr.Array:
+    """Create a coarser level in a group, replacing one of that number."""
+    return create_array(group, str(number), shape, BLOCK_SHAPE, dtype, channels)
 
 
 def _shard_edge(n: int, block: int) -> int:

@@ -14,10 +14,11 @@ from vemseg.names import split_name
 from vemseg.volume import pyramid
 from vemseg.volume.base import Volume
 from vemseg.volume.content import Content
-from vemseg.volume.labels_of_images import SOURCE, LabelsOfImage
+from vemseg.volume.growing import level_of
+from vemseg.volume.labels_of_images import SOURCE, LabelsOfImage, factors_of
 from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION, image_metadata
 from vemseg.volume.pyramid import Level
-from vemseg.volume.store import CHUNK_EDGE, LabelStore, create_array
+from vemseg.volume.store import CHUNK_EDGE, LabelStore
 
 BLOCK_SHAPE: ZYX = (64, 256, 256)
 """Voxels of a grey volume that are read at once for an OME-Zarr, and its shards, z y x."""
@@ -56,11 +57,11 @@ def write_zarr(
 def finish_store(
     store: LabelStore, content: Content, file_name: str, image: LabelsOfImage | None = None
 ) -> None:
-    """Add coarser levels and metadata to a store, which make it an OME-Zarr of NGFF 0.5."""
+    """Add metadata and what is left of coarser levels to a store; that makes it an OME-Zarr of NGFF 0.5."""
     group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
     size = content.about.voxel_size
-    group["0"].attrs.put({} if size is None else {"voxel_size_nm": list(size)})
     _describe(group, content, store.channels, VERSION, image, split_name(Path(file_name))[0])
+    group["0"].attrs.put({} if size is None else {"voxel_size_nm": list(size)})
 
 
 def _describe(
@@ -77,9 +78,8 @@ def _describe(
     """
     about, channels = content.about, content.volume.channels
     count = len(channels) if about.channels else None
-    levels = pyramid.level_factors if image is None else image.factors
-    factors = list(levels(content.volume.shape, about.voxel_size))
-    begin = _old_level if FORMATS_OF_ZARR[version] == 2 else _level
+    factors = factors_of(image, content.volume.shape, about.voxel_size)
+    begin = _old_level if FORMATS_OF_ZARR[version] == 2 else level_of
 
     def make(number: int, shape: ZYX) -> Level:
         return begin(group, number, shape, content.volume.dtype, count)
@@ -91,13 +91,6 @@ def _describe(
         labels["image-label"] |= {} if image is None else SOURCE
     ome |= labels
     group.attrs.put({**({"ome": ome} if version == VERSION else ome), "vemseg": about.source()})
-
-
-def _level(
-    group: zarr.Group, number: int, shape: ZYX, dtype: np.dtype[np.generic], channels: int | None
-) -> Level:
-    array = create_array(group, str(number), shape, pyramid.BLOCK_SHAPE, dtype, channels)
-    return Level(array, array.shards[-3:])
 
 
 def _old_level(
