@@ -1,6 +1,7 @@
 """Labellers: the classes they find, the order of these, their scores, and how they are saved."""
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Literal
@@ -231,6 +232,50 @@ def test_the_sample_is_left_as_it_was(blobs):
     before = vectors.copy()
     fit(vectors, GREY[blob], table(scale="standardise"))
     np.testing.assert_array_equal(vectors, before)
+
+
+# Balance between the classes of the encoder
+
+
+def lopsided(n=4000):
+    """Return logits of three classes and two more numbers, and the classes.
+
+    Of the vectors, 94 % are of the first class and fall into four heaps; 3 % are of each other class.
+    """
+    rng = np.random.default_rng(0)
+    classes = rng.choice(3, n, p=[0.94, 0.03, 0.03])
+    vectors = rng.normal(0, 0.3, (n, 5))
+    vectors[np.arange(n), classes] += 4
+    vectors[classes == 0, 3:] += 3 * rng.choice([-1, 1], (int((classes == 0).sum()), 2))
+    names = ("cytosol", "membrane", "mitochondrion")
+    return Sample(vectors.astype(np.float16), np.ones(n, np.float32), classes=names), classes
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_a_vector_counts_by_the_rarity_of_what_the_encoder_takes_it_for(balance):
+    columns = vemseg.labelling.columns
+    logits = lopsided(300)[0].vectors[:, :3].astype(np.float32)
+    chances = [[math.exp(x) / sum(map(math.exp, row)) for x in row] for row in logits.tolist()]
+    shares = [sum(row[k] for row in chances) / len(chances) for k in range(3)]
+    rare = [(share + columns.RARE) ** -balance for share in shares]
+    weights = columns._rarity(logits, balance)
+    slow = [sum(p * r for p, r in zip(row, rare, strict=True)) for row in chances]
+    assert weights == pytest.approx(slow, rel=1e-4)
+    drawn = np.bincount(columns._drawn(weights), minlength=300)
+    assert drawn.sum() == 300 and np.abs(drawn - 300 * weights / weights.sum()).max() < 1
+
+
+def test_where_classes_count_alike_rare_ones_get_clusters():
+    sample, classes = lopsided()
+
+    def purity(**settings):
+        labels = argmax(fit_labeller(table(k=4, scale="whiten", **settings), sample), sample.vectors)
+        return min(max(np.mean(classes[labels == k] == c) for k in range(4)) for c in (1, 2))
+
+    assert purity(balance=0.0) < 0.7 < 0.95 < purity(balance=1.0)
+    unknown = replace(sample, classes=())  # nothing is known that could count alike
+    one, other = (fit_labeller(table(k=3, balance=balance), unknown) for balance in (0.0, 1.0))
+    assert np.array_equal(one.weight, other.weight) and np.array_equal(one.bias, other.bias)
 
 
 def test_scores_of_any_shape(blobs):

@@ -23,6 +23,9 @@ from vemseg.recipe import ClusterTable
 CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**27}
 """Bytes of columns that are computed at a time: few enough for a CPU's cache, many enough for a GPU."""
 
+RARE = 0.01
+"""Added to the share of a class before vectors are weighed by it: what hardly occurs stays rare."""
+
 
 class Columns(NamedTuple):
     """An affine map of vectors in float64, used while classes are fitted.
@@ -100,7 +103,7 @@ def prepared(table: ClusterTable, sample: Sample) -> tuple[Single, Scaling | Non
     Parameters
     ----------
     table : ClusterTable
-        Gives the seed of the shuffle, and the scaling.
+        Gives the seed of the shuffle, the balance and the scaling.
     sample : Sample
         It is not changed.
 
@@ -112,10 +115,37 @@ def prepared(table: ClusterTable, sample: Sample) -> tuple[Single, Scaling | Non
     """
     rng = np.random.default_rng([table.seed, 0xC1])
     data = sample.vectors[rng.permutation(len(sample.vectors))].astype(np.float32)
+    if table.balance and sample.classes:
+        data = data[rng.permutation(_drawn(_rarity(data[:, : len(sample.classes)], table.balance)))]
     scaled = scaling(data, table)
     if scaled is not None:
         scaled.apply(data)
     return data, scaled
+
+
+def _rarity(logits: Single, balance: float) -> Doubles:
+    """Return how much each vector counts: the more, the rarer the classes that the encoder takes it for.
+
+    Parameters
+    ----------
+    logits : float32 (n, C)
+        Of the encoder's own classes.
+    balance : float
+        A class weighs as its share, and ``RARE`` more, to the power of minus this. A vector weighs as its
+        classes do, each by its probability.
+    """
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    shares = probabilities.mean(axis=0, dtype=np.float64)
+    weights: Doubles = (probabilities * np.float32((shares + RARE) ** -balance)).sum(axis=1, dtype=np.float64)
+    return weights
+
+
+def _drawn(weights: Doubles) -> NDArray[np.intp]:
+    """Return as many places as there are weights (n,), each as often as its weight says, up to rounding."""
+    reached = np.cumsum(weights)
+    middles = (np.arange(len(weights)) + 0.5) * (reached[-1] / len(weights))
+    return np.searchsorted(reached, middles)
 
 
 def places(widths: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:

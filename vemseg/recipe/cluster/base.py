@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vemseg.recipe.base import Count, CountOrShare, Natural, Positive, Seed, Share, Table, require
+from vemseg.recipe.base import Count, CountOrShare, Natural, Positive, Seed, Share, Table, UpToOne, require
 
 K_RANGE = (4, 12)
 """The first and the last number of classes that are tried for ``k = "auto"``."""
@@ -36,6 +36,10 @@ class ClusterTable(Table):
     scale : {"none", "standardise", "whiten"}
         How vectors are scaled first: not at all, each feature to variance 1, or all directions to variance 1.
         The default depends on the kind of model.
+    balance : float
+        Where the encoder knows classes of its own, how much more those vectors of the sample count that it
+        takes for rare ones: 0 for all vectors alike, 1 for each class alike. Otherwise most clusters divide
+        what there is most of, such as cytosol.
     floor : float
         Whitening brings a principal direction of the standardised features to variance 1 if its variance is
         at least this share of the largest; weaker directions hold noise and stay below 1.
@@ -64,6 +68,7 @@ class ClusterTable(Table):
     sample: CountOrShare = 500_000
     seed: Seed = 0
     scale: Literal["none", "standardise", "whiten"] = "none"
+    balance: UpToOne = 0.0
     floor: Share = 1e-3
     whitened: Natural = 0
     others: Positive = 1.0
