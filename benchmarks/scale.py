@@ -2,8 +2,9 @@ r"""What a volume of 1 TB or 100 TB would take: extrapolated from measured stage
 
 Each stage of ``vemseg segment`` is measured in one thread, in processor seconds, on the first blocks of a
 volume: opening and hashing the input, fitting classes, and per block reading, encoding, scoring,
-interpolating and writing; at the end, the pyramid. The volume is a painted tile, mirrored over and over, in a
-Zarr array.
+interpolating, writing, and the shards of coarser levels above it. What comes last, once for the whole volume,
+looks at every marker and at every shard of the coarser levels. The volume is a painted tile, mirrored over
+and over, in a Zarr array.
 
     python benchmarks/scale.py --scratch D --shape 1000,1000,1024 --nm 4 --tasks 4 --model classical \
         --set model.sigmas=[1.0] --set cluster.k=2 --max-memory 2GiB --check
@@ -30,6 +31,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import zarr
 from common import conclude, machine, show
 from memory import MAXRSS_UNIT, waited
 
@@ -44,10 +46,11 @@ from vemseg.geometry import ZYX, Box
 from vemseg.labelling import Labeller, find_classes
 from vemseg.phantom import Phantom
 from vemseg.resources import parse_bytes
-from vemseg.run import fingerprint
+from vemseg.run import fingerprint, read_json, write_json
 from vemseg.run.fingerprint import MOST_HASHED
-from vemseg.volume import LabelInfo, LabelStore, finish_labels
-from vemseg.volume.pyramid import BLOCK_SHAPE, coarser_shape, level_factors
+from vemseg.volume import LabelInfo, LabelStore, Plan, finish_labels, grow
+from vemseg.volume.growing import level_of
+from vemseg.volume.pyramid import BLOCK_SHAPE, coarser_shape, level_factors, majority
 
 TILE: ZYX = (128, 128, 128)
 """The part of the volume that is painted."""
@@ -59,7 +62,7 @@ NODES = (1, 16, 256)
 TARGET = 1.5
 """How far what is foretold may be from what is measured, as a ratio."""
 
-PER_BLOCK = ("read", "encode", "score", "interpolate", "write")
+PER_BLOCK = ("read", "encode", "score", "interpolate", "write", "pyramid")
 
 
 def main() -> None:
@@ -100,7 +103,7 @@ class Measured:
     rates : dict of str to float
         Seconds per voxel of the volume for each stage, context included.
     fixed : dict of str to float
-        Seconds that do not grow with the volume.
+        Seconds that do not grow with the volume; for "marker" and "shard", those of a look at one of them.
     hashing : float
         Seconds per byte of the input.
     """
@@ -139,17 +142,24 @@ class Measured:
 
     def _walk(self, source: LatticeVectors, labeller: Labeller, boxes: list[Box], scratch: Path) -> None:
         """Do the blocks and their pyramid, stage by stage."""
-        spent = dict.fromkeys([*PER_BLOCK, "pyramid"], 0.0)
+        spent = dict.fromkeys(PER_BLOCK, 0.0)
         with TemporaryDirectory(dir=scratch) as folder:
             around = Box(boxes[0].start, boxes[-1].stop)
-            store = LabelStore.create(Path(folder) / "labels", around.shape, self.blocks.shape)
-            for box in boxes:
-                labels = _labelled(source, labeller, box, spent)
+            plan = Plan(tuple(level_factors(around.shape, source.volume.voxel_size)), majority)
+            path, shape = Path(folder) / "labels", self.blocks.shape
+            size = source.volume.voxel_size
+            store = LabelStore.create(path, around.shape, shape, voxel_size=size, plan=plan)
+            for number, box in enumerate(store.box.split(shape)):
+                labels = _labelled(source, labeller, box.shift(around.start), spent)
                 with _timed(spent, "write"):
                     store.write(box, labels)
-            with _timed(spent, "pyramid"):
+                with _timed(spent, "pyramid"):
+                    grow(store, box, range(number + 1).__contains__)
+            with _timed(self.fixed, "finish"):
                 info = LabelInfo(**source.volume.placed, description={})
                 finish_labels(store, Path(folder) / "done.ome.zarr", info)
+            self._look(Path(folder))
+        self.voxels = around.size
         self.rates = {name: seconds / self.voxels for name, seconds in spent.items()}
 
     def block_seconds(self, voxels: int) -> float:
@@ -161,9 +171,25 @@ class Measured:
         hashed = size if size <= MOST_HASHED else 0
         return self.fixed["start"] + self.fixed["open"] + self.hashing * hashed
 
-    def finalize_seconds(self, voxels: int, size: int) -> float:
+    def _look(self, folder: Path) -> None:
+        """Measure what it takes to look at a marker, and whether a shard is there."""
+        marker, often = folder / "000000.json", 2000
+        write_json(marker, [0, 1000000, 1000000])
+        with _timed(self.fixed, "marker"):
+            for _ in range(often):
+                read_json(marker)
+        level = level_of(zarr.open_group(str(folder / "done.ome.zarr"), mode="r"), 1)
+        box = next(level.cells(Box.whole(level.block_shape)))
+        with _timed(self.fixed, "shard"):
+            for _ in range(often):
+                level.written(box)
+        for name in ("marker", "shard"):
+            self.fixed[name] /= often
+
+    def finalize_seconds(self, files: dict[str, int], size: int) -> float:
         """Return what the task takes that comes last."""
-        return self.task_seconds(size) + voxels * self.rates["pyramid"]
+        looks = files["markers"] * self.fixed["marker"] + files["coarser"] * self.fixed["shard"]
+        return self.task_seconds(size) + self.fixed["finish"] + looks
 
 
 @contextmanager
@@ -213,6 +239,7 @@ def _extrapolate(size: str, voxels: int, measured: Measured, options: argparse.N
     edge = round(voxels ** (1 / 3))
     each = math.prod(measured.blocks.shape)
     blocks, bytes_ = math.ceil(voxels / each), measured.blocks.bytes
+    files = _files((edge, edge, edge), measured.blocks.shape)
     rows = []
     for nodes in NODES:
         tasks = nodes * options.cores
@@ -220,16 +247,15 @@ def _extrapolate(size: str, voxels: int, measured: Measured, options: argparse.N
         parts = {
             "array": array,
             "fit": measured.fixed["fit"],
-            "finalize": measured.finalize_seconds(voxels, voxels),
+            "finalize": measured.finalize_seconds(files, voxels),
         }
         worst = max(parts, key=lambda name: parts[name])
         if worst == "array":
             worst = max(PER_BLOCK, key=lambda name: measured.rates[name])
-        hours = [f"{seconds / 3600:.1f}" for seconds in (array, parts["finalize"], sum(parts.values()))]
+        hours = [f"{seconds / 3600:.2g}" for seconds in (array, parts["finalize"], sum(parts.values()))]
         rows.append([nodes, tasks, *hours, worst, f"{options.cores * bytes_ / 2**30:.0f} GiB"])
     header = ["nodes", "tasks", "array, h", "finalize, h", "in all, h", "bottleneck", "memory of a node"]
     show(f"{size} ({edge} voxels an edge), {options.cores} cores a node", header, rows)
-    files = _files((edge, edge, edge), measured.blocks.shape)
     shape = " x ".join(map(str, measured.blocks.shape))
     print(f"{blocks:,} blocks of {shape} voxels, {bytes_ / 2**30:.2f} GiB a process at most")
     print(
@@ -288,7 +314,7 @@ def _check(
     last = _run([*command, "--finalize"])
     foretold = [
         measured.block_seconds(voxels) + options.tasks * measured.task_seconds(size) + measured.fixed["fit"],
-        measured.finalize_seconds(voxels, size),
+        measured.finalize_seconds(_files(options.shape, measured.blocks.shape), size),
     ]
     found = [sum(run["processor"] for run in runs), last["processor"]]
     rows = [

@@ -157,7 +157,7 @@ def test_a_worker_that_comes_when_blocks_are_done_takes_part(begin, cell, tmp_pa
                 assert not work.done(), work.result()
                 time.sleep(0.05)
             workers.append(begin("worker", "--preload", "both.py"))
-            work.result(120)
+            work.result()
         finally:
             stop.set()
     assert {path.name for path in (tmp_path / "seen").iterdir()} == {str(each.pid) for each in workers}

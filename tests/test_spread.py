@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from vemseg.errors import InputError, Interrupted, ResourceError, UsageError
 from vemseg.geometry import Box
 from vemseg.models import Machine, devices, spread
 from vemseg.phantom import Phantom
+from vemseg.pipeline.embed import embed
 from vemseg.pipeline.segment import segment
 
 __all__ = ["cell"]
@@ -123,6 +125,23 @@ def test_processes_give_the_bytes_of_one(cell, tmp_path):
         )
     expected = content(outs[0])
     assert len(expected) > 3 and all(content(out) == expected for out in outs)
+
+
+@pytest.mark.slow
+def test_vectors_of_processes_and_of_tasks_of_processes_are_those_of_one(cell, tmp_path):
+    wanted = Wanted(str(cell), "classical", SETTINGS[:1])
+    plain = Context(device="cpu", threads=1, memory=2**31)
+    one, two = (
+        embed(wanted, tmp_path / f"{processes}.zarr", context=replace(plain, processes=processes))
+        for processes in (1, 2)
+    )
+    for index in (1, 0):
+        task = replace(plain, processes=2, share=Share(index, 2))
+        assert not embed(wanted, tmp_path / "shared.zarr", context=task).exists()
+    for _ in range(2):  # --finalize, and once more
+        shared = embed(wanted, tmp_path / "shared.zarr", context=replace(plain, executor="gather"))
+    expected = content(one)
+    assert len(expected) > 3 and content(two) == expected == content(shared)
 
 
 @pytest.mark.slow

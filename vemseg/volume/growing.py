@@ -40,15 +40,21 @@ class ShardedLevel(Level):
         return Path(self.array.store.root, self.array.path)
 
 
-def level_of(
+def level_of(group: zarr.Group, number: int) -> ShardedLevel:
+    """Return a level that is begun."""
+    array = group[str(number)]
+    return ShardedLevel(array, array.shards[-3:])
+
+
+def begun(
     group: zarr.Group, number: int, shape: ZYX, dtype: np.dtype[np.generic], channels: int | None
 ) -> ShardedLevel:
     """Return a level of a group in Zarr format 3; begin it where it is not there."""
     found = group.get(str(number))
     wanted = (*(() if channels is None else (channels,)), *shape)
     if not isinstance(found, zarr.Array) or found.shape != wanted or found.dtype != dtype:
-        found = create_level(group, number, shape, dtype, channels)
-    return ShardedLevel(found, found.shards[-3:])
+        create_level(group, number, shape, dtype, channels)
+    return level_of(group, number)
 
 
 def grow(store: LabelStore, box: Box, marked: Callable[[int], bool]) -> None:
@@ -67,7 +73,7 @@ def grow(store: LabelStore, box: Box, marked: Callable[[int], bool]) -> None:
         return
     group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
     finest = Level(store.array, store.block_shape)
-    levels = [finest, *(_opened(group, number) for number in range(1, len(store.plan.factors)))]
+    levels = [finest, *(level_of(group, number) for number in range(1, len(store.plan.factors)))]
     counts = [-(-n // edge) for n, edge in zip(store.shape, store.block_shape, strict=True)]
 
     def done(cell: Box) -> bool:
@@ -87,8 +93,3 @@ def grow(store: LabelStore, box: Box, marked: Callable[[int], bool]) -> None:
         for upper in fresh:
             level.coarsen(upper, fine.channels, step, store.plan.reduce)
         known = level.written
-
-
-def _opened(group: zarr.Group, number: int) -> ShardedLevel:
-    array = group[str(number)]
-    return ShardedLevel(array, array.shards[-3:])

@@ -18,9 +18,10 @@ from vemseg.errors import InputError, OutputExistsError
 from vemseg.files import remove
 from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.volume import pyramid
 from vemseg.volume.base import Volume
 from vemseg.volume.layout import Layout
-from vemseg.volume.pyramid import BLOCK_SHAPE, Plan, coarser_shape
+from vemseg.volume.pyramid import Plan, coarser_shape
 from vemseg.volume.stored import StoredVolume, channels_of
 
 PLAN = "levels"
@@ -184,7 +185,7 @@ def create_level(
     group: zarr.Group, number: int, shape: ZYX, dtype: np.dtype[np.generic], channels: int | None
 ) -> zarr.Array:
     """Create a coarser level in a group, replacing one of that number."""
-    return create_array(group, str(number), shape, BLOCK_SHAPE, dtype, channels)
+    return create_array(group, str(number), shape, pyramid.BLOCK_SHAPE, dtype, channels)
 
 
 def _shard_edge(n: int, block: int) -> int:

@@ -14,7 +14,7 @@ from vemseg.names import split_name
 from vemseg.volume import pyramid
 from vemseg.volume.base import Volume
 from vemseg.volume.content import Content
-from vemseg.volume.growing import level_of
+from vemseg.volume.growing import begun
 from vemseg.volume.labels_of_images import SOURCE, LabelsOfImage, factors_of
 from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION, image_metadata
 from vemseg.volume.pyramid import Level
@@ -79,7 +79,7 @@ def _describe(
     about, channels = content.about, content.volume.channels
     count = len(channels) if about.channels else None
     factors = factors_of(image, content.volume.shape, about.voxel_size)
-    begin = _old_level if FORMATS_OF_ZARR[version] == 2 else level_of
+    begin = _old_level if FORMATS_OF_ZARR[version] == 2 else begun
 
     def make(number: int, shape: ZYX) -> Level:
         return begin(group, number, shape, content.volume.dtype, count)
