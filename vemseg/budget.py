@@ -32,8 +32,9 @@ BLOCK_OVERHEAD = 2**16
 FILL = 0.1
 """Time at the start and the end when stages do not overlap, as a fraction of computing one block."""
 
-RESERVE = 96 * 2**20
-"""Bytes set aside for what is not counted: strips, chunks, pictures, libraries loaded later."""
+RESERVE = 160 * 2**20
+"""Bytes set aside for what is not counted: strips, chunks, shards being packed, pictures, libraries loaded
+after the plan (of these scikit-learn and the kernels of convolutions take most)."""
 
 PIECES_LOOKED_AT = 48
 """Most pieces of an axis that are measured; where there are more, evenly spread ones stand for all."""

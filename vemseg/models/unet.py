@@ -162,11 +162,10 @@ class UNetEncoder(Encoder):
         for i, level in enumerate(self.down):
             x = level(x if i == 0 else nn.functional.max_pool2d(x, 2))
             passed.append(x)
+        passed.pop()
         for i in reversed(range(len(self.up))):
-            x = (
-                interpolate(self.lateral[i](x)[:, : self.widths[i]], scale_factor=2, mode="nearest")
-                + passed[i]
-            )
+            x = self.lateral[i](x)[:, : self.widths[i]]
+            x = interpolate(x, scale_factor=2, mode="nearest").add_(passed.pop())
             x = self.up[i](x)
         return x
 
@@ -282,9 +281,9 @@ class UNetEncoder(Encoder):
         return float(-(mean * mean.clamp_min(1e-12).log()).sum() - entropy)
 
     def memory(self, batch: int) -> Memory:
-        """Return the memory for the vectors, and the activations of several small slabs or a large one."""
+        """Return the memory for the vectors, and for several small slabs or a large one, with activations."""
         item = float(self.dtype.itemsize)
-        activations = 3.0 * self.width * item / PATCH**2
+        activations = (self.slices + 3.0 * self.width / PATCH**2) * item
         return Memory(
             3 * self._pass_bytes,
             Need(point=item * self.dim, pixel=activations),
