@@ -145,7 +145,8 @@ def _drawn(weights: Doubles) -> NDArray[np.intp]:
     """Return as many places as there are weights (n,), each as often as its weight says, up to rounding."""
     reached = np.cumsum(weights)
     middles = (np.arange(len(weights)) + 0.5) * (reached[-1] / len(weights))
-    return np.searchsorted(reached, middles)
+    drawn: NDArray[np.intp] = np.searchsorted(reached, middles)
+    return drawn
 
 
 def places(widths: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
