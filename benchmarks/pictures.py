@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vemseg.labelling.telling import captions
+
 KINDS = ("phantom", "report", "solid")
 RADIUS = 38
 """Of the line that is drawn around some of the dots, in pixels of the screen."""
@@ -42,7 +44,8 @@ def main() -> None:
         model = ["-m", given.model] if given.model else []
         run(inside, "segment", "phantom.tif", "-k", "6", *model, "-o", "seg.tif")
     if "phantom" in given.only:
-        run(inside, "render", "phantom.tif", "--labels", "seg.tif", "-o", "planes", "-f")
+        legend = ",".join(f"{k}={text}" for k, text in captions(rows_of(inside / "seg.json")).items())
+        run(inside, "render", "phantom.tif", "--labels", "seg.tif", "--names", legend, "-o", "planes", "-f")
         shutil.copyfile(inside / "planes" / "phantom_planes.png", given.out / "phantom.png")
     if "report" in given.only:
         model = ["-m", given.model] if given.model else []
@@ -60,14 +63,19 @@ def run(folder: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "vemseg", "-q", *arguments], cwd=folder, check=True)
 
 
+def rows_of(about: Path) -> list[dict[str, Any]]:
+    """Return the table of classes in the description of labels."""
+    rows: list[dict[str, Any]] = json.loads(about.read_text())["classes"]
+    return rows
+
+
 def suggested(about: Path) -> dict[int, str]:
     """Return the names that the encoder suggests for classes."""
-    rows = json.loads(about.read_text())["classes"]
-    return {row["label"]: row["suggestion"] for row in rows if row["suggestion"]}
+    return {row["label"]: row["suggestion"] for row in rows_of(about) if row["suggestion"]}
 
 
 def photograph(page: Path, target: Path, names: dict[int, str]) -> None:
-    """Open a report, name and merge classes, draw a line round some dots, and take a picture of it."""
+    """Open a report, name classes, merge those of one name, draw a line round some dots, take a picture."""
     from playwright.sync_api import sync_playwright
 
     found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
@@ -79,9 +87,11 @@ def photograph(page: Path, target: Path, names: dict[int, str]) -> None:
         for label, name in names.items():
             shown.fill(f"[aria-label='Name of class {label}']", name)
             shown.press(f"[aria-label='Name of class {label}']", "Tab")
-        for label in (5, 6):
-            shown.check(f"[aria-label='Tick class {label}']")
-        shown.click("#merge")
+        shared = {name: [label for label in names if names[label] == name] for name in names.values()}
+        for labels in filter(lambda labels: len(labels) > 1, shared.values()):
+            for label in labels:
+                shown.check(f"[aria-label='Tick class {label}']")
+            shown.click("#merge")
         encircle(shown)
         shown.screenshot(path=target)
         browser.close()
