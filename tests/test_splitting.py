@@ -162,7 +162,7 @@ def test_neither_blocks_nor_shares_nor_a_stop_change_a_piece(labels, tmp_path, m
 def test_processes_find_split_and_paint_the_same(labels, tmp_path, monkeypatch):
     objects(open_labels(labels), tmp_path / "one" / "o.tif", asked=SPLIT)
     monkeypatch.setattr(blockwise, "SHAPES", ((16, 16, 32),))
-    context = Context(processes=2, memory=2**30)
+    context = Context(processes=2, memory=2**32)
     objects(open_labels(labels), tmp_path / "two" / "o.tif", asked=SPLIT, context=context)
     (numbers, table), (again, said) = results(tmp_path / "one"), results(tmp_path / "two")
     np.testing.assert_array_equal(again, numbers)

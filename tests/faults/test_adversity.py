@@ -13,7 +13,7 @@ import test_cli
 import tifffile
 from injection import LASTING, Fault, compiled, operations
 from processes import Programs
-from test_exit_codes import SMALL_BLOCKS, begun, command, course, made, programs, refused  # noqa: F401
+from test_exit_codes import SMALL_BLOCKS, begun, command, course, made, refused  # noqa: F401
 
 from vemseg.errors import InputError, ResourceError
 from vemseg.geometry import Box

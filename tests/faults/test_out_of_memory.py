@@ -17,7 +17,6 @@ from test_exit_codes import (  # noqa: F401
     course,
     essence,
     made,
-    programs,
     uninterrupted,
 )
 
@@ -35,7 +34,7 @@ def group():
 
 @pytest.mark.parametrize("verb", [pytest.param(verb, marks=pytest.mark.slow) for verb in LONG])
 def test_what_is_killed_for_memory_goes_on_to_the_same(
-    programs,  # noqa: F811
+    programs,
     made,  # noqa: F811
     uninterrupted,  # noqa: F811
     group,

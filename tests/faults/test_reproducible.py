@@ -5,7 +5,7 @@
 
 import numpy as np
 import pytest
-from test_exit_codes import command, course, made, programs  # noqa: F401 - fixtures
+from test_exit_codes import command, course, made  # noqa: F401 - fixtures
 
 from vemseg.context import Context
 from vemseg.dense import Wanted

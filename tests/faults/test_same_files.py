@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_exit_codes import OUT, SMALL_BLOCKS, command, course, made, programs  # noqa: F401 - fixtures
+from test_exit_codes import OUT, SMALL_BLOCKS, command, course, made  # noqa: F401 - fixtures
 
 from vemseg.run.origin import PASSING
 
