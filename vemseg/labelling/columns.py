@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
 from vemseg.labelling.base import Doubles, Labeller, Sample, Single
@@ -134,8 +135,7 @@ def _rarity(logits: Single, balance: float) -> Doubles:
         A class weighs as its share, and ``RARE`` more, to the power of minus this. A vector weighs as its
         classes do, each by its probability.
     """
-    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    probabilities = softmax(logits, axis=1)
     shares = probabilities.mean(axis=0, dtype=np.float64)
     weights: Doubles = (probabilities * np.float32((shares + RARE) ** -balance)).sum(axis=1, dtype=np.float64)
     return weights
