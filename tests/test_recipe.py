@@ -333,9 +333,9 @@ def test_methods_have_the_settings_that_count_for_them():
         "named": {"caution"},
         "points": {"strength"},
         "incremental": {"restarts", "max_iterations", "every"},
-        "spectral": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},
-        "dsm": {"restarts", "max_iterations", *kernel, "eigenvectors", "segments"},
-        "deepcut": {"restarts", "max_iterations", "loss", "alpha", "segments", "epochs"},
+        "spectral": {"restarts", "centred", "max_iterations", *kernel, "eigenvectors", "segments"},
+        "dsm": {"restarts", "centred", "max_iterations", *kernel, "eigenvectors", "segments"},
+        "deepcut": {"restarts", "centred", "max_iterations", "loss", "alpha", "segments", "epochs"},
         "sccs": {
             *(
                 *kernel,

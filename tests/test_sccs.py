@@ -12,7 +12,7 @@ from vemseg.batch import Batch
 from vemseg.cli import app
 from vemseg.context import Context
 from vemseg.dense import GraphSampler, RegionVectors, Wanted
-from vemseg.errors import Interrupted, UsageError
+from vemseg.errors import InputError, Interrupted, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.graphs import Affinity, Graph, Kernel
@@ -22,7 +22,7 @@ from vemseg.phantom import Phantom
 from vemseg.pipeline.embed import embed
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import Training, train
-from vemseg.recipe import ClassicalTable, DsmTable, KMeansTable, RegionsTable, SccsTable, load_recipe
+from vemseg.recipe import ClassicalTable, DeepCutTable, DsmTable, KMeansTable, RegionsTable, SccsTable, load_recipe
 from vemseg.run import Run, load_tensors
 from vemseg.volume import open_volume
 
@@ -267,6 +267,18 @@ def test_a_method_of_graphs_refuses_a_sample_without_any():
     vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float16)
     with pytest.raises(UsageError, match="works on regions"):
         fit(table, Sample(vectors, np.zeros(50, np.float32)))
+
+
+def test_the_cosine_tells_nodes_apart_whose_vectors_all_point_one_way():
+    chance = np.random.default_rng(0)
+    vectors = (np.repeat(np.eye(3, 6), 20, axis=0) + chance.normal(0, 0.02, (60, 6)) + 4).astype(np.float16)
+    graph = Graph(vectors, np.linspace(0, 1, 60, dtype=np.float32), np.empty((0, 2), np.int64))
+    sample = Sample(vectors, graph.intensities, graphs=(graph,))
+    for table in (DeepCutTable(k=3, segments=3, epochs=60), DsmTable(k=3, segments=3, eigenvectors=3)):
+        classes = fit(table, sample).graph_scores(graph).argmax(dim=1)
+        np.testing.assert_array_equal(classes, np.repeat([0, 1, 2], 20))
+    with pytest.raises(InputError, match="only 1 segments"):
+        fit(DeepCutTable(k=3, segments=3, epochs=60, centred=False), sample)
 
 
 def test_a_number_of_classes_is_chosen_among_regions_but_not_for_graphs():

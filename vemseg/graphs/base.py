@@ -43,9 +43,10 @@ class Graph:
         """The variance of the vectors, summed over their channels."""
         return float(self.vectors.astype(np.float32).var(axis=0, dtype=np.float64).sum())
 
-    def features(self, dtype: torch.dtype) -> Tensor:
-        """Return the vectors as a tensor (n, d) of another type, on the CPU."""
-        return torch.from_numpy(self.vectors).to(dtype)
+    def features(self, dtype: torch.dtype, *, centred: bool = False) -> Tensor:
+        """Return the vectors as a tensor (n, d) of another type, less their mean if asked for, on the CPU."""
+        found = torch.from_numpy(self.vectors).to(dtype)
+        return found - found.mean(dim=0) if centred else found
 
 
 def most_varied(graphs: Iterable[Graph]) -> Graph:

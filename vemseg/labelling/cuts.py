@@ -103,7 +103,7 @@ class SpectralLabeller(CutLabeller):
     @classmethod
     def cut(cls, table: SpectralTable, graph: Graph) -> Ints:
         """Cut a graph by k-means on its first eigenvectors."""
-        vectors = graph.features(torch.float64)
+        vectors = graph.features(torch.float64, centred=table.centred)
         affinity = Affinity.of(vectors, Kernel.of(table, vectors))
         return spectral_cut(affinity, table.eigenvectors, table.segments, table.seed)
 
@@ -115,7 +115,7 @@ class DeepCutLabeller(CutLabeller):
     @classmethod
     def cut(cls, table: DeepCutTable, graph: Graph) -> Ints:
         """Train a network on a graph and cut it."""
-        return deep_cut(graph.features(torch.float32), table)
+        return deep_cut(graph.features(torch.float32, centred=table.centred), table)
 
 
 def _described(graph: Graph, segments: Ints) -> tuple[Single, Ints]:

@@ -39,11 +39,16 @@ class CutTable(CentroidTable):
     ----------
     restarts : int
         Random starts of the k-means that puts segments into classes; the best is kept.
+    centred : bool
+        Whether the mean vector of a graph is subtracted from its vectors before it is cut. It changes no
+        distance, but the cosine: where all vectors point into one direction, as those of our encoders do,
+        the cosine joins every region with every other one. DSM and DeepCut publish it without.
     """
 
     regions: ClassVar[bool] = True
 
     restarts: Count = 10
+    centred: bool = True
     sample: CountOrShare = 50_000
 
 
@@ -111,8 +116,8 @@ class DeepCutTable(CutTable):
     segments : int
         Largest number of segments of a graph.
     epochs : int
-        Steps of training on each graph: 100 as in the two-stage mode of the published code. After the 10 of
-        its other mode, a graph of these vectors is often still one segment.
+        Steps of training on each graph: 100 as in the two-stage mode of the published code; its other mode
+        has 10.
     """
 
     method: Literal["deepcut"] = "deepcut"
