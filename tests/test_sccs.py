@@ -22,7 +22,15 @@ from vemseg.phantom import Phantom
 from vemseg.pipeline.embed import embed
 from vemseg.pipeline.segment import segment
 from vemseg.pipeline.train import Training, train
-from vemseg.recipe import ClassicalTable, DeepCutTable, DsmTable, KMeansTable, RegionsTable, SccsTable, load_recipe
+from vemseg.recipe import (
+    ClassicalTable,
+    DeepCutTable,
+    DsmTable,
+    KMeansTable,
+    RegionsTable,
+    SccsTable,
+    load_recipe,
+)
 from vemseg.run import Run, load_tensors
 from vemseg.volume import open_volume
 

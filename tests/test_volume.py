@@ -748,9 +748,12 @@ def test_a_contrast_on_a_large_offset_is_not_lost(dtype, offset, factors):
 
 
 def test_words_for_values_that_are_large_but_not_constant():
-    array = grey((4, 64, 64)).astype(np.uint64) + np.uint64(2**63)
-    with pytest.raises(InputError, match=r"values near 9\.22337e\+18 too close to tell apart"):
-        measure_intensity(ArrayVolume(array))
+    near = {2**63: r"9\.22337e\+18", 2**63 + 900: r"9\.22337e\+18", 2**57: r"1\.44115e\+17"}
+    for offset, words in near.items():
+        array = grey((4, 64, 64)).astype(np.uint64) + np.uint64(offset)
+        with pytest.raises(InputError, match=f"values near {words} too close to tell apart"):
+            measure_intensity(ArrayVolume(array))
+    assert measure_intensity(ArrayVolume(array - np.uint64(2**57) + np.uint64(2**53))).high > 2**53
     huge = grey((4, 64, 64)).astype(np.float64) * 1e200
     scaled = measure_intensity(ArrayVolume(huge)).apply(huge)
     assert np.isfinite(scaled).all() and scaled.min() == 0 and scaled.max() == 1

@@ -28,6 +28,10 @@ FEW_VALUES = 16
 """A sample of integers with no more different values than this may hold labels."""
 
 
+LEAST_LEVELS = 64
+"""Grey values that must be left between the darkest and the brightest where integers become 64-bit floats."""
+
+
 @dataclass(frozen=True)
 class Intensity:
     """The grey values that become 0 and 1.
@@ -95,12 +99,18 @@ def measure_intensity(
     low, high = (float(value) for value in np.percentile(sample, percentiles))
     if low >= high:
         low, high = float(sample.min()), float(sample.max())
-    if low >= high and stored.min() < stored.max():
+    if stored.min() < stored.max() and high - low < LEAST_LEVELS * _lost(stored.dtype, max(-low, high)):
         raise InputError(f"{where} holds values near {low:g} too close to tell apart: subtract that from all")
     if low >= high:
         raise InputError(f"{where} is constant: every sampled voxel is {low:g}; check the file and the crop")
     _warn_of_few_values(volume, sample)
     return Intensity(low, high)
+
+
+def _lost(dtype: np.dtype[np.generic], largest: float) -> float:
+    """Return how far apart floats are near the largest value where integers lie closer; else 0."""
+    apart = float(np.spacing(largest)) if dtype.kind in "iu" and dtype.itemsize == 8 else 0.0
+    return apart if apart > 1 else 0.0
 
 
 def _sample(volume: Volume, seed: int, n_boxes: int) -> NDArray[np.generic]:
