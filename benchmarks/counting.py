@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -47,13 +46,13 @@ def lay(model: Model, pair: Pair, context: Context) -> tuple[LatticeVectors, Reg
 def fit_all(
     source: VectorSource, ks: Sequence[int], seeds: Sequence[int], context: Context
 ) -> tuple[dict[Key, Labeller], dict[Key, str]]:
-    """Fit classes for each K and seed to one sample; a model that brings its classes gives one labeller.
+    """Fit classes for each K and seed; a model that brings its classes gives one labeller.
 
     Parameters
     ----------
     source : VectorSource
     ks, seeds : sequence of int
-        Numbers of classes, and seeds of the clustering.
+        Numbers of classes, and seeds of the sample and of the clustering, as ``cluster.seed`` is of both.
     context : Context
 
     Returns
@@ -68,18 +67,20 @@ def fit_all(
         Where there are none at all.
     """
     table = source.maker.recipe.cluster
-    sample = source.sample(table.sample_of(source.volume.box.size), table.seed, context)
+    size = table.sample_of(source.volume.box.size)
     if not table.finds:
-        labeller = fit(table, sample, source, context)
+        labeller = fit(table, source.sample(size, table.seed, context), source, context)
         return {(labeller.k, 0): labeller}, {}
     found: dict[Key, Labeller] = {}
     refused: dict[Key, str] = {}
-    for k, seed in itertools.product(ks, seeds):
-        one = table.of(k).model_copy(update={"seed": seed})
-        try:
-            found[k, seed] = fit(one, sample, source, context)
-        except (InputError, UsageError) as error:
-            refused[k, seed] = str(error)
+    for seed in seeds:
+        sample = source.sample(size, seed, context)
+        for k in ks:
+            one = table.of(k).model_copy(update={"seed": seed})
+            try:
+                found[k, seed] = fit(one, sample, source, context)
+            except (InputError, UsageError) as error:
+                refused[k, seed] = str(error)
     if not found:
         raise InputError(next(iter(refused.values())))
     return found, refused

@@ -525,6 +525,14 @@ def test_samples_are_distinct_points_as_many_as_asked_for(cell, n):
         assert len(sample) >= min(len(known), vemseg.dense.CELLS_AT_LEAST)
 
 
+@pytest.mark.parametrize(
+    ("cell", "n", "places"), [((16, 16, 16), 200_000, 245), ((1, 20, 20), 200_000, 1024)]
+)
+def test_large_samples_come_from_many_places(cell, n, places):
+    sample = sample_cells(Box.whole((400, 400, 400)), cell, n, seed=0)
+    assert abs(len(sample) - places) <= 1 and sum(len(part.points) for part in sample) == n
+
+
 def test_samples_depend_on_the_seed_alone():
     def points(seed):
         return [(part.cells, part.points.tolist()) for part in sample_cells(INSIDE, (1, 4, 4), 500, seed)]

@@ -36,7 +36,7 @@ numbers and give the same labels.
 
 from vemseg.dense.computed import ComputedVectors, Covering
 from vemseg.dense.graph_sampler import GraphSampler
-from vemseg.dense.grid import DENSE_CELL, Grid, Layout, lay_out, working_grid
+from vemseg.dense.grid import Grid, Layout, lay_out, working_grid
 from vemseg.dense.holding import point_stages
 from vemseg.dense.jobs import EmbedJob, LabelJob, label_stages
 from vemseg.dense.lessons import Lessons
@@ -62,7 +62,6 @@ from vemseg.dense.taught import Taught, teach
 
 __all__ = [
     "CELLS_AT_LEAST",
-    "DENSE_CELL",
     "RATINGS",
     "ComputedVectors",
     "Covering",
