@@ -25,8 +25,8 @@ PLACES = 1024
 SPREAD = 5
 """How many points are computed for each that is taken, so that a sample comes from many places.
 
-Neighbours are alike, and what is rare lies in few places: 200,000 vectors from 64 places of a volume gave other
-classes with every seed."""
+Neighbours are alike, and what is rare lies in few places: 200,000 vectors from 64 places of a volume gave
+other classes with every seed."""
 
 TOGETHER = 4
 """Edge, in cells, of the boxes that are computed in one go where a sample takes every point."""
