@@ -15,10 +15,7 @@ SAME_VOXEL_SIZE = 0.1
 """A volume within this fraction of the model's voxel size is not resampled."""
 
 DENSE_EDGE = 16
-"""Lattice points along each axis that a dense encoder computes together for a sample."""
-
-FLAT_EDGE = 4
-"""The same along an axis that it does not look along: nothing around them is read there."""
+"""Lattice points that a dense encoder computes together for a sample, along each axis that it looks along."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ class Layout:
     def cell(self) -> ZYX:
         """Shape of the boxes of lattice points that are cheapest to compute together."""
         if all(lattice.per_stride == 1 for lattice in self.lattices):
-            z, y, x = (DENSE_EDGE if lattice.placement.fov > 1 else FLAT_EDGE for lattice in self.lattices)
+            z, y, x = (DENSE_EDGE if lattice.placement.fov > 1 else 1 for lattice in self.lattices)
         else:
             z, y, x = (lattice.per_stride for lattice in self.lattices)
         return z, y, x

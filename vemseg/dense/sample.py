@@ -19,7 +19,7 @@ from vemseg.run import load_tensors, save_tensors
 CELLS_AT_LEAST = 64
 """Least number of cells that a sample is drawn from, unless the volume has fewer."""
 
-PLACES = 1024
+PLACES = 4096
 """Cells that a sample is drawn from, if they hold at most ``SPREAD`` times as many points as it takes."""
 
 SPREAD = 5
