@@ -525,10 +525,9 @@ def test_samples_are_distinct_points_as_many_as_asked_for(cell, n):
         assert len(sample) >= min(len(known), vemseg.dense.CELLS_AT_LEAST)
 
 
-@pytest.mark.parametrize(
-    ("cell", "n", "places"), [((16, 16, 16), 200_000, 245), ((1, 20, 20), 200_000, 1024)]
-)
-def test_large_samples_come_from_many_places(cell, n, places):
+@pytest.mark.parametrize(("cell", "places"), [((16, 16, 16), 244), ((1, 16, 16), 3906)])
+def test_large_samples_come_from_many_places(cell, places):
+    n = 200_000
     sample = sample_cells(Box.whole((400, 400, 400)), cell, n, seed=0)
     assert abs(len(sample) - places) <= 1 and sum(len(part.points) for part in sample) == n
 
