@@ -226,6 +226,15 @@ def test_a_sampler_of_graphs_repeats_itself_and_takes_volumes_equally(trained):
     np.testing.assert_array_equal(sampler.batch(0, 1).reference().vectors, expected.vectors)
 
 
+def test_a_batch_may_hold_graphs_of_volumes_of_other_voxel_sizes():
+    recipe = load_recipe("sccs", ["regions.tile=16", "regions.size=12", "regions.parts=4"])
+    sources = [source_of(SHAPE, (0, 1, 2)) for _ in range(2)]
+    sources[1].factors = (1.0, 2.0, 2.0)
+    batch = GraphSampler(sources, recipe).batch(0, 4)
+    assert sorted(batch.volume.tolist()) == [0, 0, 1, 1] and len(batch.graphs) == 4
+    assert batch.images.shape == (4, 1, 1, 16, 16)
+
+
 def refused(*arguments):
     with pytest.raises(SystemExit) as ended:
         app([str(argument) for argument in arguments], prog_name="vemseg")

@@ -205,7 +205,9 @@ def _block(light: AnyJob, course: str, number: int, box: Box, context: Context) 
     try:
         stages = _stages(light, course, context)
         here.map_blocks(stages, {number: box}, light.markers, lambda done, total: None, never)
-    except VemsegError as error:  # tried again, it would be the same
+    except VemsegError as error:
+        if error.__cause__ is not None:  # a disk, a network or a codec has failed: it is tried again
+            raise
         return error
     finally:
         _turn.release()
