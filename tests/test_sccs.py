@@ -17,7 +17,7 @@ from vemseg.errors import InputError, Interrupted, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.graphs import Affinity, Graph, Kernel
-from vemseg.labelling import Sample, find_classes, fit, load
+from vemseg.labelling import Sample, check, find_classes, fit, load
 from vemseg.models import build_encoder, build_labeller, open_model
 from vemseg.phantom import Phantom
 from vemseg.pipeline.embed import embed
@@ -307,7 +307,9 @@ def test_a_number_of_classes_is_chosen_among_regions_but_not_for_graphs():
     labeller = find_classes(table, sample, source, Context())
     assert labeller.k == labeller.metadata["choice"]["k"]
     assert sum(labeller.metadata["sizes"]) == len(sample.vectors)
-    with pytest.raises(UsageError, match="cannot choose: give -k"):
+    with pytest.raises(UsageError, match="cannot choose how many classes"):
+        check(DsmTable(k_range=(2, 3), k=3), None)  # before a sample is drawn
+    with pytest.raises(UsageError, match="leave out --k-range and -k auto"):
         find_classes(DsmTable(k_range=(2, 3), k=3), sample, source, Context())
 
 

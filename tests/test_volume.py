@@ -429,7 +429,7 @@ def test_a_further_format_is_one_registration(tmp_path, monkeypatch):
     (tmp_path / "v.npz").write_bytes(b"")
     refuse(tmp_path / "v.npz", "v.npz is empty")
     (tmp_path / "nothing").mkdir()
-    refuse(tmp_path / "nothing", "without a volume: give one of these: Zarr array or group, TIFF stack.*, numpy archive")
+    refuse(tmp_path / "nothing", "without a volume: give one of these: Zarr array.*, numpy archive")
 
 
 # --- labels and grey values ------------------------------------------------------------------------------

@@ -113,6 +113,11 @@ def check(
     UsageError
         Says what is missing.
     """
+    if table.regions and table.k_range:
+        raise UsageError(
+            f"cluster.method {table.method} looks at whole graphs and cannot choose how many classes there "
+            "are: leave out --k-range and -k auto"
+        )
     _of(table.method).check(table, codes, classes, learned)
 
 
