@@ -182,6 +182,18 @@ def test_a_worker_that_may_occupy_too_little_is_refused_when_it_comes_late_too(b
             work.result()
 
 
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", "\xff"], ids=repr)
+def test_a_file_of_a_scheduler_that_does_not_come_is_not_waited_for_for_ever(tmp_path, monkeypatch, text):
+    place = tmp_path / "scheduler.json"
+    if text is not None:
+        place.write_text(text, encoding="latin-1")
+    monkeypatch.setattr(on_dask, "PATIENCE", -1)
+    with pytest.raises(MissingError, match=r"scheduler\.json: no scheduler of Dask has written its address"):
+        on_dask._address_in(str(place))
+    place.write_text('{"address": "tcp://head:8786"}')
+    assert on_dask._address_in(str(place)) == "tcp://head:8786"
+
+
 @pytest.mark.parametrize("cause", [None, OSError(errno.EIO, "the disk fails")], ids=str)
 def test_what_would_be_the_same_is_not_tried_again(tmp_path, monkeypatch, cause):
     """Dask tries again what is raised, and takes what is returned as it is."""
