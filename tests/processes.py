@@ -104,6 +104,12 @@ class Programs:
             start_new_session=True,
         )
 
+    @property
+    def address_space(self):
+        """Bytes of address space that the server has, and each process as it starts."""
+        pages = Path(f"/proc/{self._server.pid}/statm").read_text().split()[0]
+        return int(pages) * resource.getpagesize()
+
     def close(self):
         self._server.stdin.close()
         self._server.wait(SECONDS)

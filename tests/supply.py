@@ -22,7 +22,7 @@ from pathlib import Path
 LOCK = Path(__file__).resolve().parents[1] / "requirements.lock"
 
 FREE = re.compile(
-    r"\b(MIT|BSD|Apache|PSF|Python Software Foundation|ISC|MPL|Mozilla|HPND|Zlib|Unlicense|CC0|NCSA)",
+    r"\b(MIT|0?BSD|Apache|PSF|Python Software Foundation|ISC|MPL|Mozilla|HPND|Zlib|Unlicense|CC0|NCSA|BSL-1)",
     re.IGNORECASE,
 )
 """Licences that let a package be used in any program; of MPL, changes to its own files are to be shown."""
@@ -41,12 +41,15 @@ def licence(about):
     said = [about.get("License-Expression"), *(about.get_all("Classifier") or ())]
     found = [text for text in said if text and (text == said[0] or text.startswith("License ::"))]
     text = "; ".join(found) or (about.get("License") or "").strip().partition("\n")[0]
-    return text.replace("License :: OSI Approved :: ", "")[:100]
+    return text.replace("License :: OSI Approved :: ", "")
 
 
 def verdict(text):
-    """Return what is wrong with a licence; None where it is free."""
-    if FREE.search(text):
+    """Return what is wrong with a licence; None where it is free.
+
+    Of licences that hold together (``AND``) each has to be free; of others, one that is free is enough.
+    """
+    if all(FREE.search(part) for part in text.split(" AND ")):
         return None
     return "asks for more" if STRICT.search(text) else "unknown"
 
@@ -81,7 +84,7 @@ def main():
         write_sbom(given.python, given.sbom)
         return
     found, absent = licences(locked(LOCK.read_text(encoding="utf-8")))
-    wrong = {name: f"{verdict(text)}: {text}" for name, text in found.items() if verdict(text)}
+    wrong = {name: f"{verdict(text)}: {text[:100]}" for name, text in found.items() if verdict(text)}
     print(f"{len(found)} packages, {len(found) - len(wrong)} of free licences")
     for name, says in wrong.items():
         print(f"{name}: {says}")

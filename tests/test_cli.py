@@ -529,6 +529,16 @@ def test_names_maps_ids_shapes(tmp_path):
     for read, text in bad:
         with pytest.raises(UsageError):
             read(text)
+    (tmp_path / "twice.csv").write_text("1,nucleus\n2,ER\n1,membrane\n")
+    (tmp_path / "twice.toml").write_text('1 = "nucleus"\n01 = "ER"\n')
+    files = [str(tmp_path / f"twice.{ending}") for ending in ("csv", "toml")]
+    for read, text in [
+        (parsing.names, "1=a,2=b,1=c"),
+        (parsing.mapping, "1=2,1=3"),
+        *((parsing.names, f) for f in files),
+    ]:
+        with pytest.raises(UsageError, match="label 1 twice"):
+            read(text)
 
 
 def test_options_of_a_placement_name_it():

@@ -1,5 +1,6 @@
 """The blocks of one volume on the workers of a Dask cluster, whatever happens: the bytes of one process."""
 
+import errno
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from jobs import Bad, Deadly, DeadlyOnce, Failing, FailingTwice, Marked, Slow
 from test_shards import SETTINGS, cell, content
 from test_spread import job
 
-from vemseg.blocks import on_dask, run
+from vemseg.blocks import Stages, on_dask, run
 from vemseg.context import Context
 from vemseg.dense import Wanted
 from vemseg.errors import InputError, Interrupted, MissingError, ResourceError
+from vemseg.geometry import Box
 from vemseg.pipeline.embed import embed
 from vemseg.pipeline.segment import segment
 
@@ -177,6 +180,33 @@ def test_a_worker_that_may_occupy_too_little_is_refused_when_it_comes_late_too(b
             ResourceError, match=r"may occupy 1GiB, and .* for 2GiB: give --max-memory 512MiB"
         ):
             work.result()
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", "\xff"], ids=repr)
+def test_a_file_of_a_scheduler_that_does_not_come_is_not_waited_for_for_ever(tmp_path, monkeypatch, text):
+    place = tmp_path / "scheduler.json"
+    if text is not None:
+        place.write_text(text, encoding="latin-1")
+    monkeypatch.setattr(on_dask, "PATIENCE", -1)
+    with pytest.raises(MissingError, match=r"scheduler\.json: no scheduler of Dask has written its address"):
+        on_dask._address_in(str(place))
+    place.write_text('{"address": "tcp://head:8786"}')
+    assert on_dask._address_in(str(place)) == "tcp://head:8786"
+
+
+@pytest.mark.parametrize("cause", [None, OSError(errno.EIO, "the disk fails")], ids=str)
+def test_what_would_be_the_same_is_not_tried_again(tmp_path, monkeypatch, cause):
+    """Dask tries again what is raised, and takes what is returned as it is."""
+    wrong = InputError("the volume cannot be read")
+    wrong.__cause__ = cause
+
+    def read(box):
+        raise wrong
+
+    monkeypatch.setattr(on_dask, "_stages", lambda *_: Stages(read, lambda *_: None, lambda *_: None))
+    again = nullcontext() if cause is None else pytest.raises(InputError)
+    with again:
+        assert on_dask._block(job(Marked, tmp_path), "course", 0, Box.whole((1, 1, 1)), Context()) is wrong
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from interpreter import start
 
 from vemseg.errors import InputError, OutputExistsError, ResourceError
 from vemseg.run import Lock, Output, read_json, write_json
+from vemseg.run.output import difference
 
 STATE = {"output": "seg", "settings": {"cluster.k": 6}, "sizes": (1.5, 2)}
 
@@ -109,6 +110,9 @@ def test_another_input_or_setting_is_refused_by_name(tmp_path, make, cell):
         f"{make.path} exists and was made otherwise (cluster.k 6 there, 4 now): "
         "give another -o, or -f to replace it"
     )
+    given = {"refined": {"merges": [[1, 2]], "smooth": 0}}
+    told = difference({**given, "names": 1, "inputs": []}, {"refined": {"merges": [], "smooth": 0}}, [])
+    assert told == "was made otherwise (refined.merges [[1, 2]] there, [] now; names 1 there, None now)"
     cell.write_bytes(b"VOXELS")
     with pytest.raises(OutputExistsError, match=r"made otherwise \(cell\.tif had another content\)"):
         make()

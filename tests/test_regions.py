@@ -142,7 +142,9 @@ def test_a_sample_is_whole_graphs_the_same_for_the_same_seed_and_stops():
     assert not np.array_equal(some.vectors[:20], other.vectors[:20])
     assert 50 <= len(some.vectors) < found.count and len(some.graphs) < len(found.parts)
     np.testing.assert_array_equal(np.concatenate([graph.vectors for graph in some.graphs]), some.vectors)
-    everything = found.sample(10**6, 0, Context())
+    told = []
+    everything = found.sample(10**6, 0, Context(report=lambda *said: told.append(said[1])))
+    assert told[len(told) // 2 - 1] == pytest.approx(0.5, abs=0.1)  # of what there is, not of what is asked
     assert len(everything.graphs) == len(found.parts) and len(everything.vectors) == len(
         everything.intensities
     )

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+import tiny
 import torch
 from test_seams import source_of
 
@@ -16,7 +17,7 @@ from vemseg.errors import InputError, Interrupted, UsageError
 from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.graphs import Affinity, Graph, Kernel
-from vemseg.labelling import Sample, find_classes, fit, load
+from vemseg.labelling import Sample, check, find_classes, fit, load
 from vemseg.models import build_encoder, build_labeller, open_model
 from vemseg.phantom import Phantom
 from vemseg.pipeline.embed import embed
@@ -167,7 +168,7 @@ def graph_of(n=40, dim=6):
 
 def test_gradients_reach_only_what_they_should():
     table = SccsTable(k=3, warmup=1, widths=(5, 4, 3), dropout=0.0)
-    encoder = build_encoder(ClassicalTable())
+    encoder = build_encoder(load_recipe("vemseg", tiny.RECIPES["vemseg"]).model)
     objective = build_labeller(table, 0, encoder, 6)
     graph = graph_of()
     batch = Batch(torch.zeros(1, 1, 1, 4, 4), graphs=(graph,), find_reference=lambda: graph)
@@ -181,7 +182,8 @@ def test_gradients_reach_only_what_they_should():
     terms = objective(batch, generator)
     (terms["clustering"] + terms["smoothness"]).backward()
     assert all(part.grad.abs().sum() > 0 for part in [*head, *network.convolutions])
-    assert all(parameter.grad is None for parameter in encoder.parameters())
+    weights = list(encoder.parameters())
+    assert weights and all(each.grad is None and not each.requires_grad for each in weights)
     assert not any(buffer.requires_grad for buffer in objective.means.buffers())
 
 
@@ -222,6 +224,15 @@ def test_a_sampler_of_graphs_repeats_itself_and_takes_volumes_equally(trained):
     most = max(sampler.parts, key=lambda part: sampler.sources[part[0]].divided(part[1]).graph.variety)
     expected = sampler.sources[most[0]].divided(most[1]).graph
     np.testing.assert_array_equal(sampler.batch(0, 1).reference().vectors, expected.vectors)
+
+
+def test_a_batch_may_hold_graphs_of_volumes_of_other_voxel_sizes():
+    recipe = load_recipe("sccs", ["regions.tile=16", "regions.size=12", "regions.parts=4"])
+    sources = [source_of(SHAPE, (0, 1, 2)) for _ in range(2)]
+    sources[1].factors = (1.0, 2.0, 2.0)
+    batch = GraphSampler(sources, recipe).batch(0, 4)
+    assert sorted(batch.volume.tolist()) == [0, 0, 1, 1] and len(batch.graphs) == 4
+    assert batch.images.shape == (4, 1, 1, 16, 16)
 
 
 def refused(*arguments):
@@ -296,7 +307,9 @@ def test_a_number_of_classes_is_chosen_among_regions_but_not_for_graphs():
     labeller = find_classes(table, sample, source, Context())
     assert labeller.k == labeller.metadata["choice"]["k"]
     assert sum(labeller.metadata["sizes"]) == len(sample.vectors)
-    with pytest.raises(UsageError, match="cannot choose: give -k"):
+    with pytest.raises(UsageError, match="cannot choose how many classes"):
+        check(DsmTable(k_range=(2, 3), k=3), None)  # before a sample is drawn
+    with pytest.raises(UsageError, match="leave out --k-range and -k auto"):
         find_classes(DsmTable(k_range=(2, 3), k=3), sample, source, Context())
 
 

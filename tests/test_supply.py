@@ -22,7 +22,8 @@ def test_licences_are_told_apart():
     assert licence(about) == "Long text" and verdict("Long text") == "unknown"
     about["Classifier"] = "License :: OSI Approved :: MIT License"
     assert licence(about) == "MIT License" and verdict("MIT License") is None
-    for text in ("GPL-3.0-only", "GNU Affero General Public License v3"):
+    assert verdict("GPL-2.0-only OR MIT") is None and verdict("MIT AND Something") == "unknown"
+    for text in ("GPL-3.0-only", "GNU Affero General Public License v3", f"{'MIT AND ' * 20}GPL-3.0-only"):
         assert verdict(text) == "asks for more"
     assert supply.locked("a==1.0\n# b==2\nc[x]>=3\nd-e==4 ; sys_platform\n") == {"a": "1.0", "d-e": "4"}
 

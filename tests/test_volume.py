@@ -419,7 +419,7 @@ def test_a_further_format_is_one_registration(tmp_path, monkeypatch):
     array = grey()
     np.savez(tmp_path / "cell.npz", em=array)
     (tmp_path / "v.npz").write_bytes(b"of no use")
-    refuse(tmp_path / "v.npz", "unknown format: give a Zarr array or group, a TIFF stack")
+    refuse(tmp_path / "v.npz", "unknown format: .*, or give one of these: Zarr array or group, TIFF stack")
     monkeypatch.setitem(FORMATS, "numpy archive", Format(Dump.recognises, Dump, (".npz",)))
     assert_reads_as(open_volume(tmp_path / "cell.npz" / "em"), array)
     part = open_volume(tmp_path / "cell.npz" / "em", voxel_size=(3, 2, 1), crop="1:4,:,:")
@@ -429,7 +429,7 @@ def test_a_further_format_is_one_registration(tmp_path, monkeypatch):
     (tmp_path / "v.npz").write_bytes(b"")
     refuse(tmp_path / "v.npz", "v.npz is empty")
     (tmp_path / "nothing").mkdir()
-    refuse(tmp_path / "nothing", "no Zarr array or group and no TIFF stack.* and no numpy archive")
+    refuse(tmp_path / "nothing", "without a volume: give one of these: Zarr array.*, numpy archive")
 
 
 # --- labels and grey values ------------------------------------------------------------------------------
@@ -507,7 +507,7 @@ def refuse(path, message):
 
 def test_paths_that_are_no_volume(tmp_path):
     refuse(tmp_path / "absent.tif", "does not exist")
-    refuse(tmp_path, "no Zarr array or group")
+    refuse(tmp_path, "a folder without a volume: .*Zarr array or group")
     (tmp_path / "text.tif").write_text("not an image")
     refuse(tmp_path / "text.tif", "no TIFF")
     (tmp_path / "empty.tif").write_bytes(b"")

@@ -16,6 +16,7 @@ FEATURES.zarr/
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -100,7 +101,7 @@ class Features:
 
     def __init__(self, path: Path, mode: str = "r") -> None:
         with reading(f"{path}: no features written by 'vemseg embed'"):
-            group = zarr.open_group(path, mode=mode)
+            group = _opened(path, mode)
             self.attributes: dict[str, Any] = dict(group.attrs)
             self._vectors, self._intensities = group["vectors"], group["intensities"]
             self._codes, self._group = group.get("codes"), group
@@ -419,6 +420,15 @@ class HeldFeatures:
             self._vectors[:], self._intensities[:] = kept["vectors"], kept["intensities"]
             z, y, x = (int(edge) for edge in kept["block_shape"])
             return (z, y, x), int(kept["done"])
+
+
+def _opened(path: Path, mode: str) -> zarr.Group:
+    """Open the group of a store; refuse what holds no vectors."""
+    with contextlib.suppress(FileNotFoundError):
+        group = zarr.open_group(path, mode=mode)
+        if "vectors" in group and "intensities" in group:
+            return group
+    raise InputError(f"{path} holds no features: name what 'vemseg embed' wrote")
 
 
 def _chunk(box: ZYX, dim: int) -> ZYX:

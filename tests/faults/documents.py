@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import zarr
 
 from vemseg.catalog.archive import members
 from vemseg.cli import parsing
@@ -120,12 +121,25 @@ def readers(folder):
         "clusters": Reader(clusters, load),
         "image": Reader(grey, _read_volume, "zarr.json", as_json=True),
         "level": Reader(grey, _read_volume, "0/zarr.json", as_json=True),
+        "old image": Reader(_of_zarr_2(folder / "old.zarr"), _read_volume, ".zattrs", as_json=True),
+        "old level": Reader(folder / "old.zarr", _read_volume, "0/.zarray", as_json=True),
         "description": Reader(folder / "labelled", _rename, "two.json", as_json=True),
         "labels": Reader(folder / "labelled", _rename, "two.ome.zarr/zarr.json", as_json=True),
         "zip": Reader(folder / "a.zip", members),
         "tar": Reader(folder / "a.tar", members),
         "checkpoint": Reader(folder / "golden.pt", import_maester),
     }
+
+
+def _of_zarr_2(path):
+    """Write an OME-Zarr image of NGFF 0.4; return its path."""
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    group.create_array("0", data=np.arange(256, dtype=np.uint8).reshape(4, 8, 8), chunks=(4, 4, 4))
+    axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
+    scale = [{"type": "scale", "scale": [16.0, 16.0, 16.0]}]
+    levels = [{"path": "0", "coordinateTransformations": scale}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
+    return path
 
 
 def mutated(data, chance, as_json):

@@ -73,6 +73,27 @@ def tiff_seeds(folder: Path) -> Iterator[Path]:
         yield folder / f"{name}.tif"
 
 
+def mrc_seeds(folder: Path) -> Iterator[Path]:
+    """Write small MRC files: a volume of bytes, and one of numbers."""
+    import mrcfile
+
+    for name, array in {"bytes": _array("int8"), "floats": _array("float32")}.items():
+        with mrcfile.new(folder / f"{name}.mrc", array) as file:
+            file.voxel_size = 80.0
+        yield folder / f"{name}.mrc"
+
+
+def nifti_seeds(folder: Path) -> Iterator[Path]:
+    """Write small NIfTI files, plain and packed."""
+    import nibabel
+
+    for name in ("plain.nii", "packed.nii.gz"):
+        image = nibabel.Nifti1Image(_array("int16"), np.diag([8e-6, 8e-6, 8e-6, 1.0]))
+        image.header.set_xyzt_units("mm")
+        nibabel.save(image, folder / name)
+        yield folder / name
+
+
 def read_whole(path: Path) -> None:
     """Read a whole volume."""
     volume = open_volume(path)
@@ -89,5 +110,9 @@ def read_corners(path: Path) -> None:
         assert volume.read(Box((0, 0, 0), (z, y, x)).shift(start)).size
 
 
-READERS = {"tiff": Reader(tiff_seeds, read_whole, read_corners)}
+READERS = {
+    "tiff": Reader(tiff_seeds, read_whole, read_corners),
+    "mrc": Reader(mrc_seeds, read_whole, read_corners),
+    "nifti": Reader(nifti_seeds, read_whole, read_corners),
+}
 """Add a reader here: the long campaign and the tests run every one of them."""

@@ -1,5 +1,6 @@
 """The quick part of the campaign of ``documents.py``, and documents that once ended in a traceback."""
 
+import json
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ from vemseg.volume import open_volume
 
 NAMES = (
     *("names", "recipe", "run", "metrics", "settings of a run", "features", "vectors", "clusters", "image"),
-    *("level", "zip", "tar", "checkpoint", "description", "labels"),
+    *("level", "old image", "old level", "zip", "tar", "checkpoint", "description", "labels"),
 )
 
 
@@ -127,6 +128,17 @@ def test_a_form_is_strict_and_names_the_place():
             form.check(wrong, "bad")
 
 
+@pytest.mark.parametrize("names", [["x" * 3000, "y", "x"], ["x" * 3000, "y", "x", "t"]], ids=len)
+def test_names_of_axes_are_quoted_in_part(known, tmp_path, names):
+    shutil.copytree(known["old image"].whole, tmp_path / "old.zarr")
+    group = zarr.open_group(tmp_path / "old.zarr")
+    image = group.attrs["multiscales"][0]
+    group.attrs["multiscales"] = [image | {"axes": [{"name": name} for name in names]}]
+    with pytest.raises(InputError, match=r"old\.zarr.* axes") as caught:
+        open_volume(tmp_path / "old.zarr")
+    assert len(str(caught.value)) < 600
+
+
 # Places outside
 
 
@@ -137,6 +149,16 @@ def test_an_image_may_not_lead_out_of_its_group(tmp_path):
         group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": [], "datasets": [{"path": path}]}]}
         with pytest.raises(InputError, match=r"cell\.zarr: its metadata name the array .* outside of it"):
             open_volume(tmp_path / "cell.zarr")
+
+
+@pytest.mark.parametrize("chunks", [[0, 4, 4], [4, 4, -1]])
+def test_chunks_without_voxels_are_refused(known, tmp_path, chunks):
+    """Zarr itself takes them in format 2."""
+    shutil.copytree(known["old level"].whole, tmp_path / "old.zarr")
+    path = tmp_path / "old.zarr" / "0" / ".zarray"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chunks": chunks}))
+    with pytest.raises(InputError, match=r"old\.zarr.* (is damaged|is no readable Zarr)"):
+        open_volume(tmp_path / "old.zarr")
 
 
 @pytest.mark.parametrize(

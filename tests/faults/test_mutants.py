@@ -82,7 +82,9 @@ def test_what_campaigns_found_is_mended(path, tmp_path):
     assert mutation.outcome([path.read_bytes()], READERS[path.parent.name].read, tmp_path / path.name) is None
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    "reader", ["tiff", *(pytest.param(name, marks=pytest.mark.slow) for name in READERS if name != "tiff")]
+)
 def test_mutants_are_read_or_refused_in_one_line(reader):
     script = Path(mutation.__file__)
     command = [sys.executable, str(script), reader, "--count", "280"]

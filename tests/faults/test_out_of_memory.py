@@ -17,6 +17,7 @@ from test_exit_codes import (  # noqa: F401
     course,
     essence,
     made,
+    refused,
     uninterrupted,
 )
 
@@ -53,6 +54,19 @@ def test_what_is_killed_for_memory_goes_on_to_the_same(
     assert again.code == 0, again.err
     assert essence(verb, tmp_path) == uninterrupted(verb)
     assert not list(tmp_path.glob("*.partial*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [2**24, 2**27], ids=["as it loads", "as it computes"])
+def test_a_limit_of_the_address_space_is_one_line(programs, made, tmp_path, more):  # noqa: F811
+    """What ``ulimit -v`` sets. Nothing under the output's name is left, and without the limit it goes on."""
+    args = command("segment", made)
+    programs.run(tmp_path, "--version")  # the server has answered, so it has loaded what it loads
+    ended = programs.run(tmp_path, *args, limits={"RLIMIT_AS": programs.address_space + more})
+    refused(ended, 4, "memory.*--max-memory")
+    assert not (tmp_path / OUT["segment"]).exists()
+    again = programs.run(tmp_path, *args)
+    assert again.code == 0, again.err
 
 
 def test_the_default_of_max_memory_keeps_to_the_group(group):

@@ -8,12 +8,15 @@ that come later too. Written blocks leave markers as they do everywhere, so the 
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +24,7 @@ from vemseg.blocks import here
 from vemseg.blocks.job import Given, Job, Made, Result, Stages
 from vemseg.context import Context, Share, never
 from vemseg.errors import MissingError, ResourceError, VemsegError
-from vemseg.foreign import library
+from vemseg.foreign import library, read_text, reading
 from vemseg.geometry import Box
 from vemseg.resources import SHARE, available_memory, byte_text, usable_cores
 from vemseg.run import read_json
@@ -90,13 +93,33 @@ def _client(distributed: ModuleType, context: Context, blocks: int) -> Iterator[
             yield client
         return
     place = str(context.cluster)
-    where = {"scheduler_file": place} if place.endswith(".json") else {"address": place}
+    address = _address_in(place) if place.endswith(".json") else place
     try:
-        client = distributed.Client(**where, timeout=PATIENCE)
+        client = distributed.Client(address, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         raise MissingError(f"--dask {context.cluster}: no scheduler of Dask answers there") from error
     with client:
         yield client
+
+
+def _address_in(place: str) -> str:
+    """Return the address in the file that a scheduler writes as it begins; Dask would wait for ever for it.
+
+    Raises
+    ------
+    MissingError
+        Where there is no such file after ``PATIENCE`` seconds, or no address in it.
+    """
+    complaint = f"--dask {place}: no scheduler of Dask has written its address there"
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with reading(complaint, MissingError):
+                return str(json.loads(read_text(Path(place), complaint, MissingError))["address"])
+        except MissingError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
 
 
 def _local(distributed: ModuleType, context: Context, blocks: int) -> Cluster:
@@ -205,7 +228,9 @@ def _block(light: AnyJob, course: str, number: int, box: Box, context: Context) 
     try:
         stages = _stages(light, course, context)
         here.map_blocks(stages, {number: box}, light.markers, lambda done, total: None, never)
-    except VemsegError as error:  # tried again, it would be the same
+    except VemsegError as error:
+        if error.__cause__ is not None:  # a disk, a network or a codec has failed: it is tried again
+            raise
         return error
     finally:
         _turn.release()

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -202,14 +202,15 @@ def legend(text: str | None) -> Legend | None:
         return None
     if "=" not in text:
         return _legend_in(Path(text))
-    return Legend({_label(key, text): value for key, value in _pairs(text, "1=nucleus,2=mitochondria")})
+    return Legend(_by_label(_pairs(text, "1=nucleus,2=mitochondria"), text))
 
 
 def mapping(text: str | None) -> dict[int, int] | None:
     """Read ``1=2,3=2``: labels 1 and 3 are class 2."""
     if text is None:
         return None
-    return {_label(key, text): _label(value, text) for key, value in _pairs(text, "1=2,3=2")}
+    pairs = _by_label(_pairs(text, "1=2,3=2"), text)
+    return {label: _label(value, text) for label, value in pairs.items()}
 
 
 def merges(given: Sequence[str] | None) -> list[Merged]:
@@ -276,6 +277,17 @@ def _label(text: str, whole: str) -> int:
     return int(text)
 
 
+def _by_label(pairs: Iterable[tuple[str, str]], whole: str) -> dict[int, str]:
+    """Return what each label is given, which is one thing."""
+    found: dict[int, str] = {}
+    for key, value in pairs:
+        label = _label(key, whole)
+        if label in found:
+            raise UsageError(f"'{quoted(whole)}' has label {label} twice: leave one of them out")
+        found[label] = value
+    return found
+
+
 def _legend_in(path: Path) -> Legend:
     """Read the names of labels in a file, as its ending says: TOML, JSON, or a table of two columns."""
     complaint = (
@@ -290,7 +302,7 @@ def _legend_in(path: Path) -> Legend:
     merges, colours = table.pop("merge", []), table.pop("colours", {})
     if not all(isinstance(value, str) for value in table.values()):
         raise UsageError(f'{path}: each line gives a label its name, such as 1 = "nucleus"')
-    named = {_label(str(key), str(path)): value for key, value in table.items()}
+    named = _by_label(table.items(), str(path))
     return Legend(named, _colours(colours, path), _groups(merges, path))
 
 
@@ -330,6 +342,8 @@ def _named_columns(text: str) -> dict[str, str]:
         rows = rows[1:]
     if short := [row for row in rows if len(row) < 2]:
         raise ValueError(f"the line '{short[0][0]}' has no second column")
+    if twice := [row[0] for i, row in enumerate(rows) if row[0] in {other[0] for other in rows[:i]}]:
+        raise ValueError(f"it has label {twice[0]} twice")
     return {row[0]: row[1] for row in rows}
 
 

@@ -46,10 +46,14 @@ class GraphSampler:
         self._kept: dict[int, Divided] = {}
 
     def batch(self, step: int, size: int, rank: int = 0, world: int = 1) -> Batch:
-        """Return graphs ``rank::world`` of a step; the choice depends on (seed, step) alone."""
+        """Return graphs ``rank::world`` of a step; the choice depends on (seed, step) alone.
+
+        Tiles of volumes of other voxel sizes have other numbers of voxels, so images end with the smallest.
+        """
         chosen = [self._number(step * size + i) for i in range(size)[rank::world]]
         parts = [self._part(number) for number in chosen]
-        images = np.stack([part.grey for part in parts])[:, None]
+        d, h, w = np.min([part.grey.shape for part in parts], axis=0)
+        images = np.stack([part.grey[:d, :h, :w] for part in parts])[:, None]
         return Batch(
             torch.from_numpy(images).to(self.device),
             volume=torch.tensor([self.parts[number][0] for number in chosen]),

@@ -165,7 +165,8 @@ class RegionVectors(VectorSource):
                 continue
             graphs.append(self.graph(number))
             done = sum(map(len, graphs))
-            context.report("sampling", min(1.0, done / n), f"{done} regions of {len(graphs)} parts")
+            wanted = min(n, self.count)
+            context.report("sampling", min(1.0, done / wanted), f"{done} regions of {len(graphs)} parts")
             if done >= n:
                 break
         vectors = [np.empty((0, self.dim), np.float16), *(graph.vectors for graph in graphs)]

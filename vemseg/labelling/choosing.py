@@ -33,7 +33,7 @@ from vemseg.context import Context, silent
 from vemseg.errors import Interrupted, UsageError
 from vemseg.labelling.base import Doubles, Labeller, Sample, Single, Source
 from vemseg.labelling.criteria import agreements, explained, kept_information, smallest
-from vemseg.labelling.fitting import fit, labels_of, refuse_damaged
+from vemseg.labelling.fitting import check, fit, labels_of, refuse_damaged
 from vemseg.labelling.scaling import scaling
 from vemseg.labelling.steadying import one_thread
 from vemseg.recipe import ClusterTable
@@ -140,8 +140,7 @@ def find_classes(table: ClusterTable, sample: Sample, source: Source | None, con
     """
     if not table.k_range:
         return fit(table, sample, source, context)
-    if table.regions:
-        raise UsageError(f"cluster.method {table.method} looks at whole graphs and cannot choose: give -k")
+    check(table, sample.codes, sample.classes, sample.learned)
     choice = choose(table, sample, len(sample.classes), context)
     return fit(table.of(choice.k), sample, source, context).noting({"choice": choice.facts})
 

@@ -51,7 +51,7 @@ class CutLabeller(AffineScores):
             if context.stopped():
                 raise Interrupted("stopped while graphs were cut: the same command starts again")
             described.append(_described(graph, cls._cut(table, graph))[0])
-            context.report("clustering", i / len(sample.graphs), f"{i + 1} graphs cut")
+            context.report("clustering", i / len(sample.graphs), f"cut {i + 1}/{len(sample.graphs)} graphs")
         vectors = np.concatenate(described)
         if len(vectors) < table.k:
             found = f"but the sample has only {len(vectors)} segments: lower -k"

@@ -58,7 +58,7 @@ def fit(
     if not table.finds:
         return _of(table.method).fit(table, sample, source, context).noting(facts)
     if table.k > n:
-        raise UsageError(f"k = {table.k} classes cannot be fitted to a sample of {n} vectors")
+        raise UsageError(f"k = {table.k} classes cannot be fitted to a sample of {n} vectors: lower -k")
     if table.regions and not sample.graphs:
         raise UsageError(f"cluster.method {table.method} works on regions, and these vectors stand for none")
     refuse_damaged(sample)
@@ -113,6 +113,11 @@ def check(
     UsageError
         Says what is missing.
     """
+    if table.regions and table.k_range:
+        raise UsageError(
+            f"cluster.method {table.method} looks at whole graphs and cannot choose how many classes there "
+            "are: leave out --k-range and -k auto"
+        )
     _of(table.method).check(table, codes, classes, learned)
 
 

@@ -12,6 +12,7 @@ Only one process at a time works there: the one that holds the lock of ``<path>.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -20,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from vemseg.errors import InputError, Interrupted, OutputExistsError, ResourceError
-from vemseg.files import FAILING, TEMPORARY, flush, remove, sweep_stores, writing
+from vemseg.files import FAILING, TEMPORARY, UNWRITABLE, flush, remove, sweep_stores, writing
 from vemseg.foreign import Form, quoted
 from vemseg.run.files import Json, plain, read_json, write_json
 from vemseg.run.fingerprint import Record, fingerprint, same
@@ -212,7 +213,7 @@ class Output:
     def _alone(self, stopped: Callable[[], bool] | None = None) -> Iterator[None]:
         """Keep other processes out; on leaving, empty the directory if it holds nothing to go on with."""
         new = [folder for folder in self.path.absolute().parents if not folder.exists()]
-        with writing(self.path):
+        with writing(self.path, UNWRITABLE | {errno.ENOENT}):  # which /proc says of a new folder
             self._lock.acquire() if stopped is None else self._lock.wait(stopped)
         try:
             with writing(self.main, FAILING):
@@ -414,15 +415,24 @@ def difference(before: State | None, now: State, inputs: Sequence[Path]) -> str:
     """
     if before is None:
         return "does not say how it was made"
-    flat = [{**state, **state.get("settings", {})} for state in (before, now)]
-    keys = [key for key in flat[1] if key != "settings" and flat[0].get(key) != flat[1][key]]
+    was, wanted = (dict(_entries(state)) for state in (before, now))
+    keys = [key for key in {**wanted, **was} if was.get(key) != wanted.get(key)]
     known = before.get(INPUTS, [])
-    shown = [f"{key} {_short(flat[0].get(key))} there, {_short(flat[1][key])} now" for key in keys[:3]]
+    shown = [f"{key} {_short(was.get(key))} there, {_short(wanted.get(key))} now" for key in keys[:3]]
     if len(known) != len(inputs):
         shown.append(f"{len(known)} inputs there, {len(inputs)} now")
     elif changed := [path.name for old, path in zip(known, inputs, strict=True) if not same(old, path)]:
         shown.append(f"{', '.join(changed[:3])} had another content")
     return f"was made otherwise ({'; '.join(shown)})"
+
+
+def _entries(state: Mapping[str, object], table: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the settings of a state, those of a table within it as ``table.name``; inputs are none."""
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _entries(value, table if name == "settings" else f"{table}{name}.")
+        elif name != INPUTS:
+            yield f"{table}{name}", value
 
 
 def _short(value: object) -> str:

@@ -10,7 +10,8 @@ A volume is looked at twice, both times in bounded memory.
    multiples of 64, so a block that is cut out anywhere finds the same.
 
 So a dark hole within the specimen is no background, even where it has the very value of the background: no
-cells of that value lead from it to the border. A rim narrower than a cell counts as specimen.
+cells of that value lead from it to the border. A rim narrower than a cell counts as specimen, but for that
+behind the last whole cell of an axis, where cells are narrower themselves.
 """
 
 from __future__ import annotations

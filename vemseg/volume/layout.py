@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vemseg.errors import InputError, UsageError
+from vemseg.foreign import quoted
 from vemseg.geometry import ZYX
 from vemseg.volume.frame import UNNAMED, axis_name
 
@@ -128,7 +129,7 @@ def _names(
     fitting = [names for names in named if len(names) == len(shape)]
     if named and not fitting:
         raise InputError(
-            f"{where} has {len(shape)} axes, but its metadata name {', '.join(named[0])}: "
+            f"{where} has {len(shape)} axes, but its metadata name {quoted(', '.join(named[0]))}: "
             f"say what they are, such as {_example(len(shape))}"
         )
     if not fitting:
@@ -146,7 +147,7 @@ def _names(
         )  # fmt: skip
         return default
     raise InputError(
-        f"{where} calls its axes {', '.join(names)}, which do not tell z, y, x: "
+        f"{where} calls its axes {quoted(', '.join(names))}, which do not tell z, y, x: "
         f"say what they are, such as {_example(len(shape))}"
     )
 
@@ -193,7 +194,7 @@ def entry(axis: str, n: int, told: str | None, where: object, channels: Sequence
     if n == 0:
         raise InputError(f"{where} holds no voxels: it has 0 {many}")
     known = [f"{i} {channels[i]}" if i < len(channels) else str(i) for i in range(min(n, 8))]
-    listed = ", ".join(known) + (" ..." if n > 8 else "")
+    listed = quoted(", ".join(known)) + (" ..." if n > 8 else "")
     if told is None and n > 1:
         raise InputError(f"{where} has {n} {many} ({listed}): choose one with {option} 0")
     if told is None:

@@ -74,7 +74,7 @@ def complaint(path: Path, promised: Mapping[str, tuple[str, ...]]) -> str:
         return f"{path} is a ZIP file that was cut off, since its end is missing: copy it again"
     found = _meaning(head)
     if found is None:
-        return f"{path} has an unknown format: give a {', a '.join(promised)}, or {_FIJI}"
+        return f"{path} has an unknown format: {_FIJI}, or give one of these: {', '.join(promised)}"
     what, remedy = found
     return f"{path} is {what}: {remedy}"
 
@@ -129,7 +129,7 @@ def _folder(path: Path, titles: list[str]) -> str:
         return (
             f"{path} is a folder of files ({listed}{' ...' if len(files) > 3 else ''}): name the one to read"
         )
-    return f"{path} is a directory but {' and '.join(f'no {title}' for title in titles)}: give one of these"
+    return f"{path} is a folder without a volume: give one of these: {', '.join(titles)}"
 
 
 def _is_json_of(path: Path, key: str) -> bool:

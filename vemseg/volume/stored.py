@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg.errors import InputError
 from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
@@ -277,6 +278,8 @@ def open_stored(
     InputError, UsageError
         Where its voxels or its axes are of no use, or something was chosen that is not there.
     """
+    if chunks is not None and min(chunks, default=1) < 1:
+        raise InputError(f"{address} is damaged: it has chunks of the shape {list(chunks)}; copy it again")
     layout, frame, hint = arrange(array, told, wish, address)
     volume = StoredVolume(
         array,
