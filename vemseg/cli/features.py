@@ -40,9 +40,9 @@ def embed(
     together.
     """
     settings = parsing.settings(set_, placement_settings(placement, kept, stride))
-    surroundings = parsing.surroundings(device, threads, max_memory, offline, shard, finalize)
-    surroundings = parsing.spread(surroundings, processes, dask)
-    with shell.stoppable(**surroundings) as context:
+    how = parsing.computing(device, threads, max_memory, offline, shard, finalize)
+    how = parsing.spread(how, processes, dask)
+    with shell.stoppable(**how) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.embed import embed as compute
 

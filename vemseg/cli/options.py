@@ -73,7 +73,9 @@ Ignore = Annotated[
 ]
 Map = Annotated[
     str | None,
-    input_option("--map", metavar="1=2,3=2", help="Which class each label is: label 1 is class 2, and so on."),
+    input_option(
+        "--map", metavar="1=2,3=2", help="Which class each label is: label 1 is class 2, and so on."
+    ),
 ]
 Names = Annotated[
     str | None,
@@ -95,7 +97,8 @@ VoxelSize = Annotated[
 ]
 Crop = Annotated[str | None, input_option("--crop", **_box, help="Use a part of the volume, in voxels.")]
 ReferenceCrop = Annotated[
-    str | None, input_option("--crop", **_box, help="The part of the larger volume that the smaller one shows.")
+    str | None,
+    input_option("--crop", **_box, help="The part of the larger volume that the smaller one shows."),
 ]
 
 # What computes
@@ -211,7 +214,7 @@ Shard = Annotated[
         "--shard",
         metavar="I/N",
         show_default=False,
-        help="Do part I of N, while other tasks do the others; 'auto' in an array job. --finalize comes last.",
+        help="Do part I of N, beside other tasks; 'auto' in an array job. --finalize comes last.",
     ),
 ]
 Processes = Annotated[

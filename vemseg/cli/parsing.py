@@ -25,13 +25,11 @@ from vemseg.names import is_tiff_name, volume_name
 from vemseg.resources import parse_bytes, task_of
 
 if TYPE_CHECKING:
-    from vemseg.cli.shell import Surroundings
+    from vemseg.cli.shell import ContextOptions
     from vemseg.volume import Background, Choice
+    from vemseg.volume.about import RGB
 
 _log = logging.getLogger("vemseg")
-
-RGB = tuple[int, int, int]
-"""Red, green, blue, 0..255."""
 
 Merged = tuple[tuple[int, ...], str | None]
 """Classes that become one, and its name; None where it keeps the name of one of them."""
@@ -59,14 +57,14 @@ def memory(text: str | None) -> int | None:
     return None if text is None else parse_bytes(text)
 
 
-def surroundings(
+def computing(
     device: str,
     threads: int | None,
     max_memory: str | None,
     offline: bool,
     shard: str | None,
     finalize: bool,
-) -> Surroundings:
+) -> ContextOptions:
     """Return what a command on the blocks of a volume computes with, and the part of them that it does.
 
     Raises
@@ -77,8 +75,8 @@ def surroundings(
     return {"device": device, "threads": threads, **sharing(max_memory, offline, shard, finalize)}
 
 
-def sharing(max_memory: str | None, offline: bool, shard: str | None, finalize: bool) -> Surroundings:
-    """Return what :func:`surroundings` does, for a command that has no choice of device and threads.
+def sharing(max_memory: str | None, offline: bool, shard: str | None, finalize: bool) -> ContextOptions:
+    """Return what :func:`computing` does, for a command that has no choice of device and threads.
 
     Raises
     ------
@@ -95,7 +93,7 @@ def sharing(max_memory: str | None, offline: bool, shard: str | None, finalize: 
     }
 
 
-def spread(given: Surroundings, processes: int | None, cluster: str | None) -> Surroundings:
+def spread(given: ContextOptions, processes: int | None, cluster: str | None) -> ContextOptions:
     """Return what a command computes with, its blocks shared among processes or done by a Dask cluster.
 
     Raises

@@ -62,9 +62,9 @@ def segment(
     seconds = parsing.duration(adapt) if adapt else None
     if adapt and shard:
         raise UsageError("--adapt and --shard do not go together: adapt on a part of the volume first")
-    surroundings = parsing.surroundings(device, threads, max_memory, offline, shard, finalize)
-    surroundings = parsing.spread(surroundings, processes, dask)
-    with (shell.working if plan else shell.stoppable)(**surroundings) as context:
+    how = parsing.computing(device, threads, max_memory, offline, shard, finalize)
+    how = parsing.spread(how, processes, dask)
+    with (shell.working if plan else shell.stoppable)(**how) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.beside import classes_of
         from vemseg.pipeline.extras import Extras

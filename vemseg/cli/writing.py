@@ -68,7 +68,7 @@ def output(
     UsageError
         Where options do not go together, or neither ``-o`` nor ``--into`` is given.
     InputError
-        Where the image of ``--into`` is none.
+        Where ``--into`` names no OME-Zarr image.
     """
     from vemseg.volume import LabelForm, LabelsOfImage, parse_output
     from vemseg.volume.ngff import VERSION

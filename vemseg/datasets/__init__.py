@@ -1,1 +1,1 @@
-"""Volumes with reference labels, of published data sets and of the synthetic cell; crops of stores."""
+"""Volumes with reference labels: from published data sets, crops of OpenOrganelle, and the synthetic cell."""

@@ -11,7 +11,7 @@ from vemseg.geometry import ZYX
 
 @dataclass(frozen=True)
 class Look:
-    """How it is drawn.
+    """How a volume is drawn.
 
     Attributes
     ----------
