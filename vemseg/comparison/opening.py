@@ -230,7 +230,7 @@ def _alike(volumes: Sequence[Volume]) -> bool:
 
 
 def _cropped(volumes: Sequence[Volume], crop: str) -> list[Volume] | None:
-    """Crop each volume that has not the shape of the crop already; None where that leaves other shapes."""
+    """Crop each volume that has another shape than the crop; None where one does not hold the crop."""
     largest = max(volumes, key=lambda volume: volume.box.size)
     box = parse_box(crop, largest.shape, largest.address)
     found = []
@@ -242,9 +242,10 @@ def _cropped(volumes: Sequence[Volume], crop: str) -> list[Volume] | None:
 
 
 def _all_placed(volumes: Sequence[Volume], recorded: str | None) -> list[Volume]:
-    """Give each volume of unknown place the place of one that it shows the same of.
+    """Give each volume of unknown place the place of a volume that shows the same part of the subject.
 
-    It shows the same if it is as large in space, or becomes so once it is cropped as labels were.
+    Two volumes show the same part if they are equally large in space, or become so once the first is cropped
+    as the labels were.
 
     Raises
     ------

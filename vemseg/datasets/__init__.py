@@ -1,1 +1,7 @@
-"""Volumes with reference labels: from published data sets, crops of OpenOrganelle, and the synthetic cell."""
+"""Volumes with reference labels, as files.
+
+betaseg        cells of BetaSeg, from its archive
+reference      masks of organelles -> reference labels
+openorganelle  crops of OpenOrganelle's volumes
+phantom        the synthetic cell
+"""

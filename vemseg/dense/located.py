@@ -21,7 +21,7 @@ from vemseg.volume import Background, Choice, Record, Volume
 _log = logging.getLogger("vemseg")
 
 _OF_VECTORS = ("embed.", "volume.")
-"""How the settings begin that vectors depend on besides the model."""
+"""Beginnings of the settings that decide, besides the model, what the vectors are."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def suggestion_text(name: str, probability: float) -> str:
 
 
 def _scored(labeller: Labeller, sample: Sample) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield scores (n, K) and vectors (n, d), float32, part by part; the nodes of a graph together."""
+    """Yield scores (n, K) and vectors (n, d), float32, part by part; the nodes of a graph are one part."""
     for graph in sample.graphs:
         yield labeller.graph_scores(graph), graph.features(torch.float32)
     if sample.graphs:

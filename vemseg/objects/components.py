@@ -54,8 +54,8 @@ class Wish:
     classes : tuple of int
         Only these classes; empty for all. Labels of 0 and below are nothing.
     holes : bool
-        Whether connected voxels of label 0 are objects too, of class 0. Those hang together by faces alone,
-        since around them a wall may hang together by edges and corners.
+        Whether connected voxels of label 0 are objects too, of class 0. Such voxels hang together by faces
+        alone, because the wall around a hole may hang together by edges and corners.
     contacts : bool
         Whether contacts with other classes are counted.
     """
@@ -137,7 +137,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is read of a block: its classes and those around it, and the components but for the rim before it.
+    """What is read of a block: its classes and those around it, and the components in it and beyond its end.
 
     Attributes
     ----------
@@ -198,11 +198,11 @@ class Finding(Pass[_Seen, tuple[_Part, Ids]]):
         return _Seen(classes, *_connected(classes[1:, 1:, 1:], self.wish))
 
     def compute(self, box: Box, given: _Seen) -> tuple[_Part, Ids]:
-        """Count."""
+        """Count the components of a block."""
         return _counted(given, box, self.wish, self.labels)
 
     def write(self, box: Box, made: tuple[_Part, Ids]) -> None:
-        """Keep both."""
+        """Store the components of a block, and what was counted of them."""
         part, ids = made
         self.parts.write(box, ids)
         part.save(self._file(self.blocks.number(box)))
@@ -301,7 +301,7 @@ def check_count(n: int) -> None:
     Raises
     ------
     InputError
-        Where there are.
+        Where there are more than ``MOST_OBJECTS``.
     """
     if n > MOST_OBJECTS:
         raise InputError(f"{n} objects are more than uint32 can number: 'refine --min-size' removes specks")

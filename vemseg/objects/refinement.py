@@ -69,7 +69,7 @@ class Refinement:
     Attributes
     ----------
     merges : sequence of (classes, name)
-        Classes that become one, and its name if any.
+        Classes that become one, and the name of the merged class; None where it keeps one of theirs.
     numbers : mapping of int to int
         Class -> its new number, 0 for nothing. Where it is empty and classes are merged, a merged class
         stands where its smallest number stood, and numbers close up.
@@ -217,7 +217,7 @@ def tabulated(
 
 
 def renamed(record: Record, classes: Sequence[Class]) -> list[dict[str, object]]:
-    """Return the table of classes in a record with other names; what is no row of a class is left out."""
+    """Return the table of classes in a record with other names; rows that describe no class are left out."""
     table = record.get("classes")
     rows = [row for row in table if isinstance(row, Mapping)] if isinstance(table, list) else []
     names = {one.label: one.name for one in classes}

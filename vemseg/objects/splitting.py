@@ -49,19 +49,19 @@ def numbered(finding: Finding, target: LabelStore, neck: float | None, context: 
     neck : float, optional
         Where objects are split (see ``necks``).
     context : Context
-        Where it is for a share of the blocks, other processes do the others.
+        Where it is for a share of the blocks, other processes do the rest.
 
     Returns
     -------
     Objects or None
-        None where this process has done its share, as far as it could without the others.
+        None where this process has done all of its share that it could do without the other processes.
 
     Raises
     ------
     InputError
         Where there are more objects than uint32 can number.
     ResourceError
-        Where an object does not fit into memory that is to be split.
+        Where an object that is to be split does not fit into memory.
     Interrupted
         Where the work was stopped.
     """
@@ -172,9 +172,9 @@ class Pieces:
     found : Found
         The objects before they were cut.
     classes : int64 (n,)
-        Of what they became.
+        The classes of all whole objects and pieces.
     whole : uint32 (m + 1,)
-        By the number that an object had, the one that it has; 0 where it was cut.
+        The new number of each object, by the number that it had; 0 where it was cut.
     cuts : mapping of int to uint32 (k + 1,)
         The numbers of the pieces of an object that was cut.
     folder : Path

@@ -2,7 +2,8 @@
 
 A beta cell as FIB-SEM shows it: nucleus, mitochondria, dense-core granules, vesicles, endoplasmic reticulum,
 plasma membrane, and the rim of a neighbour. It is drawn where it is read, so a volume of any size costs the
-memory of one block:
+memory of one block. ``layout`` says where things lie, ``painting`` paints them, ``texture`` makes the random
+fields, and ``tissue`` is another generator, of random tissue to learn from.
 
 >>> phantom = Phantom((24, 96, 96), seed=1)
 >>> raw, labels = phantom.render(Box((0, 0, 0), (24, 96, 96)))

@@ -10,10 +10,10 @@ from vemseg.errors import UsageError
 from vemseg.foreign import quoted
 from vemseg.names import is_url, output_format
 from vemseg.volume.base import Volume
-from vemseg.volume.foreign import needed
 from vemseg.volume.hdf5_writing import INNER, check_own_file
 from vemseg.volume.labels_of_images import LabelsOfImage, factors_of
 from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION
+from vemseg.volume.optional import needed
 from vemseg.volume.pyramid import Plan, majority, mean
 
 _INSIDE = re.compile(r"(?P<file>.+\.(?:h5|hdf5)):?/(?P<inner>[^/].*)", re.IGNORECASE)

@@ -15,8 +15,8 @@ from vemseg.volume.about import Record, channels_in
 from vemseg.volume.base import Volume
 from vemseg.volume.bigdataviewer import frame_beside
 from vemseg.volume.conventions import Attributes, frame_in, named_axes, unknown_size_in
-from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
+from vemseg.volume.optional import needed
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
 MAGIC = b"\x89HDF\r\n\x1a\n"

@@ -18,8 +18,8 @@ from vemseg.files import atomic_path
 from vemseg.foreign import reading
 from vemseg.volume.about import About, Record
 from vemseg.volume.content import Content
-from vemseg.volume.foreign import needed
 from vemseg.volume.hdf5 import OF, RECORD
+from vemseg.volume.optional import needed
 from vemseg.volume.pyramid import Level
 from vemseg.volume.store import CHUNK_EDGE
 

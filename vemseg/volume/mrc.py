@@ -10,8 +10,8 @@ import numpy as np
 from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.base import Volume
-from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
+from vemseg.volume.optional import needed
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
 _MARK, _AT = b"MAP ", 208

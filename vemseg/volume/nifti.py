@@ -13,8 +13,8 @@ from vemseg.errors import InputError
 from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.base import Volume
-from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
+from vemseg.volume.optional import needed
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
 MOST_UNPACKED = 2**29

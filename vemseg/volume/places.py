@@ -13,7 +13,7 @@ from vemseg.errors import UsageError
 from vemseg.foreign import reading
 from vemseg.names import without_format
 from vemseg.volume.conventions import Attributes
-from vemseg.volume.foreign import needed
+from vemseg.volume.optional import needed
 
 _TRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "3s"}
 _PATIENCE = {f"{kind}_request_retries": _TRIES for kind in ("http", "s3", "gcs")}

@@ -18,7 +18,7 @@ from vemseg.files import remove, write_text
 from vemseg.geometry import ZYX, VoxelSize
 from vemseg.volume.about import Record
 from vemseg.volume.content import Content
-from vemseg.volume.foreign import needed
+from vemseg.volume.optional import needed
 from vemseg.volume.places import Indexed, Place
 from vemseg.volume.precomputed import RECORD
 from vemseg.volume.pyramid import Level, level_factors, write_levels

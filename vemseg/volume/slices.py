@@ -19,7 +19,7 @@ from vemseg.names import is_pattern, volume_name
 from vemseg.volume.base import Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
-from vemseg.volume.foreign import needed
+from vemseg.volume.optional import needed
 from vemseg.volume.stored import Wish
 from vemseg.volume.tiff import open_tiff
 
