@@ -34,8 +34,8 @@ def open_mask(path: str, *, offline: bool = False) -> Volume:
     return open_volume(path, offline=offline)
 
 
-def on_grid_of(volume: Volume, path: str, *, offline: bool = False) -> Volume:
-    """Open a mask on the voxels of a volume.
+def open_on_grid_of(volume: Volume, path: str, *, offline: bool = False) -> Volume:
+    """Open a mask, or another volume, and bring it to the voxels of a volume by its place and voxel size.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def open_subject(
     """
     volume = open_grey(path, voxel_size, crop, choice, offline=offline)
     if background.mask is not None:
-        mask = on_voxels_of(open_mask(background.mask, offline=offline), volume, crop)
+        mask = of_same_voxels(open_mask(background.mask, offline=offline), volume, crop)
         volume.specimen = marked_specimen(mask)
     elif background.find:
         volume.specimen = constant_background(volume)
@@ -87,8 +87,8 @@ def open_subject(
     return volume
 
 
-def on_voxels_of(labels: Volume, volume: Volume, crop: str | None) -> Volume:
-    """Return labels, or a mask, of the very voxels of a volume.
+def of_same_voxels(labels: Volume, volume: Volume, crop: str | None) -> Volume:
+    """Return labels, or a mask, that have the voxels of a volume already, but for its crop.
 
     Parameters
     ----------

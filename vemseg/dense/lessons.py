@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.batch import UNKNOWN
-from vemseg.comparison import on_voxels_of, open_mask
+from vemseg.comparison import of_same_voxels, open_mask
 from vemseg.errors import InputError, UsageError
 from vemseg.geometry import Box
 from vemseg.volume import Overlay, Volume, open_labels, record
@@ -70,10 +70,10 @@ class Lessons:
                 )
         found = []
         for i, volume in enumerate(volumes):
-            labels = on_voxels_of(open_labels(self.labels[i], offline=offline), volume, crop)
+            labels = of_same_voxels(open_labels(self.labels[i], offline=offline), volume, crop)
             mask = None
             if self.masks:
-                mask = on_voxels_of(open_mask(self.masks[i], offline=offline), volume, crop)
+                mask = of_same_voxels(open_mask(self.masks[i], offline=offline), volume, crop)
             found.append(Lesson(labels, mask))
         return found
 

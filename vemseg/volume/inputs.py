@@ -15,7 +15,7 @@ from vemseg.volume.intensity import Intensity, measure_intensity
 from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import open_volume, record
-from vemseg.volume.views import Cropped, Permuted, Whole
+from vemseg.volume.views import AsIntegers, Cropped, Permuted
 
 _log = logging.getLogger("vemseg")
 
@@ -104,7 +104,7 @@ def open_labels(
     size = None if voxel_size is None else parse_voxel_size(voxel_size)
     volume = open_volume(path, voxel_size=size, crop=crop, offline=offline).stored()
     if volume.dtype.kind == "f":
-        volume = Whole(volume)
+        volume = AsIntegers(volume)
     check_labels(volume)
     _tell(volume)
     return volume

@@ -145,7 +145,7 @@ class Nearest(Volume):
         return found[np.ix_(picked[0] - z[0], picked[1] - y[0], picked[2] - x[0])]
 
 
-class Whole(Overlay):
+class AsIntegers(Overlay):
     """Labels that a program stored as floating-point numbers, as integers.
 
     Parameters

@@ -37,7 +37,7 @@ _DEEPEST = 4
 """How many groups below a path are looked through for images."""
 
 
-class Whole(LocalStore):  # type: ignore[misc]
+class StrictStore(LocalStore):  # type: ignore[misc]
     """A folder of Zarr in which an empty file is damage.
 
     zarr takes a shard of no bytes, as a download that broke off leaves it, for one that was never written.
@@ -85,7 +85,7 @@ def open_node(path: Path) -> Node:
             found: Node = zarr.open(archive, path=zipped.inner, mode="r")
             return found
         both = _is_old(path)
-        store = Whole(path, read_only=True)
+        store = StrictStore(path, read_only=True)
         node: Node = zarr.open(store, mode="r", zarr_format=3 if both else None)
         if isinstance(node, zarr.Array) or multiscale_of(node.attrs, path) or not both:
             return node
