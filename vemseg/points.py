@@ -33,7 +33,7 @@ MOST_CLASSES = 255
 
 
 class Placed(Protocol):
-    """What has to be known of a volume."""
+    """What has to be known of a volume to find points in it."""
 
     @property
     def shape(self) -> ZYX:
@@ -49,7 +49,7 @@ class Placed(Protocol):
 
 
 class Line(NamedTuple):
-    """A point as its line has it."""
+    """A line of the table: its number in the file, the place in the unit of the file, and the class."""
 
     number: int
     place: tuple[float, float, float]

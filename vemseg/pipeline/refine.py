@@ -51,7 +51,7 @@ def refine(
     mask : str, optional
         A volume; labels become 0 where it is not above 0.
     form : LabelForm
-        How labels are written, beside what their name says.
+        How labels are written, as far as their name does not say it.
 
     Raises
     ------

@@ -97,8 +97,8 @@ def segment(
     adapt_seconds : float, optional
         First train the model on this volume for that long (see ``adapt``).
     context : Context
-        Labels do not depend on it. Where it is for a share of the blocks, these are labelled, beside others
-        that other processes label; a call for the whole then finishes.
+        Labels do not depend on it. Where it is for a share of the blocks, this process labels these, and
+        others the rest; a call for the whole then finishes the output.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def segment(
 
 
 def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
-    """Say what is computed with, and what was not chosen by the user."""
+    """Tell the user what computes, and what was chosen where nothing was given."""
     source.machine.say()
     table = source.maker.recipe.cluster
     if table.finds and not (given or table.k_range):

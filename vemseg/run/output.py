@@ -292,7 +292,7 @@ class Output:
             )
 
     def _take_up(self) -> None:
-        """Go on with what was begun with the same state, or begin."""
+        """Go on with an output that was begun with the same state, or begin a new one."""
         begun = self._begun() if self._resumable else None
         if begun is not None and self._is(begun["state"]):
             _log.info("going on in %s", self.partial)

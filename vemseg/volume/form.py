@@ -1,4 +1,4 @@
-"""The form in which a result is written: how, and where, beside what its name says."""
+"""The form in which a result is written: what has to be known beside its name."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class LabelForm:
     format : str or None
         The format, as ``names.output_format`` calls it, where the suffix of the name does not tell it.
     image : LabelsOfImage or None
-        The labels of an image, which the result becomes one of. Its name then names only the files beside
-        it, which lie beside the image.
+        Set where the result becomes labels inside an OME-Zarr image. The name of the result then stands only
+        for the files beside it, which lie beside the image.
     """
 
     ngff: str = VERSION
@@ -150,7 +150,7 @@ def parse_output(text: str, ngff: str = VERSION) -> tuple[Path, LabelForm]:
     Raises
     ------
     UsageError
-        Where it is an address on the network, or a place in a file is none.
+        Where it is an address on the network, or the place in a file cannot be one.
     """
     bare = re.sub(r"^precomputed://(?:file://)?", "", text)
     if is_url(bare):

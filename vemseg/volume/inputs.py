@@ -81,16 +81,14 @@ def _check_size(volume: Volume) -> None:
         )
 
 
-def open_labels(
-    path: str | Path, crop: str | None = None, *, voxel_size: str | None = None, offline: bool = False
-) -> Volume:
-    """Open a volume of labels, and crop it.
+def open_labels(path: str | Path, *, voxel_size: str | None = None, offline: bool = False) -> Volume:
+    """Open a volume of labels.
 
     Parameters
     ----------
     path : str or Path
-    crop, voxel_size : str, optional
-        As a user writes them; the voxel size is the file's where left out.
+    voxel_size : str, optional
+        As a user writes it; that of the file where left out.
     offline : bool
         Whether addresses on the network are refused.
 
@@ -99,10 +97,10 @@ def open_labels(
     InputError
         Where it cannot be read, or holds no labels.
     UsageError
-        Where the voxel size or crop cannot be parsed, or reaches beyond the volume.
+        Where the voxel size cannot be parsed.
     """
     size = None if voxel_size is None else parse_voxel_size(voxel_size)
-    volume = open_volume(path, voxel_size=size, crop=crop, offline=offline).stored()
+    volume = open_volume(path, voxel_size=size, offline=offline).stored()
     if volume.dtype.kind == "f":
         volume = AsIntegers(volume)
     check_labels(volume)
@@ -111,7 +109,7 @@ def open_labels(
 
 
 def _tell(volume: Volume) -> None:
-    """Say how a file was understood, where that is not plain."""
+    """Tell the user how a file was understood, where there was more than one way."""
     for remark in volume.remarks:
         _log.warning("%s: %s", volume.path or volume.name, remark)
 

@@ -1,4 +1,4 @@
-"""Labels inside an existing OME-Zarr image: where they lie, in which version of NGFF, and who lists them.
+"""Labels inside an existing OME-Zarr image: where they lie, their version of NGFF, and how they are listed.
 
 NGFF keeps labels in the group ``labels`` of their image, whose attributes list them. New labels first appear
 whole, by one rename, and are listed then; viewers look at the list, so they never see half of them.

@@ -34,7 +34,7 @@ from vemseg.volume.zarr_nodes import is_zarr
 from vemseg.volume.zarr_reading import zarr_record
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-"""What is changed in a description where nothing is."""
+"""A description in which nothing changes."""
 
 _DESCRIPTION, _BYTE_COUNTS, _IMAGEJ = 270, 50838, 50839
 
