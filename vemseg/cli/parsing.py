@@ -127,7 +127,7 @@ def duration(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if seconds <= 0:
-        raise UsageError(f"'{text}' is no time: write 90s, 20min, 1h30, 2d or 23:30 (hours:minutes)")
+        raise UsageError(f"'{text}' is not a time: write 90s, 20min, 1h30, 2d or 23:30 (hours:minutes)")
     return seconds
 
 
@@ -135,7 +135,7 @@ def shape(text: str) -> ZYX:
     """Read ``z,y,x``, or one number for a cube."""
     parts = text.split(",")
     if len(parts) not in (1, 3) or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"'{text}' is no shape: write z,y,x in voxels, such as 64,256,256, or one number")
+        raise UsageError(f"'{text}' is not a shape: write z,y,x in voxels, such as 64,256,256, or one number")
     z, y, x = (int(part) for part in (parts if len(parts) == 3 else parts * 3))
     return z, y, x
 
@@ -163,7 +163,7 @@ def words(text: str) -> list[str]:
     """Read ``a,b`` as its words, each once."""
     found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not found:
-        raise UsageError(f"'{text}' is no list of names: write a,b")
+        raise UsageError(f"'{text}' is not a list of names: write a,b")
     return found
 
 
@@ -179,7 +179,7 @@ def classes(k: str | None, k_range: str | None) -> dict[str, object]:
         raise UsageError("-k and --k-range do not go together: give a number of classes, or a range of them")
     ends = k_range.split(":") if k_range else []
     if k_range is not None and not (len(ends) == 2 and all(end.strip().isdecimal() for end in ends)):
-        raise UsageError(f"'{k_range}' is no range: write 4:12, the smaller number first")
+        raise UsageError(f"'{k_range}' is not a range: write 4:12, the smaller number first")
     return {"cluster.k": k, "cluster.k_range": [int(end) for end in ends] or None}
 
 
@@ -217,7 +217,7 @@ def merges(given: Sequence[str] | None) -> list[Merged]:
         members, named, name = text.partition("=")
         numbers = tuple(dict.fromkeys(ids(members)))
         if len(numbers) < 2 or (named and not name.strip()):
-            raise UsageError(f"'{quoted(text)}' is no merge: write 2,5=mitochondrion, or 2,5")
+            raise UsageError(f"'{quoted(text)}' is not a merge: write 2,5=mitochondrion, or 2,5")
         found.append((numbers, name.strip() or None))
     return found
 
@@ -229,7 +229,7 @@ def least(text: str | None) -> tuple[float, bool] | None:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(voxels?|[uµ]m(?:\^?3|³))?\s*", text)
     cubic = found is not None and found[2] is not None and not found[2].startswith("voxel")
     if found is None or float(found[1]) <= 0 or not (cubic or float(found[1]).is_integer()):
-        raise UsageError(f"'{quoted(text)}' is no size: write 500 (voxels) or 0.01um3")
+        raise UsageError(f"'{quoted(text)}' is not a size: write 500 (voxels) or 0.01um3")
     return float(found[1]), cubic
 
 
@@ -241,7 +241,7 @@ def threshold(text: str, measures: Sequence[str]) -> tuple[str, float]:
     except ValueError:
         limit = -1.0
     if measure not in measures or not 0 <= limit <= 1:
-        raise UsageError(f"'{text}' is no threshold: write dice=0.6, with one of {', '.join(measures)}")
+        raise UsageError(f"'{text}' is not a threshold: write dice=0.6, with one of {', '.join(measures)}")
     return measure, limit
 
 
@@ -261,7 +261,7 @@ def _pairs(text: str, example: str) -> list[tuple[str, str]]:
     for part in text.split(","):
         key, separator, value = (piece.strip() for piece in part.partition("="))
         if not (separator and key and value):
-            raise UsageError(f"'{text}' is no list of pairs: write {example}")
+            raise UsageError(f"'{text}' is not a list of pairs: write {example}")
         found.append((key, value))
     return found
 
@@ -269,7 +269,7 @@ def _pairs(text: str, example: str) -> list[tuple[str, str]]:
 def _label(text: str, whole: str) -> int:
     if re.fullmatch(rf"-?[0-9]{{1,{MOST_DIGITS}}}", text) is None:
         raise UsageError(
-            f"'{quoted(text)}' in '{quoted(whole)}' is no label: labels are whole numbers, such as 5 or -1"
+            f"'{quoted(text)}' in '{quoted(whole)}' is not a label: labels are whole numbers, such as 5 or -1"
         )
     return int(text)
 

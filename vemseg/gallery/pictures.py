@@ -69,7 +69,7 @@ def draw_confidence(view: View) -> Figure:
     Raises
     ------
     InputError
-        Where the confidence is no volume of uint8, or of other voxels than the labels.
+        Where the confidence is not a volume of uint8, or of other voxels than the labels.
     """
     assert view.wishes.confidence is not None
     values = open_on_grid_of(view.grey, view.wishes.confidence, offline=view.context.offline)

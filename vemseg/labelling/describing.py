@@ -1,7 +1,7 @@
 """What fitted classes are like: what the encoder takes them for, and how far apart they are.
 
 A suggestion is the class of the encoder that is likeliest in a class that was found, by the mean of its
-probabilities over the vectors of the sample. It is no name: several classes may get the same one.
+probabilities over the vectors of the sample. It is not a name: several classes may get the same one.
 """
 
 from __future__ import annotations

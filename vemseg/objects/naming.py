@@ -79,7 +79,7 @@ def named_by_points(refinement: Refinement, labels: Volume, file: PointFile) -> 
     points = file.read(labels)
     votes = Votes.of(values_at(lambda box: read_classes(labels, box), points.voxels), points)
     if not votes.winners:
-        raise InputError(f"{file.path}: all points lie where the labels are 0, which is no class")
+        raise InputError(f"{file.path}: all points lie where the labels are 0, which is not a class")
     _say(votes)
     groups: dict[int, list[int]] = {}
     for label, winner in votes.winners.items():

@@ -53,7 +53,7 @@ def cut(inside: NDArray[np.bool_], edges: VoxelSize, neck: float) -> tuple[Parts
     Parameters
     ----------
     inside : bool (z, y, x)
-        The object. Beyond the array nothing is known, so its border is no surface.
+        The object. Beyond the array nothing is known, so its border is not a surface.
     edges : (float, float, float)
         Of a voxel, z y x.
     neck : float

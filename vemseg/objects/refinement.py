@@ -155,7 +155,7 @@ class Refinement:
         if twice:
             raise UsageError(f"class {twice[0]} is merged or renumbered twice: name it once")
         if wrong := sorted(n for n in self.numbers.values() if not 0 <= n <= MOST_CLASS):
-            raise UsageError(f"--map: {wrong[0]} is no number of a class: take 0 (nothing) to {MOST_CLASS}")
+            raise UsageError(f"--map: {wrong[0]} is not the number of a class: 0 (nothing) to {MOST_CLASS}")
         if 0 in merged:
             raise UsageError("--merge: 0 is nothing; --map 3=0 makes class 3 nothing")
 

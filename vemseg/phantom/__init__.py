@@ -68,7 +68,7 @@ class Phantom:
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise UsageError(f"a phantom of shape {self.shape} has no voxels: give three sizes from 1, z y x")
         if len(self.voxel_size) != 3 or not all(math.isfinite(v) and v > 0 for v in self.voxel_size):
-            raise UsageError(f"{self.voxel_size} is no voxel size: give three positive lengths in nm, z y x")
+            raise UsageError(f"{self.voxel_size} is not a voxel size: give three lengths in nm, z y x")
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative: give 0 or a positive integer")
 

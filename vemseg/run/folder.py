@@ -284,7 +284,7 @@ def _refuse_foreign(path: Path) -> None:
             return
     others = [entry.name for entry in path.iterdir() if not any(entry.match(p) for p in _BEFORE_RECIPE)]
     if others:
-        raise OutputExistsError(f"{path} is no vemseg run, and not empty ({others[0]}): give another -o")
+        raise OutputExistsError(f"{path} is not a vemseg run, and not empty ({others[0]}): give another -o")
 
 
 def _changed(there: Sequence[Json] | None, wanted: Sequence[Json] | None) -> str | None:

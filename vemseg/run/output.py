@@ -397,7 +397,7 @@ def _check_inside(name: str, path: Path, parts: int | None = None) -> None:
     """Refuse the name of a file that lies elsewhere, as only another program would write it."""
     found = PurePath(name)
     if found.is_absolute() or ".." in found.parts or not found.parts or len(found.parts) > (parts or 9):
-        raise InputError(f"cannot read {path}: it names '{quoted(name)}', which is no file of this output")
+        raise InputError(f"cannot read {path}: it names '{quoted(name)}', which is not a file of this output")
 
 
 def difference(before: State | None, now: State, inputs: Sequence[Path]) -> str:

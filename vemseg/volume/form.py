@@ -154,7 +154,7 @@ def parse_output(text: str, ngff: str = VERSION) -> tuple[Path, LabelForm]:
     """
     bare = re.sub(r"^precomputed://(?:file://)?", "", text)
     if is_url(bare):
-        raise UsageError(f"{text} is no path on this machine: results are written to files and folders here")
+        raise UsageError(f"{text} is not a path on this machine: results are written to files here")
     if bare != text:
         return Path(bare), LabelForm(ngff, format="precomputed")
     found = _INSIDE.fullmatch(text)

@@ -158,7 +158,7 @@ def size_hint(numbers: Sequence[float], order: str, unit: str) -> str:
     """
     told = f"the file states {', '.join(f'{number:.6g}' for number in numbers)} ({order}) {unit}"
     if not all(math.isfinite(number) and number > 0 for number in numbers):
-        return f"{told}, which is no size: --voxel-size z,y,x gives the right one in nm"
+        return f"{told}, which is not a size: --voxel-size z,y,x gives the right one in nm"
     option = ",".join(
         f"{number:.6g}" for number in (numbers if len(numbers) == 3 else [numbers[0], *numbers])
     )

@@ -65,7 +65,7 @@ def check_own_file(path: Path, inner: str) -> None:
     """
     if not path.is_file():
         return
-    with reading(f"{path} is no readable HDF5 file"), needed("h5py", path).File(path, "r") as file:
+    with reading(f"{path} is not a readable HDF5 file"), needed("h5py", path).File(path, "r") as file:
         others = [name for name in file if name not in (RECORD, inner.split("/")[0])]
         if others or RECORD not in file:
             raise UsageError(

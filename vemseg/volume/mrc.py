@@ -40,7 +40,7 @@ def open_mrc(path: Path, wish: Wish) -> Volume:
     """
     wish.choice.refuse("channel", "level", "axes", where=path)
     mrcfile = needed("mrcfile", path)
-    with reading(f"{path} is no readable MRC file"):
+    with reading(f"{path} is not a readable MRC file"):
         opened = mrcfile.mmap(path, mode="r", permissive=False)
     data = _bytes_of_imod(opened)
     told = Told([_frame(opened.header, opened.voxel_size, data.ndim)])

@@ -168,7 +168,7 @@ def images_of(attributes: Attributes, inner: Attributes) -> list[str] | None:
 
 
 def legend_in(attributes: Attributes) -> Record | None:
-    """Return the names and colours of labels in a group's attributes, None where it is no label image."""
+    """Return the names and colours of labels in a group's attributes, None where it is not a label image."""
     described = _described(attributes, "image-label")
     if not isinstance(described, Mapping):
         return None

@@ -138,7 +138,7 @@ def _rename_in_zarr(
     path: Path, names: Mapping[int, str], colours: Mapping[int, RGB], description: Mapping[str, Any]
 ) -> None:
     sweep_stores(path)
-    with reading(f"{path} is no readable OME-Zarr"):
+    with reading(f"{path} is not a readable OME-Zarr"):
         group = zarr.open_group(str(path), mode="r+")
     attributes = dict(group.attrs)
     known = _of_labels(record_in(attributes), path).get("suggestions", {})

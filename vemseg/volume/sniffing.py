@@ -69,7 +69,7 @@ def complaint(path: Path, promised: Mapping[str, tuple[str, ...]]) -> str:
         head = file.read(512)
     for title, endings in promised.items():
         if path.suffix.lower() in endings and _meaning(head) is None:
-            return f"{path} is no {title.split()[0]}, in spite of its name"
+            return f"{path} is not {title.split()[0]}, in spite of its name"
     if head[:4] == b"PK\x03\x04" and not zipfile.is_zipfile(path):
         return f"{path} is a ZIP file that was cut off, since its end is missing: copy it again"
     found = _meaning(head)

@@ -51,7 +51,7 @@ def ome_stack(path: Path, xml: str | None, pages: Sequence[Page]) -> Stack | Non
     """
     root = ome_root(xml)
     if root is None:
-        raise InputError(f"{path} is damaged: its OME description is no XML; write it anew")
+        raise InputError(f"{path} is damaged: its OME description is not XML; write it anew")
     if next(elements(root, "BinaryOnly"), None) is not None:
         return None
     images = list(elements(root, "Pixels"))
