@@ -75,13 +75,13 @@ class Box:
         return self.shift((-z, -y, -x))
 
     def scaled(self, factors: ZYX) -> Box:
-        """Return the same part of space in voxels that are so many times smaller along each axis."""
+        """Return the same part of space in smaller voxels; each is cut into so many along an axis."""
         (a, b, c), (d, e, f) = self.start, self.stop
         z, y, x = factors
         return Box((a * z, b * y, c * x), (d * z, e * y, f * x))
 
     def divided(self, factors: ZYX) -> Box:
-        """Return the smallest box that covers this one in voxels that are so many times larger."""
+        """Return the smallest box of larger voxels that covers this one; each joins so many along an axis."""
         z, y, x = (a // f for a, f in zip(self.start, factors, strict=True))
         d, h, w = (-(-b // f) for b, f in zip(self.stop, factors, strict=True))
         return Box((z, y, x), (d, h, w))

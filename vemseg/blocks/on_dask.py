@@ -125,7 +125,7 @@ def _slurm(distributed: ModuleType, context: Context, blocks: int) -> Cluster:
 
 
 def _refuse_small_workers(limits: Iterable[int], context: Context) -> None:
-    """Refuse workers, by the bytes that they may occupy, that would be ended for what a block takes."""
+    """Refuse workers whose memory, in bytes, is too small for a block: Dask would end them."""
     if small := [limit for limit in limits if 0 < limit < context.limit]:
         raise ResourceError(
             f"a worker of Dask may occupy {byte_text(min(small))}, and blocks are planned for "

@@ -323,7 +323,7 @@ def _say_sizes(volumes: Sequence[Volume]) -> None:
 
 
 def _say_what_is_left(volumes: Sequence[Volume], found: Sequence[Volume]) -> None:
-    """Say which part of the first volume is compared, where that is not all of it."""
+    """Say which part of the first volume is compared, unless it is the whole."""
     part = found[0]
     if isinstance(part, Cropped):
         _log.info(

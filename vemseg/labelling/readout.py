@@ -1,4 +1,4 @@
-"""Classes learned from a few points: logistic regression on the vectors there, which stay as they are.
+"""Classes learned from a few points: logistic regression on the vectors there; the encoder is not trained.
 
 Vectors are scaled first, as the ``[cluster]`` table says; the scaling comes from a sample of all vectors, not
 from the few points. Each class counts alike, however many points it has.

@@ -1,4 +1,4 @@
-"""What lies beside labels: statistics, QC picture, provenance; and new names for the classes in all of it."""
+"""The files beside labels: statistics, QC picture, provenance; and new names of classes in all of them."""
 
 from __future__ import annotations
 

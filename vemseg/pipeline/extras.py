@@ -88,7 +88,7 @@ class Extras:
             )
 
     def volumes(self, out: Path) -> list[Path]:
-        """Return the volumes that are wanted, and those that belong to labels which are there."""
+        """Return the volumes beside the labels: those asked for, and those left by earlier labels."""
         made = state_in(sidecar(out)) or {}
         earlier = [made.get(name) for name in RATINGS] if made.get("output") == out.name else []
         return list(

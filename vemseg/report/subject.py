@@ -140,7 +140,7 @@ class Beside:
 
 
 def _image_of(labels: str, told: Record) -> tuple[str, Choice]:
-    """Return what opens the image that labels were made from, and what of its file was read.
+    """Return the address of the image that labels were made from, and what was chosen within its file.
 
     An image that was moved together with its labels is found beside them.
     """

@@ -249,7 +249,7 @@ class Run:
         write_json(self.path / _INFO, info)
 
     def _take_up(self, inputs: Sequence[Path], details: Json) -> None:
-        """Check that the run that is there is the one asked for, and note that it goes on."""
+        """Check that the existing run is the one asked for, and note that it goes on."""
         there, info = Run.open(self.path).recipe, self.info
         way_out = "give another -o, or -f to start again"
         if differing := diff(there, self.recipe):

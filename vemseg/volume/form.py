@@ -81,7 +81,7 @@ class LabelForm:
             check_own_file(out, self.inner)
 
     def fits(self, labels: Volume) -> None:
-        """Refuse labels, by what they are made from, that do not lie in the image that they would go into.
+        """Refuse to write labels into an image whose grid is not that of the volume they are made from.
 
         Raises
         ------

@@ -98,7 +98,7 @@ def _file_of(path: Path) -> Path | None:
 
 
 def _check(found: Any, file: Path) -> None:
-    """Refuse a data set that holds no numbers, or that lacks files which it takes its voxels from."""
+    """Refuse a data set without numbers, or whose voxels lie in other files that are missing."""
     if found.dtype.kind not in "biufc" or not found.shape:
         raise InputError(f"{file}:{found.name} is not an array of numbers")
     sources = found.virtual_sources() if found.is_virtual else []

@@ -160,7 +160,7 @@ def identity(volume: Volume) -> dict[str, object]:
 
 
 def _parts(volume: Volume) -> dict[str, object]:
-    """Return what of a file is looked at, where that is not all of it."""
+    """Return what a file was narrowed to: the choice among its volumes and channels, and the specimen."""
     parts: dict[str, object] = {"read": dict(volume.choice)} if volume.choice else {}
     return parts if volume.specimen is None else parts | {"background": dict(volume.specimen.facts)}
 

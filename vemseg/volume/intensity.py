@@ -66,7 +66,7 @@ class Intensity:
 
 
 def filled(volume: Volume, intensity: Intensity) -> Volume:
-    """Return a volume with its middle grey outside the specimen; itself where all of it is specimen."""
+    """Return a volume with its middle grey outside the specimen, or itself where no specimen is known."""
     return volume if volume.specimen is None else Filled(volume, (intensity.low + intensity.high) / 2)
 
 

@@ -49,7 +49,7 @@ def open_mrc(path: Path, wish: Wish) -> Volume:
 
 
 class Mapped:
-    """An array in a file that is mapped anew for each part, so that no more than that stays in memory.
+    """An array in a file that is mapped anew for each part: only this part stays in memory.
 
     Parameters
     ----------

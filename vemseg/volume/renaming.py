@@ -114,7 +114,7 @@ def copied(labels: Volume, target: Path, form: LabelForm) -> bool:
 
 
 def _alike(path: Path, kind: str, form: LabelForm) -> bool:
-    """Tell whether a file is of the form that is wanted, so that a copy of it is one too."""
+    """Tell whether a file already has the form that is wanted, so that a copy of it has it too."""
     if is_tiff(path):
         return kind == "tiff"
     format_of_zarr = 3 if (path / "zarr.json").is_file() else 2

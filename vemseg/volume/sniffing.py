@@ -80,7 +80,7 @@ def complaint(path: Path, promised: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def _meaning(head: bytes) -> tuple[str, str] | None:
-    """Return what a file is that begins so, and what to do."""
+    """Return what kind of file begins with these bytes, and what the user can do."""
     if b"<SpimData" in head:
         return "an XML of BigDataViewer", "give the .h5 or .n5 beside it, which is read together with it"
     for at, magic, what, remedy in _MAGIC:

@@ -1,4 +1,4 @@
-"""What an OME description says of the pages of a TIFF: which plane of which image each of them is.
+"""What an OME description says of the pages of a TIFF: the plane and the image that each of them holds.
 
 The description lists images; each has planes counted along z, channels and times in an order of its own, and
 elements ``TiffData`` that say which pages they are (OME Data Model, 2016-06, "OME-TIFF specification").

@@ -172,7 +172,7 @@ def _locate(path: Path, level: str | None = None) -> Located:
 
 
 def _what_else(group: zarr.Group, path: Path) -> str:
-    """Say what a group is that is not an image, and what to name instead."""
+    """Say what kind of group this is, since it is not an image, and what to name instead."""
     if known := what_to_name(group.attrs, path):
         return known
     found = inside(group, path)
