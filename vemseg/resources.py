@@ -153,7 +153,7 @@ _ARRAYS = (
 
 
 def batch_header(memory: int, seconds: float, *, gpu: bool, cores: int | None = None) -> list[str]:
-    """Return what a script for SLURM asks for, so that a process may occupy some memory for some time.
+    """Return the lines with which a script for SLURM asks for this memory and time.
 
     Parameters
     ----------

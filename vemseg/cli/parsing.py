@@ -65,7 +65,7 @@ def computing(
     shard: str | None,
     finalize: bool,
 ) -> ContextOptions:
-    """Return what a command on the blocks of a volume computes with, and the part of them that it does.
+    """Return the device, threads, memory and share of the blocks that a command computes with.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def computing(
 
 
 def sharing(max_memory: str | None, offline: bool, shard: str | None, finalize: bool) -> ContextOptions:
-    """Return what :func:`computing` does, for a command that has no choice of device and threads.
+    """Return the memory and share of the blocks of a command that has no choice of device and threads.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def shape(text: str) -> ZYX:
 
 
 def choice(channel: str | None, time: str | None, level: str | None, axes: str | None) -> Choice:
-    """Return what is read of a file that holds more than one volume."""
+    """Return which channel, time and level to read of a file that holds several, and its order of axes."""
     from vemseg.volume import Choice
 
     return Choice(channel, time, level, axes)

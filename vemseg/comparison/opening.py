@@ -58,7 +58,7 @@ def open_subject(
     *,
     offline: bool = False,
 ) -> Volume:
-    """Open a grey volume together with what says which of its voxels show the specimen.
+    """Open a grey volume and find out which of its voxels show the specimen.
 
     Parameters
     ----------

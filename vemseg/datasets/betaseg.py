@@ -129,7 +129,7 @@ class Cell:
                 self.tidy()
 
     def tidy(self) -> None:
-        """Remove what is there under the names of unfinished files; all that are wanted must be finished."""
+        """Remove the remains of unfinished files; all files that are wanted must be finished."""
         for path in list(self._left()):
             remove(path)
 

@@ -154,7 +154,7 @@ def segment(
 
 
 def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
-    """Tell the user what computes, and what was chosen where nothing was given."""
+    """Tell the user the device, the number of classes that is taken where none was given, and the blocks."""
     source.machine.say()
     table = source.maker.recipe.cluster
     if table.finds and not (given or table.k_range):

@@ -115,7 +115,7 @@ def _held(folder: Path) -> str:
 
 
 def _folder(path: Path, titles: list[str]) -> str:
-    """Say what a folder is that no reader opens."""
+    """Say what kind of folder this is, since no reader opens it."""
     if _is_json_of(path / "info", "scales"):
         return f"{path} is a neuroglancer precomputed volume that cannot be read here"
     if (path / "datasource-properties.json").is_file():
