@@ -219,7 +219,7 @@ def refuse(done, code, *says):
 def test_input_errors_are_3(inside, tmp_path):
     refuse(inside("segment", "absent.tif", "-m", "classical"), 3, "absent.tif does not exist")
     (tmp_path / "text.tif").write_text("I am no image.")
-    refuse(inside("segment", "text.tif", "-m", "classical"), 3, "text.tif is not TIFF")
+    refuse(inside("segment", "text.tif", "-m", "classical"), 3, "text.tif is not a TIFF stack")
 
 
 def test_places_that_cannot_be_are_4(inside, cell, tmp_path):

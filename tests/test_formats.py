@@ -610,7 +610,7 @@ def test_nifti(tmp_path):
     nibabel.save(turned, tmp_path / "turned.nii")
     refuse(tmp_path / "turned.nii", "turned in space")
     (tmp_path / "cut.nii").write_bytes((tmp_path / "cell.nii").read_bytes()[:200])
-    refuse(tmp_path / "cut.nii", "unknown format|not NIfTI|not a readable")
+    refuse(tmp_path / "cut.nii", "unknown format|not a NIfTI file|not a readable")
 
 
 # --- slices ----------------------------------------------------------------------------------------------

@@ -425,11 +425,11 @@ def test_a_further_format_is_one_registration(tmp_path, monkeypatch):
     part = open_volume(tmp_path / "cell.npz" / "em", voxel_size=(3, 2, 1), crop="1:4,:,:")
     assert (part.shape, part.voxel_size, part.start) == ((3, 50, 67), (3, 2, 1), (1, 0, 0))
     assert record(tmp_path / "cell.npz" / "em") is None
-    refuse(tmp_path / "v.npz", "v.npz is not numpy, in spite of its name")
+    refuse(tmp_path / "v.npz", "v.npz is not a numpy archive, in spite of its name")
     (tmp_path / "v.npz").write_bytes(b"")
     refuse(tmp_path / "v.npz", "v.npz is empty")
     (tmp_path / "nothing").mkdir()
-    refuse(tmp_path / "nothing", "no Zarr array or group and no TIFF stack.* and no numpy archive")
+    refuse(tmp_path / "nothing", "without files: give a Zarr array or group, a TIFF stack.*, a numpy archive")
 
 
 # --- labels and grey values ------------------------------------------------------------------------------

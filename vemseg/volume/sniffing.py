@@ -69,12 +69,12 @@ def complaint(path: Path, promised: Mapping[str, tuple[str, ...]]) -> str:
         head = file.read(512)
     for title, endings in promised.items():
         if path.suffix.lower() in endings and _meaning(head) is None:
-            return f"{path} is not {title.split()[0]}, in spite of its name"
+            return f"{path} is not {_a(title)}, in spite of its name"
     if head[:4] == b"PK\x03\x04" and not zipfile.is_zipfile(path):
         return f"{path} is a ZIP file that was cut off, since its end is missing: copy it again"
     found = _meaning(head)
     if found is None:
-        return f"{path} has an unknown format: give a {', a '.join(promised)}, or {_FIJI}"
+        return f"{path} has an unknown format: give {', '.join(map(_a, promised))}, or {_FIJI}"
     what, remedy = found
     return f"{path} is {what}: {remedy}"
 
@@ -129,7 +129,12 @@ def _folder(path: Path, titles: list[str]) -> str:
         return (
             f"{path} is a folder of files ({listed}{' ...' if len(files) > 3 else ''}): name the one to read"
         )
-    return f"{path} is a directory but {' and '.join(f'no {title}' for title in titles)}: give one of these"
+    return f"{path} is a directory without files: give {', '.join(map(_a, titles))}"
+
+
+def _a(title: str) -> str:
+    """Return what messages call a format, with its article."""
+    return f"an {title}" if title.startswith(("HDF5", "MRC", "N5")) else f"a {title}"
 
 
 def _is_json_of(path: Path, key: str) -> bool:
