@@ -49,7 +49,7 @@ def test_labels_are_refined_and_their_objects_measured(programs, folder):
     [
         (2, ["refine", "seg.tif", "-o", "o.png", "--fill-holes"], "name it .tif or .ome.zarr"),
         (2, ["refine", "seg.tif", "-o", "seg.tif", "--fill-holes"], "seg.tif is an input"),
-        (2, ["refine", "seg.tif", "-o", "o.tif", "--merge", "2=x"], "'2=x' is no merge"),
+        (2, ["refine", "seg.tif", "-o", "o.tif", "--merge", "2=x"], "'2=x' is not a merge"),
         (3, ["refine", "seg.tif", "-o", "o.tif", "--merge", "2,9"], "there is no class 9"),
         (3, ["refine", "none.tif", "-o", "o.tif", "--smooth", "1"], "none.tif"),
         (3, ["objects", "seg.tif", "-o", "o.tif", "--class", "4"], "there is no class '4'"),

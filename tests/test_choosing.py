@@ -382,8 +382,8 @@ def test_the_command_prints_the_table_and_the_path(features, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--k-range", "7"], "'7' is no range: write 4:12"),
-        (["--k-range", "4:b"], "'4:b' is no range"),
+        (["--k-range", "7"], "'7' is not a range: write 4:12"),
+        (["--k-range", "4:b"], "'4:b' is not a range"),
         (["--k-range", "3:4", "-k", "3"], "-k and --k-range do not go together"),
         (["-k", "some"], "cluster.k must be a whole number or auto"),
         (["-k", "auto", "--classes", "named"], "-k and --classes named do not go together"),

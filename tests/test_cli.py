@@ -194,11 +194,11 @@ def test_diagnose(inside):
         (["segment", "cell.tif", "-m", "classical", "--scores", "sub/s.h5"], "must lie in the folder"),
         (["fetch", "openorganelle", "jrc_hela-2"], "give --crop"),
         (["train", "cell.tif"], "vemseg train cell.tif -o run"),
-        (["train", "cell.tif", "-o", "run", "--max-time", "5"], "no time"),
+        (["train", "cell.tif", "-o", "run", "--max-time", "5"], "not a time"),
         (["train", "cell.tif", "-o", "run", "-c", "maestro"], "did you mean 'maester'"),
         (["train", "cell.tif", "-o", "run", "--set", "train.stepz=5"], "did you mean 'train.steps'"),
-        (["evaluate", "cell.tif", "--gt", "cell.tif", "--fail-under", "dice"], "no threshold"),
-        (["fetch", "phantom", "--shape", "1,2"], "no shape"),
+        (["evaluate", "cell.tif", "--gt", "cell.tif", "--fail-under", "dice"], "not a threshold"),
+        (["fetch", "phantom", "--shape", "1,2"], "not a shape"),
     ],
 )
 def test_usage_errors_are_2(inside, cell, args, says):
@@ -219,7 +219,7 @@ def refuse(done, code, *says):
 def test_input_errors_are_3(inside, tmp_path):
     refuse(inside("segment", "absent.tif", "-m", "classical"), 3, "absent.tif does not exist")
     (tmp_path / "text.tif").write_text("I am no image.")
-    refuse(inside("segment", "text.tif", "-m", "classical"), 3, "text.tif is no TIFF")
+    refuse(inside("segment", "text.tif", "-m", "classical"), 3, "text.tif is not a TIFF stack")
 
 
 def test_places_that_cannot_be_are_4(inside, cell, tmp_path):
@@ -491,7 +491,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "5", "0s", "h", "1.2.3h", "1:75", "-5min", "5 parsecs", "30:1h"])
 def test_no_durations(text):
-    with pytest.raises(UsageError, match="is no time"):
+    with pytest.raises(UsageError, match="is not a time"):
         parsing.duration(text)
 
 

@@ -174,7 +174,7 @@ def test_unlabelled_voxels_of_every_sign(prediction, tmp_path, caplog):
         assert f"--ignore={value} leaves it out" in caplog.text
         assert evaluate(Comparison(prediction, reference, ignore=[value])).voxels == 16 * 20 * 56
     assert ids("0,-1") == [0, -1]
-    with pytest.raises(UsageError, match="no label"):
+    with pytest.raises(UsageError, match="not a label"):
         ids("0,a")
 
 

@@ -842,7 +842,7 @@ def test_what_a_killed_unpacking_left_is_removed(archive, tmp_path):
 
 @pytest.mark.parametrize("sha256", ["abc", "../../x", "g" * 64, "sha256:" + "0" * 64])
 def test_what_is_no_hash_is_refused_first(tmp_path, sha256):
-    with pytest.raises(UsageError, match="is no SHA-256: give 64 hexadecimal digits"):
+    with pytest.raises(UsageError, match="is not a SHA-256: give 64 hexadecimal digits"):
         fetch_betaseg(tmp_path / "b", source="http://127.0.0.1:9/", sha256=sha256)
     assert not cache_directory().joinpath("..", "b").exists()
 

@@ -294,7 +294,7 @@ def test_numbers_that_cannot_be_nanometres_are_not_taken_as_such(tmp_path, caplo
             r"states 30, 8, 8 \(z, y, x\) without a unit: --voxel-size 30,8,8",
         ),
         ({"multiscales": [ome(unit="pixel")]}, "in 'pixel': --voxel-size 30,8,8"),
-        ({"multiscales": [ome(scale=(0, 8, 8))]}, "0, 8, 8 .* which is no size: --voxel-size z,y,x"),
+        ({"multiscales": [ome(scale=(0, 8, 8))]}, "0, 8, 8 .* which is not a size: --voxel-size z,y,x"),
         ({"multiscales": [{"datasets": [{"path": "0"}]}], "my_voxels": [9, 8, 7]}, "9, 8, 7 .*'my_voxels'"),
         (
             {"multiscales": [{"datasets": [{"path": "0"}]}], "transform": {"scale": [9, 8, 7]}},
@@ -406,7 +406,7 @@ def test_hdf5_by_its_layouts(tmp_path):
     refuse(path, "holds 2 volumes .*name one, such as .*cell.h5:/volumes/raw")
     refuse(f"{path}:/none", "has no /none; it holds /volumes/raw, /volumes/labels")
     (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:2000])
-    refuse(tmp_path / "cut.h5", "no readable HDF5 file")
+    refuse(tmp_path / "cut.h5", "not a readable HDF5 file")
 
 
 def test_hdf5_of_ilastik(tmp_path):
@@ -480,8 +480,8 @@ def test_hdf5_that_is_no_volume(tmp_path):
         file["text"], file["record"] = "hello", np.zeros(SHAPE, dtype=[("r", "u1"), ("g", "u1")])
         file.create_dataset("empty", shape=(0, 20, 28), dtype="u1")
     for name, said in (
-        ("text", "no array of numbers"),
-        ("record", "no array of numbers"),
+        ("text", "not an array of numbers"),
+        ("record", "not an array of numbers"),
         ("empty", "no voxels"),
     ):
         refuse(f"{tmp_path}/a.h5:/{name}", said)
@@ -500,7 +500,7 @@ def test_mrc(tmp_path):
     assert_reads_as(open_volume(tmp_path / "bare.mrc"), ARRAY.astype("int8"))
     whole = (tmp_path / "cell.mrc").read_bytes()
     (tmp_path / "cut.mrc").write_bytes(whole[:-500])
-    refuse(tmp_path / "cut.mrc", "no readable MRC")
+    refuse(tmp_path / "cut.mrc", "not a readable MRC")
 
 
 def write_mrc(path, array, size=(80, 80, 300), **header):
@@ -610,7 +610,7 @@ def test_nifti(tmp_path):
     nibabel.save(turned, tmp_path / "turned.nii")
     refuse(tmp_path / "turned.nii", "turned in space")
     (tmp_path / "cut.nii").write_bytes((tmp_path / "cell.nii").read_bytes()[:200])
-    refuse(tmp_path / "cut.nii", "unknown format|no NIfTI|no readable")
+    refuse(tmp_path / "cut.nii", "unknown format|not a NIfTI file|not a readable")
 
 
 # --- slices ----------------------------------------------------------------------------------------------
@@ -690,7 +690,7 @@ def test_folders_that_hold_stacks_or_damaged_slices(tmp_path):
     (folder / "cell3.tif").write_bytes((folder / "cell3.tif").read_bytes()[:300])
     refuse(folder, "cell3.tif is truncated")
     (folder / "cell3.tif").write_bytes(b"")
-    refuse(folder, "cell3.tif is no readable picture")
+    refuse(folder, "cell3.tif is not a readable picture")
     (tmp_path / "alpha").mkdir()
     for z, plane in enumerate(ARRAY):
         both = np.stack([plane, np.full_like(plane, 255)], -1)
@@ -736,7 +736,7 @@ def test_n5(tmp_path):
     for place in ("cell.n5", "cell.n5/em", "cell.n5/em/s0", "renamed.zarr/em/s0"):
         assert_reads_as(open_volume(tmp_path / place), ARRAY, (30, 8, 8), (0, 0, 0))
     assert open_volume(tmp_path / "cell.n5/em/s0").name == "cell-em-s0"
-    refuse(tmp_path / "cell.n5" / "none", "does not exist|no volume of a known format")
+    refuse(tmp_path / "cell.n5" / "none", "does not exist|not a volume of a known format")
     block = next(path for path in (tmp_path / "cell.n5" / "em" / "s0" / "0").rglob("*") if path.is_file())
     block.write_bytes(block.read_bytes()[:20])
     refuse(tmp_path / "cell.n5", "is damaged, box")
@@ -844,7 +844,7 @@ def test_volumes_on_the_network(tmp_path, served):
         assert_reads_as(volume, ARRAY, (30, 8, 8), (60, 8, 16))
         assert volume.path is None and identity(volume) == {"address": volume.address}
     assert open_volume(f"n5://{address}/cell.n5/em").name == "cell-em-s0"
-    refuse(f"{address}/none", "no volume of a known format")
+    refuse(f"{address}/none", "not a volume of a known format")
     before = len(asked)
     refuse(f"{address}/new.zarr", "--offline", MissingError, offline=True)
     assert len(asked) == before

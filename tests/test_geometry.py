@@ -70,7 +70,7 @@ def test_voxel_sizes(text, nm):
     "text", ["", "nm", "0", "-4", "4,4", "4,4,4,4", "4;4;4", "inf", "4px", "1 2 3", "50nm,4,4", "50nm,4,4nm"]
 )
 def test_texts_of_no_voxel_size(text):
-    with pytest.raises(UsageError, match=r"is no voxel size: write z,y,x in nm"):
+    with pytest.raises(UsageError, match=r"is not a voxel size: write z,y,x in nm"):
         parse_voxel_size(text)
 
 

@@ -310,7 +310,7 @@ def test_to_dict_survives_json():
 
 
 def test_unknown_measure():
-    with pytest.raises(UsageError, match="'f1' is no measure"):
+    with pytest.raises(UsageError, match="'f1' is not a measure"):
         metrics.score(four_voxels(), metrics.match_identity(four_voxels())).mean("f1")
 
 

@@ -103,7 +103,7 @@ def test_what_is_not_there_ends_in_one_line(tmp_path, bucket):
         (Part("jrc_c", "0:1,:,:", root=address), whole, MissingError, "no grey volume of jrc_c"),
         (Part("jrc_a", "0:1,:,:", "labels/er", root=address), whole, MissingError, "no labels/er of jrc_a"),
         (Part("jrc_a", "0:99,:,:", root=address), whole, UsageError, "0:99"),
-        (Part("../a", "0:1,:,:", root=address), whole, UsageError, "is no name in OpenOrganelle"),
+        (Part("../a", "0:1,:,:", root=address), whole, UsageError, "is not a name in OpenOrganelle"),
         (Part("jrc_a", "0:1,:,:", root=address), Context(offline=True), MissingError, "--offline"),
         (Part("jrc_a", "0:1,:,:", root="http://127.0.0.1:9"), whole, InputError, "cannot be reached"),
         (Part("jrc_a", "0:9,:,:", root=address), Context(stopped=lambda: True), Interrupted, "stopped while"),

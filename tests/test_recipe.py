@@ -445,7 +445,7 @@ def test_a_file_is_named_in_its_errors(write):
         load_recipe(path)
     assert str(caught.value) == f"train.batch must be at least 1, not 0 (recipe {path})"
     path = write("[train]\nbatch = = 3\n")
-    with pytest.raises(UsageError, match=r"no valid TOML: .*line 2") as caught:
+    with pytest.raises(UsageError, match=r"not valid TOML: .*line 2") as caught:
         load_recipe(path)
     assert str(path) in str(caught.value)
     path.write_bytes(b"description = '\xff'\n")

@@ -238,7 +238,7 @@ def test_work_that_was_stopped_goes_on(tmp_path):
         (Refinement([((2, 9), None)]), InputError, "--merge: there is no class 9; the labels have 1, 2, 3"),
         (Refinement(names={7: "x"}), InputError, "--names: there is no class 7"),
         (Refinement(numbers={8: 1}), InputError, "--map: there is no class 8"),
-        (Refinement(numbers={1: 70000}), UsageError, "--map: 70000 is no number of a class"),
+        (Refinement(numbers={1: 70000}), UsageError, "--map: 70000 is not the number of a class"),
         (Refinement([((1, 2), None), ((2, 3), None)]), UsageError, "class 2 is merged or renumbered twice"),
         (Refinement([((1, 2), None)], {1: 3}), UsageError, "class 1 is merged or renumbered twice"),
         (Refinement([((0, 2), None)]), UsageError, "--merge: 0 is nothing"),
@@ -257,10 +257,10 @@ def test_options_are_read_or_refused_in_words():
     assert parsing.least("500") == (500, False) and parsing.least("20 voxels") == (20, False)
     assert parsing.least("0.01um3") == parsing.least(".01µm^3") == parsing.least("0.010 um³") == (0.01, True)
     for text in ("2=x", "2,5=", "a,b"):
-        with pytest.raises(UsageError, match=r"no merge|no label"):
+        with pytest.raises(UsageError, match=r"not a merge|not a label"):
             parsing.merges([text])
     for text in ("", "0", "1.5", "3nm3", "-4"):
-        with pytest.raises(UsageError, match="no size: write 500"):
+        with pytest.raises(UsageError, match="not a size: write 500"):
             parsing.least(text)
 
 

@@ -345,7 +345,7 @@ def test_a_directory_of_something_else_is_never_touched(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "results.json").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(OutputExistsError, match=r"no vemseg run, and not empty \(results\.json\)"):
+        with pytest.raises(OutputExistsError, match=r"not a vemseg run, and not empty \(results\.json\)"):
             Run.create(tmp_path / "a", load_recipe(), overwrite=overwrite)
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["results.json"]
     with pytest.raises(OutputExistsError, match=r"is a file"):

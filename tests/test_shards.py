@@ -251,8 +251,8 @@ def test_a_task_knows_its_part(text, environment, part):
         ("0/4", {}, "write I/N"),
         ("5/4", {}, "write I/N"),
         ("2", {}, "write I/N"),
-        ("auto", {}, "no task of an array job"),
-        ("auto", {"SGE_TASK_ID": "undefined"}, "no task of an array job"),
+        ("auto", {}, "not a task of an array job"),
+        ("auto", {"SGE_TASK_ID": "undefined"}, "not a task of an array job"),
         ("auto", {"PBS_ARRAY_INDEX": "4"}, "write auto/N"),
     ],
 )

@@ -104,7 +104,7 @@ def test_there_is_one_process_for_each_gpu_or_as_many_as_are_wanted(monkeypatch)
     ],
 )
 def test_what_does_not_go_together_is_refused(shard, finalize, processes, cluster, says):
-    given = parsing.surroundings("cpu", 1, "1GiB", False, shard, finalize)
+    given = parsing.computing("cpu", 1, "1GiB", False, shard, finalize)
     with pytest.raises(UsageError, match=says):
         parsing.spread(given, processes, cluster)
 

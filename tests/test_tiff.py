@@ -464,7 +464,7 @@ def test_imagej_units_of_each_axis(tmp_path, said, per_unit, size):
                 "resolution": (72, 72),
                 "metadata": {"axes": "ZYX", "spacing": 1, "unit": "inch"},
             },
-            "2.54e+07 nm, which is no voxel of electron microscopy",
+            "2.54e+07 nm, which is not a voxel of electron microscopy",
         ),
     ],
 )

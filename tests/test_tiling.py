@@ -40,7 +40,7 @@ all_placements = pytest.mark.parametrize("placement", PLACEMENTS, ids=name)
 @pytest.mark.parametrize(
     ("sizes", "complaint"),
     [
-        ((81, 5, 20, 1), "81 is no multiple of the patch, 5"),
+        ((81, 5, 20, 1), "81 is not a multiple of the patch, 5"),
         ((80, 5, 4, 5), "stride 4 must lie between"),
         ((80, 5, 85, 5), "stride 85 must lie between the patch"),
         ((9, 9, 0, 9), "stride 0 must lie between 1 and"),

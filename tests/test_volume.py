@@ -425,7 +425,7 @@ def test_a_further_format_is_one_registration(tmp_path, monkeypatch):
     part = open_volume(tmp_path / "cell.npz" / "em", voxel_size=(3, 2, 1), crop="1:4,:,:")
     assert (part.shape, part.voxel_size, part.start) == ((3, 50, 67), (3, 2, 1), (1, 0, 0))
     assert record(tmp_path / "cell.npz" / "em") is None
-    refuse(tmp_path / "v.npz", "v.npz is no numpy, in spite of its name")
+    refuse(tmp_path / "v.npz", "v.npz is not a numpy archive, in spite of its name")
     (tmp_path / "v.npz").write_bytes(b"")
     refuse(tmp_path / "v.npz", "v.npz is empty")
     (tmp_path / "nothing").mkdir()
@@ -517,7 +517,7 @@ def test_paths_that_are_no_volume(tmp_path):
     (tmp_path / "v.raw").write_bytes(bytes(2000))
     refuse(tmp_path / "v.raw", "unknown format")
     (tmp_path / "head.tif").write_bytes(b"II*\x00\x08\x00")
-    refuse(tmp_path / "head.tif", "no readable TIFF|no image|truncated")
+    refuse(tmp_path / "head.tif", "not a readable TIFF|no image|truncated")
 
 
 def test_tiffs_that_are_no_grey_stack(tmp_path):
@@ -535,7 +535,7 @@ def test_tiffs_that_are_no_grey_stack(tmp_path):
         file.write(grey((10, 30)), metadata=None)
     refuse(path, "2 images")
     tifffile.imwrite(path, grey((2, 5, 20, 30)))
-    refuse(path, "no stack")
+    refuse(path, "not a stack")
 
 
 @pytest.mark.parametrize("way", sorted(set(TIFF_WAYS) - {"palette", "volumetric"}))
@@ -591,7 +591,7 @@ def test_zarrs_that_are_no_volume(tmp_path):
     refuse(tmp_path / "none.zarr", "holds no voxels")
     (tmp_path / "bad.zarr").mkdir()
     (tmp_path / "bad.zarr" / "zarr.json").write_text("{")
-    refuse(tmp_path / "bad.zarr", "no readable Zarr")
+    refuse(tmp_path / "bad.zarr", "not a readable Zarr")
 
 
 def test_a_damaged_chunk(tmp_path):

@@ -120,7 +120,7 @@ def test_store_can_be_opened_again_and_reads_zero_where_unwritten(tmp_path):
     assert again.read(Box((16, 64, 64), (32, 128, 128))).max() == 0
     with pytest.raises(OutputExistsError):
         LabelStore.create(tmp_path / "s", SHAPE, BLOCK)
-    with pytest.raises(InputError, match="no label store"):
+    with pytest.raises(InputError, match="not a label store"):
         LabelStore.open(tmp_path / "other")
 
 
@@ -518,7 +518,7 @@ def test_other_peoples_files_have_no_record(tmp_path):
     for name in ("a.tif", "b.tif", "c.tif", "d.zarr"):
         assert record(tmp_path / name) is None
         assert open_volume(tmp_path / name).labelled is None
-        with pytest.raises(InputError, match=r"holds no labels|no readable"):
+        with pytest.raises(InputError, match=r"holds no labels|not a readable"):
             rename_labels(tmp_path / name, NAMES, COLOURS)
     with pytest.raises(InputError, match="no labels at"):
         rename_labels(tmp_path / "absent.tif", NAMES, COLOURS)

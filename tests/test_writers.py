@@ -368,9 +368,9 @@ def test_what_labels_cannot_go_into_is_refused(tmp_path):
         ((None, None, None, None), UsageError, "give -o"),
         ((None, cell / "0", "mito", None), InputError, "is an array"),
         ((None, labels, "mito", None), InputError, "holds labels"),
-        ((None, tmp_path / "text", "mito", None), InputError, "no folder of an OME-Zarr"),
+        ((None, tmp_path / "text", "mito", None), InputError, "not a folder of an OME-Zarr"),
         ((None, tmp_path / "plate", "mito", None), InputError, "plate of 0 wells"),
-        ((None, tmp_path / "none.zarr", "mito", None), InputError, "no folder of an OME-Zarr"),
+        ((None, tmp_path / "none.zarr", "mito", None), InputError, "not a folder of an OME-Zarr"),
     ]:
         with pytest.raises(error, match=said) as caught:
             output(*wrong)

@@ -24,7 +24,7 @@ class Pair:
     """
 
     UNSURE = 15
-    """The class that stands for none; others are below it."""
+    """What a half holds where its class is not sure; the numbers of classes are below it."""
 
     @staticmethod
     def packed(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -54,7 +54,7 @@ class Batch:
         Classes, ``UNKNOWN`` (255) where a voxel's class is not known; None where no source has labels.
     positions : Tensor float32 (b, 3), or None
         The middle of each window, z y x in nm, measured from the middle of the volume's first voxel. The unit
-        is a voxel where the voxel size is not known; NaN for windows that were made up.
+        is a voxel where the voxel size is not known; NaN for windows of synthetic tissue.
     volume : Tensor int64 (b,), or None
         The number of the source that each sample comes from; on the CPU, since it decides what is done.
     nearby : callable, or None

@@ -118,7 +118,8 @@ class Blocks:
         Edges of a block; the last ones of an axis may be shorter.
     count : int
     encoded : int
-        Voxels of all windows together; where planes are looked at along several axes, their mean.
+        Voxels of all windows together; where planes are looked at across several axes, the mean over these
+        axes.
     bytes : int
         Memory needed at most.
     gpu : int
@@ -185,7 +186,8 @@ def choose_blocks(
     axes : three Cuts
         z, y, x.
     budgets : sequence of Budget
-        The limits that a block must keep, all of them: that of the memory, and where a GPU computes its own.
+        The limits that a block must keep, all of them: that of the machine's memory and, where a GPU
+        computes, that of the GPU's.
     sweeps : sequence of int
         The axes across which an encoder of planes looks at a window: along these, context is read but not
         encoded. Empty where all of a window is encoded.

@@ -1,4 +1,4 @@
-"""What the work on one command needs from its surroundings, made once by the caller and handed down whole.
+"""What the work on one command needs to know of its caller and its machine, made once and handed down whole.
 
 A context says where to compute, how much of the machine may be used, whom to tell how far the work is, and
 whom to ask whether to stop. It holds no setting that changes a result.
@@ -77,14 +77,14 @@ class Context:
     executor : str
         Who does the blocks of a volume (see ``blocks.EXECUTORS``).
     share : Share
-        The part of them that this process does.
+        The part of the blocks that this process does.
     processes : int or None
-        How many processes do them; None for one for each GPU that can be used.
+        How many processes do the blocks; None for one process for each GPU that can be used.
     devices : tuple of str
-        The device of each, where that is settled.
+        The device of each of these processes, once that is settled.
     cluster : str or None
-        The Dask cluster that does them: "local", "slurm", the address of a scheduler, or the
-        JSON file in which it says where it is.
+        The Dask cluster that does the blocks: "local", "slurm", the address of a scheduler, or the JSON file
+        in which the scheduler says where it is.
     """
 
     device: str = "auto"

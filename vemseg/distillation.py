@@ -91,7 +91,7 @@ def agreement(
     objective : Distillation
         Holds the student and its teacher.
     learnt, held : sequence of Source
-        What ``vemseg.sampling.hold_out`` returned.
+        As ``vemseg.sampling.hold_out`` returns them.
     recipe : Recipe
         The student's; ``cluster.scale`` is the teacher's.
     device : torch.device

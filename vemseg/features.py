@@ -74,7 +74,7 @@ def are_features(path: Path) -> bool:
     """Tell whether a path leads to features that ``embed`` stored, by its layout alone."""
     try:
         return (path / "vectors").is_dir()
-    except OSError:  # a folder that may not be looked into, as the reader of volumes says
+    except OSError:  # no permission to look into the folder: the reader of volumes will say so
         return False
 
 
@@ -123,15 +123,18 @@ class Features:
         lengths = tuple(len(axis) for axis in self.positions)
         grid, codes = Box.whole(self.shape), self._codes
         for fits, what in (
-            (self._vectors.dtype == self._intensities.dtype == np.float16, "its numbers are no float16"),
+            (self._vectors.dtype == self._intensities.dtype == np.float16, "its numbers are not float16"),
             (self._vectors.ndim == 4 and self.dim >= 1, "its vectors have other axes"),
             (self._intensities.shape == self.shape == lengths, "its arrays have other shapes"),
             (min(self.source_shape) > 0 and min(self.cell) > 0, "its volume or its cells hold nothing"),
             (grid.contains(self.inside) and self.inside.size > 0, "its vectors lie outside"),
             (all(np.all(np.diff(axis) > 0) for axis in self.positions), "its positions do not rise"),
-            (sorted(self.attributes["order"]) == [0, 1, 2], "its axes are in no order"),
-            (0.0 < self.shown <= 1.0, "its part of the volume is no share"),
-            (codes is None or (codes.ndim == 2 and codes.shape[1] == self.dim), "its codebook is of another"),
+            (sorted(self.attributes["order"]) == [0, 1, 2], "its axes are not an order of 0, 1, 2"),
+            (0.0 < self.shown <= 1.0, "its share of the specimen is not above 0 up to 1"),
+            (
+                codes is None or (codes.ndim == 2 and codes.shape[1] == self.dim),
+                "its codebook has another length",
+            ),
         ):
             if not fits:
                 raise InputError(f"{self.path}: damaged features: {what}")
@@ -160,8 +163,8 @@ class Features:
         box_shape : (int, int, int)
             Lattice points to be written at a time; the attribute ``box_shape`` is this in whole chunks.
         attributes : dict
-            Plain JSON types: ``source`` (path), ``source_shape``, ``voxel_size_nm``, ``inside``, ``cell`` and
-            anything else worth keeping.
+            Plain JSON types: all that ``_ATTRIBUTES`` lists but ``positions``, and anything else worth
+            keeping.
         codes : float32 (n, d), optional
             The model's codebook.
         learned : mapping of str to array

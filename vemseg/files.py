@@ -108,15 +108,16 @@ def sweep_stores(folder: Path) -> None:
 def write_text(path: Path, text: str, shared: bool = False) -> None:
     r"""Write UTF-8 text; the file appears whole or not at all.
 
-    Where the locale knows no UTF-8, or a name is none, Python keeps its bytes as half characters. They are
-    written as escapes (``\udcc3``), which JSON reads back as they were. For ``shared`` see ``atomic_path``.
+    Where the locale is not UTF-8, or the name of a file is not, Python keeps the odd bytes as half
+    characters. They are written as escapes (``\udcc3``), which JSON reads back as they were. For ``shared``
+    see ``atomic_path``.
     """
     with atomic_path(path, shared) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a table, such as that of the classes, as CSV; what is None stays empty."""
+    """Write a table, such as that of the classes, as CSV; a value that is None becomes an empty cell."""
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

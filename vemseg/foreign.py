@@ -40,7 +40,7 @@ def library(module: str, complaint: object, extra: str) -> ModuleType:
     ----------
     module : str
     complaint : object
-        What is said where it is not installed, followed by the command that installs it.
+        The beginning of the message where it is not installed; the command that installs it follows.
     extra : str
         The extra of the package that brings it.
 

@@ -75,13 +75,13 @@ class Box:
         return self.shift((-z, -y, -x))
 
     def scaled(self, factors: ZYX) -> Box:
-        """Return the same part of space in voxels that are so many times smaller along each axis."""
+        """Return the same part of space in smaller voxels; each is cut into so many along an axis."""
         (a, b, c), (d, e, f) = self.start, self.stop
         z, y, x = factors
         return Box((a * z, b * y, c * x), (d * z, e * y, f * x))
 
     def divided(self, factors: ZYX) -> Box:
-        """Return the smallest box that covers this one in voxels that are so many times larger."""
+        """Return the smallest box of larger voxels that covers this one; each joins so many along an axis."""
         z, y, x = (a // f for a, f in zip(self.start, factors, strict=True))
         d, h, w = (-(-b // f) for b, f in zip(self.stop, factors, strict=True))
         return Box((z, y, x), (d, h, w))
@@ -155,7 +155,7 @@ def parse_box(text: str, shape: ZYX, whose: str = "a volume") -> Box:
     parts = text.split(",")
     ranges = [re.fullmatch(r"\s*(-?\d+)?:(-?\d+)?\s*", part) for part in parts]
     if len(parts) != 3 or not all(ranges):
-        raise UsageError(f"'{text}' is no box: write z0:z1,y0:y1,x0:x1 in voxels, such as 0:64,100:400,:")
+        raise UsageError(f"'{text}' is not a box: write z0:z1,y0:y1,x0:x1 in voxels, such as 0:64,100:400,:")
     limits = []
     for found, n in zip(ranges, shape, strict=True):
         assert found is not None
@@ -192,7 +192,7 @@ def parse_voxel_size(text: str) -> VoxelSize:
     if len(values) == 1:
         values *= 3
     if len(values) != 3 or not all(math.isfinite(v) and v > 0 for v in values):
-        raise UsageError(f"'{text}' is no voxel size: write z,y,x in nm, such as 16,16,16 or 50,4.6,4.6nm")
+        raise UsageError(f"'{text}' is not a voxel size: write z,y,x in nm, such as 16,16,16 or 50,4.6,4.6nm")
     return values[0], values[1], values[2]
 
 

@@ -33,7 +33,7 @@ MOST_CLASSES = 255
 
 
 class Placed(Protocol):
-    """What has to be known of a volume."""
+    """What has to be known of a volume to find points in it."""
 
     @property
     def shape(self) -> ZYX:
@@ -49,7 +49,7 @@ class Placed(Protocol):
 
 
 class Line(NamedTuple):
-    """A point as its line has it."""
+    """A line of the table: its number in the file, the place in the unit of the file, and the class."""
 
     number: int
     place: tuple[float, float, float]
@@ -155,7 +155,7 @@ class PointFile:
         text = self._text()
         head = text.partition("\n")[0]
         delimiter = max(",;\t", key=head.count)
-        with reading(f"{self.path} is no table of points"):
+        with reading(f"{self.path} is not a table of points"):
             rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
         columns = self._columns(rows[0] if rows else [])
         for number, row in enumerate(rows[1:], start=2):
@@ -185,10 +185,10 @@ class PointFile:
         *cells, name = (row[column].strip() for column in columns)
         place = []
         for axis, cell in zip(AXES, cells, strict=True):
-            with reading(f"{where}: {axis} is '{quoted(cell)}', which is no number"):
+            with reading(f"{where}: {axis} is '{quoted(cell)}', which is not a number"):
                 place.append(float(cell))
             if not math.isfinite(place[-1]):
-                raise InputError(f"{where}: {axis} is '{quoted(cell)}', which is no number")
+                raise InputError(f"{where}: {axis} is '{quoted(cell)}', which is not a number")
         z, y, x = place
         return Line(number, (z, y, x), self._class(where, name))
 
@@ -219,7 +219,9 @@ class PointFile:
 
     def _whole(self, where: str, place: Sequence[float]) -> ZYX:
         if broken := [value for value in place if value != int(value)]:
-            raise InputError(f"{where}: {broken[0]:g} is no whole voxel; if places are in nm, add --unit nm")
+            raise InputError(
+                f"{where}: {broken[0]:g} is not a whole voxel; if places are in nm, add --unit nm"
+            )
         z, y, x = map(int, place)
         return z, y, x
 

@@ -71,10 +71,10 @@ class Group:
         self.context, self._store = context, store
 
     def claims(self) -> bool:
-        """Tell whether this process asks first: one of all says why the work ended."""
+        """Tell whether this process is the first to ask; that one tells the user why the work ended."""
         try:
             return int(self._store.add(_CLAIM, 1)) == 1
-        except RuntimeError:  # the process that kept the count has ended, and said so
+        except RuntimeError:  # the process that kept the count has ended, and has told the user why
             return False
 
 

@@ -54,7 +54,7 @@ def parse_bytes(text: str) -> int:
         thousand = 1000 if found[3] == "b" else 1024
         size = int(float(found[1]) * thousand ** _UNITS[found[2]])
     if size <= 0:
-        raise UsageError(f"'{text}' is no amount of memory: write 2GiB, 1500MB or 2G")
+        raise UsageError(f"'{text}' is not an amount of memory: write 2GiB, 1500MB or 2G")
     return size
 
 
@@ -111,16 +111,18 @@ def task_of(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int
     Raises
     ------
     UsageError
-        Where the text is none of these, or this is no task of an array job.
+        Where the text is none of these, or this is not a task of an array job.
     """
     found = re.fullmatch(r"(auto|[1-9]\d*)(?:/([1-9]\d*))?", text.strip())
     if found is None or (found[1] != "auto" and (found[2] is None or int(found[1]) > int(found[2]))):
-        raise UsageError(f"'{text}' is no shard: write I/N, such as 3/16 for the third of 16, or auto")
+        raise UsageError(f"'{text}' is not a shard: write I/N, such as 3/16 for the third of 16, or auto")
     if found[1] != "auto":
         return int(found[1]) - 1, int(found[2])
     names = next((names for names in _ARRAYS if _number(environment.get(names[0])) is not None), None)
     if names is None:
-        raise UsageError("--shard auto: this is no task of an array job of SLURM, PBS, LSF or SGE: write I/N")
+        raise UsageError(
+            "--shard auto: this is not a task of an array job of SLURM, PBS, LSF or SGE: write I/N"
+        )
     number, first, last, step = (_number(environment.get(name)) for name in names)
     assert number is not None
     index = (number - (1 if first is None else first)) // (step or 1)
@@ -151,7 +153,7 @@ _ARRAYS = (
 
 
 def batch_header(memory: int, seconds: float, *, gpu: bool, cores: int | None = None) -> list[str]:
-    """Return what a script for SLURM asks for, so that a process may occupy some memory for some time.
+    """Return the lines with which a script for SLURM asks for this memory and time.
 
     Parameters
     ----------

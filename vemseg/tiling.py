@@ -63,7 +63,7 @@ class Placement:
 
     def __post_init__(self) -> None:
         if self.fov % self.patch:
-            raise UsageError(f"a field of view of {self.fov} is no multiple of the patch, {self.patch}")
+            raise UsageError(f"a field of view of {self.fov} is not a multiple of the patch, {self.patch}")
         least = 1 if self.fov == self.patch else self.patch
         if not least <= self.stride <= self.fov:
             what = f"the patch ({self.patch})" if least > 1 else "1"

@@ -145,5 +145,5 @@ def test_entities_of_ome_xml_are_not_opened(tmp_path, head):
     path, ome = tmp_path / "bomb.ome.tif", "http://www.openmicroscopy.org/Schemas/OME/2016-06"
     text = f'<?xml version="1.0"?>{head}<OME xmlns="{ome}"><Description>&j;</Description></OME>'
     tifffile.imwrite(path, np.zeros((5, 8, 8), np.uint8), description=text, metadata=None)
-    with pytest.raises(InputError, match="its OME description is no XML"):
+    with pytest.raises(InputError, match="its OME description is not XML"):
         open_volume(path).read(Box((0, 0, 0), (1, 1, 1)))

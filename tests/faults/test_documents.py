@@ -196,7 +196,7 @@ def test_an_entry_of_an_archive_without_a_name_is_refused(tmp_path):
     directory[28] = 0  # the length of the name
     end[12:16] = (len(directory) - 1).to_bytes(4, "little")
     (tmp_path / "a.zip").write_bytes(data[:at] + directory[:-1] + end)
-    with pytest.raises(InputError, match="it holds '', which is no name"):
+    with pytest.raises(InputError, match="it holds '', which is not a name"):
         members(tmp_path / "a.zip")
 
 

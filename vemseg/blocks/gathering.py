@@ -11,7 +11,7 @@ from vemseg.run import read_json
 
 
 def must_be_begun(there: Path, context: Context) -> None:
-    """Refuse to gather what no task has begun, which would begin it here.
+    """Refuse to gather an output that no task has begun; otherwise gathering would begin it.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def must_be_begun(there: Path, context: Context) -> None:
     Raises
     ------
     MissingError
-        Where the context gathers, and it is not there.
+        Where the context gathers, and ``there`` does not exist.
     """
     if context.gathers and not there.exists():
         raise MissingError(f"nothing is begun in {there.parent}: run the tasks with --shard first")

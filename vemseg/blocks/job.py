@@ -19,7 +19,7 @@ Result = list[int] | None
 
 
 Marked = Callable[[int], bool]
-"""Tells of the number of a block whether it is written."""
+"""Takes the number of a block and tells whether that block is written."""
 
 
 def nothing_more(box: Box, marked: Marked) -> None:
@@ -44,8 +44,8 @@ class Stages(Generic[Given, Made]):
     write : callable
         Stores it and returns plain JSON types; called in a third thread, one block behind.
     then : callable
-        Does what can be done now that a block is written and marked; called in that thread too. It may be
-        left out, so what depends on it has to look again in the end.
+        Does what can be done once a block is written and marked; called in the third thread too. Nothing may
+        rely on it: where a process was killed before the call, the work is made good at the end.
     """
 
     read: Callable[[Box], Given]

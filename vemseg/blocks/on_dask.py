@@ -2,8 +2,9 @@
 
 Each block is one task. A worker opens the job with its first task, keeps it open, and does one block after
 the other. Dask gives the blocks of a worker that is lost to others, new workers get blocks as they come, and
-a block that ends several workers is given up. Workers that may occupy too little memory are refused, those
-that come later too. Written blocks leave markers as they do everywhere, so the same command goes on there.
+a block that ends several workers is given up. Workers that may occupy too little memory are refused, also
+where they come later. Written blocks leave markers as they do everywhere, so the same command goes on behind
+them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ AnyStages = Stages[Any, Any]
 _log = logging.getLogger("vemseg")
 
 NEEDED = "--dask needs Dask"
-"""What is said where it is missing."""
+"""The beginning of the message where Dask is not installed."""
 
 PAUSE = 0.5
 """Seconds between two looks at how far the workers are."""
@@ -55,7 +56,7 @@ TURN = 5
 
 _turn = threading.Lock()
 _opened: dict[str, AnyStages] = {}
-"""On a worker: the job that is open, by the course it belongs to."""
+"""On a worker: the stages of the job that is open, by the ``call`` of the command that it belongs to."""
 
 
 def run(job: Job[Given, Made], context: Context, stages: Stages[Given, Made] | None = None) -> list[Result]:
@@ -147,7 +148,7 @@ def _slurm(distributed: ModuleType, context: Context, blocks: int) -> Cluster:
 
 
 def _refuse_small_workers(limits: Iterable[int], context: Context) -> None:
-    """Refuse workers, by the bytes that they may occupy, that would be ended for what a block takes."""
+    """Refuse workers whose memory, in bytes, is too small for a block: Dask would end them."""
     if small := [limit for limit in limits if 0 < limit < context.limit]:
         raise ResourceError(
             f"a worker of Dask may occupy {byte_text(min(small))}, and blocks are planned for "
@@ -160,16 +161,16 @@ def _follow(distributed: ModuleType, client: Client, job: AnyJob, context: Conte
     plain = Context(context.device, context.threads, context.limit, offline=context.offline, share=Share())
     total = sum(box.size for box in job.boxes)
     done = total - sum(job.boxes[number].size for number in todo)
-    light, course = replace(job, boxes=()), uuid.uuid4().hex
+    light, call = replace(job, boxes=()), uuid.uuid4().hex
     blocks = {
         client.submit(
             _block,
             light,
-            course,
+            call,
             number,
             job.boxes[number],
             plain,
-            key=f"{job.stage}-{number}-{course}",
+            key=f"{job.stage}-{number}-{call}",
             pure=False,
             retries=RETRIES,
         ): number
@@ -218,15 +219,15 @@ def _distributed() -> ModuleType:
     return library("distributed", NEEDED, "dask")
 
 
-def _block(light: AnyJob, course: str, number: int, box: Box, context: Context) -> VemsegError | None:
-    """Do one block on a worker, unless it has its marker; return what the user has to know of an error.
+def _block(light: AnyJob, call: str, number: int, box: Box, context: Context) -> VemsegError | None:
+    """Do one block on a worker, unless it has its marker; return an error that the user can mend.
 
-    The name of the course is another one each time that a command is called.
+    ``call`` is a name that differs for each time that a command is called.
     """
     if not _turn.acquire(timeout=TURN):  # several threads would take the memory of several workers
         raise _distributed().Reschedule  # to another worker, where one is idle
     try:
-        stages = _stages(light, course, context)
+        stages = _stages(light, call, context)
         here.map_blocks(stages, {number: box}, light.markers, lambda done, total: None, never)
     except VemsegError as error:
         if error.__cause__ is not None:  # a disk, a network or a codec has failed: it is tried again
@@ -237,11 +238,11 @@ def _block(light: AnyJob, course: str, number: int, box: Box, context: Context) 
     return None
 
 
-def _stages(light: AnyJob, course: str, context: Context) -> AnyStages:
+def _stages(light: AnyJob, call: str, context: Context) -> AnyStages:
     """Return the stages of a job, which stay open until another command comes."""
-    if course not in _opened:
+    if call not in _opened:
         limit = _distributed().get_worker().memory_manager.memory_limit
         _refuse_small_workers([limit or 0], context)  # this one may have come when others were at work
         _opened.clear()
-        _opened[course] = light.open(context)
-    return _opened[course]
+        _opened[call] = light.open(context)
+    return _opened[call]

@@ -27,7 +27,7 @@ PAUSE = 0.2
 """Seconds between two looks at how far the others are."""
 
 _stop: Event | None = None
-"""In the processes that do the blocks: whether to stop."""
+"""Set in the processes that do the blocks; it says whether they are to stop."""
 
 
 def run(job: Job[Given, Made], context: Context, stages: Stages[Given, Made] | None = None) -> list[Result]:

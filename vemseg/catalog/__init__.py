@@ -1,10 +1,11 @@
 """What ships with the package, and what can be fetched.
 
-    weights     bundled weights by name
-    datasets    public data: where it is, its SHA-256, its licence
-    cache       where fetched files are kept
-    download    a file from its host into the cache: resumable, checked
-    archive     chosen members of an archive -> files, safely
+    weights        bundled weights by name
+    datasets       public data: where it is, its SHA-256, its licence
+    openorganelle  where the volumes of OpenOrganelle lie
+    cache          where fetched files are kept
+    download       a file from its host into the cache: resumable, checked
+    archive        chosen members of an archive -> files, safely
 
 Nothing is downloaded at import, and nothing without being asked for.
 """

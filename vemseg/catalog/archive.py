@@ -184,7 +184,7 @@ def _entries(opened: Archive, archive: Path) -> Iterator[tuple[Member, Entry]]:
         if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
             raise InputError(f"{archive}: not a trustworthy archive: it holds {shown}, which leads outside")
         if not path.parts:
-            raise InputError(f"{archive}: not a trustworthy archive: it holds {shown}, which is no name")
+            raise InputError(f"{archive}: not a trustworthy archive: it holds {shown}, which is not a name")
         if not plain:
             raise InputError(f"{archive}: not a trustworthy archive: {shown} is neither file nor folder")
         if folder:

@@ -46,7 +46,7 @@ def addresses(name: str, array: str | None = None, root: str = ROOT) -> list[str
     """
     parts = [name, *(array or "").strip("/").split("/")] if array is not None else [name]
     if wrong := [part for part in parts if not _PART.fullmatch(part)]:
-        raise UsageError(f"'{wrong[0]}' is no name in OpenOrganelle: write jrc_hela-2, or labels/mito_seg")
+        raise UsageError(f"'{wrong[0]}' is not a name in OpenOrganelle: write jrc_hela-2, or labels/mito_seg")
     inner = IMAGES if array is None else (array.strip("/"),)
     containers = [container.format(name=name) for container in CONTAINERS]
     return [f"{root.rstrip('/')}/{container}/{path}" for container in containers for path in inner]

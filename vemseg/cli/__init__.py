@@ -1,13 +1,14 @@
 """The command line: a command parses, calls one function of the pipeline, and prints.
 
     here                 the list of commands, and where the program starts
-    options              every option, once, as a named type; reading, refining, fetching and writing
-                         hold those on what is read, changed, fetched and written
+    options              every option, once, as a named type; reading, pointing, refining, rendering,
+                         reporting, fetching and writing hold those that go with one task
+    words                the words that an option takes where there are only a few
     parsing              the texts of options -> values
     shell                what all commands share: verbosity, progress, exit codes
     progress, failures   how a command says how far it is, and how it ends
     tables               results for people to read
-    surroundings         what containers and batch systems do to a process, put right
+    surroundings         puts right what containers and batch systems do to a process
 
 and one module for each command. Standard output holds results only; all else goes to standard error. Nothing
 that computes is imported outside the commands' bodies, so that help appears at once.

@@ -26,7 +26,7 @@ def exit_codes(verbose: bool, speaks: Callable[[], bool] = lambda: True) -> Iter
     verbose : bool
         Print the traceback as well.
     speaks : callable
-        Asked at the end whether to say anything; another process of the same command may do so.
+        Asked at the end whether this process says why the command ended, or leaves that to another process.
     """
     try:
         yield

@@ -36,12 +36,13 @@ def embed(
 ) -> None:
     """Store the features that a model computes from a volume.
 
-    Needed only to try several clusterings, or to cluster several volumes together; 'segment' works without.
+    'segment' does not need them. They serve to try several clusterings, or to cluster several volumes
+    together.
     """
     settings = parsing.settings(set_, placement_settings(placement, kept, stride))
-    surroundings = parsing.surroundings(device, threads, max_memory, offline, shard, finalize)
-    surroundings = parsing.spread(surroundings, processes, dask)
-    with shell.stoppable(**surroundings) as context:
+    how = parsing.computing(device, threads, max_memory, offline, shard, finalize)
+    how = parsing.spread(how, processes, dask)
+    with shell.stoppable(**how) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.embed import embed as compute
 
@@ -71,7 +72,7 @@ def cluster(
 ) -> None:
     """Find classes in stored features, or learn them from a few points (--points).
 
-    Labels mean the same in every volume segmented with them: vemseg segment VOLUME --clusters FILE
+    Classes mean the same in every volume that is segmented with them: vemseg segment VOLUME --clusters FILE
     """
     legend = parsing.names(names)
     clicked = pointing.clicked(points, unit, legend, {"-k": k, "--k-range": k_range, "--classes": classes})

@@ -14,7 +14,7 @@ DatasetName = Annotated[
 ]
 Array = Annotated[
     str | None,
-    input_option("--array", metavar="PATH", help="A volume in it, such as labels/mito_seg."),
+    input_option("--array", metavar="PATH", help="Which of its volumes, such as labels/mito_seg."),
 ]
 Root = Annotated[str | None, input_option("--from", metavar="URL", help="A mirror of the public bucket.")]
 CropOut = Annotated[

@@ -26,9 +26,9 @@ def objects(
 ) -> None:
     """Find the objects in labels and measure them.
 
-    An object is all voxels of one class that touch; --split cuts it at its necks. Beside the volume, in which
-    each object has its number, go a table (volume, surface, shape, place, contacts) and how both were made.
-    After a stop, the same command goes on.
+    An object is a group of touching voxels of one class; --split cuts objects at their necks. The result is a
+    volume in which each object has its own number. Beside it lie a table (volume, surface, shape, place,
+    contacts) and a file that says how both were made. After a stop, the same command goes on.
     """
     which, legend = parsing.words(classes) if classes else [], parsing.names(names)
     given = parsing.spread(parsing.sharing(max_memory, offline, shard, finalize), processes, None)

@@ -38,7 +38,7 @@ VolumeOrFeatures = Annotated[
 ]
 TrainingVolumes = Annotated[
     list[str] | None,
-    argument(metavar="VOLUMES...", help="TIFF stacks or OME-Zarr; labels only with --labels."),
+    argument(metavar="VOLUMES...", help="Grey volumes to learn from; the default recipe needs none."),
 ]
 StoredFeatures = Annotated[
     list[Path], argument(metavar="FEATURES...", help="What 'embed' stored, of one volume or of several.")
@@ -57,23 +57,25 @@ Mask = Annotated[
 LessonLabels = Annotated[
     list[str] | None,
     input_option(
-        "--labels", metavar="LABELS", help="Learn these labels of the volume; 255 is unknown. One per volume."
+        "--labels", metavar="LABELS", help="Labels to learn from, once for each volume; 255 means not known."
     ),
 ]
 LessonMasks = Annotated[
     list[str] | None,
-    input_option("--mask", metavar="VOLUME", help="Learn only where this is above 0. One for each volume."),
+    input_option("--mask", metavar="VOLUME", help="Learn only where this is above 0; once for each volume."),
 ]
 Unlabelled = Annotated[
     str | None,
-    input_option("--unlabelled", metavar="0,9", help="Labels that, like 255, mean: class not known."),
+    input_option("--unlabelled", metavar="0,9", help="Further values that mean 'not known', as 255 does."),
 ]
 Ignore = Annotated[
     str | None, input_option("--ignore", metavar="0,5", help="Reference labels that do not count.")
 ]
 Map = Annotated[
     str | None,
-    input_option("--map", metavar="1=2,3=2", help="Your own merge: label 1 is class 2, and so on."),
+    input_option(
+        "--map", metavar="1=2,3=2", help="Which class each label is: label 1 is class 2, and so on."
+    ),
 ]
 Names = Annotated[
     str | None,
@@ -95,7 +97,8 @@ VoxelSize = Annotated[
 ]
 Crop = Annotated[str | None, input_option("--crop", **_box, help="Use a part of the volume, in voxels.")]
 ReferenceCrop = Annotated[
-    str | None, input_option("--crop", **_box, help="Part of the larger volumes that the smaller ones show.")
+    str | None,
+    input_option("--crop", **_box, help="The part of the larger volume that the smaller one shows."),
 ]
 
 # What computes
@@ -107,7 +110,7 @@ Model = Annotated[
         "--model",
         metavar="MODEL",
         show_default="bundled weights",
-        help="A run, bundled weights by name, a .pt file, or 'classical'.",
+        help="A trained run, bundled weights by name, a .pt file, or 'classical'.",
     ),
 ]
 Clusters = Annotated[
@@ -134,7 +137,7 @@ WhichClasses = Annotated[
         "--classes",
         metavar="WHICH",
         show_default="clusters",
-        help="clusters: found here. named: those that the model knows by name.",
+        help="clusters: found in this volume. named: those that the model was taught, such as mitochondrion.",
     ),
 ]
 Regions = Annotated[
@@ -143,7 +146,7 @@ Regions = Annotated[
         "--regions",
         metavar="KIND",
         show_default="none",
-        help="slic: label superpixels as a whole, one vector for each. none: label every voxel by itself.",
+        help="slic: label small regions of even grey (superpixels). none: label every voxel by itself.",
     ),
 ]
 Config = Annotated[
@@ -203,7 +206,7 @@ Threads = Annotated[
 ]
 Plan = Annotated[
     bool,
-    compute_option("--plan", **flag, help="Show blocks, memory, disk and time this would take, and stop."),
+    compute_option("--plan", **flag, help="Show the memory, disk and time that this would take, and stop."),
 ]
 Shard = Annotated[
     str | None,
@@ -211,7 +214,7 @@ Shard = Annotated[
         "--shard",
         metavar="I/N",
         show_default=False,
-        help="Do one of N parts, beside other processes; 'auto' in an array job. Then --finalize.",
+        help="Do part I of N, beside other tasks; 'auto' in an array job. --finalize comes last.",
     ),
 ]
 Processes = Annotated[

@@ -25,13 +25,11 @@ from vemseg.names import is_tiff_name, volume_name
 from vemseg.resources import parse_bytes, task_of
 
 if TYPE_CHECKING:
-    from vemseg.cli.shell import Surroundings
+    from vemseg.cli.shell import ContextOptions
     from vemseg.volume import Background, Choice
+    from vemseg.volume.about import RGB
 
 _log = logging.getLogger("vemseg")
-
-RGB = tuple[int, int, int]
-"""Red, green, blue, 0..255."""
 
 Merged = tuple[tuple[int, ...], str | None]
 """Classes that become one, and its name; None where it keeps the name of one of them."""
@@ -59,15 +57,15 @@ def memory(text: str | None) -> int | None:
     return None if text is None else parse_bytes(text)
 
 
-def surroundings(
+def computing(
     device: str,
     threads: int | None,
     max_memory: str | None,
     offline: bool,
     shard: str | None,
     finalize: bool,
-) -> Surroundings:
-    """Return what a command on the blocks of a volume computes with, and the part of them that it does.
+) -> ContextOptions:
+    """Return the device, threads, memory and share of the blocks that a command computes with.
 
     Raises
     ------
@@ -77,8 +75,8 @@ def surroundings(
     return {"device": device, "threads": threads, **sharing(max_memory, offline, shard, finalize)}
 
 
-def sharing(max_memory: str | None, offline: bool, shard: str | None, finalize: bool) -> Surroundings:
-    """Return what :func:`surroundings` does, for a command that has no choice of device and threads.
+def sharing(max_memory: str | None, offline: bool, shard: str | None, finalize: bool) -> ContextOptions:
+    """Return the memory and share of the blocks of a command that has no choice of device and threads.
 
     Raises
     ------
@@ -95,7 +93,7 @@ def sharing(max_memory: str | None, offline: bool, shard: str | None, finalize: 
     }
 
 
-def spread(given: Surroundings, processes: int | None, cluster: str | None) -> Surroundings:
+def spread(given: ContextOptions, processes: int | None, cluster: str | None) -> ContextOptions:
     """Return what a command computes with, its blocks shared among processes or done by a Dask cluster.
 
     Raises
@@ -129,7 +127,7 @@ def duration(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if seconds <= 0:
-        raise UsageError(f"'{text}' is no time: write 90s, 20min, 1h30, 2d or 23:30 (hours:minutes)")
+        raise UsageError(f"'{text}' is not a time: write 90s, 20min, 1h30, 2d or 23:30 (hours:minutes)")
     return seconds
 
 
@@ -137,13 +135,13 @@ def shape(text: str) -> ZYX:
     """Read ``z,y,x``, or one number for a cube."""
     parts = text.split(",")
     if len(parts) not in (1, 3) or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"'{text}' is no shape: write z,y,x in voxels, such as 64,256,256, or one number")
+        raise UsageError(f"'{text}' is not a shape: write z,y,x in voxels, such as 64,256,256, or one number")
     z, y, x = (int(part) for part in (parts if len(parts) == 3 else parts * 3))
     return z, y, x
 
 
 def choice(channel: str | None, time: str | None, level: str | None, axes: str | None) -> Choice:
-    """Return what is read of a file that holds more than one volume."""
+    """Return which channel, time and level to read of a file that holds several, and its order of axes."""
     from vemseg.volume import Choice
 
     return Choice(channel, time, level, axes)
@@ -165,7 +163,7 @@ def words(text: str) -> list[str]:
     """Read ``a,b`` as its words, each once."""
     found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not found:
-        raise UsageError(f"'{text}' is no list of names: write a,b")
+        raise UsageError(f"'{text}' is not a list of names: write a,b")
     return found
 
 
@@ -181,7 +179,7 @@ def classes(k: str | None, k_range: str | None) -> dict[str, object]:
         raise UsageError("-k and --k-range do not go together: give a number of classes, or a range of them")
     ends = k_range.split(":") if k_range else []
     if k_range is not None and not (len(ends) == 2 and all(end.strip().isdecimal() for end in ends)):
-        raise UsageError(f"'{k_range}' is no range: write 4:12, the smaller number first")
+        raise UsageError(f"'{k_range}' is not a range: write 4:12, the smaller number first")
     return {"cluster.k": k, "cluster.k_range": [int(end) for end in ends] or None}
 
 
@@ -220,7 +218,7 @@ def merges(given: Sequence[str] | None) -> list[Merged]:
         members, named, name = text.partition("=")
         numbers = tuple(dict.fromkeys(ids(members)))
         if len(numbers) < 2 or (named and not name.strip()):
-            raise UsageError(f"'{quoted(text)}' is no merge: write 2,5=mitochondrion, or 2,5")
+            raise UsageError(f"'{quoted(text)}' is not a merge: write 2,5=mitochondrion, or 2,5")
         found.append((numbers, name.strip() or None))
     return found
 
@@ -232,7 +230,7 @@ def least(text: str | None) -> tuple[float, bool] | None:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(voxels?|[uµ]m(?:\^?3|³))?\s*", text)
     cubic = found is not None and found[2] is not None and not found[2].startswith("voxel")
     if found is None or float(found[1]) <= 0 or not (cubic or float(found[1]).is_integer()):
-        raise UsageError(f"'{quoted(text)}' is no size: write 500 (voxels) or 0.01um3")
+        raise UsageError(f"'{quoted(text)}' is not a size: write 500 (voxels) or 0.01um3")
     return float(found[1]), cubic
 
 
@@ -244,7 +242,7 @@ def threshold(text: str, measures: Sequence[str]) -> tuple[str, float]:
     except ValueError:
         limit = -1.0
     if measure not in measures or not 0 <= limit <= 1:
-        raise UsageError(f"'{text}' is no threshold: write dice=0.6, with one of {', '.join(measures)}")
+        raise UsageError(f"'{text}' is not a threshold: write dice=0.6, with one of {', '.join(measures)}")
     return measure, limit
 
 
@@ -264,7 +262,7 @@ def _pairs(text: str, example: str) -> list[tuple[str, str]]:
     for part in text.split(","):
         key, separator, value = (piece.strip() for piece in part.partition("="))
         if not (separator and key and value):
-            raise UsageError(f"'{text}' is no list of pairs: write {example}")
+            raise UsageError(f"'{text}' is not a list of pairs: write {example}")
         found.append((key, value))
     return found
 
@@ -272,7 +270,7 @@ def _pairs(text: str, example: str) -> list[tuple[str, str]]:
 def _label(text: str, whole: str) -> int:
     if re.fullmatch(rf"-?[0-9]{{1,{MOST_DIGITS}}}", text) is None:
         raise UsageError(
-            f"'{quoted(text)}' in '{quoted(whole)}' is no label: labels are whole numbers, such as 5 or -1"
+            f"'{quoted(text)}' in '{quoted(whole)}' is not a label: labels are whole numbers, such as 5 or -1"
         )
     return int(text)
 

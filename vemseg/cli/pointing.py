@@ -18,7 +18,7 @@ Table = Annotated[
     input_option("--points", metavar="FILE.csv", help="Voxels of known class: columns z,y,x,class."),
 ]
 Unit = Annotated[
-    PointUnit, input_option("--unit", metavar="UNIT", help="What z,y,x of the points are: voxel or nm.")
+    PointUnit, input_option("--unit", metavar="UNIT", help="The unit of z,y,x in the points: voxel or nm.")
 ]
 
 

@@ -26,7 +26,8 @@ SHORTEST_SECONDS = 2.0
 """The shortest time between two plain lines of one stage."""
 
 RUSH_SECONDS = 0.05
-"""Reports that follow each other faster than this, at the start of a stage, are of an earlier run's work."""
+"""Reports that follow each other faster than this at the start of a stage tell of work that an earlier run
+has done."""
 
 
 class Pace:

@@ -27,7 +27,7 @@ Level = Annotated[
     input_option(
         "--level",
         metavar="N|NAME",
-        help="Which level of a pyramid to read, from 0, the finest.",
+        help="Which level of resolution to read; 0 is the finest.",
     ),
 ]
 Background = Annotated[
@@ -36,7 +36,7 @@ Background = Annotated[
         "--background",
         metavar="HOW",
         show_default=True,
-        help="auto: a constant background counts nowhere and gets label 0. none: it counts.",
+        help="auto: padding of one grey value gets label 0 and is left out of everything. none: it counts.",
     ),
 ]
 SpecimenMask = Annotated[
@@ -48,6 +48,6 @@ SpecimenMask = Annotated[
 Axes = Annotated[
     str | None,
     input_option(
-        "--axes", metavar="CZYX", help="What the axes of the array are, where the file does not tell."
+        "--axes", metavar="CZYX", help="The order of the array's axes, where the file does not tell."
     ),
 ]

@@ -28,10 +28,9 @@ def refine(
 ) -> None:
     """Merge, name and clean the classes of finished labels; nothing is segmented again.
 
-    All numbers are those that the labels have. Names alone change no voxel. A speck goes to the class that it
-    touches most. With --points, each class takes the name that most of its points have, and classes of one
-    name become one; --names then lists the classes that points may have. After a stop, the same command goes
-    on.
+    All numbers of classes that you give are those in LABELS. Names alone change no voxel. With --points, each
+    class takes the name that most of its points have, and classes of the same name become one; --names then
+    lists the names that points may have. After a stop, the same command goes on.
     """
     legend = parsing.legend(names) or parsing.Legend()
     merges, numbers = [*parsing.merges(merge), *legend.merges], parsing.mapping(mapping) or {}

@@ -19,7 +19,7 @@ Split = Annotated[
     input_option(
         "--split",
         metavar="SHARE",
-        help="Split objects at necks that are thinner than this share of the thinner side, such as 0.7.",
+        help="Split objects at necks thinner than this share of the thinner side, such as 0.7.",
     ),
 ]
 Processes = Annotated[
@@ -38,7 +38,7 @@ Merge = Annotated[
 ]
 Map = Annotated[
     str | None,
-    input_option("--map", metavar="1=2,3=0", help="Give classes other numbers; 0 is nothing."),
+    input_option("--map", metavar="1=2,3=0", help="Give classes other numbers; 0 removes a class."),
 ]
 Smooth = Annotated[
     int,
@@ -47,7 +47,7 @@ Smooth = Annotated[
         metavar="N",
         min=0,
         max=16,
-        help="Smooth borders N times: each voxel takes the class that most around it have.",
+        help="Smooth borders N times: each voxel takes the class of most voxels around it.",
     ),
 ]
 FillHoles = Annotated[
@@ -58,7 +58,7 @@ MinSize = Annotated[
     input_option(
         "--min-size",
         metavar="500|0.01um3",
-        help="Give smaller objects to the class that they touch most: in voxels, or in µm³.",
+        help="Give objects below this size (voxels, or µm³) to the class that they touch most.",
     ),
 ]
 Mask = Annotated[

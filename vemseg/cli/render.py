@@ -43,8 +43,9 @@ def render(
 ) -> None:
     """Draw a volume, its labels and a reference.
 
-    Three planes through a point, a montage through the stack, and labels beside the reference; where asked
-    for, confidence and features as colours, surfaces as meshes and in space, and views in other programs.
+    The pictures are three planes through a point, a montage through the stack, and labels beside the
+    reference. Options add confidence and features as colours, surfaces as meshes and in space, and views in
+    other programs.
     """
     if out is None and not view:
         raise UsageError("give -o, a folder for the pictures, or --view")

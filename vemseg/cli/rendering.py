@@ -46,7 +46,7 @@ Classes = Annotated[
         "--class",
         metavar="1,nucleus",
         show_default="all",
-        help="Classes that have meshes and are seen in space.",
+        help="The classes to show in meshes and in space.",
     ),
 ]
 Solid = Annotated[bool, output_option("--solid", **flag, help="Also draw the surfaces in space.")]
@@ -59,7 +59,7 @@ Neuroglancer = Annotated[
         "--neuroglancer",
         metavar="URL",
         show_default=False,
-        help="Also write a state of neuroglancer; the working folder is served at URL.",
+        help="Also write a view for neuroglancer; URL is where the working folder is served.",
     ),
 ]
-View = Annotated[bool, output_option("--view", **flag, help="Open napari with all of it.")]
+View = Annotated[bool, output_option("--view", **flag, help="Open the volumes in napari.")]

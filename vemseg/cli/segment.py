@@ -50,9 +50,9 @@ def segment(
 ) -> None:
     """Divide a volume into K classes; no labels are needed.
 
-    Classes are numbered from the darkest, 1, to the brightest, K; those that the model knows by name keep its
-    numbers. Beside the labels go a picture to check them, a table of volumes, and how they were made. After a
-    stop, the same command goes on.
+    Classes are numbered by brightness: 1 is the darkest, K the brightest. With --classes named they keep the
+    model's numbers. Beside the labels you get a picture to check them, a table of how large each class is,
+    and a file that says how they were made. After a stop, the same command goes on.
     """
     numbers = {"-k": k, "--k-range": k_range, "--classes": classes}
     if clusters is not None and (given := [name for name, value in numbers.items() if value is not None]):
@@ -62,9 +62,9 @@ def segment(
     seconds = parsing.duration(adapt) if adapt else None
     if adapt and shard:
         raise UsageError("--adapt and --shard do not go together: adapt on a part of the volume first")
-    surroundings = parsing.surroundings(device, threads, max_memory, offline, shard, finalize)
-    surroundings = parsing.spread(surroundings, processes, dask)
-    with (shell.working if plan else shell.stoppable)(**surroundings) as context:
+    how = parsing.computing(device, threads, max_memory, offline, shard, finalize)
+    how = parsing.spread(how, processes, dask)
+    with (shell.working if plan else shell.stoppable)(**how) as context:
         from vemseg.dense import Wanted
         from vemseg.pipeline.beside import classes_of
         from vemseg.pipeline.extras import Extras

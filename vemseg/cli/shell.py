@@ -43,7 +43,7 @@ class Shell:
 _shell = Shell()
 
 
-class Surroundings(TypedDict, total=False):
+class ContextOptions(TypedDict, total=False):
     """The attributes of a command's ``Context`` that its options decide."""
 
     device: str
@@ -89,22 +89,22 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def working(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
+def working(**given: Unpack[ContextOptions]) -> Iterator[Context]:
     """Yield the context of a command that does not save its state when it is stopped.
 
     Parameters
     ----------
-    **surroundings
+    **given
         Attributes of the ``Context``.
     """
     style = words.ProgressStyle.none if _shell.quiet else _shell.progress
     with showing(style, _shell.errors) as report:
-        context = Context(report=report, **surroundings)
+        context = Context(report=report, **given)
         yield replace(context, memory=context.limit)  # what is free changes while the command works
 
 
 @contextmanager
-def stoppable(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
+def stoppable(**given: Unpack[ContextOptions]) -> Iterator[Context]:
     """Yield the context of a command that heeds SIGTERM and SIGUSR1: it saves its state and ends.
 
     Import the pipeline inside: a signal that comes while its libraries load ends the command with the same
@@ -112,32 +112,32 @@ def stoppable(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
 
     Parameters
     ----------
-    **surroundings
+    **given
         Attributes of the ``Context``.
     """
     from vemseg.run import StopSignal
 
-    with StopSignal() as signal, working(**surroundings) as context:
+    with StopSignal() as signal, working(**given) as context:
         yield replace(context, stopped=lambda: signal.requested)
 
 
 @contextmanager
-def together(**surroundings: Unpack[Surroundings]) -> Iterator[Context]:
+def together(**given: Unpack[ContextOptions]) -> Iterator[Context]:
     """Yield what :func:`stoppable` does; where ``torchrun`` started the command, its processes meet first.
 
     One process speaks for all: the first one, or the one that ends the work by an error.
 
     Parameters
     ----------
-    **surroundings
+    **given
         Attributes of the ``Context``.
     """
     index, count = launched()
     if index:
         _shell.speaks, _shell.quiet = False, True
         logging.getLogger("vemseg").setLevel(logging.ERROR)
-    surroundings["share"] = Share(index, count)
-    with stoppable(**surroundings) as context:
+    given["share"] = Share(index, count)
+    with stoppable(**given) as context:
         if count == 1:
             yield context
             return

@@ -114,7 +114,7 @@ class Entry(TypedDict, total=False):
 
 
 def catalogue() -> list[Entry]:
-    """Return what comes with the package and what can be had: weights, recipes, volumes."""
+    """Return the weights, recipes and volumes that come with the package or can be downloaded."""
     from vemseg.catalog import HOW_RELEASED, RELEASED, bundled_weights
     from vemseg.recipe import load_recipe, shipped
     from vemseg.run import Run

@@ -47,10 +47,10 @@ def train(
     seed: options.Seed = None,
     set_: options.Settings = None,
 ) -> None:
-    """Train a model on volumes; no labels are needed, unless it is to learn their classes (--labels).
+    """Train a model on volumes, without labels; with --labels it learns their classes.
 
-    Stopped by SIGTERM, SIGUSR1 or the end of its time, it keeps its state: the same command goes on.
-    What you leave out follows the recipe; --dump-config shows all of it.
+    A training that is stopped by SIGTERM or SIGUSR1 saves its state, and the same command goes on. The recipe
+    decides on all that you leave out; --dump-config shows its settings.
     """
     shortcuts = {"train.steps": steps, "train.batch": batch_size, "train.lr": lr, "train.seed": seed}
     lessons = _lessons(labels, mask, unlabelled, names)

@@ -38,7 +38,7 @@ Name = Annotated[
 ]
 Ngff = Annotated[
     str | None,
-    _output("--ngff", metavar="0.4|0.5", show_default="0.5", help="The version of NGFF of an OME-Zarr."),
+    _output("--ngff", metavar="0.4|0.5", show_default="0.5", help="The version of OME-Zarr to write."),
 ]
 Confidence = Annotated[
     Path | None,
@@ -53,7 +53,7 @@ Scores = Annotated[
     _output(
         "--scores",
         metavar="VOLUME",
-        help="Also write how far each class lies behind the best one: a volume of a channel per class.",
+        help="Also write the scores of all classes, relative to the best one: a channel for each class.",
     ),
 ]
 
@@ -68,7 +68,7 @@ def output(
     UsageError
         Where options do not go together, or neither ``-o`` nor ``--into`` is given.
     InputError
-        Where the image of ``--into`` is none.
+        Where ``--into`` names no OME-Zarr image.
     """
     from vemseg.volume import LabelForm, LabelsOfImage, parse_output
     from vemseg.volume.ngff import VERSION

@@ -6,12 +6,12 @@ scene     a grey volume with labels and a reference, for pictures
 counting  labels and a reference -> contingency tables, slice by slice
 """
 
-from vemseg.comparison.counting import blank_zero, count, instance_hint, merged_greedily
+from vemseg.comparison.counting import blank_zero, count, merged_greedily, warn_of_instances
 from vemseg.comparison.opening import (
-    on_grid_of,
-    on_voxels_of,
+    of_same_voxels,
     open_compared,
     open_mask,
+    open_on_grid_of,
     open_subject,
     placed,
 )
@@ -22,13 +22,13 @@ __all__ = [
     "Scene",
     "blank_zero",
     "count",
-    "instance_hint",
     "merged_greedily",
-    "on_grid_of",
-    "on_voxels_of",
+    "of_same_voxels",
     "open_compared",
     "open_mask",
+    "open_on_grid_of",
     "open_subject",
     "placed",
     "together",
+    "warn_of_instances",
 ]

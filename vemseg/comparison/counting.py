@@ -99,8 +99,8 @@ def blank_zero(table: metrics.Table, clusters: list[int]) -> metrics.Table:
     return blank
 
 
-def instance_hint(classes: Sequence[int], ignored: Sequence[int]) -> None:
-    """Say so where the ids of a reference look like instances, or one of them like "not labelled".
+def warn_of_instances(classes: Sequence[int], ignored: Sequence[int]) -> None:
+    """Warn where the ids of a reference look like instances, or one of them like "not labelled".
 
     Parameters
     ----------

@@ -34,8 +34,8 @@ def open_mask(path: str, *, offline: bool = False) -> Volume:
     return open_volume(path, offline=offline)
 
 
-def on_grid_of(volume: Volume, path: str, *, offline: bool = False) -> Volume:
-    """Open a mask on the voxels of a volume.
+def open_on_grid_of(volume: Volume, path: str, *, offline: bool = False) -> Volume:
+    """Open a mask, or another volume, and bring it to the voxels of a volume by its place and voxel size.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def open_subject(
     *,
     offline: bool = False,
 ) -> Volume:
-    """Open a grey volume together with what says which of its voxels show the specimen.
+    """Open a grey volume and find out which of its voxels show the specimen.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def open_subject(
     """
     volume = open_grey(path, voxel_size, crop, choice, offline=offline)
     if background.mask is not None:
-        mask = on_voxels_of(open_mask(background.mask, offline=offline), volume, crop)
+        mask = of_same_voxels(open_mask(background.mask, offline=offline), volume, crop)
         volume.specimen = marked_specimen(mask)
     elif background.find:
         volume.specimen = constant_background(volume)
@@ -87,8 +87,8 @@ def open_subject(
     return volume
 
 
-def on_voxels_of(labels: Volume, volume: Volume, crop: str | None) -> Volume:
-    """Return labels, or a mask, of the very voxels of a volume.
+def of_same_voxels(labels: Volume, volume: Volume, crop: str | None) -> Volume:
+    """Return labels, or a mask, that have the voxels of a volume already, but for its crop.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def _alike(volumes: Sequence[Volume]) -> bool:
 
 
 def _cropped(volumes: Sequence[Volume], crop: str) -> list[Volume] | None:
-    """Crop each volume that has not the shape of the crop already; None where that leaves other shapes."""
+    """Crop each volume that has another shape than the crop; None where one does not hold the crop."""
     largest = max(volumes, key=lambda volume: volume.box.size)
     box = parse_box(crop, largest.shape, largest.address)
     found = []
@@ -242,9 +242,10 @@ def _cropped(volumes: Sequence[Volume], crop: str) -> list[Volume] | None:
 
 
 def _all_placed(volumes: Sequence[Volume], recorded: str | None) -> list[Volume]:
-    """Give each volume of unknown place the place of one that it shows the same of.
+    """Give each volume of unknown place the place of a volume that shows the same part of the subject.
 
-    It shows the same if it is as large in space, or becomes so once it is cropped as labels were.
+    Two volumes show the same part if they are equally large in space, or become so once the first is cropped
+    as the labels were.
 
     Raises
     ------
@@ -322,7 +323,7 @@ def _say_sizes(volumes: Sequence[Volume]) -> None:
 
 
 def _say_what_is_left(volumes: Sequence[Volume], found: Sequence[Volume]) -> None:
-    """Say which part of the first volume is compared, where that is not all of it."""
+    """Say which part of the first volume is compared, unless it is the whole."""
     part = found[0]
     if isinstance(part, Cropped):
         _log.info(

@@ -25,7 +25,7 @@ _NEARLY = 1e-6
 
 @dataclass(frozen=True)
 class Span:
-    """One axis of a volume: ``n`` voxels of an edge, which begin at a corner; in nm."""
+    """One axis of a volume: ``n`` voxels of ``edge`` nm each, the first of which begins at ``corner`` nm."""
 
     n: int
     edge: float

@@ -48,7 +48,7 @@ def check(cells: Sequence[str], parts: Sequence[str], sha256: str | None) -> str
         _known("part", name, PARTS)
     sha256 = (sha256 or BETASEG.sha256).strip().lower()
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise UsageError(f"'{sha256}' is no SHA-256: give 64 hexadecimal digits")
+        raise UsageError(f"'{sha256}' is not a SHA-256: give 64 hexadecimal digits")
     return sha256
 
 
@@ -129,7 +129,7 @@ class Cell:
                 self.tidy()
 
     def tidy(self) -> None:
-        """Remove what is there under the names of unfinished files; all that are wanted must be finished."""
+        """Remove the remains of unfinished files; all files that are wanted must be finished."""
         for path in list(self._left()):
             remove(path)
 

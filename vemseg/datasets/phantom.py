@@ -22,7 +22,7 @@ from vemseg.volume.about import legend
 
 
 class Painted(Volume):
-    """One face of a phantom as a volume, painted as it is read.
+    """The grey values or the labels of a phantom as a volume, painted as it is read.
 
     Parameters
     ----------

@@ -356,7 +356,7 @@ class ComputedVectors(LatticeVectors):
         return memory.fixed, (memory.encoding, memory.encoded + head)
 
     def work(self, box: Box) -> float:
-        """Return the voxels encoded for a box; where planes are looked at along several axes, their mean."""
+        """Return the voxels encoded for a box; of an encoder of planes, the mean over its axes."""
         return self.points_work(self.points_of(box))
 
     def points_work(self, points: Box) -> float:

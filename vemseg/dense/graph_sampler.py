@@ -1,4 +1,4 @@
-"""Graphs to train a labeller on: random parts of volumes, in the same way as they are labelled later."""
+"""Graphs to train a labeller on: random parts of volumes, divided in the same way as for labelling."""
 
 from __future__ import annotations
 

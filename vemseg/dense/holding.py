@@ -34,7 +34,7 @@ def hold(source: LatticeVectors, context: Context, keep: Path | None = None) -> 
     source : LatticeVectors
     context : Context
     keep : Path, optional
-        A file that keeps what was computed where this is stopped; the next call goes on with it.
+        A file for the vectors that were computed before a stop; the next call goes on with it.
 
     Raises
     ------

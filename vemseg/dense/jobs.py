@@ -29,6 +29,7 @@ class Seen:
     Attributes
     ----------
     given : array or None
+        Voxels, stored vectors, or numbers of regions; None where nothing of the specimen lies in the block.
     shown : uint8 (z, y, x) or None
         1 where voxels show the specimen; None where all voxels do.
     """
@@ -92,8 +93,8 @@ def label_stages(
 ) -> Stages[Seen, Rated]:
     """Return how a block is read, labelled and written; writing returns the voxels of each label, 0..K.
 
-    Voxels outside the specimen get label 0, which is nothing, and are not certain of anything. Blocks
-    without any specimen are not encoded.
+    Voxels outside the specimen get label 0, which is nothing, and 0 in each rating. Blocks without any
+    specimen are not encoded.
     """
     names, stores = list(ratings), [store, *ratings.values()]
     specimen = source.volume.specimen

@@ -1,7 +1,7 @@
 """Labels that a model is to learn from: opened, put on the voxels of their volume, and given classes.
 
-255 means that the class of a voxel is not known, and so does every value that the user names; nor do voxels
-outside the mask count. All other values are classes, numbered from 0 in the order of the values.
+255 means that the class of a voxel is not known, and so does every value that the user names. Voxels outside
+the mask count as not known too. All other values are classes, numbered from 0 in the order of the values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.batch import UNKNOWN
-from vemseg.comparison import on_voxels_of, open_mask
+from vemseg.comparison import of_same_voxels, open_mask
 from vemseg.errors import InputError, UsageError
 from vemseg.geometry import Box
 from vemseg.volume import Overlay, Volume, open_labels, record
@@ -32,7 +32,8 @@ class Lessons:
     Attributes
     ----------
     labels, masks : sequence of str
-        For each volume its labels, and a volume that is above 0 where labels count; no masks or all of them.
+        For each volume its labels, and a volume that is above 0 where labels count. There are no masks at
+        all, or one for each volume.
     unlabelled : sequence of int
         Values, beside 255, that mean "not known".
     names : mapping of int to str
@@ -69,10 +70,10 @@ class Lessons:
                 )
         found = []
         for i, volume in enumerate(volumes):
-            labels = on_voxels_of(open_labels(self.labels[i], offline=offline), volume, crop)
+            labels = of_same_voxels(open_labels(self.labels[i], offline=offline), volume, crop)
             mask = None
             if self.masks:
-                mask = on_voxels_of(open_mask(self.masks[i], offline=offline), volume, crop)
+                mask = of_same_voxels(open_mask(self.masks[i], offline=offline), volume, crop)
             found.append(Lesson(labels, mask))
         return found
 

@@ -21,7 +21,7 @@ from vemseg.volume import Background, Choice, Record, Volume
 _log = logging.getLogger("vemseg")
 
 _OF_VECTORS = ("embed.", "volume.")
-"""How the settings begin that vectors depend on besides the model."""
+"""Beginnings of the settings that decide, besides the model, what the vectors are."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _places(source: LatticeVectors, cell: SampleCell, points: NDArray[np.int64])
 
 
 def located_again(
-    told: Record, image: Volume, n: int, named: tuple[str | None, str | None], context: Context
+    told: Record, image: Volume, n: int, features: str | None, model: str | None, context: Context
 ) -> Located | None:
     """Draw some of the vectors that labels were made from once more.
 
@@ -91,25 +91,27 @@ def located_again(
         Their image.
     n : int
         Number of vectors wanted.
-    named : (str or None, str or None)
-        What ``embed`` stored of the image, and the model that computes its vectors where that is left out:
-        the bundled one where that is left out too.
+    features : str or None
+        What ``embed`` stored of the image; None computes the vectors again.
+    model : str or None
+        The model that computes them; None for the bundled one.
     context : Context
 
     Returns
     -------
     Located or None
-        None where no vectors are wanted, or they are of other voxels than the image. Also None where neither
-        features nor a model is named and the labels were not made with the bundled one.
+        None where no vectors are wanted, or where they are of other voxels than the image. Also None where
+        neither features nor a model is named, and the labels were made with another model than the bundled
+        one.
 
     Raises
     ------
     InputError
-        Where features or a model are named that the labels were not made with.
+        Where the labels were made with other vectors than those of the features or the model that is named.
     Interrupted
         Where the work was stopped.
     """
-    source = _source(told, image.address, named, context) if n else None
+    source = _source(told, image.address, features, model, context) if n else None
     if source is None:
         return None
     if source.volume_shape != image.shape:
@@ -123,12 +125,11 @@ def located_again(
 
 
 def _source(
-    told: Record, image: str, named: tuple[str | None, str | None], context: Context
+    told: Record, image: str, features: str | None, model: str | None, context: Context
 ) -> LatticeVectors | None:
     """Open the vectors that labels were made from once more."""
-    features, model = named
     made = _segmentation(told)
-    if made is None and not any(named):
+    if made is None and not (features or model):
         return None
     facts, state = (made or {}).get("volume") or {}, (made or {}).get("state") or {}
     again = Wanted(features) if features else _computed(image, model, facts, state)

@@ -13,7 +13,7 @@ from vemseg.volume import Volume
 
 @dataclass(frozen=True)
 class Parts:
-    """A grid of parts; those at the far border reach beyond it, where tiles do not fit.
+    """A grid of parts over a volume; where tiles do not fit, the last ones reach beyond the far border.
 
     Attributes
     ----------

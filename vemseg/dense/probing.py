@@ -25,7 +25,7 @@ MOST_PROBED = 2**21
 def seconds_per_voxel(
     source: VectorSource, labeller: Labeller, blocks: Blocks, ratings: Sequence[str]
 ) -> float:
-    """Measure what a voxel costs that is encoded (or a vector that is read), labels included."""
+    """Measure the seconds for each voxel that is encoded (or vector that is read), labelling included."""
     edges = FIRST_PROBE
     while source.work(_middle(source.volume.shape, edges)) > MOST_PROBED and max(edges) > 1:
         edges = (-(-edges[0] // 2), -(-edges[1] // 2), -(-edges[2] // 2))

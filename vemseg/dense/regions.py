@@ -278,7 +278,7 @@ class RegionVectors(VectorSource):
         return self.parts.around(turned(box, self.source.order))
 
     def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Return what the parts that cover ``start .. stop`` read and compute along an axis."""
+        """Return the same for all parts that cover ``start .. stop``, since a part is read whole."""
         along = self.source.order.index(axis)
         edge, n = self.parts.shape[along], self.volume.shape[axis]
         return self.source.reach(axis, start // edge * edge, min(-(-stop // edge) * edge, n))

@@ -134,7 +134,7 @@ def rated_interpolated(
 
 
 Rated = tuple[NDArray[Any], ...]
-"""Labels, and what else is told of each voxel."""
+"""Labels, and each rating of the voxels that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,10 @@ class Rating:
     ----------
     dtype : type
     of : callable
-        Returns it for a labeller and scores (..., K): (...), or (..., K) where there is a number for each
-        class.
+        Returns the rating for a labeller and scores (..., K): one number (...), or a number for each class
+        (..., K).
     each : bool
-        Whether there is one.
+        Whether there is a number for each class.
     """
 
     dtype: type[np.generic]
@@ -156,7 +156,7 @@ class Rating:
     each: bool
 
     def channels(self, k: int) -> int | None:
-        """Return how many channels it has for ``k`` classes; None where there is no axis of them."""
+        """Return how many channels it has for ``k`` classes; None where it has no axis of channels."""
         return k if self.each else None
 
     def empty(self, shape: Sequence[int], k: int) -> NDArray[Any]:
@@ -169,14 +169,15 @@ class Rating:
 
 
 def _certain(labeller: Labeller, scores: Tensor) -> Tensor:
-    """Return how certain the best class is, from 0 to 255, which is certain."""
+    """Return how certain the best class is, from 0 (not at all) to 255 (wholly)."""
     return labeller.confidence(scores).mul(255).round().to(torch.uint8)
 
 
 def _behind(labeller: Labeller, scores: Tensor) -> Tensor:
     """Return how far the score of each class lies behind the best one: float16, 0 for the best.
 
-    What is behind stays behind when it is rounded, and what is too far for float16 is as far as that goes.
+    A class that lies behind never gets 0 by rounding, and a difference too large for float16 becomes the
+    largest that it holds.
     """
     behind = scores.float() - scores.float().amax(dim=-1, keepdim=True)
     half = behind.clamp(min=torch.finfo(torch.float16).min).half()

@@ -28,7 +28,7 @@ class VectorStore(Protocol):
 
     @property
     def shown(self) -> float:
-        """The part of the volume that shows the specimen; if not all, intensities outside are NaN."""
+        """The share of the volume that shows the specimen; outside of it, intensities are NaN."""
 
     @property
     def positions(self) -> tuple[Floats, Floats, Floats]:

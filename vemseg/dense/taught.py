@@ -1,4 +1,4 @@
-"""From volumes and their labels to what a model learns from: a recipe with its classes, and two parts."""
+"""Prepares volumes and their labels for training: the recipe gets the classes, and a part is held out."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from vemseg.geometry import ZYX
 
 @dataclass(frozen=True)
 class Look:
-    """How it is drawn.
+    """How a volume is drawn.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Look:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
-            raise UsageError(f"--alpha {self.alpha:g} is no opacity: give a number from 0 to 1")
+            raise UsageError(f"--alpha {self.alpha:g} is not an opacity: give a number from 0 to 1")
         if self.slices < 1:
             raise UsageError(f"--slices {self.slices}: a montage has at least 1 slice")
 
@@ -54,7 +54,7 @@ class Look:
         try:
             z, y, x = (int(part) for part in self.at.split(","))
         except ValueError:
-            raise UsageError(f"--at '{self.at}' is no position: write z,y,x in voxels") from None
+            raise UsageError(f"--at '{self.at}' is not a position: write z,y,x in voxels") from None
         if not all(0 <= p < n for p, n in zip((z, y, x), shape, strict=True)):
             raise UsageError(f"--at {self.at} lies outside the volume of shape {shape} (z, y, x)")
         return z, y, x

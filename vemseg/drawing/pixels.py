@@ -157,7 +157,7 @@ def same_shape(**arrays: NDArray[np.generic]) -> None:
 
 
 def _rim(labels: NDArray[np.generic], width: int) -> NDArray[np.bool_]:
-    """Mark pixels with another label within ``width`` pixels; the image's edge is no border."""
+    """Mark pixels with another label within ``width`` pixels; the image's edge is not a border."""
     size = 2 * width + 1
     low = ndimage.minimum_filter(labels, size, mode="nearest")
     high = ndimage.maximum_filter(labels, size, mode="nearest")

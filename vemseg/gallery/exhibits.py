@@ -48,7 +48,7 @@ class Exhibit:
 
 
 def exhibits(view: View) -> list[Exhibit]:
-    """Return what is shown of a view, in the order in which it is made."""
+    """Return the pictures of a view, in the order in which they are made."""
     wishes, space = view.wishes, Space(view)
     both = view.painted is not None and view.truth is not None
     wanted = (True, True, both, wishes.confidence, wishes.features, wishes.solid)

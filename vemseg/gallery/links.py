@@ -31,7 +31,7 @@ PALE = 0.35
 """How opaque labels are over the image."""
 
 METRES = 1e-9
-"""A nanometre."""
+"""A nanometre in metres, the unit of neuroglancer."""
 
 
 def link_names(stem: str) -> tuple[str, str]:

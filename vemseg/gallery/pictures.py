@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.comparison import merged_greedily, on_grid_of
+from vemseg.comparison import merged_greedily, open_on_grid_of
 from vemseg.drawing import Figure, comparison, depths, heat, montage, three_planes
 from vemseg.drawing.pictures import Planes, Row
 from vemseg.errors import InputError
@@ -69,10 +69,10 @@ def draw_confidence(view: View) -> Figure:
     Raises
     ------
     InputError
-        Where the confidence is no volume of uint8, or of other voxels than the labels.
+        Where the confidence is not a volume of uint8, or of other voxels than the labels.
     """
     assert view.wishes.confidence is not None
-    values = on_grid_of(view.grey, view.wishes.confidence, offline=view.context.offline)
+    values = open_on_grid_of(view.grey, view.wishes.confidence, offline=view.context.offline)
     if values.dtype != np.uint8:
         raise InputError(
             f"{view.wishes.confidence} holds {values.dtype}, no confidence: 'segment --confidence' writes it"

@@ -83,7 +83,7 @@ class Space:
         return {"meshes": [mesh.told(known) for mesh in self.meshes], "unit": "nm" if known else "voxel"}
 
     def draw(self) -> Figure:
-        """Draw the meshes in space; what is missing is found out before they are made."""
+        """Draw the meshes in space; a library that is missing is found out before they are made."""
         check_drawing()
         picture, pixel = draw_solid(self.seen, extent_of(self.labels))
         legend = {mesh.name: mesh.colour for mesh in self.seen}

@@ -99,13 +99,13 @@ class View:
 
     @cached_property
     def names(self) -> dict[int, str] | None:
-        """Names of labels: those that the file has, and before these those that were given."""
+        """Names of labels: those that the user gave, and for other labels those in their file."""
         found = names_in(self._told) | dict(self.scene.names or {})
         return found or None
 
     @cached_property
     def classes(self) -> dict[int, str] | None:
-        """Names of the classes of the reference, likewise."""
+        """Names of the classes of the reference, from the user or from its file."""
         told = record(self.scene.reference) if self.scene.reference is not None else None
         return names_in(told) | dict(self.scene.reference_names or {}) or None
 
@@ -135,7 +135,7 @@ class View:
 
 
 def folded(labels: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return labels of which those beyond the palette, such as objects, have its colours once more."""
+    """Return labels whose numbers fit into the palette; beyond its end, as for objects, it starts again."""
     if not labels.size or labels.max() <= MOST_COLOURS:
         return labels
     found = labels.astype(np.int64)

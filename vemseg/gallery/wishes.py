@@ -16,7 +16,7 @@ PICTURE_FORMATS = ("png", "pdf", "svg")
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is wanted.
+    """What a user wants to see of a scene.
 
     Attributes
     ----------

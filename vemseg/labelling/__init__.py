@@ -12,7 +12,8 @@
     saved       whether a labeller that was read from a file can be used
     describing  what fitted classes are like: the encoder's suggestions, how far apart they are
     telling     classes for people: their table and captions, and how their number was chosen
-    affine, mixture, linkage, codebook, hyperbolic, named, incremental, cuts, sccs
+    steadying   one thread for what sums over a sample
+    affine, mixture, linkage, codebook, hyperbolic, named, readout, incremental, cuts, sccs
                 one method each: its labeller, and how that is fitted; the last three look at graphs
 
 Classes are numbered from 1, from dark to bright by the mean intensity of the patches they hold (ties: the

@@ -116,7 +116,7 @@ def legend(k: int, names: Mapping[int, str], own: Mapping[int, str] = MappingPro
     names : mapping of int to str
         The names that a user gives.
     own : mapping of int to str
-        What classes are called that get no other name; a class that is not there is called by its number.
+        The names of classes to which the user gives none; a class without any is called by its number.
 
     Raises
     ------
@@ -229,7 +229,10 @@ class Labeller(ABC):
 
     @property
     def span(self) -> tuple[float, float]:
-        """What viewers should show of how far classes lie behind: four typical leads, or 8 in logarithms."""
+        """The range of ``--scores`` that viewers should show, which ends at 0, the score of the best class.
+
+        It begins four typical leads of the best class below 0, or at -8 where scores are logarithms.
+        """
         typical = float(self.metadata.get(MARGIN, 0.0))
         return (-4 * typical if typical > 0 else -8.0), 0.0
 

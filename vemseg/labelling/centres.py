@@ -60,7 +60,7 @@ def keep_centres(
     ----------
     centres : float64 (k, d)
     about : mapping
-        What is kept with them; ``centroids`` is the hash of the file that they come from.
+        What is kept with the centres; ``centroids`` is the hash of the file that they come from.
     path : Path
     overwrite : bool
         Replace other classes.

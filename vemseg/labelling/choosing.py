@@ -229,7 +229,7 @@ class _Draws(NamedTuple):
 
 
 def _tried(k: int, labels: Sequence[NDArray[np.int64]], draws: _Draws, known: int) -> Tried:
-    """Return what the labels of all fits say of a number of classes, rounded as it is kept."""
+    """Return the measures of a number of classes, from the labels of all fits, rounded for the file."""
     pairs = agreements(labels)
     kept = [kept_information(label, draws.common[:, :known]) for label in labels] if known else []
     return Tried(

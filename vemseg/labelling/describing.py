@@ -1,7 +1,7 @@
 """What fitted classes are like: what the encoder takes them for, and how far apart they are.
 
 A suggestion is the class of the encoder that is likeliest in a class that was found, by the mean of its
-probabilities over the vectors of the sample. It is no name: several classes may get the same one.
+probabilities over the vectors of the sample. It is not a name: several classes may get the same one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from vemseg.labelling.base import MARGIN, Labeller, Metadata, Sample
 
 STEPS = 64
-"""Number of parts in which the sample is looked at."""
+"""Number of parts in which the vectors of a sample are scored."""
 
 SURE = 0.5
 """A suggestion of a smaller probability is called unsure."""
@@ -34,7 +34,7 @@ def described(labeller: Labeller, sample: Sample) -> Metadata:
     """
     total = np.zeros((labeller.k, len(sample.classes)))
     sizes, ahead = np.zeros(labeller.k, np.int64), []
-    for scores, vectors in _scored(labeller, sample):
+    for scores, vectors in scored(labeller, sample):
         best = scores.topk(2, dim=-1).values
         ahead.append((best[:, 0] - best[:, 1]).numpy())
         label = scores.argmax(dim=-1).numpy()
@@ -53,15 +53,19 @@ def suggestion_text(name: str, probability: float) -> str:
     return text if probability >= SURE else f"unsure ({text})"
 
 
-def _scored(labeller: Labeller, sample: Sample) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield scores (n, K) and vectors (n, d), float32, part by part; the nodes of a graph together."""
+def scored(labeller: Labeller, sample: Sample) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield scores (n, K) and vectors (n, d), float32, part by part; the nodes of a graph are one part."""
     for graph in sample.graphs:
         yield labeller.graph_scores(graph), graph.features(torch.float32)
-    if sample.graphs:
-        return
-    for part in np.array_split(sample.vectors, STEPS):
-        vectors = torch.from_numpy(part.astype(np.float32))
-        yield labeller.scores(vectors), vectors
+    if not sample.graphs:
+        yield from scored_alone(labeller, sample.vectors)
+
+
+def scored_alone(labeller: Labeller, vectors: NDArray[np.float16]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield scores (n, K) and vectors (n, d), float32, part by part; each vector is scored by itself."""
+    for part in np.array_split(vectors, STEPS):
+        some = torch.from_numpy(part.astype(np.float32))
+        yield labeller.scores(some), some
 
 
 def _likeliest(

@@ -7,21 +7,17 @@ from pkgutil import resolve_name
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vemseg.context import Context
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.foreign import quoted
 from vemseg.labelling.base import FORMAT, KIND, Arrays, Demand, Labeller, Metadata, Sample, Single, Source
-from vemseg.labelling.describing import described
+from vemseg.labelling.describing import described, scored, scored_alone
 from vemseg.labelling.saved import check_saved
 from vemseg.labelling.steadying import one_thread
 from vemseg.recipe import METHODS, ClusterTable
 from vemseg.run import load_tensors
-
-STEPS = 64
-"""Number of parts in which the sample is labelled when its classes are put in order."""
 
 NOWHERE = Context()
 """A context in which nobody is told of progress."""
@@ -162,19 +158,12 @@ def _of(method: str) -> type[Labeller]:
 
 def _labels_in(labeller: Labeller, sample: Sample) -> NDArray[np.int64]:
     """Return the class of every vector of a sample; the nodes of a graph are scored together."""
-    if not sample.graphs:
-        return labels_of(labeller, sample.vectors)
-    each = [labeller.graph_scores(graph).argmax(dim=-1).numpy() for graph in sample.graphs]
-    return np.concatenate(each)
+    return np.concatenate([scores.argmax(dim=-1).numpy() for scores, _ in scored(labeller, sample)])
 
 
 def labels_of(labeller: Labeller, vectors: NDArray[np.float16]) -> NDArray[np.int64]:
-    """Return the class of each of n vectors, int64 (n,), 0..K-1; each is scored alone."""
-    parts = [
-        labeller.scores(torch.from_numpy(part.astype(np.float32))).argmax(dim=-1).numpy()
-        for part in np.array_split(vectors, STEPS)
-    ]
-    return np.concatenate(parts)
+    """Return the class of each of n vectors, int64 (n,), 0..K-1; each is scored by itself."""
+    return np.concatenate([scores.argmax(dim=-1).numpy() for scores, _ in scored_alone(labeller, vectors)])
 
 
 def _dark_to_bright(

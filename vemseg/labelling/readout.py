@@ -1,4 +1,4 @@
-"""Classes learned from a few points: logistic regression on the vectors there, which stay as they are.
+"""Classes learned from a few points: logistic regression on the vectors there; the encoder is not trained.
 
 Vectors are scaled first, as the ``[cluster]`` table says; the scaling comes from a sample of all vectors, not
 from the few points. Each class counts alike, however many points it has.
@@ -36,7 +36,7 @@ class ReadoutLabeller(AffineScores):
         Raises
         ------
         UsageError
-            Where there are none.
+            Where there are no examples.
         InputError
             Where they have fewer than two classes, or the vectors hold NaN or infinity.
         """
@@ -55,7 +55,7 @@ class ReadoutLabeller(AffineScores):
         made = LogisticRegression(C=table.strength, class_weight="balanced", max_iter=ITERATIONS)
         made.fit(data.astype(np.float64), given.classes)
         weight, bias = made.coef_.T, made.intercept_
-        if len(given.names) == 2:  # of two classes it gives the scores of the second alone
+        if len(given.names) == 2:  # scikit-learn then gives the scores of the second class alone
             weight, bias = np.hstack([np.zeros_like(weight), weight]), np.concatenate([[0.0], bias])
         names = {str(i): name for i, name in enumerate(given.names, start=1)}
         return cls(*Columns(weight, bias).after(scaled).rounded(), metadata={"names": names})

@@ -78,7 +78,7 @@ class Scores:
 
     def _mean(self, measure: str, weights: NDArray[np.number]) -> float:
         if measure not in MEASURES:
-            raise UsageError(f"'{measure}' is no measure; choose one of {', '.join(MEASURES)}")
+            raise UsageError(f"'{measure}' is not a measure; choose one of {', '.join(MEASURES)}")
         values = getattr(self, measure)[self.present]
         return float(np.average(values, weights=weights)) if len(values) else math.nan
 

@@ -10,8 +10,13 @@
     planes       an encoder of planes that is applied across all three axes
     filtered     an encoder with filters beside it
     patch_mean   the mean intensity of each patch, as an encoder
+    windowed     encoders of logits, averaged where fields of view overlap
     mae, self_distilled, his4mae, sdae, invariance, recognition, self_training, distilled, sccs
                  objectives
+    averaged     objectives that keep a running mean of the encoder they train
+    supervision  the objective of what learns from labels, and Dice on held-out ones
+    unet_supervised, vit_supervised, segmenter
+                 what learns from labels: encoders and objectives
     han2022, cihs
                  variational autoencoders of cubes: encoder, decoder and objective
     hyperbolic   the latent space of cihs

@@ -37,9 +37,7 @@ def build_objective(table: ModelTable, seed: int) -> Objective:
     name = KINDS[table.kind].objective
     if name is None:
         raise UsageError(f"model.kind '{table.kind}' needs no training: use it with 'segment' right away")
-    torch.manual_seed(seed)
-    objective: Objective = resolve_name(name)(table)
-    return objective
+    return _seeded(seed, name, table)
 
 
 def build_student(table: ModelTable, seed: int, teacher: Encoder, stride: int) -> Objective:
@@ -62,9 +60,7 @@ def build_student(table: ModelTable, seed: int, teacher: Encoder, stride: int) -
     name = KINDS[table.kind].student
     if name is None:
         raise UsageError(f"a teacher teaches a dense encoder, not a '{table.kind}': add -c vemseg")
-    torch.manual_seed(seed)
-    objective: Objective = resolve_name(name)(table, teacher, stride)
-    return objective
+    return _seeded(seed, name, table, teacher, stride)
 
 
 def build_self_training(table: ModelTable, seed: int, start: Encoder, found: int) -> Objective:
@@ -84,9 +80,7 @@ def build_self_training(table: ModelTable, seed: int, start: Encoder, found: int
     name = KINDS[table.kind].self_training
     if name is None:
         raise UsageError(f"a '{table.kind}' knows no classes, so it cannot train itself on those it finds")
-    torch.manual_seed(seed)
-    objective: Objective = resolve_name(name)(table, start, found)
-    return objective
+    return _seeded(seed, name, table, start, found)
 
 
 def build_labeller(table: ClusterTable, seed: int, encoder: Encoder, dim: int) -> Objective:
@@ -114,8 +108,13 @@ def build_labeller(table: ClusterTable, seed: int, encoder: Encoder, dim: int) -
             f"--encoder trains a labeller on the vectors of a model, and cluster.method {table.method} is "
             f"fitted by 'segment': add -c {trained}"
         )
+    return _seeded(seed, name, table, encoder, dim)
+
+
+def _seeded(seed: int, name: str, *given: object) -> Objective:
+    """Return the objective that ``module:name`` makes of what is given, its weights drawn by a seed."""
     torch.manual_seed(seed)
-    objective: Objective = resolve_name(name)(table, encoder, dim)
+    objective: Objective = resolve_name(name)(*given)
     return objective
 
 

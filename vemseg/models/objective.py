@@ -98,8 +98,8 @@ class Objective(nn.Module):
     def scores(self, means: Mapping[str, float]) -> Mapping[str, float]:
         """Return what is reported of held-out data, given the means of :meth:`validate` over its batches.
 
-        By default these are the scores. A score that is no mean over batches, such as a ratio of counts, is
-        made here of what is one.
+        By default these are the scores. A score that is not a mean over batches, such as a ratio of counts,
+        is computed here from those that are.
         """
         return means
 

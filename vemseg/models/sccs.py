@@ -1,4 +1,4 @@
-"""What SCCS minimises: its network and its classes are trained on graphs of an encoder that stays as it is.
+"""What SCCS minimises: its network and its classes are trained on graphs of the vectors of a fixed encoder.
 
 Jiang et al., SCCS: Deep Neural Spectral Clustering for Self-Supervised Subcellular Structure Segmentation
 (AAAI), equations 2 to 5. The paper anchors the classes in a reference graph and leaves open when. Coordinates

@@ -12,7 +12,7 @@
     absorbing    specks and holes, and what they become
     refinement   what is to be done to finished labels
     naming       classes named by points that somebody clicked
-    cleaning     doing it
+    cleaning     carries out a refinement, block by block
 
 Axes are z, y, x in all of it. Two voxels of a class belong to one object where they share a face, an edge or
 a corner.

@@ -1,14 +1,14 @@
 """Connected voxels of one class, within a block and across blocks, for volumes of any size.
 
-1. Each block is labelled by itself, together with one plane of voxels beyond its end along each axis. Any two
-   voxels that touch lie together in one such box: the one of the block that holds the smaller z, y and x of
-   both.
-2. In the planes beyond its end, what a block calls its components is united with what the blocks there call
-   them. What was counted of the parts is added up.
-3. The blocks are painted, with the final numbers: by class, and within a class in the order in
-   which their first voxels come in the volume. Neither blocks nor memory change them.
+1. The components of each block are found and numbered by themselves, together with one plane of voxels beyond
+   its end along each axis. Any two voxels that touch lie together in one such box: the one of the block that
+   holds the smaller z, y and x of both.
+2. The planes beyond the end of a block have been numbered twice, by it and by the block that they belong to.
+   Two components that share a voxel there are one object. What was counted of each is added up.
+3. The final numbers are written, block by block: ordered by class, and within a class by the first voxel of
+   the object. So neither the size of blocks nor memory changes them.
 
-Memory holds one block and one row for each part of an object.
+Memory holds one block, and what was counted of each component of each block.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Wish:
     classes : tuple of int
         Only these classes; empty for all. Labels of 0 and below are nothing.
     holes : bool
-        Whether connected voxels of label 0 are objects too, of class 0. Those hang together by faces alone,
-        since around them a wall may hang together by edges and corners.
+        Whether connected voxels of label 0 are objects too, of class 0. Such voxels hang together by faces
+        alone, because the wall around a hole may hang together by edges and corners.
     contacts : bool
         Whether contacts with other classes are counted.
     """
@@ -91,11 +91,11 @@ class Found(Objects):
 
     Attributes
     ----------
-    parts : Volume
-        What each block calls its components.
+    parts : LabelStore
+        The components, as each block numbers them.
     blocks : Blocks
     numbers : list of uint32 (m + 1,)
-        For each block, the object that each of its components belongs to.
+        For each block, the number of the object that each of its components belongs to; 0 for none.
     """
 
     parts: LabelStore
@@ -112,8 +112,19 @@ class Found(Objects):
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What one block found: class of each component, and its components on the planes at start and end."""
+class _BlockParts:
+    """What was found in one block; entry ``i`` is its component ``i + 1``.
+
+    Attributes
+    ----------
+    classes : int64 (n,)
+    bodies : Bodies
+    contacts : Contacts
+    faces : three arrays of uint32
+        The components in the first plane of the block along z, y and x.
+    shells : three arrays of uint32
+        The components in the plane beyond its end along z, y and x, as this block numbers them.
+    """
 
     classes: NDArray[np.int64]
     bodies: Bodies
@@ -128,7 +139,7 @@ class _Part:
         save_tensors(path, tensors, {}, shared=True)
 
     @classmethod
-    def load(cls, path: Path) -> _Part:
+    def load(cls, path: Path) -> _BlockParts:
         tensors, _ = load_tensors(path)
         z, y, x = ((tensors[f"face.{axis}"], tensors[f"shell.{axis}"]) for axis in range(3))
         faces, shells = (z[0], y[0], x[0]), (z[1], y[1], x[1])
@@ -136,8 +147,8 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What is read of a block: its classes and those around it, and the components but for the rim before it.
+class _ReadBlock:
+    """A block as it was read: its classes and those around it, the components in it and just beyond its end.
 
     Attributes
     ----------
@@ -153,15 +164,15 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class Finding(Pass[_Seen, tuple[_Part, Ids]]):
-    """The first pass: what each block calls its components, and what is counted of them.
+class Finding(Pass[_ReadBlock, tuple[_BlockParts, Ids]]):
+    """The first pass: it numbers the components of each block by themselves, and counts what they consist of.
 
     Attributes
     ----------
     labels : Volume
     wish : Wish
     parts : LabelStore
-        What each block calls its components.
+        The components, as each block numbers them.
     found : Path
         Folder of the files that hold what was counted in each block.
     """
@@ -192,17 +203,17 @@ class Finding(Pass[_Seen, tuple[_Part, Ids]]):
         """The blocks of the volume."""
         return Blocks(self.parts.box, self.parts.block_shape)
 
-    def read(self, box: Box) -> _Seen:
+    def read(self, box: Box) -> _ReadBlock:
         """Read the classes of a block and the voxels around it, and label it by itself."""
         classes = read_around(self.labels, box, read_classes)
-        return _Seen(classes, *_connected(classes[1:, 1:, 1:], self.wish))
+        return _ReadBlock(classes, *_connected(classes[1:, 1:, 1:], self.wish))
 
-    def compute(self, box: Box, given: _Seen) -> tuple[_Part, Ids]:
-        """Count."""
+    def compute(self, box: Box, given: _ReadBlock) -> tuple[_BlockParts, Ids]:
+        """Count the components of a block."""
         return _counted(given, box, self.wish, self.labels)
 
-    def write(self, box: Box, made: tuple[_Part, Ids]) -> None:
-        """Keep both."""
+    def write(self, box: Box, made: tuple[_BlockParts, Ids]) -> None:
+        """Store the components of a block, and what was counted of them."""
         part, ids = made
         self.parts.write(box, ids)
         part.save(self._file(self.blocks.number(box)))
@@ -250,7 +261,7 @@ def find_objects(labels: Volume, folder: Path, wish: Wish, context: Context) -> 
     return Finding.begin(labels, folder, wish, context).finished(context)
 
 
-def _counted(seen: _Seen, box: Box, wish: Wish, labels: Volume) -> tuple[_Part, Ids]:
+def _counted(seen: _ReadBlock, box: Box, wish: Wish, labels: Volume) -> tuple[_BlockParts, Ids]:
     """Count the components of a block; return them without those beyond its end."""
     ids, n = seen.ids, seen.n
     own = np.ascontiguousarray(ids[:-1, :-1, :-1])
@@ -261,7 +272,7 @@ def _counted(seen: _Seen, box: Box, wish: Wish, labels: Volume) -> tuple[_Part, 
     contacts = Contacts.of(seen.classes, own) if wish.contacts else Contacts.none()
     faces = own[0], own[:, 0], own[:, :, 0]
     shells = ids[-1], ids[:, -1], ids[:, :, -1]
-    return _Part(classes[1:], bodies, contacts, faces, shells), own
+    return _BlockParts(classes[1:], bodies, contacts, faces, shells), own
 
 
 def _connected(classes: NDArray[np.signedinteger], wish: Wish) -> tuple[Ids, int]:
@@ -276,8 +287,8 @@ def _connected(classes: NDArray[np.signedinteger], wish: Wish) -> tuple[Ids, int
 
 
 def _unite(parts: LabelStore, blocks: Blocks, files: list[Path]) -> Found:
-    """Add up what was found in blocks, and number the objects."""
-    found = [_Part.load(file) for file in files]
+    """Join the components of all blocks into objects, add up what was counted, and number the objects."""
+    found = [_BlockParts.load(file) for file in files]
     offsets = np.cumsum([0, *(len(part.classes) for part in found)])
     owner = _owners(found, blocks, offsets)
     n = int(owner.max(initial=-1)) + 1
@@ -301,18 +312,18 @@ def check_count(n: int) -> None:
     Raises
     ------
     InputError
-        Where there are.
+        Where there are more than ``MOST_OBJECTS``.
     """
     if n > MOST_OBJECTS:
         raise InputError(f"{n} objects are more than uint32 can number: 'refine --min-size' removes specks")
 
 
-def _owners(found: list[_Part], blocks: Blocks, offsets: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Return which object each component belongs to, those of all blocks in a row."""
+def _owners(found: list[_BlockParts], blocks: Blocks, offsets: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return which object, from 0, each component belongs to: the components of all blocks in a row."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    pairs = [_same(found, blocks, offsets, number) for number in range(len(found))]
+    pairs = [_pairs(found, blocks, offsets, number) for number in range(len(found))]
     joined = np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
     n = int(offsets[-1])
     graph = coo_array((np.ones(len(joined), bool), (joined[:, 0], joined[:, 1])), shape=(n, n))
@@ -320,8 +331,13 @@ def _owners(found: list[_Part], blocks: Blocks, offsets: NDArray[np.int64]) -> N
     return owner
 
 
-def _same(found: list[_Part], blocks: Blocks, offsets: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    """Return pairs of components that are one, (p, 2): of a block, and of those beyond its end."""
+def _pairs(
+    found: list[_BlockParts], blocks: Blocks, offsets: NDArray[np.int64], number: int
+) -> NDArray[np.int64]:
+    """Return which components of a block are one with which of the blocks beyond its end, (p, 2).
+
+    Components count from 0, in the row of those of all blocks; ``offsets`` says where each block begins.
+    """
     box, pairs = blocks.boxes[number], [np.zeros((0, 2), np.int64)]
     reached = Box(box.start, (box.stop[0] + 1, box.stop[1] + 1, box.stop[2] + 1))
     for other, axis in blocks.after(number):
@@ -331,7 +347,7 @@ def _same(found: list[_Part], blocks: Blocks, offsets: NDArray[np.int64], number
         b = found[other].faces[axis][_across(common.relative_to(there), axis)].reshape(-1)
         some = a > 0
         width = len(found[other].classes) + 1
-        both = np.unique(a[some].astype(np.int64) * width + b[some])
+        both = np.unique(a[some].astype(np.int64) * width + b[some])  # each pair once, as one integer
         pairs.append(
             np.stack([both // width - 1 + offsets[number], both % width - 1 + offsets[other]], axis=1)
         )

@@ -1,7 +1,10 @@
 """What is counted of each component in a block. All of it is whole numbers: sums over blocks are exact.
 
-A block is cut into runs: voxels of one component that follow each other along x. Sums over a run have closed
-forms, and there are far fewer runs than voxels.
+:class:`Bodies` says where the voxels of a component lie, :class:`Contacts` what it touches and by how many
+pairs of neighbours. The measures of an object, its volume, axes and surfaces, follow from the two alone.
+
+For :class:`Bodies`, a block is cut into runs: voxels of one component that follow each other along x. Sums
+over a run have closed forms, and there are far fewer runs than voxels.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class Bodies:
 
     @classmethod
     def empty(cls, n: int) -> Bodies:
-        """Return the beginning of a sum over parts."""
+        """Return ``n`` components without a voxel: what a sum over parts begins with."""
         far = np.iinfo(np.int64).max
         return cls(
             np.zeros(n, np.int64),
@@ -78,14 +81,15 @@ class Bodies:
 
     @classmethod
     def _of_slab(cls, ids: Ids, n: int, box: Box, shape: ZYX) -> Bodies:
-        """Count the components in a few planes; what has no voxels there has no meaning otherwise."""
+        """Count the components in a few planes. Where ``voxels`` is 0, the other values mean nothing."""
         start, length = _runs(ids)
         component = ids.reshape(-1)[start].astype(np.intp)
         z, y, x = np.unravel_index(start, ids.shape)
         voxels, sums, products = _moments(component, z, y, x, length, n)
         low, high = np.zeros((n + 1, 3), np.int64), np.zeros((n + 1, 3), np.int64)
         first = np.zeros(n + 1, np.int64)
-        first[component[::-1]] = start[::-1]  # of several, the one that is written last stays
+        # Backwards: of several runs of a component, the first is written last, and stays.
+        first[component[::-1]] = start[::-1]
         low[component[::-1], 0], high[component, 0] = z[::-1], z + 1
         low[:, 1:] = ids.shape[1:]
         for axis, begin, end in ((1, y, y), (2, x, x + length - 1)):
@@ -101,8 +105,17 @@ class Bodies:
     def add(self, part: Bodies, owner: NDArray[np.intp]) -> None:
         """Add the components of a part, each to the entry that ``owner`` names."""
         there = part.voxels > 0
-        fields = part.voxels, part.first, part.low, part.high, part.sums, part.products
-        self._add(owner[there], *(values[there] for values in fields))
+        to = owner[there]
+        for total, values, adding in (
+            (self.voxels, part.voxels, np.add),
+            (self.first, part.first, np.minimum),
+            (self.low, part.low, np.minimum),
+            (self.high, part.high, np.maximum),
+            (self.sums, part.sums, np.add),
+            (self.products, part.products, np.add),
+        ):
+            for column, more in zip(np.atleast_2d(total.T), np.atleast_2d(values[there].T), strict=True):
+                adding.at(column, to, more)
 
     def touching(self, shape: ZYX) -> NDArray[np.bool_]:
         """Tell which components touch the border of a volume of that shape."""
@@ -111,21 +124,7 @@ class Bodies:
 
     def ordered(self, order: NDArray[np.intp]) -> Bodies:
         """Return the entries in another order."""
-        fields = self.voxels, self.first, self.low, self.high, self.sums, self.products
-        return Bodies(*(values[order] for values in fields))
-
-    def _add(self, owner: NDArray[np.integer], *values: NDArray[np.int64]) -> None:
-        voxels, first, low, high, sums, products = values
-        np.add.at(self.voxels, owner, voxels)
-        np.minimum.at(self.first, owner, first)
-        for total, part, adding in (
-            (self.low, low, np.minimum),
-            (self.high, high, np.maximum),
-            (self.sums, sums, np.add),
-            (self.products, products, np.add),
-        ):
-            for axis in range(total.shape[1]):
-                adding.at(total[:, axis], owner, part[:, axis])
+        return Bodies(*(getattr(self, field.name)[order] for field in fields(self)))
 
 
 def _runs(ids: Ids) -> tuple[Numbers, Numbers]:
@@ -164,15 +163,15 @@ def _shifted(voxels: Numbers, sums: Numbers, products: Numbers, box: Box) -> tup
 
 @dataclass(frozen=True)
 class Contacts:
-    """How often components meet what is not of them; one entry for each pair that meets.
+    """How often the voxels of a component have a neighbour of another class; one entry for each pair.
 
     Attributes
     ----------
     component : int64 (p,)
     other : int64 (p,)
-        The class of what it meets; 0 is nothing, ``OUTSIDE`` what lies beyond the border of the volume.
+        The class of the neighbours; 0 is nothing, ``OUTSIDE`` what lies beyond the border of the volume.
     crossings : int64 (p, 13)
-        Pairs of neighbours along each direction of ``STEPS``, both ways.
+        How many pairs of neighbours lie along each direction of ``STEPS``, counted both ways.
     """
 
     component: NDArray[np.int64]
@@ -192,8 +191,8 @@ class Contacts:
         ids : uint32 (z, y, x)
             Components of the block.
         apart : integers (z + 2, y + 2, x + 2), optional
-            What tells two voxels apart that meet; by default their classes. Components of one class may meet
-            where this is their numbers.
+            Two neighbours are counted where this differs; by default it is ``seen``. Numbers of objects here
+            count where two objects of one class touch, too.
         """
         classes = _values(seen)
         k = 1 << int(len(classes) - 1).bit_length()
@@ -213,7 +212,7 @@ class Contacts:
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, len(STEPS)), np.int64))
 
     def under(self, numbers: NDArray[np.integer]) -> Contacts:
-        """Return the contacts of components that have other numbers, which an array gives by the old ones."""
+        """Return the contacts with component ``i`` renumbered to ``numbers[i]``."""
         return Contacts(numbers[self.component].astype(np.int64), self.other, self.crossings)
 
     @classmethod
@@ -229,7 +228,7 @@ class Contacts:
 
 
 def _values(seen: NDArray[np.signedinteger]) -> Numbers:
-    """Return the classes that occur, from ``OUTSIDE`` on; it counts plane by plane, which caches hold."""
+    """Return the classes that occur, in order. It counts plane by plane, since caches hold a plane."""
     counts = np.zeros(int(seen.max()) - OUTSIDE + 1, np.int64)
     for plane in seen:
         counts += np.bincount(plane.reshape(-1).astype(np.intp) - OUTSIDE, minlength=len(counts))
@@ -250,10 +249,10 @@ def _codes(seen: NDArray[np.signedinteger], classes: Numbers, ids: Ids, k: int) 
 def _met(
     codes: NDArray[np.integer], apart: NDArray[np.integer], k: int
 ) -> Iterator[tuple[int, NDArray[np.integer], NDArray[np.intp]]]:
-    """Yield what meets along each direction, both ways, and how often: part by part.
+    """Yield which component meets which class along each direction, both ways, and how often, part by part.
 
-    Neighbours along a direction lie equally far apart in the flattened array. Pairs that this puts together
-    across the end of a row lie in the rim both, where no component is.
+    In the flattened array, neighbours along a direction always lie equally far apart. This also pairs voxels
+    across the end of a row, but these both lie in the rim of one voxel, where no component is.
 
     Parameters
     ----------
@@ -282,7 +281,7 @@ def _met(
 
 
 def _tally(keys: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.intp]]:
-    """Return the numbers that occur, in order, and how often; by a table unless that were far longer."""
+    """Return the numbers that occur, in order, and how often; a table counts them unless too long."""
     if keys.max(initial=0) > max(SLAB, len(keys)):
         return np.unique(keys, return_counts=True)
     found = np.bincount(keys)

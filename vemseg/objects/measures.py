@@ -33,7 +33,7 @@ DIGITS = 6
 """Significant digits of what is computed."""
 
 NEEDED = "--parquet needs pyarrow"
-"""What is said where it is missing."""
+"""The beginning of the message where pyarrow is not installed."""
 
 ROWS = 65536
 """Rows that are written at a time."""
@@ -50,7 +50,8 @@ class Asked:
     parquet : bool
         Whether the table is written as Parquet too.
     neck : float, optional
-        Objects are split at necks that are thinner than this share (see ``necks``), 0..1 without both.
+        The share, above 0 and below 1, that says which necks objects are split at (see ``necks``); objects
+        stay whole where it is left out.
     """
 
     classes: Sequence[str] = ()
@@ -68,7 +69,7 @@ class Asked:
         Raises
         ------
         UsageError
-            Where the share is none.
+            Where ``neck`` is not above 0 and below 1.
         InputError
             Where pyarrow is not installed.
         """

@@ -42,7 +42,7 @@ class Votes:
 
     @property
     def winners(self) -> dict[int, int]:
-        """For each label but 0 that has points, the class of most of them; the first of several."""
+        """The class that most points have, for each label but 0 that has points; in a tie the first class."""
         return {k: int(row.argmax()) for k, row in enumerate(self.counts) if k and row.any()}
 
     @property
@@ -79,7 +79,7 @@ def named_by_points(refinement: Refinement, labels: Volume, file: PointFile) -> 
     points = file.read(labels)
     votes = Votes.of(values_at(lambda box: read_classes(labels, box), points.voxels), points)
     if not votes.winners:
-        raise InputError(f"{file.path}: all points lie where the labels are 0, which is no class")
+        raise InputError(f"{file.path}: all points lie where the labels are 0, which is not a class")
     _say(votes)
     groups: dict[int, list[int]] = {}
     for label, winner in votes.winners.items():
@@ -91,7 +91,7 @@ def named_by_points(refinement: Refinement, labels: Volume, file: PointFile) -> 
 
 
 def _say(votes: Votes) -> None:
-    """Say what points leave open."""
+    """Warn of points that do not count, of ties, and of classes that no label gets."""
     if nowhere := int(votes.counts[0].sum()):
         _log.warning("%d points lie where the labels are 0: they do not count", nowhere)
     for k in votes.ties:

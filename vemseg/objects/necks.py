@@ -53,11 +53,11 @@ def cut(inside: NDArray[np.bool_], edges: VoxelSize, neck: float) -> tuple[Parts
     Parameters
     ----------
     inside : bool (z, y, x)
-        The object. Beyond the array nothing is known, so its border is no surface.
+        The object. Beyond the array nothing is known, so its border is not a surface.
     edges : (float, float, float)
         Of a voxel, z y x.
     neck : float
-        0..1; see above.
+        The share of the formula in the head of this module, above 0 and below 1.
 
     Returns
     -------
@@ -135,7 +135,7 @@ class _Sets:
         return i
 
     def join(self, one: int, other: int) -> None:
-        """Join two sets that are called so; the second gives its name."""
+        """Join the sets ``one`` and ``other``; the result is called ``other``."""
         self._up[one] = other
 
 

@@ -69,7 +69,7 @@ class Refinement:
     Attributes
     ----------
     merges : sequence of (classes, name)
-        Classes that become one, and its name if any.
+        Classes that become one, and the name of the merged class; None where it keeps one of theirs.
     numbers : mapping of int to int
         Class -> its new number, 0 for nothing. Where it is empty and classes are merged, a merged class
         stands where its smallest number stood, and numbers close up.
@@ -155,7 +155,7 @@ class Refinement:
         if twice:
             raise UsageError(f"class {twice[0]} is merged or renumbered twice: name it once")
         if wrong := sorted(n for n in self.numbers.values() if not 0 <= n <= MOST_CLASS):
-            raise UsageError(f"--map: {wrong[0]} is no number of a class: take 0 (nothing) to {MOST_CLASS}")
+            raise UsageError(f"--map: {wrong[0]} is not the number of a class: 0 (nothing) to {MOST_CLASS}")
         if 0 in merged:
             raise UsageError("--merge: 0 is nothing; --map 3=0 makes class 3 nothing")
 
@@ -217,7 +217,7 @@ def tabulated(
 
 
 def renamed(record: Record, classes: Sequence[Class]) -> list[dict[str, object]]:
-    """Return the table of classes in a record with other names; what is no row of a class is left out."""
+    """Return the table of classes in a record with other names; rows that describe no class are left out."""
     table = record.get("classes")
     rows = [row for row in table if isinstance(row, Mapping)] if isinstance(table, list) else []
     names = {one.label: one.name for one in classes}

@@ -1,8 +1,9 @@
 """Objects of one class that touch, split at their necks, in volumes of any size.
 
-Each object is cut within the box around it, as ``necks`` says, so neither blocks nor memory change where.
-Then a pass over the blocks counts and writes objects and pieces, which are numbered as objects are: by class,
-and within a class in the order of their first voxels. Memory holds the box around one object, or one block.
+Each object is cut within the box around it (see ``necks``), so neither the size of blocks nor memory changes
+where. Then a pass over the blocks counts and writes whole objects and pieces alike. Both are numbered as
+objects are: by class, and within a class in the order of their first voxels. Memory holds the box around one
+object, or one block.
 """
 
 from __future__ import annotations
@@ -49,19 +50,19 @@ def numbered(finding: Finding, target: LabelStore, neck: float | None, context: 
     neck : float, optional
         Where objects are split (see ``necks``).
     context : Context
-        Where it is for a share of the blocks, other processes do the others.
+        Where it is for a share of the blocks, other processes do the rest.
 
     Returns
     -------
     Objects or None
-        None where this process has done its share, as far as it could without the others.
+        None where this process has done all of its share that it could do without the other processes.
 
     Raises
     ------
     InputError
         Where there are more objects than uint32 can number.
     ResourceError
-        Where an object does not fit into memory that is to be split.
+        Where an object that is to be split does not fit into memory.
     Interrupted
         Where the work was stopped.
     """
@@ -110,7 +111,13 @@ class _Splitting(Pass[NDArray[np.uint32], Mapping[int, tuple[NDArray[np.uint32],
     def begin(
         cls, found: Found, folder: Path, voxel_size: VoxelSize | None, neck: float, context: Context
     ) -> _Splitting:
-        """Return the work, or refuse what would not fit into memory."""
+        """Return the pass over all objects that are thick enough.
+
+        Raises
+        ------
+        ResourceError
+            Where an object, with the box around it, does not fit into memory.
+        """
         edges, bodies = voxel_size or (1.0, 1.0, 1.0), found.bodies
         members: dict[Box, tuple[int, ...]] = {}
         for i in np.flatnonzero(can_be_cut(bodies.low, bodies.high, found.shape, edges, neck)).tolist():
@@ -129,7 +136,7 @@ class _Splitting(Pass[NDArray[np.uint32], Mapping[int, tuple[NDArray[np.uint32],
         return {number: cut(given == number, self.edges, self.neck) for number in self.members[box]}
 
     def write(self, box: Box, made: Mapping[int, tuple[NDArray[np.uint32], int]]) -> list[int]:
-        """Keep the pieces; return the number of the object and the first voxel of each, in a row."""
+        """Keep the pieces; return for each the number of its object and its first voxel, all in one row."""
         found = []
         for number, (parts, n) in made.items():
             if n > 1:
@@ -165,20 +172,20 @@ def _firsts(parts: NDArray[np.uint32], box: Box, found: Found) -> list[int]:
 
 @dataclass(frozen=True)
 class Pieces:
-    """What objects became: some are whole, some are cut.
+    """The objects after cutting: those that stayed whole, and the pieces of the others.
 
     Attributes
     ----------
     found : Found
         The objects before they were cut.
     classes : int64 (n,)
-        Of what they became.
+        The classes of all whole objects and pieces, in the order of their new numbers.
     whole : uint32 (m + 1,)
-        By the number that an object had, the one that it has; 0 where it was cut.
+        The new number of each object, by the number that it had; 0 where it was cut.
     cuts : mapping of int to uint32 (k + 1,)
-        The numbers of the pieces of an object that was cut.
+        For each object that was cut, the new number of each of its pieces; entry 0 is 0.
     folder : Path
-        Of their files.
+        Where the pieces of each object are, in a file of their own.
     """
 
     found: Found
@@ -189,20 +196,21 @@ class Pieces:
 
     @classmethod
     def of(cls, found: Found, made: Sequence[Sequence[int] | None], folder: Path) -> Pieces:
-        """Give objects and pieces their numbers.
+        """Give whole objects and pieces their numbers: by class, then by their first voxels.
 
         Parameters
         ----------
         found : Found
         made : sequence of sequence of int
-            What cutting has returned for each box: objects, and first voxels of their pieces.
+            What :meth:`_Splitting.write` has returned for each box.
         folder : Path
 
         Raises
         ------
         InputError
-            Where there are too many.
+            Where they are more than uint32 can number.
         """
+        # Entries in a row: first the objects that stayed whole, then the pieces, object by object.
         cut, first = np.array([each for part in made for each in part or ()], np.int64).reshape(-1, 2).T
         owner = np.setdiff1d(np.arange(1, len(found.classes) + 1), cut)
         classes = found.classes[np.append(owner, cut) - 1]
@@ -247,15 +255,15 @@ def _box_around(found: Found, number: int) -> Box:
 
 
 @dataclass(frozen=True)
-class _Block:
-    """What is read of a block and the voxels around it: classes, and the numbers of objects."""
+class _ReadBlock:
+    """A block as it was read, with the voxels around it: classes, and the numbers of objects and pieces."""
 
     classes: NDArray[np.signedinteger]
     numbers: NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
-class _Dividing(Pass[_Block, tuple[Tensors, NDArray[np.uint32]]]):
+class _Dividing(Pass[_ReadBlock, tuple[Tensors, NDArray[np.uint32]]]):
     """The last pass: write the number of the object or piece at every voxel, and count these.
 
     Attributes
@@ -274,20 +282,20 @@ class _Dividing(Pass[_Block, tuple[Tensors, NDArray[np.uint32]]]):
 
     @classmethod
     def begin(cls, labels: Volume, pieces: Pieces, target: LabelStore) -> _Dividing:
-        """Return the work."""
+        """Begin the pass, or take up what was begun."""
         folder = pieces.folder.with_name("divided")
         folder.mkdir(exist_ok=True)
         first = passing(pieces.found.blocks, markers_of(target.directory), "numbering objects")
         return cls(*first, labels, pieces, target, folder)
 
-    def read(self, box: Box) -> _Block:
+    def read(self, box: Box) -> _ReadBlock:
         wide = grown(box, 1)
         inner = wide.clip(self.labels.box)
         numbers = np.zeros(wide.shape, np.uint32)
         numbers[inner.relative_to(wide).slices] = self.pieces.read(inner)
-        return _Block(read_around(self.labels, box, read_classes), numbers)
+        return _ReadBlock(read_around(self.labels, box, read_classes), numbers)
 
-    def compute(self, box: Box, given: _Block) -> tuple[Tensors, NDArray[np.uint32]]:
+    def compute(self, box: Box, given: _ReadBlock) -> tuple[Tensors, NDArray[np.uint32]]:
         own = np.ascontiguousarray(given.numbers[1:-1, 1:-1, 1:-1])
         present = np.zeros(len(self.pieces.classes) + 1, bool)
         present[own] = True

@@ -2,7 +2,8 @@
 
 A beta cell as FIB-SEM shows it: nucleus, mitochondria, dense-core granules, vesicles, endoplasmic reticulum,
 plasma membrane, and the rim of a neighbour. It is drawn where it is read, so a volume of any size costs the
-memory of one block:
+memory of one block. ``layout`` says where things lie, ``painting`` paints them, ``texture`` makes the random
+fields, and ``tissue`` is another generator, of random tissue to learn from.
 
 >>> phantom = Phantom((24, 96, 96), seed=1)
 >>> raw, labels = phantom.render(Box((0, 0, 0), (24, 96, 96)))
@@ -67,7 +68,7 @@ class Phantom:
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise UsageError(f"a phantom of shape {self.shape} has no voxels: give three sizes from 1, z y x")
         if len(self.voxel_size) != 3 or not all(math.isfinite(v) and v > 0 for v in self.voxel_size):
-            raise UsageError(f"{self.voxel_size} is no voxel size: give three positive lengths in nm, z y x")
+            raise UsageError(f"{self.voxel_size} is not a voxel size: give three lengths in nm, z y x")
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative: give 0 or a positive integer")
 

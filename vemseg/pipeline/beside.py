@@ -1,4 +1,4 @@
-"""What lies beside labels: statistics, QC picture, provenance; and new names for the classes in all of it."""
+"""The files beside labels: statistics, QC picture, provenance; and new names of classes in all of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def made_of_labels(
     overwrite: bool,
     more: Sequence[Path] = (),
 ) -> Output:
-    """Return the output of what makes labels of labels, with a table and a description beside it.
+    """Return the output of a verb that turns labels into others, with a table and a description beside it.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def made_of_labels(
     read : sequence of Volume
         The labels, and what else is read.
     settings : mapping
-        What the result depends on beside them.
+        What the result depends on beside these volumes.
     form : LabelForm
     overwrite : bool
     more : sequence of Path

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg import metrics
-from vemseg.comparison import blank_zero, count, instance_hint, open_compared
+from vemseg.comparison import blank_zero, count, open_compared, warn_of_instances
 from vemseg.context import Context
 from vemseg.drawing import confusion, save
 from vemseg.drawing import slice_dice as draw_slice_dice
@@ -177,7 +177,7 @@ def _score(
 ) -> Evaluation:
     """Count, match and score."""
     slices, clusters, classes = count(volumes, context)
-    instance_hint(classes, comparison.ignore)
+    warn_of_instances(classes, comparison.ignore)
     slices = metrics.drop_classes(slices, [classes.index(c) for c in comparison.ignore if c in classes])
     table = slices.sum(axis=0)
     if not table.any():

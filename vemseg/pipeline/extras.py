@@ -30,9 +30,9 @@ class Extras:
         A second volume, in the folder of the labels: how certain the class of each voxel is, uint8, 255 for
         certain (see ``Labeller.confidence``). It appears together with the labels.
     scores : Path, optional
-        Another one, of a channel for each class: how far the class lies behind the best one, float16.
+        A volume with a channel for each class: how far its score lies behind that of the best class, float16.
     form : LabelForm
-        How labels are written, beside what their name says.
+        How labels are written, as far as their name does not say it.
     """
 
     names: Mapping[int, str] | None = None
@@ -53,7 +53,7 @@ class Extras:
         return LabelForm(self.form.ngff) if path.suffix == ".zarr" else LabelForm()
 
     def state(self) -> dict[str, object]:
-        """Return what of it belongs to the state of labels."""
+        """Return the entries that belong to the state of labels."""
         scores = {} if self.scores is None else {"scores": self.scores.name}
         return {"confidence": self.confidence and self.confidence.name, **scores, **self.form.state()}
 
@@ -88,7 +88,7 @@ class Extras:
             )
 
     def volumes(self, out: Path) -> list[Path]:
-        """Return the volumes that are wanted, and those that belong to labels which are there."""
+        """Return the volumes beside the labels: those asked for, and those left by earlier labels."""
         made = state_in(sidecar(out)) or {}
         earlier = [made.get(name) for name in RATINGS] if made.get("output") == out.name else []
         return list(

@@ -49,12 +49,13 @@ def objects(
         (see ``Measures.of``), ``<stem>.parquet`` where asked for, and ``<stem>.json``.
     asked : Asked
     names : mapping of int to str, optional
-        Names of classes, before those in the file.
+        Names of classes; they take the place of those in the file.
     form : LabelForm
-        How the volume is written, beside what its name says.
+        How the volume is written, as far as its name does not say it.
     context : Context
-        Where it is for a share of the blocks, objects are looked for in these, beside other processes. Once
-        all blocks are done, numbers are painted into these too. A call for the whole does the rest.
+        Where it is for a share of the blocks, this process looks for objects in these, and others in the
+        rest. Once all blocks are done, it also writes the numbers of objects into its share. A call for the
+        whole does what is left.
 
     Raises
     ------

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from vemseg.comparison import on_grid_of
+from vemseg.comparison import open_on_grid_of
 from vemseg.context import Context
 from vemseg.files import write_table
 from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated
@@ -51,12 +51,12 @@ def refine(
     mask : str, optional
         A volume; labels become 0 where it is not above 0.
     form : LabelForm
-        How labels are written, beside what their name says.
+        How labels are written, as far as their name does not say it.
 
     Raises
     ------
     UsageError, InputError, ResourceError, OutputExistsError, Interrupted
-        As ``Refinement.classes``, ``on_grid_of``, ``clean`` and ``Output``.
+        As ``Refinement.classes``, ``open_on_grid_of``, ``clean`` and ``Output``.
     """
     form.check(out, labels.path)
     form.fits(labels)
@@ -64,7 +64,7 @@ def refine(
     classes = refinement.classes(known_classes(labels, told, context), told)
     if refinement.least is not None:
         refinement.least.voxels(labels.voxel_size)  # refused early where it cannot be counted
-    inside = None if mask is None else on_grid_of(labels, mask, offline=context.offline)
+    inside = None if mask is None else open_on_grid_of(labels, mask, offline=context.offline)
     settings = {"refined": refinement.state(), "mask": mask is not None, "voxel_size": labels.voxel_size}
     read = [labels] if inside is None else [labels, inside]
     output = made_of_labels(out, read, settings, form, overwrite)

@@ -64,7 +64,7 @@ def report(
         counts = count_classes(labels, subject.known(told), context)
         origin = provenance("report", inputs=output.inputs, extra={"state": output.state})
         page = Page.of(subject, image, counts, told, lasting(origin))
-        found = located_again(told, image, beside.points, (beside.features, beside.model), context)
+        found = located_again(told, image, beside.points, beside.features, beside.model, context)
         vectors = None if found is None else (found.vectors, found.places)
         points = vectors and scatter(image, labels, counts, *vectors, context, beside.umap)
         page = page.showing(points, table)

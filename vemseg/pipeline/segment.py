@@ -60,13 +60,10 @@ from vemseg.volume import LabelForm, LabelInfo, LabelStore, Volume, describe, fi
 _log = logging.getLogger("vemseg")
 
 CLUSTERS, SAMPLE, HELD = "clusters.safetensors", "sample.safetensors", "held.npz"
-"""In the partial directory: the classes that were fitted, and the vectors that a stop kept."""
+"""In the partial directory: the fitted classes; of the sample and of all vectors, what a stop left done."""
 
 STORE, DONE = "store", "done"
-"""In the partial directory: labels that do not grow as they end up, and the markers of written blocks."""
-
-Like = tuple[ZYX, int]
-"""The shape of the blocks of a store, and the number of classes."""
+"""In the partial directory: labels that do not grow in their final form, and markers of written blocks."""
 
 
 def segment(
@@ -97,8 +94,8 @@ def segment(
     adapt_seconds : float, optional
         First train the model on this volume for that long (see ``adapt``).
     context : Context
-        Labels do not depend on it. Where it is for a share of the blocks, these are labelled, beside others
-        that other processes label; a call for the whole then finishes.
+        Labels do not depend on it. Where it is for a share of the blocks, this process labels these, and
+        others the rest; a call for the whole then finishes the output.
 
     Raises
     ------
@@ -140,20 +137,24 @@ def segment(
         classes = clusters or output.partial / CLUSTERS
         held = source if classes.exists() else _classes(source, classes, context)
         labeller = load(classes)
-        store = _store(output, out, STORE, source.volume, extras, (blocks.shape, labeller.k))
-        ratings = _ratings(output, source.volume, extras, (store.block_shape, labeller.k))
+        store = _store(output, out, STORE, source.volume, extras, blocks.shape, labeller.k)
+        ratings = {
+            name: _store(output, path, name, source.volume, extras, store.block_shape, labeller.k)
+            for name, path in extras.ratings.items()
+        }
         if context.share.whole:
             counts = _label(wanted, held, classes, store, ratings, context)
             named = labeller.named(labeller.names if extras.names is None else extras.names)
             extras.finish(output, source.volume, named, ratings)
             _finish(output, source, named, store, extras.form, counts)
             return out
-    _label(wanted, held, classes, store, ratings, context)  # others do the rest, and the end
+    # One share of the blocks: outside the lock, beside the processes of the other shares.
+    _label(wanted, held, classes, store, ratings, context)
     return out
 
 
 def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
-    """Say what is computed with, and what was not chosen by the user."""
+    """Tell the user the device, the number of classes that is taken where none was given, and the blocks."""
     source.machine.say()
     table = source.maker.recipe.cluster
     if table.finds and not (given or table.k_range):
@@ -212,7 +213,7 @@ def _state(source: VectorSource, out: Path, clusters: Path | None, extras: Extra
 
 
 def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource:
-    """Fit the classes and keep them; return the source, with its vectors in memory where that pays."""
+    """Fit the classes and save them; return the source, with its vectors in memory where that pays."""
     must_be_begun(kept, context)
     table, folder = source.maker.recipe.cluster, kept.parent
     n = check_sample(table, [source], context.limit)
@@ -229,25 +230,38 @@ def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource
     return source
 
 
-def _store(output: Output, path: Path, name: str, volume: Volume, extras: Extras, like: Like) -> LabelStore:
-    """Return where a volume is written to; begin it if it is not there. An OME-Zarr grows as it ends up."""
+def _store(
+    output: Output, path: Path, name: str, volume: Volume, extras: Extras, block_shape: ZYX, k: int
+) -> LabelStore:
+    """Return the store that the labels, or a rating of them, are written to; begin it if it is not there.
+
+    An OME-Zarr grows in the form in which it ends up, anything else in a store called ``name``.
+
+    Parameters
+    ----------
+    output : Output
+    path : Path
+        Where the volume ends up.
+    name : str
+        ``STORE`` for the labels, or the name of a rating.
+    volume : Volume
+        What is labelled.
+    extras : Extras
+    block_shape : (int, int, int)
+    k : int
+        How many classes there are.
+    """
     plan = extras.form_of(path).plan(path, volume, labelled=name not in RATINGS)
     directory = output.growing(path) if plan else output.partial / name
     if directory.exists():
         return LabelStore.open(directory)
     remove(output.partial / DONE)
-    block_shape, k = like
     dtype, channels = (
         (RATINGS[name].dtype, RATINGS[name].channels(k)) if name in RATINGS else (np.uint8, None)
     )
     return LabelStore.create(
         directory, volume.shape, block_shape, np.dtype(dtype), volume.voxel_size, channels, plan
     )
-
-
-def _ratings(output: Output, volume: Volume, extras: Extras, like: Like) -> dict[str, LabelStore]:
-    """Return where the volumes that say more of each voxel are written to."""
-    return {name: _store(output, path, name, volume, extras, like) for name, path in extras.ratings.items()}
 
 
 def _label(

@@ -3,6 +3,19 @@
 Every default is written here and nowhere else. An unknown key, a wrong type or a value out of range raises a
 ``UsageError`` that names the key and the file. Recipes that ship with the package are called by name, a
 recipe may extend one other, and single keys are set with ``table.key=value``.
+
+    recipe      a whole recipe: its tables, its hash, its TOML
+    loading     TOML and ``table.key=value`` -> a recipe
+    tables, regions
+                the tables that every recipe has
+    model, cluster
+                the tables of the kinds of model and of the methods of clustering
+    kinds, methods
+                the registries of both
+    choices     which of these tables a recipe has
+    base        what all tables share
+    explaining, spelling
+                what is wrong with a recipe, in words, and what may have been meant
 """
 
 from vemseg.recipe.cluster.base import CentroidTable, ClusterTable

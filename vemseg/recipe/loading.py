@@ -109,7 +109,7 @@ def _read(path: Path) -> Raw:
 
 
 def _parse(text: str, source: str) -> Raw:
-    with reading(f"{source} is no valid TOML", UsageError):
+    with reading(f"{source} is not valid TOML", UsageError):
         return tomllib.loads(text)
 
 
@@ -188,7 +188,7 @@ def _parse_value(text: str) -> object:
 
 
 def _validate(raw: Raw, source: str) -> Recipe:
-    with reading(f"{source} is no recipe", UsageError):
+    with reading(f"{source} is not a recipe", UsageError):
         filled = _fill(raw)
         try:
             return Recipe.model_validate(_freeze(filled))

@@ -125,7 +125,7 @@ def write_page(path: Path, page: Page, slices: Iterable[Slice]) -> None:
 
 
 def _refined(labels: str) -> str:
-    """Return what refined labels could be called."""
+    """Return the name for refined labels that the page suggests."""
     stem, suffix = split_name(Path(labels))
     return f"{stem}_named{suffix if Path(suffix).suffix in WRITTEN_SUFFIXES else '.ome.zarr'}"
 

@@ -34,13 +34,13 @@ NEIGHBOURS, LEAST = 15, 4
 """How many neighbours of a vector UMAP looks at, and the fewest vectors that it can place."""
 
 UMAP_NEEDED = "--umap needs umap-learn"
-"""What is said where it is missing."""
+"""The beginning of the message where umap-learn is not installed."""
 
 BYTES = 1_200_000
 """Most bytes of the picture of patches."""
 
 QUALITIES = (75, 55, 35, 20, 10, 5)
-"""How well the picture may be kept, until it is small enough."""
+"""The qualities of JPEG that are tried in turn, until the picture is small enough."""
 
 
 def scatter(
@@ -145,7 +145,7 @@ def neighbourly(vectors: NDArray[np.generic]) -> NDArray[np.float64]:
     if len(vectors) < LEAST:
         raise InputError(f"--umap: {len(vectors)} vectors are too few: leave it out, or show more --points")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of things that only its makers can mend
+        warnings.simplefilter("ignore")  # umap-learn warns of things that only its authors can mend
         near = min(NEIGHBOURS, len(vectors) - 1)
         found = library("umap", UMAP_NEEDED, "umap").UMAP(n_neighbors=near, random_state=0, n_jobs=1)
         return _middled(np.asarray(found.fit_transform(vectors.astype(np.float32)), np.float64))
@@ -158,7 +158,7 @@ def _middled(plane: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _small(atlas: NDArray[np.uint8]) -> bytes:
-    """Return the picture, kept as well as its limit allows."""
+    """Return a picture as JPEG, in the best quality in which it takes no more than ``BYTES``."""
     pictures = (jpeg(atlas, quality) for quality in QUALITIES)
     return next(
         (picture for picture in pictures if len(picture) <= BYTES), jpeg(atlas[:PATCH], QUALITIES[-1])

@@ -47,7 +47,7 @@ def distributions(table: Path) -> dict[str, object]:
     Raises
     ------
     InputError
-        Where the file is no such table.
+        Where the file is not such a table.
     """
     columns = _read(table)
     shown = [key for key in MEASURES if all(key in found for found in columns.values())]
@@ -89,7 +89,7 @@ def _read(table: Path) -> Columns:
 
 
 def _range(parts: Iterable[NDArray[np.float32]], log: bool) -> list[float]:
-    """Return the least and the greatest value; 0 to 1 for what is no length, area or volume."""
+    """Return the least and the greatest value; 0 to 1 for what is not ``log``: sphericity."""
     values = np.concatenate([np.zeros(0, np.float32), *parts])
     values = values[np.isfinite(values) & (values > 0)]
     if not log or not values.size:

@@ -96,7 +96,7 @@ def contrast(image: Volume) -> tuple[float, float]:
 
 
 def _evenly(depth: int, most: int) -> list[int]:
-    """Return the numbers of some planes out of ``depth``, evenly spread, at most so many."""
+    """Return the numbers of at most so many planes out of ``depth``, evenly spread."""
     found: list[int] = np.unique(np.linspace(0, depth - 1, min(depth, most)).round().astype(int)).tolist()
     return found
 

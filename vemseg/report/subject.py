@@ -27,11 +27,11 @@ class Subject:
     volume : str, optional
         Their image; the one that the labels name where left out.
     names : mapping of int to str
-        Names of classes, before those in the file.
+        Names of classes; they take the place of those in the file of the labels.
     colours : mapping of int to (int, int, int)
-        Colours of classes, likewise.
+        Colours of classes; they take the place of those in the file too.
     merges : sequence of (classes, name)
-        Classes that are one already.
+        Classes that the user has merged before.
     voxel_size, crop : str, optional
         Of the image, as in ``render``.
     """
@@ -77,6 +77,7 @@ class Subject:
         Raises
         ------
         InputError
+            Where there is no class of such a number.
         """
         named = {*self.names, *self.colours, *(k for members, _ in self.merges for k in members)}
         if unknown := sorted(named - set(classes)):
@@ -134,12 +135,12 @@ class Beside:
         return self.objects or (found if found.is_file() else None)
 
     def state(self) -> dict[str, object]:
-        """Return what of it a report depends on, beside its inputs."""
+        """Return what a report depends on beside its inputs, as plain JSON types."""
         return {"points": self.points, "model": self.model, **({"umap": True} if self.umap else {})}
 
 
 def _image_of(labels: str, told: Record) -> tuple[str, Choice]:
-    """Return what opens the image that labels were made from, and what of its file was read.
+    """Return the address of the image that labels were made from, and what was chosen within its file.
 
     An image that was moved together with its labels is found beside them.
     """

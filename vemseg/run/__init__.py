@@ -1,4 +1,14 @@
-"""Directories that explain themselves, outputs that appear whole, and stopping in good order."""
+"""Directories that explain themselves, outputs that appear whole, and stopping in good order.
+
+folder       a run: the directory of a training
+card         what a run says of its model, in the words of bioimage.io
+output       a result that appears whole or not at all, and knows what made it
+origin       the description of a result: what made it, and from what
+fingerprint  tells one content of a file or store from another
+files        JSON and named arrays, written whole
+locks        locks on files
+signals      requests to stop, by signal
+"""
 
 from vemseg.run.files import Json, load_tensors, read_json, save_tensors, write_json
 from vemseg.run.fingerprint import fingerprint, same, sha256

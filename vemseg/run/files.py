@@ -101,7 +101,7 @@ def load_tensors(path: Path) -> tuple[Tensors, Json]:
     with reading(complaint), safe_open(path, framework="numpy") as file:
         metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
         if not isinstance(metadata, dict):
-            raise InputError(f"{complaint}: what it says about itself is no table")
+            raise InputError(f"{complaint}: what it says about itself is not a table")
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
 
 

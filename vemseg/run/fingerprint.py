@@ -194,7 +194,7 @@ def _files(path: Path) -> Iterator[_File]:
     """Yield the files below a directory, in the order of their names, and the metadata of groups above it."""
     above, prefix = path.resolve().parent, "../"
     while metadata := [above / name for name in _METADATA if (above / name).is_file()]:
-        if above.name != _LABELS:  # which only lists the labels in it
+        if above.name != _LABELS:  # the metadata of that group only list the labels in it
             yield from (_File(prefix + file.name, str(file), file.stat()) for file in metadata)
         above, prefix = above.parent, prefix + "../"
     left_out = {_COLLECTED}

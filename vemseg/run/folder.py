@@ -249,7 +249,7 @@ class Run:
         write_json(self.path / _INFO, info)
 
     def _take_up(self, inputs: Sequence[Path], details: Json) -> None:
-        """Check that the run that is there is the one asked for, and note that it goes on."""
+        """Check that the existing run is the one asked for, and note that it goes on."""
         there, info = Run.open(self.path).recipe, self.info
         way_out = "give another -o, or -f to start again"
         if differing := diff(there, self.recipe):
@@ -284,7 +284,7 @@ def _refuse_foreign(path: Path) -> None:
             return
     others = [entry.name for entry in path.iterdir() if not any(entry.match(p) for p in _BEFORE_RECIPE)]
     if others:
-        raise OutputExistsError(f"{path} is no vemseg run, and not empty ({others[0]}): give another -o")
+        raise OutputExistsError(f"{path} is not a vemseg run, and not empty ({others[0]}): give another -o")
 
 
 def _changed(there: Sequence[Json] | None, wanted: Sequence[Json] | None) -> str | None:

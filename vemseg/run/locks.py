@@ -73,7 +73,7 @@ class Lock:
             time.sleep(PAUSE)
 
     def release(self, *, remove: bool = False) -> None:
-        """Let others have the lock.
+        """Give the lock back, so that others can take it.
 
         Parameters
         ----------

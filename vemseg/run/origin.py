@@ -32,7 +32,7 @@ PASSING = frozenset(
         *("host", "platform", "cores", "omp_num_threads", "machine"),
     }
 )
-"""What a description says of how it went this time; another time it is different, and the result the same."""
+"""What a description says of one call of the command: next time it differs, though the result does not."""
 
 _LIBRARIES = (
     "torch",
@@ -104,7 +104,7 @@ def provenance(
 
 
 def lasting(origin: Mapping[str, object]) -> Json:
-    """Return a description without what is different the next time: what is written into the output itself.
+    """Return a description without what may differ the next time; this is written into the output itself.
 
     So the same command makes the same files, byte for byte, but for the descriptions that lie beside them.
     """

@@ -2,11 +2,22 @@
 
 Everything grows in ``<path>.partial/``, on the same disk, so a killed command goes on from there. What the
 result depends on, its *state*, is kept there in ``state.json``: settings as plain JSON, and fingerprints of
-the inputs. When all files have grown, ``publish`` first writes into ``state.json`` which names they get. From
-then on the result is settled: whoever opens the output next, with whatever settings, finishes the renaming
-before anything else. Until then nothing outside the partial directory has changed.
+the inputs. An output goes through these stages, and a killed process leaves it in one of them:
 
-Only one process at a time works there: the one that holds the lock of ``<path>.partial/.lock``.
+=========  ============================================  ====================================================
+stage      what is on the disk                           what the next process does
+=========  ============================================  ====================================================
+absent     nothing                                       begins
+begun      ``state.json``, and what has grown beside it  goes on if its state is the same, else refuses
+settled    ``moves`` in ``state.json``: the final names  finishes the renaming first, whatever its settings
+there      the result, which says its own state          is done if its state is the same, else refuses
+=========  ============================================  ====================================================
+
+With ``overwrite``, it begins anew instead of refusing. ``publish`` settles, and then renames. Until an output
+is settled, nothing outside the partial directory has changed.
+
+Only one process at a time works there: the one that holds the lock of ``<path>.partial/.lock``. Processes
+that share the work of one output hold it one after the other, only to look at it (``joined``).
 """
 
 from __future__ import annotations
@@ -252,10 +263,13 @@ class Output:
                     folder.rmdir()
 
     def _look(self, settled: bool) -> None:
-        """Tell whether the result is there, was begun, or is another one; begin it if need be.
+        """See at which stage the output is: be done, go on, begin, or refuse.
 
-        Where a killed process had settled the result that is asked for, ``overwrite`` does not make it again:
-        that process had already overwritten the older one.
+        Parameters
+        ----------
+        settled : bool
+            Whether a killed process had settled a result, which has just got its names. If it is the one that
+            is asked for, ``overwrite`` does not make it again: that process had overwritten the older one.
         """
         there = self.main.exists()
         if there and not self._overwrite:
@@ -293,7 +307,7 @@ class Output:
             )
 
     def _take_up(self) -> None:
-        """Go on with what was begun with the same state, or begin."""
+        """Go on with an output that was begun with the same state, or begin a new one."""
         begun = self._begun() if self._resumable else None
         if begun is not None and self._is(begun["state"]):
             _log.info("going on in %s", self.partial)
@@ -320,6 +334,7 @@ class Output:
         )
 
     def _begun(self) -> State | None:
+        """Return what ``state.json`` says, or None where nothing was begun."""
         path = self.partial / BEGUN
         if not path.exists():
             return None
@@ -331,6 +346,7 @@ class Output:
         return found
 
     def _note(self, begun: State) -> None:
+        """Write ``state.json``."""
         write_json(self.partial / BEGUN, begun)
 
     def _finish(self) -> bool:
@@ -398,7 +414,7 @@ def _check_inside(name: str, path: Path, parts: int | None = None) -> None:
     """Refuse the name of a file that lies elsewhere, as only another program would write it."""
     found = PurePath(name)
     if found.is_absolute() or ".." in found.parts or not found.parts or len(found.parts) > (parts or 9):
-        raise InputError(f"cannot read {path}: it names '{quoted(name)}', which is no file of this output")
+        raise InputError(f"cannot read {path}: it names '{quoted(name)}', which is not a file of this output")
 
 
 def difference(before: State | None, now: State, inputs: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""Where the voxels of a source are whose class is known: counted, drawn from, and divided into two parts.
+"""The voxels of a source whose class is known: where they are, how many, and how they are divided in two.
 
 Labels may be few: some slices, scribbles, points. Windows are drawn around known voxels, so that none is
 spent on a place that teaches nothing; and what is held out is a share of the known voxels, not of the volume.
@@ -48,12 +48,12 @@ class Known:
         return total
 
 
-def survey(labels: Volume, seed: int = 0) -> Known:
+def survey(labels: Volume) -> Known:
     """Count the known voxels of labels, classes 0 to 254 and 255 where unknown, and remember their places.
 
     The labels are read once, block by block; the memory does not grow with them.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     profiles = tuple(np.zeros((n, UNKNOWN), np.int64) for n in labels.shape)
     places, keys = np.empty((0, 3), np.int64), np.empty(0)
     for box in labels.box.split(BLOCK):
@@ -118,7 +118,7 @@ class _Shown(Overlay):
 def shown_source(volume: Volume, intensity: Intensity) -> Source:
     """Return a volume without labels to draw windows from: each around a voxel that shows the specimen.
 
-    Windows lie anywhere in a volume of which all voxels do.
+    Where all voxels of the volume show the specimen, windows lie anywhere.
 
     Raises
     ------

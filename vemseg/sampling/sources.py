@@ -86,7 +86,7 @@ def inside(places: Ints, box: Box) -> Ints:
 
 
 def hold_out(sources: Sequence[Source], slices: int, edge: int) -> tuple[list[Source], list[Source]]:
-    """Divide volumes into the part that a model learns from and their last sections, which are held out.
+    """Divide volumes into a part that a model learns from and their last sections, which are held out.
 
     Nothing of a volume is held out if that would be fewer than ``slices`` sections, if its sections are
     narrower than half a window of ``edge`` voxels, or if one of the parts would have no place for a window.

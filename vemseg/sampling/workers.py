@@ -11,7 +11,7 @@ from vemseg.run import led_by_parent
 
 
 class Workers:
-    """Other processes to which work is given; they start with the first of it.
+    """Other processes to which work is given; they start when the first piece of work comes.
 
     Parameters
     ----------

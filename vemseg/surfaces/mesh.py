@@ -12,7 +12,7 @@ from vemseg.drawing.colours import RGB
 NM_PER_UM = 1000.0
 
 NEEDED = "meshes need trimesh to be written"
-"""What is said where trimesh is missing."""
+"""The beginning of the message where trimesh is not installed."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Mesh:
         return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
 
     def told(self, known_size: bool) -> dict[str, object]:
-        """Return what is said of it; volume and surface only where the size of voxels is known."""
+        """Return what the record of pictures says of it; volume and area only where voxels have a size."""
         facts: dict[str, object] = {"label": self.label, "name": self.name, "triangles": len(self.faces)}
         if known_size:
             facts["volume_um3"] = round(self.volume / NM_PER_UM**3, 6)

@@ -225,7 +225,7 @@ def _fewer(
     if not 0 < wish.faces < len(faces):
         return vertices, faces
     simplify = library("fast_simplification", "meshes need fast-simplification to be made smaller", "meshes")
-    middle = vertices.mean(axis=0)  # the library reckons with float32
+    middle = vertices.mean(axis=0)  # the library computes in float32, which large coordinates do not suit
     share = math.nextafter(1 - wish.faces / len(faces), 1.0)
     points, triangles = simplify.simplify(
         (vertices - middle).astype(np.float32), faces.astype(np.int32), target_reduction=share

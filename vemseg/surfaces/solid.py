@@ -22,7 +22,7 @@ from vemseg.geometry import Position
 from vemseg.surfaces.mesh import Mesh
 
 NEEDED = "pictures in space need pyvista"
-"""What is said where it is missing."""
+"""The beginning of the message where pyvista is not installed."""
 
 SIZE = 1600
 """Pixels of the edge of a picture."""
@@ -37,7 +37,7 @@ MARGIN = 1.02
 """How much more is seen than the sphere around the volume."""
 
 Extent = tuple[Position, Position]
-"""The first and the last corner of a volume, z y x, as meshes have it."""
+"""The first and the last corner of a volume, z y x, in the unit of the meshes' vertices."""
 
 
 def check_drawing() -> None:
@@ -97,7 +97,7 @@ def _stage(meshes: Sequence[Mesh], extent: Extent, size: int) -> Iterator[Any]:
     """Yield a plotter with everything on it."""
     pyvista = library("pyvista", NEEDED, "3d")
     logger = library("vtkmodules.vtkCommonCore", NEEDED, "3d").vtkLogger
-    logger.SetStderrVerbosity(logger.VERBOSITY_OFF)  # it says so where there is no display
+    logger.SetStderrVerbosity(logger.VERBOSITY_OFF)  # VTK would complain where there is no display
     low, high = (np.array(corner[::-1]) for corner in extent)
     plotter = pyvista.Plotter(off_screen=True, window_size=(size, size), lighting="light kit")
     try:

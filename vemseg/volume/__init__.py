@@ -1,10 +1,14 @@
 """Voxels on disk, read box by box, written whole: their sizes in nm, their places, their intensities.
 
-    opening      a path or address -> a Volume, by the format that recognises it (tiff, tiff_pages,
-                 tiff_description, zarr_reading, zarr_nodes, hdf5, mrc, nifti, slices, remote, precomputed,
+    opening      a path or address -> a Volume, by the format that recognises it (tiff and its helpers
+                 tiff_chain, tiff_forms, tiff_pages, tiff_ome, tiff_stack, tiff_decoding, tiff_shown and
+                 tiff_description; zarr_reading, zarr_nodes, hdf5, mrc, nifti, slices, remote, precomputed,
                  places, bigdataviewer)
     sniffing     what lies at a path that no format recognises, and what to do about it
     stored       volumes in arrays of any number of axes (frame, conventions, layout, ngff)
+    units, dtypes, cache, optional
+                 what readers share: lengths in nm, types of voxels, decoded pieces in memory, libraries that
+                 only some formats need
     base, views  what every volume can do; crops and permuted axes
     resample     a volume on a coarser or finer grid
     thinned      every so many voxels of a volume, for pictures

@@ -56,7 +56,7 @@ Bools = NDArray[np.bool_]
 def constant_background(volume: Volume) -> Specimen | None:
     """Find the constant background of a volume; return what it leaves, None where there is no background.
 
-    Volumes without flat patches at their border are told by these patches alone; others are read once.
+    Only patches at the border are read where these show that there is no background; else all of the volume.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ def frame_beside(file: Path, setup: str, factors: Sequence[float]) -> Frame | No
     xml = file.with_suffix(".xml")
     if not xml.is_file() or not setup.isdecimal():
         return None
-    with reading(f"{xml} is no readable XML"):
+    with reading(f"{xml} is not readable XML"):
         setups = ET.parse(xml).getroot().iter("ViewSetup")
         found = {int(each.findtext("id") or 0): each.find("voxelSize") for each in setups}
         voxel = found.get(int(setup))

@@ -62,8 +62,8 @@ class Coarser(Volume):
 def shrunk(labels: Volume, most: int) -> Volume:
     """Return labels at the finest level that has no more than ``most`` voxels.
 
-    A level that the file holds is taken; where that is none, or still too large, voxels are put together as
-    they are read, and the most frequent label stands for them.
+    A level that the file holds is taken. Where it holds none, or none that is small enough, voxels are put
+    together as they are read, and the most frequent label stands for them.
 
     Parameters
     ----------

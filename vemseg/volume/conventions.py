@@ -45,7 +45,7 @@ def frame_in(attributes: Attributes, n: int) -> Frame | None:
 
 
 def of_level(group: Attributes, array: Attributes, name: str) -> Attributes:
-    """Return what the attributes of a group say of an array in it that may be a level of a pyramid.
+    """Return the attributes of an array in a group, as the group states them for a level of a pyramid.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The form in which a result is written: how, and where, beside what its name says."""
+"""The form in which a result is written: what has to be known beside its name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from vemseg.errors import UsageError
 from vemseg.foreign import quoted
 from vemseg.names import is_url, output_format
 from vemseg.volume.base import Volume
-from vemseg.volume.foreign import needed
 from vemseg.volume.hdf5_writing import INNER, check_own_file
 from vemseg.volume.labels_of_images import LabelsOfImage, factors_of
 from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION
+from vemseg.volume.optional import needed
 from vemseg.volume.pyramid import Plan, majority, mean
 
 _INSIDE = re.compile(r"(?P<file>.+\.(?:h5|hdf5)):?/(?P<inner>[^/].*)", re.IGNORECASE)
@@ -33,8 +33,8 @@ class LabelForm:
     format : str or None
         The format, as ``names.output_format`` calls it, where the suffix of the name does not tell it.
     image : LabelsOfImage or None
-        The labels of an image, which the result becomes one of. Its name then names only the files beside
-        it, which lie beside the image.
+        Set where the result becomes labels inside an OME-Zarr image. The name of the result then stands only
+        for the files beside it, which lie beside the image.
     """
 
     ngff: str = VERSION
@@ -81,7 +81,7 @@ class LabelForm:
             check_own_file(out, self.inner)
 
     def fits(self, labels: Volume) -> None:
-        """Refuse labels, by what they are made from, that do not lie in the image that they would go into.
+        """Refuse to write labels into an image whose grid is not that of the volume they are made from.
 
         Raises
         ------
@@ -150,11 +150,11 @@ def parse_output(text: str, ngff: str = VERSION) -> tuple[Path, LabelForm]:
     Raises
     ------
     UsageError
-        Where it is an address on the network, or a place in a file is none.
+        Where it is an address on the network, or the place in a file cannot be one.
     """
     bare = re.sub(r"^precomputed://(?:file://)?", "", text)
     if is_url(bare):
-        raise UsageError(f"{text} is no path on this machine: results are written to files and folders here")
+        raise UsageError(f"{text} is not a path on this machine: results are written to files here")
     if bare != text:
         return Path(bare), LabelForm(ngff, format="precomputed")
     found = _INSIDE.fullmatch(text)

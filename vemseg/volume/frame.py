@@ -88,7 +88,7 @@ class Frame:
 
     @property
     def size_hint(self) -> str | None:
-        """What is stated of the voxel size though it is not known, with the option that settles it."""
+        """What the file says where the voxel size is unknown, with the option that settles it; else None."""
         if self.voxel_size is not None or self.scale is None or len(self.scale) != len(self.axes):
             return None
         numbers = dict(zip(self.axes, self.scale, strict=True))
@@ -113,7 +113,7 @@ class Frame:
         )
 
     def under(self, names: tuple[str, ...], *, renamed: bool) -> Frame:
-        """Return what is said of the axes of the array, for which ``names`` hold.
+        """Return the frame with the axes of the array called ``names``.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ def size_hint(numbers: Sequence[float], order: str, unit: str) -> str:
     """
     told = f"the file states {', '.join(f'{number:.6g}' for number in numbers)} ({order}) {unit}"
     if not all(math.isfinite(number) and number > 0 for number in numbers):
-        return f"{told}, which is no size: --voxel-size z,y,x gives the right one in nm"
+        return f"{told}, which is not a size: --voxel-size z,y,x gives the right one in nm"
     option = ",".join(
         f"{number:.6g}" for number in (numbers if len(numbers) == 3 else [numbers[0], *numbers])
     )

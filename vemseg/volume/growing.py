@@ -28,7 +28,7 @@ class ShardedLevel(Level):
     array: zarr.Array
 
     def written(self, box: Box) -> bool:
-        """Tell whether the shards of a box are there; those that hold zeros only are no files."""
+        """Tell whether the shards of a box are there; a shard of zeros is never written as a file."""
         z, y, x = (at // edge for at, edge in zip(box.start, self.block_shape, strict=True))
         channels = [()] if self.array.ndim == 3 else [(channel,) for channel in range(self.array.shape[0])]
         keys = [self.array.metadata.encode_chunk_key((*channel, z, y, x)) for channel in channels]
@@ -67,7 +67,7 @@ def grow(store: LabelStore, box: Box, marked: Callable[[int], bool]) -> None:
     box : Box
         The block.
     marked : callable
-        Tells of the number of a block, counted in the order z, y, x, whether it is written.
+        Takes the number of a block, counted in the order z, y, x, and tells whether it is written.
     """
     if store.plan is None:
         return

@@ -15,8 +15,8 @@ from vemseg.volume.about import Record, channels_in
 from vemseg.volume.base import Volume
 from vemseg.volume.bigdataviewer import frame_beside
 from vemseg.volume.conventions import Attributes, frame_in, named_axes, unknown_size_in
-from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
+from vemseg.volume.optional import needed
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -54,7 +54,7 @@ def open_hdf5(path: Path, wish: Wish) -> Volume:
     assert file is not None
     h5py = needed("h5py", file)
     inner = "/" + path.relative_to(file).as_posix().removeprefix(".")
-    with reading(f"{file} is no readable HDF5 file"), h5py.File(file, "r") as opened:
+    with reading(f"{file} is not a readable HDF5 file"), h5py.File(file, "r") as opened:
         found = _data_set(opened, inner, file, h5py, wish.choice.level)
         file = Path(found.file.filename)  # another one where a link leads out of the file
         _check(found, file)
@@ -73,7 +73,7 @@ def hdf5_record(path: Path) -> Record | None:
     """Return what vemseg wrote into an HDF5 file, or into the one that a path leads into; else None."""
     file = _file_of(path)
     assert file is not None
-    with reading(f"{file} is no readable HDF5 file"), needed("h5py", file).File(file, "r") as opened:
+    with reading(f"{file} is not a readable HDF5 file"), needed("h5py", file).File(file, "r") as opened:
         return _record_of(opened, path.relative_to(file).as_posix().removeprefix("."))
 
 
@@ -98,9 +98,9 @@ def _file_of(path: Path) -> Path | None:
 
 
 def _check(found: Any, file: Path) -> None:
-    """Refuse a data set that holds no numbers, or that lacks files which it takes its voxels from."""
+    """Refuse a data set without numbers, or whose voxels lie in other files that are missing."""
     if found.dtype.kind not in "biufc" or not found.shape:
-        raise InputError(f"{file}:{found.name} is no array of numbers")
+        raise InputError(f"{file}:{found.name} is not an array of numbers")
     sources = found.virtual_sources() if found.is_virtual else []
     named = {str(source.file_name) for source in sources} - {"."}
     if missing := sorted(name for name in named if "%" not in name and not (file.parent / name).is_file()):

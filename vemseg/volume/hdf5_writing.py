@@ -18,8 +18,8 @@ from vemseg.files import atomic_path
 from vemseg.foreign import reading
 from vemseg.volume.about import About, Record
 from vemseg.volume.content import Content
-from vemseg.volume.foreign import needed
 from vemseg.volume.hdf5 import OF, RECORD
+from vemseg.volume.optional import needed
 from vemseg.volume.pyramid import Level
 from vemseg.volume.store import CHUNK_EDGE
 
@@ -65,7 +65,7 @@ def check_own_file(path: Path, inner: str) -> None:
     """
     if not path.is_file():
         return
-    with reading(f"{path} is no readable HDF5 file"), needed("h5py", path).File(path, "r") as file:
+    with reading(f"{path} is not a readable HDF5 file"), needed("h5py", path).File(path, "r") as file:
         others = [name for name in file if name not in (RECORD, inner.split("/")[0])]
         if others or RECORD not in file:
             raise UsageError(

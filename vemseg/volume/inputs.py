@@ -15,7 +15,7 @@ from vemseg.volume.intensity import Intensity, measure_intensity
 from vemseg.volume.layout import Choice
 from vemseg.volume.meaning import check_grey, check_labels
 from vemseg.volume.opening import open_volume, record
-from vemseg.volume.views import Cropped, Permuted, Whole
+from vemseg.volume.views import AsIntegers, Cropped, Permuted
 
 _log = logging.getLogger("vemseg")
 
@@ -81,16 +81,14 @@ def _check_size(volume: Volume) -> None:
         )
 
 
-def open_labels(
-    path: str | Path, crop: str | None = None, *, voxel_size: str | None = None, offline: bool = False
-) -> Volume:
-    """Open a volume of labels, and crop it.
+def open_labels(path: str | Path, *, voxel_size: str | None = None, offline: bool = False) -> Volume:
+    """Open a volume of labels.
 
     Parameters
     ----------
     path : str or Path
-    crop, voxel_size : str, optional
-        As a user writes them; the voxel size is the file's where left out.
+    voxel_size : str, optional
+        As a user writes it; that of the file where left out.
     offline : bool
         Whether addresses on the network are refused.
 
@@ -99,19 +97,19 @@ def open_labels(
     InputError
         Where it cannot be read, or holds no labels.
     UsageError
-        Where the voxel size or crop cannot be parsed, or reaches beyond the volume.
+        Where the voxel size cannot be parsed.
     """
     size = None if voxel_size is None else parse_voxel_size(voxel_size)
-    volume = open_volume(path, voxel_size=size, crop=crop, offline=offline).stored()
+    volume = open_volume(path, voxel_size=size, offline=offline).stored()
     if volume.dtype.kind == "f":
-        volume = Whole(volume)
+        volume = AsIntegers(volume)
     check_labels(volume)
     _tell(volume)
     return volume
 
 
 def _tell(volume: Volume) -> None:
-    """Say how a file was understood, where that is not plain."""
+    """Tell the user how a file was understood, where there was more than one way."""
     for remark in volume.remarks:
         _log.warning("%s: %s", volume.path or volume.name, remark)
 
@@ -162,7 +160,7 @@ def identity(volume: Volume) -> dict[str, object]:
 
 
 def _parts(volume: Volume) -> dict[str, object]:
-    """Return what of a file is looked at, where that is not all of it."""
+    """Return what a file was narrowed to: the choice among its volumes and channels, and the specimen."""
     parts: dict[str, object] = {"read": dict(volume.choice)} if volume.choice else {}
     return parts if volume.specimen is None else parts | {"background": dict(volume.specimen.facts)}
 

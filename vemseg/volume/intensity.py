@@ -21,6 +21,9 @@ log = logging.getLogger("vemseg")
 SAMPLE_SHAPE: ZYX = (8, 64, 64)
 """The shape of the largest box that is read at once for a sample of a volume's voxels, z y x."""
 
+BOXES = 64
+"""How many boxes are read for a sample, which bounds time and memory."""
+
 MOST_BOXES = 1024
 """Most boxes that are read of a volume which shows the specimen in a part of its voxels only."""
 
@@ -63,17 +66,12 @@ class Intensity:
 
 
 def filled(volume: Volume, intensity: Intensity) -> Volume:
-    """Return a volume with its middle grey outside the specimen; itself where all of it is specimen."""
+    """Return a volume with its middle grey outside the specimen, or itself where no specimen is known."""
     return volume if volume.specimen is None else Filled(volume, (intensity.low + intensity.high) / 2)
 
 
-def measure_intensity(
-    volume: Volume,
-    percentiles: tuple[float, float] = (0.5, 99.5),
-    seed: int = 0,
-    n_boxes: int = 64,
-) -> Intensity:
-    """Measure the grey values between which the volume's contrast lies.
+def measure_intensity(volume: Volume, percentiles: tuple[float, float] = (0.5, 99.5)) -> Intensity:
+    """Measure the grey values between which the volume's contrast lies, in the same boxes every time.
 
     Parameters
     ----------
@@ -81,10 +79,6 @@ def measure_intensity(
     percentiles : (float, float)
         Percentiles of the sample, in [0, 100]. Where both fall on the same value, the smallest and the
         largest value of the sample are taken instead.
-    seed : int
-        The same seed samples the same boxes.
-    n_boxes : int
-        How many boxes of at most 8 x 64 x 64 voxels are read, which bounds time and memory.
 
     Raises
     ------
@@ -92,7 +86,7 @@ def measure_intensity(
         Where the sample holds NaN or infinity, one value only, or values too close for 64-bit floats.
     """
     where = volume.path or volume.name
-    stored = _sample(volume, seed, n_boxes)
+    stored = _sample(volume)
     sample = stored.astype(grey_dtype(stored.dtype), copy=False)
     if not np.isfinite(sample).all():
         raise InputError(f"{where} holds NaN or infinite values: replace them by numbers first")
@@ -113,7 +107,7 @@ def _lost(dtype: np.dtype[np.generic], largest: float) -> float:
     return apart if apart > 1 else 0.0
 
 
-def _sample(volume: Volume, seed: int, n_boxes: int) -> NDArray[np.generic]:
+def _sample(volume: Volume) -> NDArray[np.generic]:
     """Return the voxels of random boxes that show the specimen; more boxes where few voxels do.
 
     Raises
@@ -123,8 +117,8 @@ def _sample(volume: Volume, seed: int, n_boxes: int) -> NDArray[np.generic]:
     """
     shown = volume.specimen
     if shown is None:
-        return np.concatenate([volume.read(box).ravel() for box in sample_boxes(volume, seed, n_boxes)])
-    boxes = list(sample_boxes(volume, seed, min(MOST_BOXES, math.ceil(n_boxes / shown.share))))
+        return np.concatenate([volume.read(box).ravel() for box in sample_boxes(volume)])
+    boxes = list(sample_boxes(volume, min(MOST_BOXES, math.ceil(BOXES / shown.share))))
     seen = [(box, shown.voxels.read(box) > 0) for box in boxes]  # type: ignore[operator]
     parts = [volume.read(box)[mask] for box, mask in seen if mask.any()]
     if not parts:
@@ -135,12 +129,12 @@ def _sample(volume: Volume, seed: int, n_boxes: int) -> NDArray[np.generic]:
     return np.concatenate(parts)
 
 
-def sample_boxes(volume: Volume, seed: int = 0, n_boxes: int = 64) -> Iterator[Box]:
-    """Yield boxes of at most 8 x 64 x 64 voxels at random places; the same seed yields the same boxes."""
-    rng = np.random.default_rng(seed)
+def sample_boxes(volume: Volume, count: int = BOXES) -> Iterator[Box]:
+    """Yield boxes of at most ``SAMPLE_SHAPE`` voxels at random places, the same ones every time."""
+    rng = np.random.default_rng(0)
     z, y, x = (min(a, b) for a, b in zip(volume.shape, SAMPLE_SHAPE, strict=True))
     edges: ZYX = (z, y, x)
-    for _ in range(n_boxes):
+    for _ in range(count):
         z, y, x = (int(rng.integers(n - e + 1)) for n, e in zip(volume.shape, edges, strict=True))
         yield Box((z, y, x), add((z, y, x), edges))
 

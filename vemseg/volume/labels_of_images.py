@@ -1,4 +1,4 @@
-"""Labels inside an existing OME-Zarr image: where they lie, in which version of NGFF, and who lists them.
+"""Labels inside an existing OME-Zarr image: where they lie, their version of NGFF, and how they are listed.
 
 NGFF keeps labels in the group ``labels`` of their image, whose attributes list them. New labels first appear
 whole, by one rename, and are listed then; viewers look at the list, so they never see half of them.
@@ -91,7 +91,7 @@ class LabelsOfImage:
             raise UsageError(f"--name {name}: use letters, digits, '.', '_' and '-', such as mitochondria")
         if image.is_file() or not is_zarr(image):
             raise InputError(
-                f"{image} is no folder of an OME-Zarr: --into takes an image such as cell.ome.zarr"
+                f"{image} is not a folder of an OME-Zarr: --into takes an image such as cell.ome.zarr"
             )
         image, group, described = _image_in(image.resolve())
         level = min(described.levels, key=lambda name: math.prod(_edges(described.levels[name])))
@@ -242,7 +242,7 @@ def _image_in(path: Path) -> tuple[Path, zarr.Group, Multiscale]:
     images = images_of(node.attrs, {} if inner is None else attributes(inner))
     if images is not None and is_zarr(path / images[0]):
         return _image_in(path / images[0])
-    raise InputError(f"{path} {what_to_name(node.attrs, path) or 'is no OME-Zarr image'}")
+    raise InputError(f"{path} {what_to_name(node.attrs, path) or 'is not an OME-Zarr image'}")
 
 
 def _document(file: Path) -> dict[str, object]:
@@ -254,7 +254,7 @@ def _document(file: Path) -> dict[str, object]:
     with reading(complaint):
         found = json.loads(text)
     if not isinstance(found, dict):
-        raise InputError(f"{complaint}: it is no table")
+        raise InputError(f"{complaint}: it is not a table")
     return found
 
 

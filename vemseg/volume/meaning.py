@@ -45,7 +45,7 @@ def check_labels(volume: Volume) -> None:
     """
     where = volume.path or volume.name
     if volume.pictured:
-        raise InputError(f"{where} is in colour ({volume.pictured}): give labels as one whole number a voxel")
+        raise InputError(f"{where} is in colour ({volume.pictured}): give labels as one integer per voxel")
     if not np.issubdtype(volume.dtype, np.integer):
         raise InputError(f"{where}: labels must be integers, not {volume.dtype}")
     parts = [volume.read(box) for box in sample_boxes(volume)]

@@ -10,8 +10,8 @@ import numpy as np
 from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.base import Volume
-from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
+from vemseg.volume.optional import needed
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
 _MARK, _AT = b"MAP ", 208
@@ -40,7 +40,7 @@ def open_mrc(path: Path, wish: Wish) -> Volume:
     """
     wish.choice.refuse("channel", "level", "axes", where=path)
     mrcfile = needed("mrcfile", path)
-    with reading(f"{path} is no readable MRC file"):
+    with reading(f"{path} is not a readable MRC file"):
         opened = mrcfile.mmap(path, mode="r", permissive=False)
     data = _bytes_of_imod(opened)
     told = Told([_frame(opened.header, opened.voxel_size, data.ndim)])
@@ -49,7 +49,7 @@ def open_mrc(path: Path, wish: Wish) -> Volume:
 
 
 class Mapped:
-    """An array in a file that is mapped anew for each part, so that no more than that stays in memory.
+    """An array in a file that is mapped anew for each part: only this part stays in memory.
 
     Parameters
     ----------

@@ -122,7 +122,7 @@ def _channels(attributes: Attributes) -> tuple[str, ...]:
 
 
 def what_to_name(attributes: Attributes, path: object) -> str | None:
-    """Return what to name instead of a group that holds images but is none: a plate, a well, or labels.
+    """Return what to name instead of a group that only holds images: a plate, a well, or a list of labels.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def what_to_name(attributes: Attributes, path: object) -> str | None:
 
 
 def images_of(attributes: Attributes, inner: Attributes) -> list[str] | None:
-    """Return the images of a Bio-Formats collection, None where a group is none.
+    """Return the images of a Bio-Formats collection; None where the group is no such collection.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def images_of(attributes: Attributes, inner: Attributes) -> list[str] | None:
 
 
 def legend_in(attributes: Attributes) -> Record | None:
-    """Return the names and colours of labels in a group's attributes, None where it is no label image."""
+    """Return the names and colours of labels in a group's attributes, None where it is not a label image."""
     described = _described(attributes, "image-label")
     if not isinstance(described, Mapping):
         return None

@@ -13,8 +13,8 @@ from vemseg.errors import InputError
 from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.base import Volume
-from vemseg.volume.foreign import needed
 from vemseg.volume.frame import Frame
+from vemseg.volume.optional import needed
 from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
 MOST_UNPACKED = 2**29
@@ -54,7 +54,7 @@ def open_nifti(path: Path, wish: Wish) -> Volume:
         Where nibabel is missing, the file is damaged, its axes are turned, or it is compressed and too large.
     """
     nibabel = needed("nibabel", path)
-    with reading(f"{path} is no readable NIfTI file"):
+    with reading(f"{path} is not a readable NIfTI file"):
         image = nibabel.load(path)
         _check_axes(image.affine[:3, :3], path)
     shape = tuple(int(n) for n in image.shape)

@@ -13,7 +13,7 @@ from vemseg.errors import UsageError
 from vemseg.foreign import reading
 from vemseg.names import without_format
 from vemseg.volume.conventions import Attributes
-from vemseg.volume.foreign import needed
+from vemseg.volume.optional import needed
 
 _TRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "3s"}
 _PATIENCE = {f"{kind}_request_retries": _TRIES for kind in ("http", "s3", "gcs")}
@@ -75,7 +75,7 @@ class Place:
         if scheme in ("gs", "gcs"):
             return {"driver": "gcs", "bucket": host, "path": f"{self.path}/".lstrip("/")}
         raise UsageError(
-            f"{self.address}: '{scheme}' is no address that can be read: use https://, s3:// or gs://"
+            f"{self.address}: '{scheme}' is not an address that can be read: use https://, s3:// or gs://"
         )
 
     def document(self, name: str) -> Attributes | None:
@@ -162,7 +162,7 @@ def opened(driver: str, kvstore: str, turned: bool, scale: int | None = None) ->
     spec = {"driver": driver, "kvstore": place, "context": _PATIENCE} | (
         {} if scale is None else {"scale_index": scale}
     )
-    with reading(f"{place['path']} is no readable array"):
+    with reading(f"{place['path']} is not a readable array"):
         store = tensorstore.open(spec, open=True, read=True).result()
     return Indexed(store, turned)
 

@@ -18,7 +18,7 @@ from vemseg.files import remove, write_text
 from vemseg.geometry import ZYX, VoxelSize
 from vemseg.volume.about import Record
 from vemseg.volume.content import Content
-from vemseg.volume.foreign import needed
+from vemseg.volume.optional import needed
 from vemseg.volume.places import Indexed, Place
 from vemseg.volume.precomputed import RECORD
 from vemseg.volume.pyramid import Level, level_factors, write_levels
@@ -35,7 +35,7 @@ def write_precomputed(content: Content, target: Path) -> None:
 
     Labels of up to 32 bits become uint32, the smallest type that the format compresses as a segmentation;
     float16 becomes float32, which is the only type of fractions that it knows. Where the place of the volume
-    is no whole number of voxels, it is rounded and a warning says so; scales at which it would be none are
+    is not a whole number of voxels, it is rounded and a warning says so; scales at which it would be none are
     left out.
 
     Parameters

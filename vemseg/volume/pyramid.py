@@ -187,7 +187,7 @@ class Level:
         return (cell.clip(whole) for cell in met.split(self.block_shape))
 
     def fill(self, channels: Sequence[Volume]) -> None:
-        """Write all of it from volumes of its shape, one for each channel."""
+        """Fill the whole array from volumes of its shape, one for each channel."""
         for box in channels[0].box.split(self.block_shape):
             for channel, source in enumerate(channels):
                 self.write(box, source.read(box), channel)

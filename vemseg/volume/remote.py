@@ -126,7 +126,7 @@ def _spatial(frame: Frame) -> list[float]:
 def _array_at(place: Place) -> Node:
     found = node_at(place)
     if found is None or found.driver is None:
-        raise InputError(f"{place.address} is no array")
+        raise InputError(f"{place.address} is not an array")
     return found
 
 
@@ -142,7 +142,7 @@ def _finest_below(group: Node, wish: Wish) -> Node:
     if len(below) == 1 and level is None:
         return _array_at(Place("", below[0]))
     named = f"name one in it, such as {below[0]}" if below else "name an array in it"
-    raise InputError(f"{group.place.address} is no volume of a known format: {named}")
+    raise InputError(f"{group.place.address} is not a volume of a known format: {named}")
 
 
 def _arrays_below(place: Place) -> list[str]:

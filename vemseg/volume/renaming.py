@@ -34,7 +34,7 @@ from vemseg.volume.zarr_nodes import is_zarr
 from vemseg.volume.zarr_reading import zarr_record
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-"""What is changed in a description where nothing is."""
+"""A description in which nothing changes."""
 
 _DESCRIPTION, _BYTE_COUNTS, _IMAGEJ = 270, 50838, 50839
 
@@ -114,7 +114,7 @@ def copied(labels: Volume, target: Path, form: LabelForm) -> bool:
 
 
 def _alike(path: Path, kind: str, form: LabelForm) -> bool:
-    """Tell whether a file is of the form that is wanted, so that a copy of it is one too."""
+    """Tell whether a file already has the form that is wanted, so that a copy of it has it too."""
     if is_tiff(path):
         return kind == "tiff"
     format_of_zarr = 3 if (path / "zarr.json").is_file() else 2
@@ -138,7 +138,7 @@ def _rename_in_zarr(
     path: Path, names: Mapping[int, str], colours: Mapping[int, RGB], description: Mapping[str, Any]
 ) -> None:
     sweep_stores(path)
-    with reading(f"{path} is no readable OME-Zarr"):
+    with reading(f"{path} is not a readable OME-Zarr"):
         group = zarr.open_group(str(path), mode="r+")
     attributes = dict(group.attrs)
     known = _of_labels(record_in(attributes), path).get("suggestions", {})

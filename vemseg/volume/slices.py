@@ -19,7 +19,7 @@ from vemseg.names import is_pattern, volume_name
 from vemseg.volume.base import Volume
 from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
-from vemseg.volume.foreign import needed
+from vemseg.volume.optional import needed
 from vemseg.volume.stored import Wish
 from vemseg.volume.tiff import open_tiff
 
@@ -182,7 +182,7 @@ def read_picture(file: Path, as_stored: bool = False) -> NDArray[np.generic]:
             )
         plane: NDArray[np.generic] = volume.read(volume.box)[0]
         return plane
-    with reading(f"{file} is no readable picture"):
+    with reading(f"{file} is not a readable picture"):
         _check_end(file)
         plane = np.asarray(needed("imagecodecs", file).imread(file))
     if plane.ndim == 3 and plane.shape[-1] == 2:
@@ -191,7 +191,7 @@ def read_picture(file: Path, as_stored: bool = False) -> NDArray[np.generic]:
         plane = plane[..., 0]  # a grey picture saved as RGB
     plane = plane.squeeze() if plane.ndim > 2 else plane
     if plane.ndim != 2:
-        raise InputError(f"{file} is no grey plane: its shape is {plane.shape}")
+        raise InputError(f"{file} is not a grey plane: its shape is {plane.shape}")
     return plane
 
 
@@ -214,7 +214,7 @@ def _is_picture(file: Path) -> bool:
 
 def _size(file: Path) -> tuple[int, int] | None:
     """Return height and width of a TIFF or PNG; None of other pictures, which would have to be decoded."""
-    with reading(f"{file} is no readable picture"):
+    with reading(f"{file} is not a readable picture"):
         if _is_tiff(file):
             with tifffile.TiffFile(file) as opened:
                 page = opened.pages[0]

@@ -69,7 +69,7 @@ def complaint(path: Path, promised: Mapping[str, tuple[str, ...]]) -> str:
         head = file.read(512)
     for title, endings in promised.items():
         if path.suffix.lower() in endings and _meaning(head) is None:
-            return f"{path} is no {title.split()[0]}, in spite of its name"
+            return f"{path} is not {_a(title)}, in spite of its name"
     if head[:4] == b"PK\x03\x04" and not zipfile.is_zipfile(path):
         return f"{path} is a ZIP file that was cut off, since its end is missing: copy it again"
     found = _meaning(head)
@@ -80,7 +80,7 @@ def complaint(path: Path, promised: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def _meaning(head: bytes) -> tuple[str, str] | None:
-    """Return what a file is that begins so, and what to do."""
+    """Return what kind of file begins with these bytes, and what the user can do."""
     if b"<SpimData" in head:
         return "an XML of BigDataViewer", "give the .h5 or .n5 beside it, which is read together with it"
     for at, magic, what, remedy in _MAGIC:
@@ -115,7 +115,7 @@ def _held(folder: Path) -> str:
 
 
 def _folder(path: Path, titles: list[str]) -> str:
-    """Say what a folder is that no reader opens."""
+    """Say what kind of folder this is, since no reader opens it."""
     if _is_json_of(path / "info", "scales"):
         return f"{path} is a neuroglancer precomputed volume that cannot be read here"
     if (path / "datasource-properties.json").is_file():

@@ -114,10 +114,10 @@ class LabelStore(StoredVolume):
         InputError
             Where ``directory`` is not a store.
         """
-        with reading(f"{directory} is no label store"):
+        with reading(f"{directory} is not a label store"):
             array = zarr.open_array(str(directory / "0"), mode="r+", zarr_format=3)
         if array.ndim not in (3, 4) or array.shards is None:
-            raise InputError(f"{directory} is no label store: its array has other axes or no shards")
+            raise InputError(f"{directory} is not a label store: its array has other axes or no shards")
         return cls(directory, array)
 
     def write(self, box: Box, array: NDArray[np.generic]) -> None:

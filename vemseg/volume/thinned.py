@@ -1,4 +1,4 @@
-"""A volume of which only every so many voxels are looked at, so that pictures of it stay small."""
+"""A volume of which only every n-th voxel along each axis is looked at, so that pictures of it stay small."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ def tiff_record(path: Path) -> Record | None:
 @contextmanager
 def _opened(path: Path) -> Iterator[Chain]:
     """Open a file, and turn all that goes wrong with it into one line that names it."""
-    with reading(f"{path} is no readable TIFF"), path.open("rb", buffering=0) as file:
+    with reading(f"{path} is not a readable TIFF"), path.open("rb", buffering=0) as file:
         yield Chain.of(path, file)
 
 

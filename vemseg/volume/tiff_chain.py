@@ -129,7 +129,7 @@ class Chain:
         if entry is None or not entry[1]:
             return None
         if entry[0] not in _INTEGERS:
-            raise self.damaged(f"{name} of page {directory.number} is no whole number")
+            raise self.damaged(f"{name} of page {directory.number} is not a whole number")
         stored = np.dtype(self.layout.order + _INTEGERS[entry[0]])
         return np.frombuffer(self.content(entry), stored).astype(np.int64)
 

@@ -56,7 +56,7 @@ class Edges:
 
     @property
     def hint(self) -> str:
-        """What the file does say where that is no voxel size, with the option to paste; else empty."""
+        """What the file does say where that is not a voxel size, with the option to paste; else empty."""
         known = dict(zip("zyx", self.believed, strict=True))
         odd = [edge for edge in self.nm if edge is not None and edge > LARGEST_PIXEL_NM]
         said = ", ".join(f"{axis} {edge:.6g} nm" for axis, edge in known.items() if edge is not None)
@@ -66,7 +66,7 @@ class Edges:
             option = ",".join("?" if edge is None else f"{edge:.6g}" for edge in known.values())
             return f"the file says {said}: --voxel-size {option}"
         if odd:
-            return f"the file says {odd[0]:.6g} nm, which is no voxel of electron microscopy"
+            return f"the file says {odd[0]:.6g} nm, which is not a voxel of electron microscopy"
         if all(number is not None and 0 < number < math.inf for number in self.bare):
             numbers = ",".join(f"{number:.6g}" for number in self.bare)
             return f"the file says {numbers} (z,y,x) without a unit: --voxel-size {numbers} if that is nm"

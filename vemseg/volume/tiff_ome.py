@@ -1,4 +1,4 @@
-"""What an OME description says of the pages of a TIFF: which plane of which image each of them is.
+"""What an OME description says of the pages of a TIFF: the plane and the image that each of them holds.
 
 The description lists images; each has planes counted along z, channels and times in an order of its own, and
 elements ``TiffData`` that say which pages they are (OME Data Model, 2016-06, "OME-TIFF specification").
@@ -51,7 +51,7 @@ def ome_stack(path: Path, xml: str | None, pages: Sequence[Page]) -> Stack | Non
     """
     root = ome_root(xml)
     if root is None:
-        raise InputError(f"{path} is damaged: its OME description is no XML; write it anew")
+        raise InputError(f"{path} is damaged: its OME description is not XML; write it anew")
     if next(elements(root, "BinaryOnly"), None) is not None:
         return None
     images = list(elements(root, "Pixels"))

@@ -48,7 +48,7 @@ def as_shown(form: Form, dtype: np.dtype[np.generic], order: str) -> tuple[Show 
 
 
 def _inverted(dtype: np.dtype[np.generic], bits: int) -> Show:
-    """Return what swaps black and white: unsigned values of so many bits, signed ones, or floating point."""
+    """Return the function that swaps black and white; unsigned values have so many bits."""
     if dtype.kind == "f":
         return lambda values: np.negative(values)
     if dtype.kind == "i":

@@ -113,7 +113,7 @@ class Stack:
         letters = letters or "".join(sorted(set("ZYX") - set(self.inner)))
         if sorted(letters + self.inner) != ["X", "Y", "Z"]:
             axes, lengths = self.axes + self.inner, (*self.lengths, *self.shape[1:])
-            raise InputError(f"{path} is no stack: it has the axes {axes} of lengths {lengths}")
+            raise InputError(f"{path} is not a stack: it has the axes {axes} of lengths {lengths}")
         return replace(self, axes=letters, lengths=self.shape[:1], remarks=remarks)
 
 

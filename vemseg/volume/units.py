@@ -1,7 +1,7 @@
 """Lengths as file formats spell them, in nm.
 
 ImageJ, OME and NGFF each have their own words for a micrometre. Where the unit is missing or
-is no length ("pixel"), the voxel size is unknown: a number without a unit is never taken as nanometres.
+is not a length ("pixel"), the voxel size is unknown: a number without a unit is never taken as nanometres.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NM: dict[str, float] = {
 
 
 def nanometres(unit: object) -> float | None:
-    r"""Return how many nm one ``unit`` is, or None where it is no unit of length.
+    r"""Return how many nm one ``unit`` is, or None where it is not a unit of length.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ class Permuted(Volume):
 
     def __init__(self, volume: Volume, order: ZYX) -> None:
         if sorted(order) != [0, 1, 2]:
-            raise ValueError(f"{order} is no order of three axes")
+            raise ValueError(f"{order} is not an order of three axes")
         size = volume.voxel_size
         super().__init__(
             _permute(volume.shape, order),
@@ -145,7 +145,7 @@ class Nearest(Volume):
         return found[np.ix_(picked[0] - z[0], picked[1] - y[0], picked[2] - x[0])]
 
 
-class Whole(Overlay):
+class AsIntegers(Overlay):
     """Labels that a program stored as floating-point numbers, as integers.
 
     Parameters

@@ -37,7 +37,7 @@ _DEEPEST = 4
 """How many groups below a path are looked through for images."""
 
 
-class Whole(LocalStore):  # type: ignore[misc]
+class StrictStore(LocalStore):  # type: ignore[misc]
     """A folder of Zarr in which an empty file is damage.
 
     zarr takes a shard of no bytes, as a download that broke off leaves it, for one that was never written.
@@ -77,15 +77,15 @@ def open_node(path: Path) -> Node:
         Where there is none, or it is damaged.
     """
     if not is_zarr(path):
-        raise InputError(f"{path} is no Zarr array or group")
+        raise InputError(f"{path} is not a Zarr array or group")
     zipped = Zipped.of(path)
-    with reading(f"{path} is no readable Zarr"):
+    with reading(f"{path} is not a readable Zarr"):
         if zipped is not None:
             archive = ZipStore(str(zipped.file), mode="r")
             found: Node = zarr.open(archive, path=zipped.inner, mode="r")
             return found
         both = _is_old(path)
-        store = Whole(path, read_only=True)
+        store = StrictStore(path, read_only=True)
         node: Node = zarr.open(store, mode="r", zarr_format=3 if both else None)
         if isinstance(node, zarr.Array) or multiscale_of(node.attrs, path) or not both:
             return node
@@ -108,7 +108,7 @@ def groups_around(path: Path) -> Iterator[tuple[Path, zarr.Group]]:
 
 def inside(group: zarr.Group, path: Path) -> list[str]:
     """Return images in a group, or arrays where there are none, as paths that can be opened."""
-    with reading(f"{path} is no readable Zarr"):
+    with reading(f"{path} is not a readable Zarr"):
         members = sorted(group.members(max_depth=_DEEPEST))
     groups = [(name, node) for name, node in members if isinstance(node, zarr.Group)]
     images = [name for name, node in groups if multiscale_of(node.attrs, path / name)]
@@ -185,5 +185,5 @@ def _top(file: Path, changed: int) -> str:
 @functools.lru_cache(maxsize=8)
 def _names(file: Path, changed: int) -> frozenset[str]:
     """Return the names of all files in a ZIP file that was changed last at that time."""
-    with reading(f"{file} is no readable ZIP file"), zipfile.ZipFile(file) as archive:
+    with reading(f"{file} is not a readable ZIP file"), zipfile.ZipFile(file) as archive:
         return frozenset(archive.namelist())

@@ -105,7 +105,7 @@ def open_zarr(path: Path, wish: Wish = Wish()) -> Volume:
     UsageError
         Where something is chosen that is not there.
     """
-    with reading(f"{path} is no readable Zarr"):
+    with reading(f"{path} is not a readable Zarr"):
         return _open(path, wish)
 
 
@@ -133,7 +133,7 @@ def _open(path: Path, wish: Wish) -> Volume:
 
 def zarr_record(path: Path) -> Record | None:
     """Return what vemseg wrote into an OME-Zarr, or into the one that an array lies in; else None."""
-    with reading(f"{path} is no readable Zarr"):
+    with reading(f"{path} is not a readable Zarr"):
         return record_in(_locate(path).attributes)
 
 
@@ -172,7 +172,7 @@ def _locate(path: Path, level: str | None = None) -> Located:
 
 
 def _what_else(group: zarr.Group, path: Path) -> str:
-    """Say what a group is that is no image, and what to name instead."""
+    """Say what kind of group this is, since it is not an image, and what to name instead."""
     if known := what_to_name(group.attrs, path):
         return known
     found = inside(group, path)

@@ -57,7 +57,7 @@ def write_zarr(
 def finish_store(
     store: LabelStore, content: Content, file_name: str, image: LabelsOfImage | None = None
 ) -> None:
-    """Add metadata and what is left of coarser levels to a store; that makes it an OME-Zarr of NGFF 0.5."""
+    """Make a store an OME-Zarr of NGFF 0.5: add the coarser levels that it lacks, and the metadata."""
     group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
     size = content.about.voxel_size
     _describe(group, content, store.channels, VERSION, image, split_name(Path(file_name))[0])

@@ -5,6 +5,14 @@ ranges so wide that real tissue is one more variation (domain randomisation: Tob
 et al., SynthSeg, Medical Image Analysis 86, 2023). All lengths are in nm, so that one generator serves every
 voxel size.
 
+    kinds        the kinds of tissue, and the order in which one is painted
+    classes      the classes of its voxels
+    canvas       the block that is painted on
+    style        how dark everything is
+    cells, membranes, organelles, cytoplasm
+                 what is painted
+    imaging      what a microscope makes of it
+
 >>> rng = np.random.default_rng(0)
 >>> image, labels = tissue(rng, (16, 64, 64), (12.0, 12.0, 12.0))
 >>> image.shape, image.dtype, labels.dtype
