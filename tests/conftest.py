@@ -7,7 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import Programs
+
+pytest.register_assert_rewrite("commands")
+
+from commands import SMALL_BLOCKS, command, essence, run_all  # noqa: E402
+from injection import compiled  # noqa: E402
+from processes import Programs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -15,9 +20,49 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory):
     """Yield what runs the program as processes of their own."""
-    server = Programs(tmp_path_factory.mktemp("streams"))
+    folder = tmp_path_factory.mktemp("streams")
+    server = Programs(folder, compiled(folder))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def vulnerable(programs):
+    """Return ``programs``; skip where no fault can be put into their operations on files."""
+    if programs.library is None:
+        pytest.skip("no C compiler: faults cannot be put into operations on files")
+    return programs
+
+
+@pytest.fixture(scope="session")
+def course(programs, tmp_path_factory):
+    """Run every command once; return the folder, where nothing may be changed, and how each ended."""
+    folder = tmp_path_factory.mktemp("made")
+    return folder, run_all(programs, folder)
+
+
+@pytest.fixture(scope="session")
+def made(course):
+    """Return the folder in which every command ran."""
+    folder, ended = course
+    assert [one.err for one in ended.values() if one.code] == []
+    return folder
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(programs, made, tmp_path_factory):
+    """Return a function: what a long command makes without a stop, as ``essence`` shows it."""
+    found = {}
+
+    def of(verb):
+        if verb not in found:
+            folder = tmp_path_factory.mktemp(verb)
+            ended = programs.run(folder, *command(verb, made, steps=60), changes=SMALL_BLOCKS)
+            assert ended.code == 0, ended.err
+            found[verb] = essence(verb, folder)
+        return found[verb]
+
+    return of
 
 
 @pytest.fixture

@@ -85,16 +85,18 @@ class Programs:
     ----------
     folder : Path
         For what the processes write to their standard streams.
-    environment : str
-        More variables of the server and the processes.
+    library : Path, optional
+        What ``injection.compiled`` made, so that faults can be put into their operations on files.
     """
 
-    def __init__(self, folder, **environment):
-        self._folder, self._count = folder, 0
+    def __init__(self, folder, library=None):
+        self._folder, self._count, self.library = folder, 0, library
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("VEMSEG_", "GITHUB_"))}
         for name in ("FORCE_COLOR", "PY_COLORS", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
             kept.pop(name, None)
-        self.environment = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+        self.environment = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        if library is not None:
+            self.environment["LD_PRELOAD"] = str(library)
         self._server = subprocess.Popen(
             [sys.executable, __file__],
             env=self.environment,
