@@ -33,6 +33,10 @@ PRELOADED = (
 )
 
 
+COARSE = {"vemseg.drawing.layout.DPI": 100.0, "vemseg.pipeline.evaluate.DPI": 50.0}
+"""Pictures with fewer dots than usual, which are drawn in less time; the tests of drawing say how many."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a process ended: its exit code, negative where a signal killed it, and what it wrote."""
@@ -133,7 +137,7 @@ class Programs:
         terminal : str, optional
             Device that standard error goes to instead of a file.
         changes : dict, optional
-            ``module.NAME`` of constants that are other than usual.
+            ``module.NAME`` of constants that are other than usual, beside those of COARSE.
         fault : injection.Fault, optional
             What happens to its operations on files; the server must have been started with the library.
         limits : dict, optional
@@ -151,7 +155,7 @@ class Programs:
             environment={**self.environment, **environment},
             streams=[str(out), terminal or str(err)],
             powerless=powerless,
-            changes=changes or {},
+            changes=COARSE | (changes or {}),
             fault=fault and fault.request(),
             limits=limits or {},
         )
@@ -168,6 +172,7 @@ def serve():
     codes = {}
     for name in PRELOADED:
         import_module(name)
+    import_module("vemseg.drawing.colours").table()
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:

@@ -3,6 +3,7 @@
 Each command is a process of its own, as a batch system runs it; ``processes.py`` makes that quick.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -199,13 +200,14 @@ def disk(tmp_path):
 def test_a_full_disk_is_4_and_with_room_it_goes_on(programs, made, disk, verb, kilobytes):
     os.truncate(disk / "filler", (disk / "filler").stat().st_size - 1024 * kilobytes)
     args = command(verb, made, out=f"disk/{OUT[verb]}")
-    ended = programs.run(disk.parent, *args, changes=SMALL_BLOCKS)
+    changes = SMALL_BLOCKS | {"vemseg.drawing.layout.DPI": 300.0}  # so that pictures do not fit
+    ended = programs.run(disk.parent, *args, changes=changes)
     refused(ended, 4, f"cannot write .*disk/.*{OUT[verb].split('.')[0]}.*: No space left on device")
     assert not (disk / OUT[verb]).exists() or verb in ("train", "render")
     assert not list(disk.rglob("*.safetensors")) and not list(disk.rglob("*.png"))
 
     (disk / "filler").unlink()
-    again = programs.run(disk.parent, *args, changes=SMALL_BLOCKS)
+    again = programs.run(disk.parent, *args, changes=changes)
     assert again.code == 0, again.err
     assert not list(disk.rglob("*partial*"))
 
@@ -213,8 +215,15 @@ def test_a_full_disk_is_4_and_with_room_it_goes_on(programs, made, disk, verb, k
 # Stopped
 
 
-@pytest.mark.parametrize("verb", LONG)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    ("number", "verb"),
+    [
+        *itertools.product((signal.SIGTERM, signal.SIGINT), LONG),
+        (signal.SIGUSR1, "segment"),
+        *(pytest.param(signal.SIGUSR1, verb, marks=pytest.mark.slow) for verb in ("train", "embed")),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_stopped_in_the_midst_it_goes_on_to_the_same(programs, made, uninterrupted, tmp_path, verb, number):
     args = command(verb, made, steps=60)
     program = programs.start(tmp_path, *args, changes=SMALL_BLOCKS)

@@ -87,11 +87,7 @@ class Campaign:
 
     def operations(self, name):
         """Return how many operations on files an undisturbed command does."""
-        if name not in self._counts:
-            self._begin(name)
-            journal = self._folder / "journal"
-            found = operations(lambda fault: self._run(self._struck(name), fault), self.place, journal)
-            self._counts[name] = len(found)
+        self.undisturbed(name)
         return self._counts[name]
 
     def check(self, name, blows):
@@ -122,8 +118,12 @@ class Campaign:
             if self.place.exists():
                 self.place.rename(kept)
             self._begin(name)
-            assert (wrong := self._undone(name)) is None, wrong
-            self._undisturbed[name] = self._content(name)
+            wrong = []
+            found = operations(
+                lambda fault: wrong.append(self._undone(name, fault)), self.place, self._folder / "journal"
+            )
+            assert wrong == [None], wrong
+            self._counts[name], self._undisturbed[name] = len(found), self._content(name)
             shutil.rmtree(self.place)
             if kept.exists():
                 kept.rename(self.place)
@@ -161,10 +161,13 @@ class Campaign:
         """Return the arguments of the command that is hit."""
         return WAYS[name].command(self.made)
 
-    def _undone(self, name):
+    def _undone(self, name, counting=None):
         """Run a command undisturbed, and those that follow it; return what goes wrong."""
-        for args in (self._struck(name), *WAYS[name].after(self.made)):
-            ended = self._run(args, None)
+        for fault, args in (
+            (counting, self._struck(name)),
+            *((None, args) for args in WAYS[name].after(self.made)),
+        ):
+            ended = self._run(args, fault)
             if ended.code != 0:
                 return f"ends with {ended.code}: {ended.err.strip()[-300:]}"
         return None
