@@ -33,6 +33,10 @@ PRELOADED = (
 )
 
 
+COARSE = {"vemseg.drawing.layout.DPI": 100.0, "vemseg.pipeline.evaluate.DPI": 50.0}
+"""Pictures with fewer dots than usual, which are drawn in less time; the tests of drawing say how many."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a process ended: its exit code, negative where a signal killed it, and what it wrote."""
@@ -85,16 +89,18 @@ class Programs:
     ----------
     folder : Path
         For what the processes write to their standard streams.
-    environment : str
-        More variables of the server and the processes.
+    library : Path, optional
+        What ``injection.compiled`` made, so that faults can be put into their operations on files.
     """
 
-    def __init__(self, folder, **environment):
-        self._folder, self._count = folder, 0
+    def __init__(self, folder, library=None):
+        self._folder, self._count, self.library = folder, 0, library
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("VEMSEG_", "GITHUB_"))}
         for name in ("FORCE_COLOR", "PY_COLORS", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
             kept.pop(name, None)
-        self.environment = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+        self.environment = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        if library is not None:
+            self.environment["LD_PRELOAD"] = str(library)
         self._server = subprocess.Popen(
             [sys.executable, __file__],
             env=self.environment,
@@ -137,7 +143,7 @@ class Programs:
         terminal : str, optional
             Device that standard error goes to instead of a file.
         changes : dict, optional
-            ``module.NAME`` of constants that are other than usual.
+            ``module.NAME`` of constants that are other than usual, beside those of COARSE.
         fault : injection.Fault, optional
             What happens to its operations on files; the server must have been started with the library.
         limits : dict, optional
@@ -155,7 +161,7 @@ class Programs:
             environment={**self.environment, **environment},
             streams=[str(out), terminal or str(err)],
             powerless=powerless,
-            changes=changes or {},
+            changes=COARSE | (changes or {}),
             fault=fault and fault.request(),
             limits=limits or {},
         )
@@ -172,6 +178,7 @@ def serve():
     codes = {}
     for name in PRELOADED:
         import_module(name)
+    import_module("vemseg.drawing.colours").table()
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:

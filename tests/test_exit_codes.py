@@ -3,6 +3,7 @@
 Each command is a process of its own, as a batch system runs it; ``processes.py`` makes that quick.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -13,70 +14,10 @@ import threading
 from contextlib import suppress
 
 import pytest
-import tifffile
+from commands import CHATTY, LONG, OUT, SMALL_BLOCKS, VERBS, begun, command, essence, refused
 from processes import Ended
 
-SIZES = {"fov": 32, "view": 24, "slices": 4, "widths": [6, 8], "layers": 1, "dim": 5}
-TINY = [
-    *(f"--set=model.{key}={value}" for key, value in SIZES.items()),
-    *("--batch-size=2", "--set=train.log_every=1", "--set=train.precision=fp32"),
-]
-OUT = {
-    "fetch": "cell.tif",
-    "train": "run",
-    "embed": "cell.zarr",
-    "cluster": "three.safetensors",
-    "segment": "labels.tif",
-    "evaluate": "scores.json",
-    "render": "pictures",
-}
-VERBS = list(OUT)
 READING = ["train", "embed", "segment", "evaluate", "render"]
-LONG = ["train", "embed", "segment"]
-"""Commands that save their state."""
-
-CHATTY = {"vemseg.cli.progress.SHORTEST_SECONDS": 0.0, "vemseg.cli.progress.RUSH_SECONDS": 0.0}
-"""Settings by which every report gives a line, however quickly they follow each other."""
-
-SMALL_BLOCKS = {"vemseg.budget.MOST_VOXELS": 2**11}
-"""A setting that divides the small volume of these tests into dozens of blocks."""
-
-
-def command(verb, made, out=None, steps=3, volume=None, k=3):
-    """Return the arguments of a command on what is in the folder ``made``."""
-    cell, out = volume or made / "cell.tif", ["-o", out or OUT[verb]]
-    return {
-        "fetch": ["fetch", "phantom", "--shape", "16,64,64", *out],
-        "train": ["train", cell, "-c", "invariance", *TINY, "--steps", steps, *out],
-        "embed": ["embed", cell, "-m", made / "run", *out],
-        "cluster": ["cluster", made / "cell.zarr", "-k", k, "--sample", 2000, *out],
-        "segment": ["segment", cell, "-m", made / "run", "--clusters", made / "three.safetensors", *out],
-        "evaluate": ["evaluate", made / "labels.tif", "--gt", volume or made / "cell_labels.tif", *out],
-        "render": ["render", cell, "--labels", made / "labels.tif", "--slices", 1, *out],
-    }[verb]
-
-
-@pytest.fixture(scope="module")
-def course(programs, tmp_path_factory):
-    """Run every command once; return the folder and how each ended."""
-    folder = tmp_path_factory.mktemp("made")
-    changes = {**CHATTY, **SMALL_BLOCKS}
-    return folder, {verb: programs.run(folder, *command(verb, folder), changes=changes) for verb in VERBS}
-
-
-@pytest.fixture(scope="module")
-def made(course):
-    return course[0]
-
-
-def refused(ended, code, *says):
-    """Check that a command ended with one line and no result."""
-    assert (ended.code, ended.out) == (code, ""), ended
-    said = [line for line in ended.err.splitlines() if line.startswith("vemseg:")]
-    assert len(said) == 1 and ended.err.endswith(said[0] + "\n"), ended.err
-    assert "Traceback" not in ended.err and "\x1b" not in ended.err
-    for text in says:
-        assert re.search(text, said[0]), said[0]
 
 
 # What goes where
@@ -259,13 +200,14 @@ def disk(tmp_path):
 def test_a_full_disk_is_4_and_with_room_it_goes_on(programs, made, disk, verb, kilobytes):
     os.truncate(disk / "filler", (disk / "filler").stat().st_size - 1024 * kilobytes)
     args = command(verb, made, out=f"disk/{OUT[verb]}")
-    ended = programs.run(disk.parent, *args, changes=SMALL_BLOCKS)
+    changes = SMALL_BLOCKS | {"vemseg.drawing.layout.DPI": 300.0}  # so that pictures do not fit
+    ended = programs.run(disk.parent, *args, changes=changes)
     refused(ended, 4, f"cannot write .*disk/.*{OUT[verb].split('.')[0]}.*: No space left on device")
     assert not (disk / OUT[verb]).exists() or verb in ("train", "render")
     assert not list(disk.rglob("*.safetensors")) and not list(disk.rglob("*.png"))
 
     (disk / "filler").unlink()
-    again = programs.run(disk.parent, *args, changes=SMALL_BLOCKS)
+    again = programs.run(disk.parent, *args, changes=changes)
     assert again.code == 0, again.err
     assert not list(disk.rglob("*partial*"))
 
@@ -273,44 +215,15 @@ def test_a_full_disk_is_4_and_with_room_it_goes_on(programs, made, disk, verb, k
 # Stopped
 
 
-def begun(verb, folder):
-    """Tell whether a long command is in the midst of its work."""
-    if verb == "train":
-        metrics = folder / "run" / "metrics.jsonl"
-        return metrics.exists() and metrics.read_text().count("\n") > 2
-    return len(list((folder / f"{OUT[verb]}.partial" / "done").glob("*.json"))) > 2
-
-
-def essence(verb, folder):
-    """Return what of an output may not depend on how often it was stopped: all but times and places."""
-    out = folder / OUT[verb]
-    if verb == "train":
-        return (out / "model.safetensors").read_bytes()
-    if verb == "segment":
-        beside = [folder / name for name in ("labels.csv", "labels_clusters.safetensors")]
-        return [tifffile.imread(out).tobytes(), *(path.read_bytes() for path in beside)]
-    files = [path for path in out.rglob("*") if path.is_file() and path.suffix != ".json"]
-    return {path.relative_to(out): path.read_bytes() for path in files}
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(programs, made, tmp_path_factory):
-    """Return a function: what a long command makes without a stop, as ``essence`` shows it."""
-    found = {}
-
-    def of(verb):
-        if verb not in found:
-            folder = tmp_path_factory.mktemp(verb)
-            ended = programs.run(folder, *command(verb, made, steps=60), changes=SMALL_BLOCKS)
-            assert ended.code == 0, ended.err
-            found[verb] = essence(verb, folder)
-        return found[verb]
-
-    return of
-
-
-@pytest.mark.parametrize("verb", LONG)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    ("number", "verb"),
+    [
+        *itertools.product((signal.SIGTERM, signal.SIGINT), LONG),
+        (signal.SIGUSR1, "segment"),
+        *(pytest.param(signal.SIGUSR1, verb, marks=pytest.mark.slow) for verb in ("train", "embed")),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_stopped_in_the_midst_it_goes_on_to_the_same(programs, made, uninterrupted, tmp_path, verb, number):
     args = command(verb, made, steps=60)
     program = programs.start(tmp_path, *args, changes=SMALL_BLOCKS)

@@ -302,7 +302,7 @@ def test_a_preview_shows_the_middle_and_what_was_hidden():
     assert not torch.equal(shown.images[hidden], shown.predictions[hidden])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(cell, tmp_path, precision):
     """Batch normalisation keeps averages that no gradient moves; the checkpoint holds them."""
     table = TrainTable(steps=9, batch=4, log_every=2, picture_every=4, lr=2e-3, precision=precision)

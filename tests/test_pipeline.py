@@ -168,7 +168,7 @@ def test_segment_leaves_labels_and_what_explains_them(phantom, model, tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["tiny", "classical"])
+@pytest.mark.parametrize("name", ["tiny", pytest.param("classical", marks=pytest.mark.slow)])
 def test_stages_apart_give_the_labels_of_one_go(phantom, model, tmp_path, name):
     chosen = model if name == "tiny" else "classical"
     settings = ["cluster.sample=3000", "cluster.k=4"]
@@ -467,6 +467,7 @@ def test_bad_volumes_leave_nothing(model, tmp_path):
     assert not list(tmp_path.glob("x.tif"))
 
 
+@pytest.mark.slow
 def test_reference_checkpoint_is_a_model(phantom, tmp_path):
     import torch
 

@@ -94,7 +94,7 @@ def volume(tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "cell.tif"
     import tifffile
 
-    shape = (40, 72, 80)
+    shape = (24, 48, 56)
     grey = Phantom(shape, 3).read(Box.whole(shape))
     tifffile.imwrite(
         path, grey, imagej=True, metadata={"spacing": 0.016, "unit": "um", "axes": "ZYX"},
@@ -184,7 +184,7 @@ def test_a_plan_counts_what_is_there_and_writes_nothing(volume, monkeypatch):
     before = sorted(volume.parent.iterdir())
     wanted, context = Wanted(str(volume), settings=tuple(SETTINGS)), Context(threads=1)
     found = plan(wanted, volume.with_name("labels.tif"), context=context)
-    assert found.shape == (40, 72, 80) and found.dim == 24
+    assert found.shape == (24, 48, 56) and found.dim == 24
     assert found.vectors >= np.prod(found.shape) / 8
     assert found.blocks.count == 1 and found.sampling == 0.0
     assert 0.0 < found.labelling < 60.0 and found.seconds == found.labelling
@@ -216,7 +216,7 @@ def test_the_command_prints_it(volume, tmp_path, capfd):
     shown = capfd.readouterr().out
     for row in ("volume", "blocks", "memory", "disk", "training", "labelling", "time"):
         assert re.search(rf"^\s*{row}\s+\S", shown, re.MULTILINE), row
-    assert "40 x 72 x 80" in shown and "10 min" in shown
+    assert "24 x 48 x 56" in shown and "10 min" in shown
 
 
 def test_a_plan_refuses_what_segment_would_refuse(volume, tmp_path):

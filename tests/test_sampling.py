@@ -327,6 +327,7 @@ def test_blocks_are_replaced_in_turn_and_a_late_start_sees_what_a_long_run_sees(
     assert torch.equal(late.labels, seen[-1].labels)
 
 
+@pytest.mark.slow
 def test_other_processes_make_the_same_blocks():
     table = FovTable()
     alone = Sampler([noise()], (1, F, F), table, 0, CPU)

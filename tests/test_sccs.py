@@ -262,7 +262,9 @@ def test_what_does_not_go_together_is_refused_in_one_line(trained, tmp_path, cap
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("method", ["kmeans", "incremental", "spectral", "dsm", "deepcut"])
+@pytest.mark.parametrize(
+    "method", ["kmeans", "incremental", "spectral", "dsm", pytest.param("deepcut", marks=pytest.mark.slow)]
+)
 def test_every_method_labels_regions_and_its_saved_classes_give_the_same(trained, tmp_path, method):
     k = 2 if method == "deepcut" else 3  # it decides itself into how many segments it cuts
     settings = (

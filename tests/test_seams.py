@@ -283,6 +283,7 @@ def in_two_processes(job, context, stages=None):
     return here.run(job, context, stages)  # every block has its marker by now: nothing is computed
 
 
+@pytest.mark.slow
 def test_a_second_process_writes_its_blocks_of_the_same_labels(tmp_path, monkeypatch):
     import tifffile
 

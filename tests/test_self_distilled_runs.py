@@ -90,8 +90,14 @@ def same(a, b):
     return all(np.array_equal(x[name], y[name]) for name in x)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, "fp32") for name in KINDS),
+        ("his4mae", "bf16"),
+        *(pytest.param(name, "bf16", marks=pytest.mark.slow) for name in ("sdae_recon", "sdae")),
+    ],
+)
 def test_a_resumed_training_is_the_same_bit_for_bit(cell, name, precision, tmp_path):
     """This includes the teacher, the codebook, the counts of an epoch and stochastic depth."""
     settings = [f"train.precision={precision}"]
@@ -128,6 +134,7 @@ def test_the_student_is_an_ordinary_encoder(trained):
     assert np.array_equal(load_codes(run.model), student["master.codebook.codes"])
 
 
+@pytest.mark.slow
 def test_snapshots_are_models_too(cell, tmp_path):
     run = run_of(cell, "his4mae", tmp_path / "run", ["train.snapshot_every=5"])
     kept = sorted(path.name for path in run.glob("model*"))

@@ -502,7 +502,9 @@ def training_of(cell, out, kind, settings=(), **given):
     return Training([str(cell / "grey.tif")], out, recipe, lessons=lessons)
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize(
+    "kind", ["unet_supervised", "vit_supervised", pytest.param("segmenter", marks=pytest.mark.slow)]
+)
 def test_it_learns_from_a_few_slices_and_labels_the_rest_with_its_names(cell, tmp_path, kind):
     run = train(training_of(cell, tmp_path / "run", kind, names={1: "a", 2: "b", 3: "c"}), Context())
     last = Run.open(run).read_metrics()[-1]

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -47,25 +48,33 @@ def cell():
     return Source(ArrayVolume(grey, (16.0, 16.0, 16.0)), Intensity(0.0, 255.0))
 
 
+def trained(cell, path, stop_at=None, limit=None, change=None, **settings):
+    """Train in a directory, from the checkpoint there, until ``stop_at``."""
+    table = TrainTable(**SETTINGS | settings)
+    objective = build_objective(TINY, table.seed)
+    if change is not None:
+        change(objective)
+    sampler = Sampler([cell], (1, TINY.fov, TINY.fov), FovTable(), table.seed, CPU)
+    with Run.create(path, Recipe(model=TINY, train=table, embed=EmbedTable(stride=20))) as run:
+        trainer = Trainer(objective, sampler, run, table, limit)
+        told = []
+        context = Context(report=lambda *say: told.append(say), stopped=lambda: trainer.step == stop_at)
+        trainer.finished = trainer.fit(context)
+    trainer.told = told
+    return trainer
+
+
 @pytest.fixture
 def train(cell, tmp_path):
-    """Return a function that trains in a directory, from the checkpoint there, until ``stop_at``."""
+    """Return a function that trains in a directory of that name."""
+    return lambda name, *given, **settings: trained(cell, tmp_path / name, *given, **settings)
 
-    def go(name, stop_at=None, limit=None, change=None, **settings):
-        table = TrainTable(**SETTINGS | settings)
-        objective = build_objective(TINY, table.seed)
-        if change is not None:
-            change(objective)
-        sampler = Sampler([cell], (1, TINY.fov, TINY.fov), FovTable(), table.seed, CPU)
-        with Run.create(tmp_path / name, Recipe(model=TINY, train=table, embed=EmbedTable(stride=20))) as run:
-            trainer = Trainer(objective, sampler, run, table, limit)
-            told = []
-            context = Context(report=lambda *say: told.append(say), stopped=lambda: trainer.step == stop_at)
-            trainer.finished = trainer.fit(context)
-        trainer.told = told
-        return trainer
 
-    return go
+@pytest.fixture(scope="module")
+def whole(cell, tmp_path_factory):
+    """Return a function of the precision: a training without a stop; made once, so nothing may change it."""
+    folder = tmp_path_factory.mktemp("whole")
+    return cache(lambda precision: trained(cell, folder / precision, precision=precision))
 
 
 def course(run):
@@ -111,16 +120,16 @@ def test_reports_and_metrics_say_where_the_run_stands(train):
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
 
 
-def test_a_reported_loss_is_the_mean_since_the_last_report(train):
+def test_a_reported_loss_is_the_mean_since_the_last_report(train, whole):
     each = [line["loss"] for line in train("each", log_every=1).run.read_metrics()]
-    some = [line["loss"] for line in train("some", log_every=5).run.read_metrics()]
+    some = [line["loss"] for line in whole("fp32").run.read_metrics()]
     means = [np.mean(each[i : i + 5]) for i in range(0, 24, 5)]
     assert some == pytest.approx(means, rel=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_equal_seeds_give_equal_weights(train, precision):
-    a, b = train("a", precision=precision), train("b", precision=precision)
+def test_equal_seeds_give_equal_weights(train, whole, precision):
+    a, b = whole(precision), train("b", precision=precision)
     other = train("other", precision=precision, seed=2)
     assert equal_files(a.run.model, b.run.model)
     assert equal_files(a.run.checkpoint, b.run.checkpoint)
@@ -128,10 +137,9 @@ def test_equal_seeds_give_equal_weights(train, precision):
     assert not equal_files(a.run.model, other.run.model)
 
 
-def test_bf16_learns_what_fp32_learns(train):
+def test_bf16_learns_what_fp32_learns(whole):
     losses = [
-        [line["loss"] for line in train(precision, precision=precision).run.read_metrics()]
-        for precision in ("fp32", "bf16")
+        [line["loss"] for line in whole(precision).run.read_metrics()] for precision in ("fp32", "bf16")
     ]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
@@ -224,20 +232,20 @@ def test_examining_changes_nothing_in_the_training(bright):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stops", [[10], [3, 11, 17], [0, 23]])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(train, precision, stops):
-    whole = train("whole", precision=precision)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(train, whole, precision, stops):
     for stop in stops:
         part = train("parts", stop_at=stop, precision=precision)
         assert (part.step, part.finished) == (stop, False)
     last = train("parts", precision=precision)
     assert last.finished
-    assert equal_files(whole.run.model, last.run.model)
-    assert equal_files(whole.run.checkpoint, last.run.checkpoint)
-    assert course(whole.run) == course(last.run)
+    through = whole(precision).run
+    assert equal_files(through.model, last.run.model)
+    assert equal_files(through.checkpoint, last.run.checkpoint)
+    assert course(through) == course(last.run)
 
 
-def test_a_checkpoint_holds_masters_moments_and_buffers(train):
-    trainer = train("run", precision="bf16")
+def test_a_checkpoint_holds_masters_moments_and_buffers(whole):
+    trainer = whole("bf16")
     arrays, about = load_tensors(trainer.run.checkpoint)
     names = [name for name, _ in trainer.objective.named_parameters()]
     parts = ("master", "exp_avg", "exp_avg_sq", "step")
@@ -248,12 +256,11 @@ def test_a_checkpoint_holds_masters_moments_and_buffers(train):
     assert about["seconds"] == trainer.elapsed
 
 
-def test_what_came_after_the_checkpoint_is_forgotten(train, tmp_path):
-    whole = train("whole")
+def test_what_came_after_the_checkpoint_is_forgotten(train, whole, tmp_path):
     train("killed", stop_at=12)
     run = Run.open(tmp_path / "killed")
     run.append_metrics({"step": 15, "loss": 99.0})
-    assert course(train("killed").run) == course(whole.run)
+    assert course(train("killed").run) == course(whole("fp32").run)
 
 
 def test_every_term_of_an_objective_is_reported(tmp_path, cell):
@@ -269,12 +276,11 @@ def test_every_term_of_an_objective_is_reported(tmp_path, cell):
         assert line["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(train, tmp_path):
-    whole = train("whole")
+def test_a_run_killed_before_its_first_checkpoint_starts_again(train, whole):
     killed = train("killed", stop_at=7)
     killed.run.checkpoint.unlink()
     assert killed.run.read_metrics()
-    assert course(train("killed").run) == course(whole.run)
+    assert course(train("killed").run) == course(whole("fp32").run)
 
 
 def test_a_finished_run_is_left_as_it_is(train):
@@ -547,9 +553,9 @@ def test_a_run_explains_itself_in_files(train):
     assert all(json.loads(line)["loss"] > 0 for line in lines)
 
 
-def test_pictures_change_nothing_in_the_training(train):
-    plain, drawn = train("plain"), train("drawn", picture_every=7)
-    assert equal_files(plain.run.checkpoint, drawn.run.checkpoint)
+def test_pictures_change_nothing_in_the_training(train, whole):
+    drawn = train("drawn", picture_every=7)
+    assert equal_files(whole("fp32").run.checkpoint, drawn.run.checkpoint)
 
 
 def test_the_curve_is_drawn_over_steps(train, monkeypatch):

@@ -92,6 +92,23 @@ def test_reading_across_the_border_reads_the_inner_box_once():
     assert boxes == [Box((0, 25, 10), (4, 30, 20))]
 
 
+@pytest.mark.parametrize(("dtype", "count", "reads"), [("u1", 9, 9), ("u1", 10, 1), ("f4", 10, 10)])
+def test_boxes_that_hold_as_much_as_the_volume_are_cut_from_one_reading(dtype, count, reads):
+    asked = []
+
+    class Counting(ArrayVolume):
+        def _read(self, box):
+            asked.append(box)
+            return super()._read(box)
+
+    array = grey((10, 20, 10)).astype(dtype)
+    boxes = [Box((n % 6, n, 0), (n % 6 + 4, n + 5, 10)) for n in range(count)]
+    found = list(Counting(array).read_each(boxes))
+    assert len(asked) == reads
+    for box, part in zip(boxes, found, strict=True):
+        np.testing.assert_array_equal(part, array[box.slices])
+
+
 def test_a_box_outside_is_a_bug():
     with pytest.raises(ValueError, match="reaches outside"):
         ArrayVolume(grey()).read(Box((0, 0, 0), (10, 1, 1)))

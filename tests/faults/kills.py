@@ -24,11 +24,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import test_exit_codes as commands
 import tifffile
+from commands import run_all
 from injection import ERRORS, FAIL, KILL, LASTING, SHORT, STOP, Fault, compiled, operations
 from processes import Programs
-from ways import MADE, WAYS, lay
+from ways import WAYS, lay
 
 from vemseg.run.origin import PASSING, provenance
 from vemseg.volume import record
@@ -67,32 +67,27 @@ class Campaign:
     ----------
     folder : Path
         For all files; the commands' outputs come and go in it.
+    programs : Programs
+        Runs the commands; faults can be put into their operations.
+    made : Path
+        What all commands made; it is copied.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, programs, made):
         self._folder, self._undisturbed, self._counts = folder, {}, {}
         self._revision = provenance("test")["revision"]
         self.made, self.place = folder / "made", folder / "place"
-        self.made.mkdir()
-        library = compiled(folder)
-        self._programs = Programs(folder, LD_PRELOAD=str(library))
-        for verb in MADE:
-            ended = self._run(commands.command(verb, self.made), None, self.made)
-            assert ended.code == 0, ended.err
+        shutil.copytree(made, self.made)
+        self._programs = programs
         self._server = lay(self.made)
 
     def close(self):
-        self._programs.close()
         self._server.shutdown()
         self._server.server_close()
 
     def operations(self, name):
         """Return how many operations on files an undisturbed command does."""
-        if name not in self._counts:
-            self._begin(name)
-            journal = self._folder / "journal"
-            found = operations(lambda fault: self._run(self._struck(name), fault), self.place, journal)
-            self._counts[name] = len(found)
+        self.undisturbed(name)
         return self._counts[name]
 
     def check(self, name, blows):
@@ -123,8 +118,12 @@ class Campaign:
             if self.place.exists():
                 self.place.rename(kept)
             self._begin(name)
-            assert (wrong := self._undone(name)) is None, wrong
-            self._undisturbed[name] = self._content(name)
+            wrong = []
+            found = operations(
+                lambda fault: wrong.append(self._undone(name, fault)), self.place, self._folder / "journal"
+            )
+            assert wrong == [None], wrong
+            self._counts[name], self._undisturbed[name] = len(found), self._content(name)
             shutil.rmtree(self.place)
             if kept.exists():
                 kept.rename(self.place)
@@ -162,10 +161,13 @@ class Campaign:
         """Return the arguments of the command that is hit."""
         return WAYS[name].command(self.made)
 
-    def _undone(self, name):
+    def _undone(self, name, counting=None):
         """Run a command undisturbed, and those that follow it; return what goes wrong."""
-        for args in (self._struck(name), *WAYS[name].after(self.made)):
-            ended = self._run(args, None)
+        for fault, args in (
+            (counting, self._struck(name)),
+            *((None, args) for args in WAYS[name].after(self.made)),
+        ):
+            ended = self._run(args, fault)
             if ended.code != 0:
                 return f"ends with {ended.code}: {ended.err.strip()[-300:]}"
         return None
@@ -182,10 +184,10 @@ class Campaign:
             ended = self._run(args, None)
             assert ended.code == 0, ended.err
 
-    def _run(self, args, fault, folder=None):
+    def _run(self, args, fault):
         # one name for all folders, so that the same files are made: the name of the folder is in some
         began = time.monotonic()
-        ended = self._programs.run(folder or self.place, *args, changes=BLOCKS, fault=fault)
+        ended = self._programs.run(self.place, *args, changes=BLOCKS, fault=fault)
         assert time.monotonic() - began < MOST_SECONDS, args
         return ended
 
@@ -247,8 +249,14 @@ def main():
     given = options.parse_args()
     chance, ways, found, tried = random.Random(given.seed), given.way or list(WAYS), 0, 0
     with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(Path(folder))
+        place = Path(folder)
+        if (library := compiled(place)) is None:
+            sys.exit("no C compiler: faults cannot be put into operations on files")
+        programs = Programs(place, library)
         try:
+            (made := place / "first").mkdir()
+            run_all(programs, made)
+            campaign = Campaign(place, programs, made)
             for name in ways:
                 count, wrong = campaign.operations(name), 0
                 planned = cases(count, -(-given.cases // len(ways)), chance)
@@ -261,7 +269,7 @@ def main():
                 print(f"{name}: {count} operations, {len(planned)} cases, {wrong} wrong", flush=True)
                 found, tried = found + wrong, tried + len(planned)
         finally:
-            campaign.close()
+            programs.close()
     print(f"{tried} cases, {found} wrong")
     sys.exit(os.EX_OK if not found else 1)
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import test_cli
 import tifffile
-from injection import LASTING, Fault, compiled, operations
-from processes import Programs
-from test_exit_codes import SMALL_BLOCKS, begun, command, course, made, refused  # noqa: F401
+from commands import SMALL_BLOCKS, begun, command, refused
+from injection import LASTING, Fault, operations
 
 from vemseg.errors import InputError, ResourceError
 from vemseg.geometry import Box
@@ -57,7 +56,7 @@ def test_an_output_folder_that_is_removed_is_one_line(tmp_path):
         assert not out.exists()
 
 
-def test_a_folder_removed_in_the_midst_ends_a_command(programs, made, tmp_path):  # noqa: F811
+def test_a_folder_removed_in_the_midst_ends_a_command(programs, made, tmp_path):
     program = programs.start(tmp_path, *command("segment", made), changes=SMALL_BLOCKS)
     program.until(lambda: begun("segment", tmp_path))
     shutil.rmtree(tmp_path / "labels.tif.partial", ignore_errors=True)
@@ -67,7 +66,7 @@ def test_a_folder_removed_in_the_midst_ends_a_command(programs, made, tmp_path):
     assert programs.run(tmp_path, *command("segment", made), changes=SMALL_BLOCKS).code == 0
 
 
-def test_two_at_once_do_not_share_an_output(programs, made, tmp_path):  # noqa: F811
+def test_two_at_once_do_not_share_an_output(programs, made, tmp_path):
     first = programs.start(tmp_path, *command("segment", made), changes=SMALL_BLOCKS)
     first.until(lambda: begun("segment", tmp_path))
     second = programs.run(tmp_path, *command("segment", made), changes=SMALL_BLOCKS)
@@ -98,22 +97,18 @@ def test_a_file_cut_off_under_the_reader_is_an_error(tmp_path):
         assert done.stdout.startswith("refused"), name
 
 
-def test_a_training_on_a_full_disk_keeps_its_last_checkpoint(tmp_path, made):  # noqa: F811
+def test_a_training_on_a_full_disk_keeps_its_last_checkpoint(vulnerable, tmp_path, made):
     place = tmp_path / "place"
     place.mkdir()
-    server = Programs(tmp_path, LD_PRELOAD=str(compiled(tmp_path)))
     args = [*command("train", made, steps=8), "--set=train.checkpoint_minutes=1e-9"]
-    try:
-        names = operations(lambda fault: server.run(place, *args, fault=fault), place, tmp_path / "journal")
-        shutil.rmtree(place / "run")
-        ended = server.run(place, *args, fault=Fault(place, len(names) // 2, LASTING, 28))
-        refused(ended, 4, "cannot write .*run/.*No space left")
-        _, state = load_tensors(Run.open(place / "run").checkpoint)
-        assert state["step"] >= 1
-        again = server.run(place, *args)
-        assert again.code == 0 and f"going on from step {state['step']}" in again.err, again.err
-    finally:
-        server.close()
+    names = operations(lambda fault: vulnerable.run(place, *args, fault=fault), place, tmp_path / "journal")
+    shutil.rmtree(place / "run")
+    ended = vulnerable.run(place, *args, fault=Fault(place, len(names) // 2, LASTING, 28))
+    refused(ended, 4, "cannot write .*run/.*No space left")
+    _, state = load_tensors(Run.open(place / "run").checkpoint)
+    assert state["step"] >= 1
+    again = vulnerable.run(place, *args)
+    assert again.code == 0 and f"going on from step {state['step']}" in again.err, again.err
 
 
 def test_nothing_but_addresses_needs_a_network(inside, tmp_path, monkeypatch):

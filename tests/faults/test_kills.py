@@ -9,10 +9,10 @@ from ways import VERBS, WAYS
 
 
 @pytest.fixture(scope="module")
-def campaign(tmp_path_factory):
-    made = Campaign(tmp_path_factory.mktemp("campaign"))
-    yield made
-    made.close()
+def campaign(vulnerable, made, tmp_path_factory):
+    mine = Campaign(tmp_path_factory.mktemp("campaign"), vulnerable, made)
+    yield mine
+    mine.close()
 
 
 def parts(campaign, verb, *shares):

@@ -7,19 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import LONG, OUT, SMALL_BLOCKS, begun, command, essence
 from groups import Group
-from test_exit_codes import (  # noqa: F401
-    LONG,
-    OUT,
-    SMALL_BLOCKS,
-    begun,
-    command,
-    course,
-    essence,
-    made,
-    refused,
-    uninterrupted,
-)
 
 from vemseg.resources import GIB, SHARE
 
@@ -36,8 +25,8 @@ def group():
 @pytest.mark.parametrize("verb", [pytest.param(verb, marks=pytest.mark.slow) for verb in LONG])
 def test_what_is_killed_for_memory_goes_on_to_the_same(
     programs,
-    made,  # noqa: F811
-    uninterrupted,  # noqa: F811
+    made,
+    uninterrupted,
     group,
     tmp_path,
     verb,

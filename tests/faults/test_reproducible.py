@@ -5,7 +5,7 @@
 
 import numpy as np
 import pytest
-from test_exit_codes import command, course, made  # noqa: F401 - fixtures
+from commands import command
 
 from vemseg.context import Context
 from vemseg.dense import Wanted
@@ -39,7 +39,7 @@ def cell(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["kmeans", "gmm"])
-def test_classes_do_not_depend_on_threads(programs, made, tmp_path, method):  # noqa: F811
+def test_classes_do_not_depend_on_threads(programs, made, tmp_path, method):
     args = [*command("cluster", made), "--set", f"cluster.method={method}"]
     found = []
     for threads in "12":
@@ -94,7 +94,7 @@ def test_labels_do_not_depend_on_memory_blocks_or_format(cell, tmp_path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "offset"), [("classical", (1, 7, 5)), ("run", (0, 16, 16))])
-def test_a_crop_has_the_labels_of_the_whole_where_its_border_is_far(made, cell, tmp_path, model, offset):  # noqa: F811
+def test_a_crop_has_the_labels_of_the_whole_where_its_border_is_far(made, cell, tmp_path, model, offset):
     """With the same classes and grey values; a network's crop begins at one of its coarsest pixels."""
     name = str(made / "run") if model == "run" else model
     more = ("embed.normalise=training", "embed.filters=[]") if model == "run" else ("model.sigmas=[1.0]",)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_exit_codes import OUT, SMALL_BLOCKS, command, course, made  # noqa: F401 - fixtures
+from commands import OUT, SMALL_BLOCKS, command
 
 from vemseg.run.origin import PASSING
 
@@ -22,7 +22,7 @@ def _content(path):
     return path.read_bytes()
 
 
-def again(programs, made, place, name, *args, **options):  # noqa: F811
+def again(programs, made, place, name, *args, **options):
     """Run a command in an empty folder; return what it makes. The folder is the same each time."""
     place.mkdir()
     ended = programs.run(place, *args, **options)
@@ -34,7 +34,7 @@ def again(programs, made, place, name, *args, **options):  # noqa: F811
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["fetch", *VERBS])
-def test_files_are_equal(programs, made, tmp_path, verb):  # noqa: F811
+def test_files_are_equal(programs, made, tmp_path, verb):
     place, args = tmp_path / "place", command(verb, made)
     first = again(programs, made, place, "first", *args)
     if verb in ("embed", "segment"):
@@ -47,7 +47,7 @@ def test_files_are_equal(programs, made, tmp_path, verb):  # noqa: F811
     assert [name for name in first if first[name] != second[name]] == []
 
 
-def test_the_same_training_makes_the_same_model(programs, made, tmp_path):  # noqa: F811
+def test_the_same_training_makes_the_same_model(programs, made, tmp_path):
     """What else a run keeps, such as its curve, tells seconds."""
     args, lasting = command("train", made), ("run/model.safetensors", "run/recipe.toml")
     first, second = (again(programs, made, tmp_path / "place", name, *args) for name in "ab")
@@ -55,7 +55,7 @@ def test_the_same_training_makes_the_same_model(programs, made, tmp_path):  # no
 
 
 @pytest.mark.parametrize("out", ["labels.tif", "labels.ome.zarr", "large.tif"])
-def test_nothing_in_a_file_of_labels_tells_the_time(programs, made, tmp_path, out):  # noqa: F811
+def test_nothing_in_a_file_of_labels_tells_the_time(programs, made, tmp_path, out):
     """Neither ImageJ TIFF, OME TIFF nor OME-Zarr; ``large`` stands for what is too large for ImageJ."""
     changes = {"vemseg.volume.tiff_writing.IMAGEJ_BYTES": 0} if out == "large.tif" else {}
     args = command("segment", made, out=out)

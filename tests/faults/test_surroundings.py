@@ -19,7 +19,7 @@ def shell(line, folder, **environment):
     return subprocess.run(["sh", "-c", line], cwd=folder, env=variables, capture_output=True)
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [">&-", pytest.param("2>&-", marks=pytest.mark.slow), "<&- >&- 2>&-"])
 def test_closed_streams_stop_nobody(tmp_path, closed):
     done = shell(f"{FETCH} -o cell.tif {closed}", tmp_path)
     assert done.returncode == 0, done.stderr

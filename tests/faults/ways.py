@@ -10,14 +10,12 @@ from pathlib import Path
 
 import stand_in
 import test_openorganelle
-from test_exit_codes import OUT, VERBS, command
+from commands import OUT, VERBS, command
 
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.run import sha256
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "maester_small_weights.pt"
-MADE = VERBS
-"""The commands whose outputs are there when any way begins; they are ways themselves."""
 
 LABELS = ("labels.tif", "labels.json", "labels.csv", "labels_qc.png", "labels_clusters.safetensors")
 Args = list[object]

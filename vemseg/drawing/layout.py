@@ -31,6 +31,8 @@ LINE = 0.17
 """Height of a line of text in inches."""
 GAP, WIDE_GAP = 0.06, 0.14
 """Gaps between panels, and between groups of panels, in inches."""
+DPI = 300.0
+"""Dots per inch of a picture where nobody says how many: what journals print."""
 MOST_ENTRIES = 40
 """Most entries of a legend; one more line says how many were left out."""
 
@@ -71,7 +73,7 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
     return figure
 
 
-def save(figure: Figure, path: Path, dpi: float = 300) -> None:
+def save(figure: Figure, path: Path, dpi: float | None = None) -> None:
     """Write a figure as PNG, PDF or SVG, by its suffix; the file appears whole or not at all.
 
     Margins are cut to what is drawn. Fonts in a PDF are TrueType, since many journals refuse Type 3; an SVG
@@ -91,7 +93,7 @@ def save(figure: Figure, path: Path, dpi: float = 300) -> None:
         figure.savefig(
             growing,
             format=path.suffix[1:].lower(),
-            dpi=dpi,
+            dpi=dpi or DPI,
             metadata=metadata,
             bbox_inches="tight",
             pad_inches=0.05,

@@ -21,6 +21,8 @@ from vemseg.volume import Volume, crop_of
 
 PROTOCOLS = ("hungarian", "majority", "greedy")
 """The ways in which labels are always matched to classes; each has a picture."""
+DPI = 200.0
+"""Dots per inch of the pictures."""
 
 
 @dataclass(frozen=True)
@@ -239,10 +241,10 @@ def _write(found: Evaluation, output: Output) -> None:
     for scores in found.tables:
         names = [scores.names[g] for g in range(len(found.classes))]
         figure = confusion(scores.confusion, [*names, "unassigned"], names, "column")
-        save(figure, output.growing(_picture(out, scores.assignment.name)), dpi=200)
+        save(figure, output.growing(_picture(out, scores.assignment.name)), dpi=DPI)
     best = found.tables[-1]
     figure = draw_slice_dice(found.per_slice[best.assignment.name], dict(best.names))
-    save(figure, output.growing(_picture(out, "slices")), dpi=200)
+    save(figure, output.growing(_picture(out, "slices")), dpi=DPI)
     origin = provenance("evaluation", inputs=output.inputs, extra={"state": output.state})
     write_json(output.growing(sidecar(out)), origin)
     write_json(output.growing(out), found.to_dict() | {"provenance": lasting(origin)})

@@ -78,8 +78,7 @@ def constant_background(volume: Volume) -> Specimen | None:
 def _value_at_border(volume: Volume) -> np.generic | None:
     """Return the value of most flat squares at the border of a volume; None where there are few of them."""
     found, total = [], 0
-    for box in _border_patches(volume.shape):
-        plane = volume.read(box)
+    for plane in volume.read_each(list(_border_patches(volume.shape))):
         squares = [plane[part.slices] for part in Box.whole(plane.shape).split((CELL, CELL, CELL))]
         total += len(squares)
         found += [square.flat[0] for square in squares if (square == square.flat[0]).all()]

@@ -117,7 +117,8 @@ def _sample(volume: Volume) -> NDArray[np.generic]:
     """
     shown = volume.specimen
     if shown is None:
-        return np.concatenate([volume.read(box).ravel() for box in sample_boxes(volume)])
+        boxes = list(sample_boxes(volume))
+        return np.concatenate([part.ravel() for part in volume.read_each(boxes)])
     boxes = list(sample_boxes(volume, min(MOST_BOXES, math.ceil(BOXES / shown.share))))
     seen = [(box, shown.voxels.read(box) > 0) for box in boxes]  # type: ignore[operator]
     parts = [volume.read(box)[mask] for box, mask in seen if mask.any()]

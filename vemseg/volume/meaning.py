@@ -48,7 +48,7 @@ def check_labels(volume: Volume) -> None:
         raise InputError(f"{where} is in colour ({volume.pictured}): give labels as one integer per voxel")
     if not np.issubdtype(volume.dtype, np.integer):
         raise InputError(f"{where}: labels must be integers, not {volume.dtype}")
-    parts = [volume.read(box) for box in sample_boxes(volume)]
+    parts = list(volume.read_each(list(sample_boxes(volume))))
     found = np.unique(np.concatenate([part.ravel() for part in parts])).size
     if found > MOST_LABELS:
         raise InputError(

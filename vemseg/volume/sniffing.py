@@ -132,6 +132,11 @@ def _folder(path: Path, titles: list[str]) -> str:
     return f"{path} is a folder without a volume: give one of these: {', '.join(titles)}"
 
 
+def _a(title: str) -> str:
+    """Return what messages call a format, with its article."""
+    return f"an {title}" if title.startswith(("HDF5", "MRC", "N5")) else f"a {title}"
+
+
 def _is_json_of(path: Path, key: str) -> bool:
     """Tell whether a small file is JSON with a certain key."""
     try:

@@ -10,8 +10,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 SOURCE = Path(__file__).with_name("files.c")
 COUNT, KILL, FAIL, SHORT, LASTING, STOP = range(6)
 """What happens to the operation that is hit; the numbers are those of ``files.c``."""
@@ -56,17 +54,14 @@ class Fault:
 
 
 def compiled(folder):
-    """Return the library made of ``files.c``; skip the test where there is no compiler for it."""
+    """Return the library made of ``files.c``, or None where no compiler can make it."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        pytest.skip("no C compiler: faults cannot be put into operations on files")
+        return None
     library = folder / "faults.so"
-    done = subprocess.run(
-        [compiler, "-O1", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"the C compiler cannot make the library: {done.stderr[-200:]}")
-    return library
+    words = [compiler, "-O1", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"]
+    done = subprocess.run(words, capture_output=True, check=False)
+    return None if done.returncode else library
 
 
 def operations(run, folder, journal, reading=False):
