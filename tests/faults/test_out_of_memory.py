@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import LONG, OUT, SMALL_BLOCKS, begun, command, essence
+from commands import LONG, OUT, SMALL_BLOCKS, begun, command, essence, refused
 from groups import Group
 
 from vemseg.resources import GIB, SHARE
@@ -47,7 +47,7 @@ def test_what_is_killed_for_memory_goes_on_to_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [2**24, 2**27], ids=["as it loads", "as it computes"])
-def test_a_limit_of_the_address_space_is_one_line(programs, made, tmp_path, more):  # noqa: F811
+def test_a_limit_of_the_address_space_is_one_line(programs, made, tmp_path, more):
     """What ``ulimit -v`` sets. Nothing under the output's name is left, and without the limit it goes on."""
     args = command("segment", made)
     programs.run(tmp_path, "--version")  # the server has answered, so it has loaded what it loads

@@ -77,7 +77,7 @@ def made_of_labels(
     return output.appearing_at(form.main(out), form.settle)
 
 
-def rename(output: Output, volume: Volume, names: Mapping[int, str]) -> bool:
+def rename(output: Output, volume: Volume, names: Mapping[int, str] | None) -> bool:
     """Give the classes of finished labels other names, in all files; the labels themselves stay as they are.
 
     Parameters
@@ -86,8 +86,8 @@ def rename(output: Output, volume: Volume, names: Mapping[int, str]) -> bool:
         The labels.
     volume : Volume
         The grey volume, for the picture.
-    names : mapping of int to str
-        Classes that it leaves out are called by their own names, or by their numbers.
+    names : mapping of int to str, optional
+        Classes that it leaves out are called by their own names, or by their numbers. None changes nothing.
 
     Returns
     -------
@@ -99,6 +99,8 @@ def rename(output: Output, volume: Volume, names: Mapping[int, str]) -> bool:
     InputError
         Where there is no such class.
     """
+    if names is None:
+        return False
     from vemseg.drawing import palette
     from vemseg.labelling import legend
     from vemseg.labelling.telling import captions, told_classes

@@ -129,8 +129,7 @@ def segment(
     output.appearing_at(extras.form.main(out), extras.form.settle)
     with output if context.share.whole else output.joined(context.stopped):
         if output.done:
-            renamed = extras.names is not None and rename(output, source.volume, extras.names)
-            also = ": renamed" if renamed else ""
+            also = ": renamed" if rename(output, source.volume, extras.names) else ""
             _log.info("%s is there already, made with the same settings%s", output.main, also)
             return out
         _say(source, blocks, given=fitted is not None or sets(wanted.settings, "cluster.k"))
@@ -148,8 +147,7 @@ def segment(
             extras.finish(output, source.volume, named, ratings)
             _finish(output, source, named, store, extras.form, counts)
             return out
-    # One share of the blocks: outside the lock, beside the processes of the other shares.
-    _label(wanted, held, classes, store, ratings, context)
+    _label(wanted, held, classes, store, ratings, context)  # one share: outside the lock, beside the others
     return out
 
 
