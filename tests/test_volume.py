@@ -507,13 +507,13 @@ def refuse(path, message):
 
 def test_paths_that_are_no_volume(tmp_path):
     refuse(tmp_path / "absent.tif", "does not exist")
-    refuse(tmp_path, "no Zarr array or group")
+    refuse(tmp_path, "without files: give a Zarr array or group")
     (tmp_path / "text.tif").write_text("not an image")
-    refuse(tmp_path / "text.tif", "no TIFF")
+    refuse(tmp_path / "text.tif", "not a TIFF stack")
     (tmp_path / "empty.tif").write_bytes(b"")
     refuse(tmp_path / "empty.tif", "empty")
     (tmp_path / "v.mrc").write_bytes(bytes(2000))
-    refuse(tmp_path / "v.mrc", "no MRC, in spite of its name")
+    refuse(tmp_path / "v.mrc", "not an MRC file, in spite of its name")
     (tmp_path / "v.raw").write_bytes(bytes(2000))
     refuse(tmp_path / "v.raw", "unknown format")
     (tmp_path / "head.tif").write_bytes(b"II*\x00\x08\x00")
