@@ -46,12 +46,7 @@ from vemseg.labelling.telling import (
 )
 from vemseg.models import spread
 from vemseg.pipeline.adapt import adapt
-from vemseg.pipeline.beside import (
-    beside,
-    draw_check,
-    files_beside,
-    rename,
-)
+from vemseg.pipeline.beside import beside, draw_check, files_beside, rename
 from vemseg.pipeline.extras import Extras
 from vemseg.recipe import sets
 from vemseg.run import Output, State, lasting, provenance, sha256, sidecar, state_in, write_json
@@ -137,10 +132,7 @@ def segment(
         held = source if classes.exists() else _classes(source, classes, context)
         labeller = load(classes)
         store = _store(output, out, STORE, source.volume, extras, blocks.shape, labeller.k)
-        ratings = {
-            name: _store(output, path, name, source.volume, extras, store.block_shape, labeller.k)
-            for name, path in extras.ratings.items()
-        }
+        ratings = _ratings(output, source.volume, extras, store.block_shape, labeller.k)
         if context.share.whole:
             counts = _label(wanted, held, classes, store, ratings, context)
             named = labeller.named(labeller.names if extras.names is None else extras.names)
@@ -247,7 +239,7 @@ def _store(
     extras : Extras
     block_shape : (int, int, int)
     k : int
-        How many classes there are.
+        Number of classes.
     """
     plan = extras.form_of(path).plan(path, volume, labelled=name not in RATINGS)
     directory = output.growing(path) if plan else output.partial / name
@@ -260,6 +252,16 @@ def _store(
     return LabelStore.create(
         directory, volume.shape, block_shape, np.dtype(dtype), volume.voxel_size, channels, plan
     )
+
+
+def _ratings(
+    output: Output, volume: Volume, extras: Extras, block_shape: ZYX, k: int
+) -> dict[str, LabelStore]:
+    """Return the stores of the volumes that say more of each voxel, by the names of the ratings."""
+    return {
+        name: _store(output, path, name, volume, extras, block_shape, k)
+        for name, path in extras.ratings.items()
+    }
 
 
 def _label(
