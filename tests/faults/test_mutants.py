@@ -61,7 +61,8 @@ def test_a_sound_reader_has_no_failures():
     ],
 )
 def test_what_a_campaign_finds(read, what, monkeypatch):
-    monkeypatch.setattr(mutation, "SECONDS", 0.5)
+    if read is hangs:  # the others have their time, however busy the machine is
+        monkeypatch.setattr(mutation, "SECONDS", 0.5)
     monkeypatch.setattr(mutation, "AT_ONCE", 3)
     monkeypatch.setattr(mutation, "shrunk", lambda seed, data, fails: data)
     failures = mutation.campaign("v.bin", SEED, read, 3)
