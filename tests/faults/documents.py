@@ -123,6 +123,7 @@ def readers(folder):
         "level": Reader(grey, _read_volume, "0/zarr.json", as_json=True),
         "old image": Reader(_of_zarr_2(folder / "old.zarr"), _read_volume, ".zattrs", as_json=True),
         "old level": Reader(folder / "old.zarr", _read_volume, "0/.zarray", as_json=True),
+        "n5": Reader(_of_n5(folder / "cell.n5"), _read_volume, "attributes.json", as_json=True),
         "description": Reader(folder / "labelled", _rename, "two.json", as_json=True),
         "labels": Reader(folder / "labelled", _rename, "two.ome.zarr/zarr.json", as_json=True),
         "zip": Reader(folder / "a.zip", members),
@@ -139,6 +140,16 @@ def _of_zarr_2(path):
     scale = [{"type": "scale", "scale": [16.0, 16.0, 16.0]}]
     levels = [{"path": "0", "coordinateTransformations": scale}]
     group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
+    return path
+
+
+def _of_n5(path):
+    """Write an N5 array that has no block yet, so its voxels are 0; return its path."""
+    size = {"dimensions": [16, 12, 8], "blockSize": [8, 8, 4], "dataType": "uint8"}
+    resolution = {"pixelResolution": {"unit": "nm", "dimensions": [8, 8, 8]}}
+    path.mkdir()
+    about = {"n5": "2.0.0", **size, **resolution, "compression": {"type": "raw"}}
+    (path / "attributes.json").write_text(json.dumps(about))
     return path
 
 

@@ -20,10 +20,11 @@ from vemseg.labelling import load
 from vemseg.recipe import load_recipe
 from vemseg.run import Output, Run, fingerprint, write_json
 from vemseg.volume import open_volume
+from vemseg.volume.conventions import frame_in
 
 NAMES = (
     *("names", "recipe", "run", "metrics", "settings of a run", "features", "vectors", "clusters", "image"),
-    *("level", "old image", "old level", "zip", "tar", "checkpoint", "description", "labels"),
+    *("level", "old image", "old level", "n5", "zip", "tar", "checkpoint", "description", "labels"),
 )
 
 
@@ -139,6 +140,12 @@ def test_names_of_axes_are_quoted_in_part(known, tmp_path, names):
     assert len(str(caught.value)) < 600
 
 
+@pytest.mark.parametrize("unit", [[[]], [{}], {"a": 1}, 3], ids=str)
+def test_a_unit_that_is_no_text_gives_no_size(unit):
+    found = frame_in({"pixelResolution": {"unit": unit, "dimensions": [8, 8, 8]}}, 3)
+    assert found is None or found.voxel_size is None
+
+
 # Places outside
 
 
@@ -157,7 +164,7 @@ def test_chunks_without_voxels_are_refused(known, tmp_path, chunks):
     shutil.copytree(known["old level"].whole, tmp_path / "old.zarr")
     path = tmp_path / "old.zarr" / "0" / ".zarray"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chunks": chunks}))
-    with pytest.raises(InputError, match=r"old\.zarr.* (is damaged|is no readable Zarr)"):
+    with pytest.raises(InputError, match=r"old\.zarr.* (is damaged|readable Zarr)"):
         open_volume(tmp_path / "old.zarr")
 
 

@@ -172,7 +172,7 @@ def _pixel_resolution(attributes: Attributes, n: int) -> Frame | None:
     values = described.get("dimensions") if isinstance(described, Mapping) else described
     edges = numbers(_listed(values))
     unit = spelt or attributes.get("pixelResolutionUnit") or attributes.get("unit") or attributes.get("units")
-    if len(edges) < 3 or (isinstance(unit, list) and len(set(unit)) != 1):
+    if len(edges) < 3 or (isinstance(unit, list) and len(set(map(str, unit))) != 1):
         return None
     unit = unit[0] if isinstance(unit, list) else unit
     factors = numbers(_listed(attributes.get("downsamplingFactors"))) or (1.0,) * len(edges)
