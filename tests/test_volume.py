@@ -629,7 +629,7 @@ def test_crops_and_permutations():
         view = Permuted(volume, order)
         assert_reads_as(view, array.transpose(order))
         assert view.voxel_size == tuple((3, 2, 1)[axis] for axis in order)
-    with pytest.raises(ValueError, match="no order"):
+    with pytest.raises(ValueError, match="not an order"):
         Permuted(volume, (0, 0, 1))
 
 

@@ -99,7 +99,7 @@ def check_regular(path: Path, kind: type[VemsegError] = InputError) -> None:
     """
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # a name with a zero byte is no path at all
+    except (OSError, ValueError):  # a name with a zero byte is not a path at all
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise kind(f"{path} is a pipe, a device or a socket: give a regular file")
@@ -131,13 +131,13 @@ def read_text(path: Path, complaint: str, kind: type[VemsegError] = InputError) 
 class Form:
     """What a kind of document must hold: the names of its entries and the types of their values.
 
-    Values are checked strictly: a text is no number. Entries that the form does not name are left alone.
+    Values are checked strictly: a text is not a number. Entries that the form does not name are left alone.
 
     Parameters
     ----------
     kind : type, or mapping of str to type or mapping
         The type of the whole document, or of each of its entries; a mapping within a mapping is a table. An
-        entry whose name ends in ``?`` may be missing; null is no such entry, unless its type says so.
+        entry whose name ends in ``?`` may be missing; null is not such an entry, unless its type says so.
 
     Examples
     --------

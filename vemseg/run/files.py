@@ -46,7 +46,7 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     InputError
-        Where the file cannot be read, is no regular file, or is not JSON.
+        Where the file cannot be read, is not a regular file, or is not JSON.
     """
     complaint = f"cannot read {path}"
     text = read_text(path, complaint)

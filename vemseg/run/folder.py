@@ -141,7 +141,7 @@ class Run:
         Raises
         ------
         InputError
-            Where the directory is no run.
+            Where the directory is not a run.
         """
         if not (path / _RECIPE).is_file():
             what = f"no {_RECIPE} in" if path.is_dir() else "no directory"

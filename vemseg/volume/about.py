@@ -153,7 +153,7 @@ def origin_of(record: Record | None, voxel_size: VoxelSize | None) -> Position |
 
 
 def names_in(record: Record | None) -> dict[int, str]:
-    """Return the names of labels in a record; what is no name of a label is left out."""
+    """Return the names of labels in a record; what is not the name of a label is left out."""
     return {k: name for k, name in _by_label(record, "names") if isinstance(name, str)}
 
 
@@ -164,7 +164,7 @@ def channels_in(record: Record | None) -> tuple[str, ...]:
 
 
 def colours_in(record: Record | None) -> dict[int, RGB]:
-    """Return the colours of labels in a record; what is no colour of a label is left out."""
+    """Return the colours of labels in a record; what is not the colour of a label is left out."""
     found = {}
     for k, rgb in _by_label(record, "colours"):
         match rgb:

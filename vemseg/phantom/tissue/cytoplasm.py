@@ -1,4 +1,4 @@
-"""Paints what fills cells and is no organelle: grain, ribosomes, glycogen, microtubules, filaments.
+"""Paints what fills cells and is not an organelle: grain, ribosomes, glycogen, microtubules, filaments.
 
 None of it has a class of its own. An encoder has to learn not to take it for one.
 """
