@@ -501,6 +501,10 @@ def test_mrc(tmp_path):
     whole = (tmp_path / "cell.mrc").read_bytes()
     (tmp_path / "cut.mrc").write_bytes(whole[:-500])
     refuse(tmp_path / "cut.mrc", "not a readable MRC")
+    for order, mark in (("little", b"\x44\x44"), ("big", b"\x11\x11")):
+        lying = whole[:92] + (2**31 - 1).to_bytes(4, order) + whole[96:212] + mark + whole[214:]
+        (tmp_path / "lying.mrc").write_bytes(lying)
+        refuse(tmp_path / "lying.mrc", "extended header has 2147483647 bytes, more than the file")
 
 
 def write_mrc(path, array, size=(80, 80, 300), **header):

@@ -196,8 +196,8 @@ EVERY = '<TiffData IFD="0" PlaneCount="12"/>'
         (ome(EVERY, SizeT=-1), "SizeT='-1'"),
         (ome(EVERY, DimensionOrder="ZYXCT"), "ZYXCT"),
         (ome(EVERY * 99), "again and again"),
-        (ome(EVERY)[:-20] + "</OME>", "no XML"),
-        (ome(EVERY).replace("<OME", '<!DOCTYPE a [<!ENTITY b "c">]><OME', 1), "no XML"),
+        (ome(EVERY)[:-20] + "</OME>", "not XML"),
+        (ome(EVERY).replace("<OME", '<!DOCTYPE a [<!ENTITY b "c">]><OME', 1), "not XML"),
         ('<?xml version="1.0"?><OME></OME>', "names no image"),
     ],
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from vemseg.errors import InputError
 from vemseg.foreign import reading
 from vemseg.names import volume_name
 from vemseg.volume.base import Volume
@@ -16,6 +17,7 @@ from vemseg.volume.stored import Lazy, Told, Wish, open_stored
 
 _MARK, _AT = b"MAP ", 208
 _STAMP, _STAMP_AT = 1146047817, 152
+_HEADER, _EXTENDED_AT, _MACHINE_AT = 1024, 92, 212
 _SIGNED, _AS_MRC2014 = 1, 4
 """Flags of IMOD: bytes are signed; the origin has the sign of MRC2014, the opposite of IMOD's own."""
 
@@ -40,12 +42,25 @@ def open_mrc(path: Path, wish: Wish) -> Volume:
     """
     wish.choice.refuse("channel", "level", "axes", where=path)
     mrcfile = needed("mrcfile", path)
+    _refuse_lying_header(path)
     with reading(f"{path} is not a readable MRC file"):
         opened = mrcfile.mmap(path, mode="r", permissive=False)
     data = _bytes_of_imod(opened)
     told = Told([_frame(opened.header, opened.voxel_size, data.ndim)])
     array = Lazy(_opened, (path.absolute(),), tuple(data.shape), data.dtype)
     return open_stored(array, told, wish, path=path, name=volume_name(path), address=str(path))
+
+
+def _refuse_lying_header(path: Path) -> None:
+    """Refuse a file that is shorter than its extended header: mrcfile allocates that before it reads it."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER)
+    order: Literal["big", "little"] = "big" if head[_MACHINE_AT : _MACHINE_AT + 1] == b"\x11" else "little"
+    extended = int.from_bytes(head[_EXTENDED_AT : _EXTENDED_AT + 4], order, signed=True)
+    if extended > path.stat().st_size - _HEADER:
+        raise InputError(
+            f"{path} is damaged: its extended header has {extended} bytes, more than the file: copy it again"
+        )
 
 
 class Mapped:
