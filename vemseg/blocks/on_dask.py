@@ -32,6 +32,7 @@ from vemseg.run import read_json
 
 if TYPE_CHECKING:
     from distributed import Client, Future
+    from distributed.client import as_completed as AsCompleted
     from distributed.deploy import Cluster
 
 AnyJob = Job[Any, Any]
@@ -176,25 +177,25 @@ def _follow(distributed: ModuleType, client: Client, job: AnyJob, context: Conte
         ): number
         for number in todo
     }
-    waiting = set(blocks)
+    waiting, ended = set(blocks), distributed.as_completed(list(blocks))
     while waiting:
         context.report(job.stage, done / total, job.counted.format(done / 1e6, total / 1e6))
         if context.stopped():
             client.cancel(list(waiting))
             raise here.stopped_after(len(job.boxes) - len(waiting), len(job.boxes))
-        for future in _ended(distributed, waiting):
+        for future in _batch(ended):
             _check(distributed, future, blocks[future])
             done += job.boxes[blocks[future]].size
             waiting.discard(future)
     context.report(job.stage, 1.0, job.counted.format(total / 1e6, total / 1e6))
 
 
-def _ended(distributed: ModuleType, waiting: set[Future]) -> list[Future]:
-    """Return the futures that have ended, after ``PAUSE`` seconds at most."""
-    try:
-        return list(distributed.wait(list(waiting), PAUSE, return_when="FIRST_COMPLETED").done)
-    except (TimeoutError, distributed.TimeoutError):
-        return []
+def _batch(ended: AsCompleted) -> list[Future]:
+    """Return the futures that have ended since the last look, after ``PAUSE`` seconds where none have."""
+    if not ended.has_ready():
+        time.sleep(PAUSE)
+    found: list[Future] = ended.next_batch(block=False)
+    return found
 
 
 def _check(distributed: ModuleType, future: Future, number: int) -> None:
