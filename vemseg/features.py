@@ -36,6 +36,9 @@ KIND = "vemseg-features"
 FORMAT = 1
 CHUNK_BYTES = 2**21
 
+UNWRITTEN = -1
+"""Where the array of a part's ends was made longer, and the process was killed before it wrote them."""
+
 Values = tuple[NDArray[np.float16], NDArray[np.float16]]
 """Vectors (z, y, x, d) and the mean intensities of their patches (z, y, x)."""
 
@@ -297,7 +300,10 @@ class RegionStore:
             self.settings: dict[str, Any] = dict(_REGIONS.check(group.attrs["settings"], f"{path}: damaged"))
             names = ("map", "vectors", "intensities", "edges", "ends")
             self._map, self._vectors, self._intensities, self._edges, self._ends = (group[n] for n in names)
-            ends = np.concatenate([np.zeros((1, 2), np.int64), self._ends[:]])
+            whole = self._ends[:]
+            if len(whole) and (whole[-1] == UNWRITTEN).all():
+                whole = whole[:-1]
+            ends = np.concatenate([np.zeros((1, 2), np.int64), whole])
             held = np.array([self._vectors.shape[0], self._edges.shape[0]])
             if (np.diff(ends, axis=0) < 0).any() or (ends[-1] > held).any() or self._vectors.ndim != 2:
                 raise ValueError("its parts do not fit its arrays")
@@ -312,7 +318,7 @@ class RegionStore:
         inner.create_array("vectors", shape=(0, dim), dtype="float16", chunks=(CHUNK_BYTES // dim // 2, dim))
         inner.create_array("intensities", shape=(0,), dtype="float32", chunks=(2**16,))
         inner.create_array("edges", shape=(0, 2), dtype="int64", chunks=(2**16, 2))
-        inner.create_array("ends", shape=(0, 2), dtype="int64", chunks=(2**10, 2))
+        inner.create_array("ends", shape=(0, 2), dtype="int64", chunks=(2**10, 2), fill_value=UNWRITTEN)
         inner.attrs["settings"] = dict(settings)
 
     def __len__(self) -> int:
@@ -331,16 +337,16 @@ class RegionStore:
         arrays : RegionArrays
         """
         rows, edges = (int(n) for n in self._offsets[-1])
+        self._map[box.slices] = (numbers + rows).astype(np.int32)
+        end = np.array([[rows + len(arrays.vectors), edges + len(arrays.edges)]])
         for array, first, values in (
             (self._vectors, rows, arrays.vectors),
             (self._intensities, rows, arrays.intensities),
             (self._edges, edges, arrays.edges + rows),
+            (self._ends, len(self), end),  # last: with it the part is there
         ):
             array.resize((first, *array.shape[1:]))
             array.append(values)
-        self._map[box.slices] = (numbers + rows).astype(np.int32)
-        end = np.array([[rows + len(arrays.vectors), edges + len(arrays.edges)]])
-        self._ends.append(end)
         self._offsets = np.concatenate([self._offsets, end])
 
     def part(self, number: int) -> tuple[int, RegionArrays]:
