@@ -94,6 +94,19 @@ def test_a_short_write_of_an_array_is_a_full_disk(tmp_path):
         raise OSError("another")
 
 
+def test_what_hdf5_says_of_a_broken_disk_is_one_line(tmp_path):
+    said = (
+        "Can't flush cache (file write failed: time = Sat Nov 28\n, file descriptor = 13, errno = {}, error)"
+    )
+    with (
+        pytest.raises(ResourceError, match=r"cannot write .*x\.h5: Input/output error"),
+        writing(tmp_path / "x.h5"),
+    ):
+        raise RuntimeError(said.format(5))
+    with pytest.raises(RuntimeError, match="errno = 22"), writing(tmp_path / "x.h5"):
+        raise RuntimeError(said.format(22))
+
+
 def test_what_a_killed_writer_left_is_written_over(tmp_path):
     """The temporary name follows from the final one, so nothing of a killed writer stays."""
     left = tmp_path / ".partial-a[1].tif"

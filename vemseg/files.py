@@ -40,6 +40,9 @@ _CHUNK = re.compile(r"\.[0-9a-f]{32}\.partial$")
 _SHORT = re.compile(r"\d+ requested and \d+ written")
 """Matches what numpy says when the disk becomes full while an array is written."""
 
+_OF_HDF5 = re.compile(r"file write failed: .*\berrno = (\d+)", re.DOTALL)
+"""Matches the error number in what HDF5 says when it cannot write what it had kept back."""
+
 
 @contextlib.contextmanager
 def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
@@ -55,7 +58,8 @@ def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
     Raises
     ------
     ResourceError
-        For an ``OSError`` with one of these numbers, and where numpy reports a short write.
+        For an ``OSError`` or an error of HDF5 with one of these numbers, and where numpy reports a short
+        write.
     """
     try:
         yield
@@ -64,6 +68,11 @@ def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
             raise ResourceError(f"cannot write {path}: {error.strerror}") from error
         if error.errno is None and _SHORT.search(str(error)):
             raise ResourceError(f"cannot write {path}: no space left on its disk") from error
+        raise
+    except RuntimeError as error:
+        found = _OF_HDF5.search(str(error))
+        if found and int(found[1]) in errors:
+            raise ResourceError(f"cannot write {path}: {os.strerror(int(found[1]))}") from error
         raise
 
 

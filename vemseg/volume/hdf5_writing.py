@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vemseg.errors import UsageError
-from vemseg.files import atomic_path
+from vemseg.files import FAILING, atomic_path, writing
 from vemseg.foreign import reading
 from vemseg.volume.about import About, Record
 from vemseg.volume.content import Content
@@ -46,7 +46,7 @@ def write_hdf5(content: Content, target: Path, inner: str = INNER) -> None:
     many = (len(channels),) if about.channels else ()
     shape = (*many, *content.volume.shape)
     chunks = (*(1 for _ in many), *(min(CHUNK_EDGE, n) for n in content.volume.shape))
-    with h5py.File(target, "w") as file:
+    with writing(target, FAILING), h5py.File(target, "w") as file:
         array = file.create_dataset(
             inner, shape, content.volume.dtype, chunks=chunks, compression="gzip", compression_opts=1
         )
