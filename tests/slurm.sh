@@ -192,7 +192,7 @@ in_four_tasks() {
     shared done shared.ome.zarr vemseg segment cell1.tif "${few[@]}"
     check "four tasks gave the files of one process" "$python" same.py shared.ome.zarr one.ome.zarr
     vemseg objects one.ome.zarr -o counted.ome.zarr -q > /dev/null
-    shared labelled found.ome.zarr vemseg objects one.ome.zarr
+    shared parts.done found.ome.zarr vemseg objects one.ome.zarr
     check "four tasks found the objects of one process" "$python" same.py found.ome.zarr counted.ome.zarr
     check "and measured the same of them" cmp found.csv counted.csv
 }
