@@ -6,7 +6,9 @@ a smaller one at the same place (its child) than to one elsewhere. Sizes are tho
 Deviations: Han et al. do not say how they adapted it to volumes of cells, so everything else is as published.
 The reference draws children that do not belong to the parent from anywhere in volumes of 50 voxels; here they
 lie up to ``reach`` voxels beyond it along every axis. Where the volume ends before, it is mirrored. Vectors
-are tangents at the origin instead of points (see ``labelling.hyperbolic``).
+are tangents at the origin instead of points (see ``labelling.hyperbolic``). Both layers of the decoder that
+have a single channel begin with a bias above zero: begun at random, their ReLUs let nothing through for half
+of all seeds, and such a decoder never learns.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 from vemseg.batch import Batch
-from vemseg.models.cubes import CubeEncoder, Cubes, stacked
+from vemseg.models.cubes import CubeConv, CubeEncoder, Cubes, CubeUpConv, stacked
 from vemseg.models.encoder import Spacing
 from vemseg.models.hyperbolic import Gyroplanes, WrappedNormal, ball, repeatable
 from vemseg.models.objective import Objective, Preview, both_generators, device_generator
@@ -25,6 +27,9 @@ from vemseg.recipe import CihsTable
 
 LEAST = 1e-5
 """Is added to standard deviations, so that none is zero."""
+
+MEAN_GREY = 0.5
+"""What every voxel of a reconstruction begins with."""
 
 KERNEL = 5
 """Edge of the kernels of all convolutions."""
@@ -49,7 +54,7 @@ class CihsEncoder(CubeEncoder):
         self.point_bytes = 8 * sum(table.widths[:2])
         layers: list[nn.Module] = []
         for before, after, padding in zip((1, *table.widths[:-1]), table.widths, PADDING, strict=True):
-            layers += [nn.Conv3d(before, after, KERNEL, padding=padding), nn.ReLU()]
+            layers += [CubeConv(before, after, KERNEL, padding=padding), nn.ReLU()]
         self.convolutions = stacked(layers)
         self.hidden = nn.Linear(table.widths[-1] * side_of(table) ** 3, table.hidden)
         self.mean = nn.Linear(table.hidden, table.latent)
@@ -94,8 +99,11 @@ class Decoder(nn.Module):
         for before, after, padding in zip(
             (1, wider, wide, narrow), (wider, wide, narrow, 1), PADDING, strict=True
         ):
-            layers += [nn.ConvTranspose3d(before, after, KERNEL, padding=padding), nn.ReLU()]
+            layers += [CubeUpConv(before, after, KERNEL, padding=padding), nn.ReLU()]
         self.convolutions = stacked(layers)
+        for layer, bias in ((self.joined, 1.0), (layers[-2], MEAN_GREY)):
+            assert isinstance(layer.bias, Tensor)
+            nn.init.constant_(layer.bias, bias)
 
     @property
     def samples(self) -> int:

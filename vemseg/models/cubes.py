@@ -12,12 +12,15 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample
+from torch.nn.functional import conv3d, conv_transpose3d, grid_sample
 
 from vemseg.geometry import ZYX
 from vemseg.models.encoder import Encoder, Kept, Memory, Spacing
 from vemseg.modules import Keeps
 from vemseg.recipe import CubeTable
+
+SMALL = 3
+"""Maps of at most this edge are convolved in float32 on CPUs."""
 
 
 class CubeEncoder(Keeps, Encoder):
@@ -96,6 +99,33 @@ def interpolating(edge: int, voxel: float, grid: int) -> Tensor:
     points = torch.linspace(-radius, radius, grid, dtype=torch.float64) + (n - 1) / 2
     away = (points[:, None] - torch.arange(n, dtype=torch.float64)).abs()
     return (1 - away).clamp_min(0).float()
+
+
+class CubeConv(nn.Conv3d):
+    """A convolution of cubes whose gradients are right in every type of numbers (see ``_right``)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve maps (b, channels, z, y, x)."""
+        return conv3d(*_right(x, self), padding=self.padding).to(x.dtype)
+
+
+class CubeUpConv(nn.ConvTranspose3d):
+    """A transposed convolution of cubes whose gradients are right in every type of numbers."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve maps (b, channels, z, y, x)."""
+        return conv_transpose3d(*_right(x, self), padding=self.padding).to(x.dtype)
+
+
+def _right(x: Tensor, layer: nn.Conv3d | nn.ConvTranspose3d) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return maps, weights and bias, as float32 where their gradients would be wrong in bfloat16.
+
+    On CPUs, PyTorch 2.15 (oneDNN) returns wrong gradients of the weights where maps have 2 voxels along each
+    edge. This is a small part of the work, so all small maps are convolved in float32.
+    """
+    small = x.device.type == "cpu" and max(x.shape[2:]) <= SMALL
+    dtype = torch.float32 if small else x.dtype
+    return x.to(dtype), layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
 
 
 def stacked(layers: Sequence[nn.Module]) -> nn.Sequential:

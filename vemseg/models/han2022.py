@@ -26,8 +26,10 @@ from torch.nn.functional import gaussian_nll_loss, mse_loss, softplus
 
 from vemseg.batch import Batch
 from vemseg.models.cubes import (
+    CubeConv,
     CubeEncoder,
     Cubes,
+    CubeUpConv,
     in_ball,
     mirrored,
     quarter_turns,
@@ -66,7 +68,7 @@ class Han2022Encoder(CubeEncoder):
         self.point_bytes = 12 * (table.widths[0] + 1)
         layers: list[nn.Module] = []
         for before, after in zip((1, *table.widths), table.widths, strict=False):
-            layers += [nn.Conv3d(before, after, 3, padding=1), nn.MaxPool3d(2), nn.ReLU()]
+            layers += [CubeConv(before, after, 3, padding=1), nn.MaxPool3d(2), nn.ReLU()]
         self.convolutions = stacked(layers)
         left = (table.grid // 2 ** len(table.widths)) ** 3
         self.hidden = nn.Linear(table.widths[-1] * left, table.hidden)
@@ -109,7 +111,7 @@ class Decoder(nn.Module):
         for before, after in zip(widths, (*widths[1:], 2), strict=True):
             layers += [
                 nn.Upsample(scale_factor=2),
-                nn.ConvTranspose3d(before, after, 3, padding=1),
+                CubeUpConv(before, after, 3, padding=1),
                 nn.ReLU(),
             ]
         self.convolutions = stacked(layers[:-1])
