@@ -114,6 +114,7 @@ class CubeUpConv(nn.ConvTranspose3d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolve maps (b, channels, z, y, x)."""
+        assert isinstance(self.padding, tuple)
         return conv_transpose3d(*_right(x, self), padding=self.padding).to(x.dtype)
 
 
