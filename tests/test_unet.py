@@ -191,6 +191,38 @@ def test_the_patches_kept_are_a_part_of_all(monkeypatch, table, spacing):
         assert torch.equal(encoder.encode(x, kept), encoder.encode(x)[(slice(None), *kept)])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("table", TABLES, ids=table_name)
+def test_what_is_left_out_for_the_patches_kept_changes_nothing(table, dtype):
+    encoder = encoder_of(table)
+    encoder.prepare(CPU, dtype)
+    x, rng = noise(6, 128, 160), np.random.default_rng(1)
+    whole = encoder.encode(x)
+    for _ in range(10):
+        firsts = [int(rng.integers(0, n - 1)) for n in whole.shape[2:4]]
+        lasts = [int(rng.integers(a + 1, n + 1)) for a, n in zip(firsts, whole.shape[2:4], strict=True)]
+        kept = (slice(0, 3), *map(slice, firsts, lasts))
+        assert torch.equal(encoder.encode(x, kept), whole[(slice(None), *kept)])
+
+
+@pytest.mark.parametrize("table", TABLES, ids=table_name)
+def test_the_later_a_layer_the_fewer_pixels_around_the_patches_kept_are_computed(table):
+    encoder, entered = encoder_of(table), {}
+
+    def noted(name):
+        return lambda _, given: entered.setdefault(name, set()).add(given[0][0, 0].numel())
+
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(noted(name))
+    middle = slice(40, 42)
+    encoder.encode(noise(6, 160, 160), (slice(0, 3), middle, middle))
+    assert entered["head"] == {1 if table.full_resolution else 4}
+    assert max(entered["stem.conv"]) <= (2 * encoder.halo[1] + 2 * encoder.align[1]) ** 2 < 160**2
+    for level in range(len(encoder.up)):
+        assert max(entered[f"up.{level}.conv"]) <= 8**2
+
+
 @pytest.mark.parametrize("table", TABLES, ids=table_name)
 def test_folding_the_normalisation_in_changes_nothing(table):
     plain, fused = encoder_of(table), encoder_of(table)

@@ -16,7 +16,7 @@ are three levels, so that the halo stays small.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,6 +29,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vemseg.budget import Need
 from vemseg.geometry import ZYX, is_anisotropic
 from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
+from vemseg.models.receptive import Needs, Part, enlarged, reach
 from vemseg.ranks import here, summed
 from vemseg.recipe import UNetTable
 from vemseg.tiling import reflect, slice_offsets
@@ -38,9 +39,9 @@ PATCH = 2
 PASS_BYTES = {"cpu": 2**23, "cuda": 2**27}
 """Size of the widest activation of the slabs that are encoded together, by the type of device: it fits a
 core's cache, or fills a GPU."""
-ALONE = 2**19
-"""A slab of at least this many pixels may be encoded alone. On CPUs, torch convolves a single smaller image
-by another algorithm than several, which rounds differently."""
+ALONE = 2**15
+"""A slab may be encoded alone where every layer has at least this many numbers to do with. On CPUs, torch
+convolves a single smaller image by another algorithm than several, which rounds differently."""
 
 
 LANES = 16
@@ -126,10 +127,12 @@ class UNetEncoder(Encoder):
     streams = True
     sweeps = (0,)
 
+    widths: tuple[int, ...]
+
     def __init__(self, settings: UNetTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
         self.slices, self.dim, self.classes = settings.slices, settings.dim, settings.classes
-        self.width, self.widths = settings.widths[0], settings.widths
+        self.width, self.widths, self.deep = settings.widths[0], settings.widths, settings.layers
         self.offsets = slice_offsets(settings.slices, spacing)
         deep = 1 if is_anisotropic(spacing) else PATCH
         self.pieces = PATCH if settings.full_resolution else 1
@@ -140,7 +143,8 @@ class UNetEncoder(Encoder):
         inside = (deep - self.patch[0], PATCH - self.patch[1])
         across = max(-self.offsets[0], self.offsets[-1] - deep + 1) + inside[0]
         across += -across % deep
-        within = _reach(len(settings.widths), settings.layers, inside[1])
+        within = reach(len(settings.widths), settings.layers) + inside[1]  # up to the sides of a finest pixel
+        within += -within % coarsest
         self.halo = (across, within, within)
         self.fov = (self.patch[0] + 2 * across, self.patch[1] + 2 * within, self.patch[2] + 2 * within)
         self.stem = ConvLayer(settings.slices, settings.widths[0], size=4, stride=2)
@@ -155,19 +159,43 @@ class UNetEncoder(Encoder):
         self.head = nn.Conv2d(settings.widths[0], self.outputs, 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def trunk(self, slabs: Tensor) -> Tensor:
-        """Return the features below the last layer: (b, slices, y, x) -> (b, width, y / 2, x / 2)."""
-        x: Tensor = self.stem(slabs)
+    def trunk(self, slabs: Tensor, needs: tuple[Needs, Needs] | None = None) -> Tensor:
+        """Return the features below the last layer.
+
+        Parameters
+        ----------
+        slabs : Tensor (b, slices, y, x)
+        needs : (Needs, Needs), optional
+            Rows and columns that are wanted; ``slabs`` are then cut to what is needed for them.
+
+        Returns
+        -------
+        Tensor (b, width, y / 2, x / 2), or those rows and columns of it
+        """
+        rows, columns = needs or self._needs((slice(None), slice(None)), slabs.shape[2:])
+        x = Part(self.stem(slabs), rows.down[0], columns.down[0])
         passed = []
         for i, level in enumerate(self.down):
-            x = level(x if i == 0 else nn.functional.max_pool2d(x, 2))
+            if i:
+                x = x.pooled(nn.functional.max_pool2d(x.maps, 2))
+            entering = rows.down[i], columns.down[i]
+            x = Part(level(x.cut(*entering)), *entering)
             passed.append(x)
         passed.pop()
         for i in reversed(range(len(self.up))):
-            x = self.lateral[i](x)[:, : self.widths[i]]
-            x = interpolate(x, scale_factor=2, mode="nearest").add_(passed.pop())
-            x = self.up[i](x)
-        return x
+            coarse = rows.up[i + 1], columns.up[i + 1]
+            maps = self.lateral[i](x.cut(*coarse))[:, : self.widths[i]]
+            x = enlarged(interpolate(maps, scale_factor=2, mode="nearest"), *coarse)
+            x = Part(self.up[i](x.maps.add_(passed.pop().cut(x.rows, x.columns))), x.rows, x.columns)
+        return x.cut(rows.up[0], columns.up[0])
+
+    def _needs(self, wanted: tuple[slice, slice], shape: Sequence[int]) -> tuple[Needs, Needs]:
+        """Return the rows and columns of each level that the wanted features of a window (y, x) come from."""
+        rows, columns = (
+            Needs.of(range(n // PATCH)[part], n // PATCH, len(self.widths), self.deep)
+            for part, n in zip(wanted, shape, strict=True)
+        )
+        return rows, columns
 
     def features(self, slabs: Tensor) -> Tensor:
         """Return what :meth:`trunk` does, for slabs of any type and memory layout."""
@@ -201,28 +229,35 @@ class UNetEncoder(Encoder):
             _Span.of(wanted, n // patch, unit // patch)
             for wanted, n, patch, unit in zip(kept, window.shape[2:], self.patch, units, strict=True)
         )
+        needs = self._needs((rows.units, columns.units), window.shape[3:])
         skipped, left = z.inside.start, len(range(z.inside.start, z.inside.stop, kept[0].step or 1))
-        for slabs, count in self._passes(window, z.units):
-            trunk = self.trunk(slabs)[:, :, rows.units, columns.units]
-            vectors = self.spread(self.head(trunk)[:count, : self.outputs])
+        for slabs, count in self._passes(window, z.units, needs):
+            vectors = self.spread(self.head(self.trunk(slabs, needs))[:count, : self.outputs])
             if self.align[0] < self.pieces:  # the two middle slices are one section
                 vectors = vectors.mean(dim=1, keepdim=True)
             layers = vectors.permute(0, 1, 3, 4, 2).flatten(0, 1)[skipped : skipped + left]
             skipped, left = 0, left - len(layers)
             yield layers[:, rows.inside, columns.inside]
 
-    def _passes(self, window: Tensor, chosen: slice) -> Iterator[tuple[Tensor, int]]:
+    def _passes(
+        self, window: Tensor, chosen: slice, needs: tuple[Needs, Needs]
+    ) -> Iterator[tuple[Tensor, int]]:
         """Yield slabs of a window that are encoded together, and how many of them count."""
         first = np.arange(window.shape[2] // self.align[0])[chosen] * self.align[0]
         planes = torch.from_numpy(reflect(first[:, None] + self.offsets, window.shape[2]))
-        voxels = window[0, 0].to(self.dtype)
+        rows, columns = needs
+        voxels = window[0, 0, :, rows.voxels, columns.voxels].to(self.dtype)
         channels = max(self.width, self.outputs)
         widest = voxels[0].numel() / PATCH**2 * channels * self.dtype.itemsize
         for part in torch.split(planes, max(1, int(self._pass_bytes // widest))):
-            alone = len(part) == 1 and voxels[0].numel() < ALONE
-            index = part.expand(2, -1) if alone else part
+            index = part.expand(2, -1) if len(part) == 1 and self._few(needs) else part
             slabs = voxels[index.to(voxels.device)].contiguous(memory_format=torch.channels_last)
             yield slabs, len(part)
+
+    def _few(self, needs: tuple[Needs, Needs]) -> bool:
+        """Tell whether a layer has to do with few numbers where a slab is encoded alone."""
+        levels = zip(self.widths, needs[0].up, needs[1].up, strict=True)
+        return min(width * len(rows) * len(columns) for width, rows, columns in levels) < ALONE
 
     @property
     def _pass_bytes(self) -> int:
@@ -335,18 +370,3 @@ class _Span:
         start, stop, step = wanted.indices(n)
         first = start // each
         return cls(slice(first, -(-stop // each), step), slice(start - first * each, stop - first * each))
-
-
-def _reach(levels: int, layers: int, inside: int) -> int:
-    """Return how many voxels beyond its patch a vector sees in the plane, in whole coarsest pixels.
-
-    Patches of full resolution lie up to ``inside`` pixels from the sides of what the network sees as one.
-
-    Every 3 x 3 convolution adds a pixel of its level. Pooling and enlarging stay within the coarser pixels,
-    but the patch may lie at the corner of one.
-    """
-    half: int = 2 ** (levels - 1)
-    convolutions = layers * (2 * half - 1) + half - 1
-    corner, coarsest = half - 1, PATCH * half
-    reach = 1 + PATCH * (convolutions + corner) + inside
-    return -(-reach // coarsest) * coarsest
