@@ -709,7 +709,7 @@ def test_resampling_reads_no_more_than_it_needs():
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 64, 347])
 def test_taps_stay_inside_and_sum_to_one(n):
     for factor in (0.1, 1 / 3, 0.7, 0.99, 1.0, 1.01, 1.1, 4 / 3, 2.0, 9.9, 500.0):
-        taps = taps_of(0, max(1, round(n / factor)), factor, n)
+        taps = taps_of(np.arange(max(1, round(n / factor))), factor, n)
         assert taps.index.min() >= 0
         assert taps.index.max() < n
         np.testing.assert_allclose(taps.weight.sum(axis=1), 1, rtol=1e-6)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,25 @@ PIECES_LOOKED_AT = 48
 Sizes = NDArray[np.float64]
 """Numbers of voxels, pixels, points or bytes, one for each way to cut a volume."""
 
-Reach = Callable[[int, int], tuple[int, int]]
-"""Returns, for a range of an axis, the length of the window that is read and the number of lattice points."""
+
+class Stretch(NamedTuple):
+    """What a range of an axis takes.
+
+    Attributes
+    ----------
+    window, points : int
+        Voxels that are read, and lattice points.
+    encoded : int
+        Voxels that are encoded, on average over the layers of an encoder that does less work for context.
+    """
+
+    window: int
+    points: int
+    encoded: int
+
+
+Reach = Callable[[int, int], Stretch]
+"""Returns what a range of an axis takes."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +136,8 @@ class Blocks:
         Edges of a block; the last ones of an axis may be shorter.
     count : int
     encoded : int
-        Voxels of all windows together; where planes are looked at across several axes, the mean over these
-        axes.
+        Voxels encoded in all windows together; where planes are looked at across several axes, the mean over
+        these axes.
     bytes : int
         Memory needed at most.
     gpu : int
@@ -148,8 +166,8 @@ class Cuts:
         Voxels of the axis.
     edge, count : int64
         Length of a piece, and how many there are.
-    read : float64
-        Lengths of all windows together.
+    encoded : float64
+        Voxels encoded in all windows together.
     window, points : int64
         Length of the largest window, and its lattice points.
     """
@@ -157,7 +175,7 @@ class Cuts:
     length: int
     edge: NDArray[np.int64]
     count: NDArray[np.int64] = field(init=False)
-    read: NDArray[np.float64] = field(init=False)
+    encoded: NDArray[np.float64] = field(init=False)
     window: NDArray[np.int64] = field(init=False)
     points: NDArray[np.int64] = field(init=False)
 
@@ -167,7 +185,7 @@ class Cuts:
         found = cls(n, np.array(_edges(n, unit), np.int64))
         found.count = -(-n // found.edge)
         looked = [_measure(n, int(edge), reach) for edge in found.edge]
-        found.read = np.array([read for read, _, _ in looked])
+        found.encoded = np.array([encoded for encoded, _, _ in looked])
         found.window = np.array([window for _, window, _ in looked])
         found.points = np.array([points for _, _, points in looked])
         return found
@@ -224,12 +242,12 @@ def choose_blocks(
 
 def _encoded(axes: tuple[Cuts, Cuts, Cuts], sweeps: Sequence[int]) -> tuple[Sizes, Sizes]:
     """Return the voxels encoded in all blocks together, and the pixels of the largest plane looked at."""
-    read, window = [cuts.read for cuts in axes], [cuts.window for cuts in axes]
+    encoded, window = [cuts.encoded for cuts in axes], [cuts.window for cuts in axes]
     one = [np.ones(len(cuts.edge)) for cuts in axes]
     if not sweeps:
-        return _product(read), _product(window)
+        return _product(encoded), _product(window)
     lengths = [np.full(len(cuts.edge), cuts.length) for cuts in axes]
-    swept = [_product([*read[:i], lengths[i], *read[i + 1 :]]) for i in sweeps]
+    swept = [_product([*encoded[:i], lengths[i], *encoded[i + 1 :]]) for i in sweeps]
     planes = [_product([*window[:i], one[i], *window[i + 1 :]]) for i in sweeps]
     return np.mean(swept, axis=0), np.max(planes, axis=0)
 
@@ -250,9 +268,9 @@ def _edges(n: int, unit: int) -> list[int]:
 
 
 def _measure(n: int, edge: int, reach: Reach) -> tuple[float, int, int]:
-    """Return the lengths of all windows together, the longest, and the most lattice points."""
+    """Return the voxels encoded in all windows together, the longest window, and the most lattice points."""
     count = -(-n // edge)
     looked = np.unique(np.linspace(0, count - 1, min(count, PIECES_LOOKED_AT)).round().astype(int))
     found = [reach(int(i) * edge, min(n, (int(i) + 1) * edge)) for i in looked]
-    lengths, points = zip(*found, strict=True)
-    return sum(lengths) / len(lengths) * count, max(lengths), max(points)
+    lengths, points, encoded = zip(*found, strict=True)
+    return sum(encoded) / len(encoded) * count, max(lengths), max(points)

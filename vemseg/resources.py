@@ -35,7 +35,11 @@ LARGE = 9 * 2**20
 """Arrays of at least this many bytes are the system's again as soon as they are freed. Activations that are
 made to fit a cache are smaller: they take the same memory over and over."""
 
-_M_MMAP_THRESHOLD = -3
+KEPT = 64 * 2**20
+"""Free bytes at the end of the heap that a process keeps for its smaller arrays: activations that come and go
+would else be asked of the system again in every layer, page by page."""
+
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -278,7 +282,9 @@ def return_large_arrays() -> None:
     they are.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # no such function, or no such library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, LARGE)
+        library.mallopt(_M_TRIM_THRESHOLD, KEPT)
 
 
 def resident_memory() -> int:

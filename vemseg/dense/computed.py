@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vemseg.budget import Budget, Need
+from vemseg.budget import Budget, Need, Stretch
 from vemseg.context import Context
 from vemseg.dense.grid import Grid, Layout
 from vemseg.dense.holding import hold, holding_bytes
@@ -31,6 +31,10 @@ from vemseg.resources import is_out_of_memory
 from vemseg.volume import Intensity, Permuted, Volume
 
 _log = logging.getLogger("vemseg")
+
+SERIAL = 2**15
+"""Numbers that PyTorch copies in the calling thread: for more it starts others, which would compete with
+those that compute."""
 
 
 def _ran_out(error: Exception) -> bool:
@@ -82,18 +86,35 @@ class Covering:
         return dataclasses.replace(self, encoder=encoder)
 
     def read(self, points: Box) -> Given:
-        """Read the voxels that :meth:`compute` needs for a box of lattice points."""
+        """Read the voxels that :meth:`compute` needs for a box of lattice points.
+
+        They wait for it in the form that takes less memory: as they are stored, or as the encoder wants them.
+        """
         window = self.window(self.grown(points))
-        voxels = self.grid.volume.read_reflected(window)
+        if self.waits_as_stored:
+            return self._checked(self.grid.volume.read_reflected(window), window)
+        windows, start = torch.empty(window.shape, dtype=self.encoder.dtype), 0
+        for slab in self.grid.volume.slabs(window):
+            self._normalise(self._checked(slab, window), windows[start : start + len(slab)])
+            start += len(slab)
+        return windows
+
+    @property
+    def waits_as_stored(self) -> bool:
+        """Whether voxels are normalised when they are computed with, and not when they are read."""
+        return self.grid.volume.dtype.itemsize < self.encoder.dtype.itemsize
+
+    def _checked(self, voxels: NDArray[np.generic], window: Box) -> NDArray[np.generic]:
+        """Return voxels of a window, which must be finite."""
         if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
             raise InputError(f"{self.grid.volume.name}: not-a-number voxels in or around box {window}")
         return voxels
 
     @torch.inference_mode()
-    def compute(self, points: Box, voxels: Given, head: Head = _unchanged) -> Tensor:
+    def compute(self, points: Box, given: Given, head: Head = _unchanged) -> Tensor:
         """Return what ``LatticeVectors.compute`` promises."""
         encode = self._fields_of_view if self.encoder.fixed_fov else self._patches
-        windows = self._normalised(voxels)
+        windows = self._windows(given)
         if not self.smooth:
             return encode(points, windows, lambda vectors: head(vectors.half()))
         grown = self.grown(points)
@@ -128,19 +149,33 @@ class Covering:
         first = self._first_patch(axis)
         return first + low, first + high
 
+    def lengths(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """Return how many voxels of an axis are read for some lattice points, and how many are encoded."""
+        low, high = self._axis_window(axis, start, stop)
+        if self.encoder.fixed_fov:
+            return high - low, high - low
+        patch, margin, first = self.encoder.patch[axis], self.encoder.margins[axis], self._first_patch(axis)
+        from_, to = max(low, first + start * patch - margin), min(high, first + stop * patch + margin)
+        return high - low, to - from_
+
     def _first_patch(self, axis: int) -> int:
         """Return the first voxel of the first patch of an axis, where the field of view is not fixed."""
         return int(self.layout.lattices[axis].starts[0]) + self.encoder.halo[axis]
 
-    def _normalised(self, voxels: Given) -> Tensor:
-        """Return intensities in [0, 1], in the type in which the encoder wants its windows."""
-        dtype = self.encoder.dtype
-        if dtype == torch.float32:
-            return torch.from_numpy(self.intensity.apply(voxels))
-        windows = torch.empty(voxels.shape, dtype=dtype)
-        for plane, grey in zip(windows, voxels, strict=True):
-            plane.copy_(torch.from_numpy(self.intensity.apply(grey)))
+    def _windows(self, given: Given) -> Tensor:
+        """Return what was read as intensities in [0, 1], in the encoder's type of numbers."""
+        if isinstance(given, Tensor):
+            return given.to(self.encoder.dtype)
+        windows = torch.empty(given.shape, dtype=self.encoder.dtype)
+        self._normalise(given, windows)
         return windows
+
+    def _normalise(self, voxels: NDArray[np.generic], windows: Tensor) -> None:
+        """Fill windows with the intensities of voxels of the same shape."""
+        for plane, grey in zip(windows, voxels, strict=True):
+            flat, out = torch.from_numpy(self.intensity.apply(grey)).view(-1), plane.view(-1)
+            for start in range(0, len(flat), SERIAL):
+                out[start : start + SERIAL] = flat[start : start + SERIAL]
 
     @cached_property
     def _kernels(self) -> list[NDArray[np.float32]]:
@@ -293,12 +328,13 @@ class ComputedVectors(LatticeVectors):
         shown: NDArray[np.bool_] = voxels.read(around)[np.ix_(z - z[0], y - y[0], x - x[0])] > 0  # type: ignore[operator]
         return shown
 
-    def point_reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Return the length of the window along an axis of the lattice, and the points smoothed over."""
+    def point_reach(self, axis: int, start: int, stop: int) -> Stretch:
+        """Return what lattice points of an axis take, those that are smoothed over included."""
         low, high = [0, 0, 0], [1, 1, 1]
         low[axis], high[axis] = start, stop
         points = self.covering.grown(Box((low[0], low[1], low[2]), (high[0], high[1], high[2])))
-        return self.covering.window(points).shape[axis], points.shape[axis]
+        window, encoded = self.covering.lengths(axis, points.start[axis], points.stop[axis])
+        return Stretch(window, points.shape[axis], encoded)
 
     def budgets(self, k: int, written: float, limit: int) -> list[Budget]:
         """Return what labelling takes of the memory of the machine and, where a GPU computes, of the GPU."""
@@ -321,10 +357,9 @@ class ComputedVectors(LatticeVectors):
         limit : int
             Bytes that this process may occupy.
         """
-        reading, given = self._reading()
-        beside = Need(window=reading + given, voxel=written)
-        grey = Need(window=float(self.covering.encoder.dtype.itemsize))
+        reading, grey = self._reading()
         fixed, phases = self._computing(kept)
+        beside = reading + Need(voxel=written)
         scores = beside + Need(point=2 * kept)
         if self.machine.device.type == "cpu":
             needs = (*(beside + grey + need for need in phases), scores)
@@ -332,15 +367,20 @@ class ComputedVectors(LatticeVectors):
         host = Budget.of_process(limit, 0, (beside + grey, scores))
         if self.machine.device.type != "cuda":
             return [host]
-        gpu = (grey + phases[0], grey + phases[1])
+        window = Need(window=float(self.covering.encoder.dtype.itemsize))
+        gpu = (window + phases[0], window + phases[1])
         return [host, Budget(gpu_memory(self.machine.device), fixed, gpu, "GPU memory")]
 
-    def _reading(self) -> tuple[float, float]:
-        """Return the bytes per voxel of a window while it is read, and once it is."""
-        grid = self.covering.grid
-        item, source = float(grid.volume.dtype.itemsize), math.prod(grid.factors)
-        resampling = 0.0 if source == 1.0 else 2 * item * source + 2 * item
-        return 2 * item + 1.0 + resampling, item
+    def _reading(self) -> tuple[Need, Need]:
+        """Return what it takes to read a window while another one waits, and to give that to the encoder."""
+        covering = self.covering
+        item, number = covering.grid.volume.dtype.itemsize, covering.encoder.dtype.itemsize
+        source = self.volume.dtype.itemsize * math.prod(covering.grid.factors)
+        if covering.waits_as_stored:
+            return Need(window=2.0 * item + 1 + item), Need(window=float(number))
+        if covering.grid.factors == (1.0, 1.0, 1.0):
+            return Need(window=2.0 * item + 1 + number + number), Need()
+        return Need(window=2.0 * source + 1 + number + number), Need()
 
     def _computing(self, kept: float) -> tuple[int, tuple[Need, Need]]:
         """Return the bytes that every block takes, and what encoding and the head take on their device.
@@ -362,7 +402,7 @@ class ComputedVectors(LatticeVectors):
     def points_work(self, points: Box) -> float:
         """Return the voxels encoded for a box of lattice points."""
         window = [
-            self.point_reach(axis, start, stop)[0]
+            self.point_reach(axis, start, stop).encoded
             for axis, (start, stop) in enumerate(zip(points.start, points.stop, strict=True))
         ]
         encoder = self.covering.encoder

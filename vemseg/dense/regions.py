@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vemseg.budget import Budget
+from vemseg.budget import Budget, Stretch
 from vemseg.context import Context
 from vemseg.dense.parts import Parts
 from vemseg.dense.pooling import CHANNELS, moments
@@ -234,7 +234,7 @@ class RegionVectors(VectorSource):
 
     def _read(self, box: Box, inside: Box, given: Given) -> Iterator[tuple[Box, Ints, Graph]]:
         """Yield the same from what is stored; ``given`` holds rows of regions."""
-        assert self._stored is not None
+        assert self._stored is not None and isinstance(given, np.ndarray)
         rows = given.transpose(self.source.order).astype(np.int64)
         for number in self.parts.touching(inside):
             place = self.parts.box(number).clip(inside).relative_to(inside)
@@ -277,7 +277,7 @@ class RegionVectors(VectorSource):
         """Return the box of all parts in a box of the volume, its axes in the order of the lattice."""
         return self.parts.around(turned(box, self.source.order))
 
-    def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+    def reach(self, axis: int, start: int, stop: int) -> Stretch:
         """Return the same for all parts that cover ``start .. stop``, since a part is read whole."""
         along = self.source.order.index(axis)
         edge, n = self.parts.shape[along], self.volume.shape[axis]

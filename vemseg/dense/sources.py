@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vemseg.budget import Budget
+from vemseg.budget import Budget, Stretch
 from vemseg.context import Context
 from vemseg.dense.sample import SampleCell, collect, sample_cells
 from vemseg.dense.scores import (
@@ -39,8 +39,8 @@ from vemseg.volume import Intensity, Volume
 Head = Callable[[Tensor], Tensor]
 """Turns float16 vectors (..., d) into the channels that are kept of them (..., c), float32."""
 
-Given = NDArray[np.generic]
-"""What was read for a box: voxels, or stored vectors."""
+Given = NDArray[np.generic] | Tensor
+"""What was read for a box: voxels as they are stored, windows of an encoder, stored vectors, or regions."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ class VectorSource(ABC):
         """Return the labels of a box, and each rating of its voxels (see ``scores.RATINGS``)."""
 
     @abstractmethod
-    def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Return how many voxels of an axis are read for ``start .. stop``, and the number of vectors."""
+    def reach(self, axis: int, start: int, stop: int) -> Stretch:
+        """Return what voxels ``start .. stop`` of an axis take."""
 
     @abstractmethod
     def budgets(self, k: int, written: float, limit: int) -> list[Budget]:
@@ -258,7 +258,7 @@ class LatticeVectors(VectorSource):
         """
 
     @abstractmethod
-    def point_reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+    def point_reach(self, axis: int, start: int, stop: int) -> Stretch:
         """Return what :meth:`reach` does, for lattice points ``start .. stop`` of an axis of the lattice."""
 
     @abstractmethod
@@ -355,8 +355,8 @@ class LatticeVectors(VectorSource):
         turned = rated_interpolated(scores, self.interpolations(box), labeller, ratings)
         return turned_back(turned, self.back)
 
-    def reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Return window and lattice points along an axis of the volume."""
+    def reach(self, axis: int, start: int, stop: int) -> Stretch:
+        """Return what voxels of an axis of the volume take: those of the lattice that they lie between."""
         along = self.back[axis]
         rule = interpolation(self.positions[along], start, stop)
         return self.point_reach(along, rule.start, rule.stop)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vemseg.budget import Budget, Need
+from vemseg.budget import Budget, Need, Stretch
 from vemseg.dense.sources import Given, Head, LatticeVectors, Maker
 from vemseg.features import RegionStore
 from vemseg.geometry import ZYX, Box
@@ -115,9 +115,9 @@ class StoredVectors(LatticeVectors):
         """Return which of some lattice points lay in the specimen when they were stored."""
         return None if self.shown == 1.0 else ~np.isnan(self.store.intensities(points))
 
-    def point_reach(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+    def point_reach(self, axis: int, start: int, stop: int) -> Stretch:
         """Return the number of lattice points: nothing else is read."""
-        return stop - start, stop - start
+        return Stretch(stop - start, stop - start, stop - start)
 
     def budgets(self, k: int, written: float, limit: int) -> list[Budget]:
         """Return what labelling takes of the memory of the machine."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from vemseg.context import Context
 from vemseg.errors import InputError
-from vemseg.geometry import Box
 from vemseg.graphs import Graph
 from vemseg.recipe import METHODS
 from vemseg.run import save_tensors
@@ -144,9 +143,6 @@ class Source(Protocol):
 
     def sample(self, n: int, seed: int, context: Context) -> Sample:
         """Return a sample of ``n`` vectors, or of all where there are fewer."""
-
-    def read(self, box: Box) -> NDArray[np.generic]:
-        """Return what a box of the volume is labelled from: voxels, vectors or region numbers."""
 
 
 class Demand(NamedTuple):

@@ -100,6 +100,14 @@ class Encoder(nn.Module):
     streams: bool = False
 
     @property
+    def margins(self) -> ZYX:
+        """Voxels around the wanted patches, z y x, that are encoded on average over the layers.
+
+        They say how much work context is: ``halo``, unless later layers compute less of it.
+        """
+        return self.halo
+
+    @property
     def dtype(self) -> torch.dtype:
         """The floating-point type that windows should have."""
         return torch.float32

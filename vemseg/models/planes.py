@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vemseg.budget import Need
 from vemseg.errors import UsageError
+from vemseg.geometry import ZYX
 from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory
 
 AXES = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
@@ -55,6 +56,11 @@ class ThreePlanes(Encoder):
         reach, unit = max(encoder.halo), max(encoder.align)
         edge = max(encoder.fov) if encoder.fixed_fov else p + 2 * reach
         self.halo, self.align, self.fov = (reach,) * 3, (unit,) * 3, (edge,) * 3
+
+    @property
+    def margins(self) -> ZYX:
+        """Voxels around the wanted patches that are encoded on average, along each axis."""
+        return (max(self.encoder.margins),) * 3
 
     @property
     def dtype(self) -> torch.dtype:

@@ -29,7 +29,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vemseg.budget import Need
 from vemseg.geometry import ZYX, is_anisotropic
 from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
-from vemseg.models.receptive import Needs, Part, enlarged, reach
+from vemseg.models.receptive import Needs, Part, enlarged, mean_reach, reach
 from vemseg.ranks import here, summed
 from vemseg.recipe import UNetTable
 from vemseg.tiling import reflect, slice_offsets
@@ -262,6 +262,12 @@ class UNetEncoder(Encoder):
     @property
     def _pass_bytes(self) -> int:
         return PASS_BYTES.get(self.head.weight.device.type, PASS_BYTES["cuda"])
+
+    @property
+    def margins(self) -> ZYX:
+        """Voxels around the wanted patches that are encoded on average over the layers."""
+        within = round(mean_reach(self.widths, self.deep, self.slices))
+        return self.halo[0], within, within
 
     @property
     def dtype(self) -> torch.dtype:

@@ -251,6 +251,13 @@ class Volume:
         inner = self.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1])))
         return inner[np.ix_(folded[0] - z[0], folded[1] - y[0], folded[2] - x[0])]
 
+    def slabs(self, box: Box) -> Iterator[NDArray[np.generic]]:
+        """Yield what :meth:`read_reflected` reads, in parts along z that are made one after the other.
+
+        A volume that is computed yields a few planes at a time, one that is stored yields all at once.
+        """
+        yield self.read_reflected(box)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, shape={self.shape}, dtype={self.dtype})"
 

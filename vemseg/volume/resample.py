@@ -7,17 +7,22 @@ Both kinds of resampling are one thing: each output voxel is a weighted sum of a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.geometry import ZYX, Box
+from vemseg.tiling import reflect
 from vemseg.volume.base import Volume
 from vemseg.volume.dtypes import grey_dtype
 from vemseg.volume.views import Nearest
 
 Factors = tuple[float, float, float]
+
+SLAB = 2**19
+"""Voxels that are computed at once where a box is read slab by slab, unless a plane has more."""
 
 NEARLY = 1e-6
 """A centre that lies on the border of two voxels, up to this part of a voxel, counts as in the latter."""
@@ -37,6 +42,15 @@ class Taps:
 
     index: NDArray[np.intp]
     weight: NDArray[np.float64]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first source voxel, and the one after the last."""
+        return int(self.index.min()), int(self.index.max()) + 1
+
+    def part(self, wanted: slice) -> Taps:
+        """Return the taps of some of the output voxels."""
+        return Taps(self.index[wanted], self.weight[wanted])
 
 
 class Resampled(Volume):
@@ -76,17 +90,33 @@ class Resampled(Volume):
         self.specimen = shown and shown.seen(lambda voxels: looked_up(voxels, self.shape, factors))
 
     def _read(self, box: Box) -> NDArray[np.generic]:
+        found = np.zeros(box.shape, self.dtype)
+        start = 0
+        for slab in self.slabs(box):
+            found[start : start + len(slab)] = slab
+            start += len(slab)
+        return found
+
+    def slabs(self, box: Box) -> Iterator[NDArray[np.generic]]:
+        """Yield a box a few planes at a time; what of the source it is computed from is read at once."""
         if not box.size:
-            return np.zeros(box.shape, self.dtype)
-        taps = [
-            taps_of(a, b, f, n)
-            for a, b, f, n in zip(box.start, box.stop, self.factors, self.source.shape, strict=True)
+            return
+        places = [
+            reflect(np.arange(start, stop), n)
+            for start, stop, n in zip(box.start, box.stop, self.shape, strict=True)
         ]
-        z, y, x = (_span(tap) for tap in taps)
-        array = self.source.read(Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))).astype(self.dtype, copy=False)
-        for axis, tap in sorted(enumerate(taps), key=lambda pair: -self.factors[pair[0]]):
-            array = apply_taps(array, tap, axis, _span(tap)[0])
-        return array
+        z, y, x = (taps_of(*along) for along in zip(places, self.factors, self.source.shape, strict=True))
+        (z0, z1), (y0, y1), (x0, x1) = z.span, y.span, x.span
+        given = self.source.read(Box((z0, y0, x0), (z1, y1, x1)))
+        deep = max(1, SLAB // (box.shape[1] * box.shape[2]))
+        for first in range(0, box.shape[0], deep):
+            part = z.part(slice(first, first + deep))
+            low, high = part.span
+            slab = given[low - z0 : high - z0].astype(self.dtype, copy=False)
+            taps = (part, low), (y, y0), (x, x0)
+            for axis in sorted(range(3), key=lambda axis: -self.factors[axis]):
+                slab = apply_taps(slab, taps[axis][0], axis, taps[axis][1])
+            yield slab
 
 
 def looked_up(labels: Volume, shape: ZYX, factors: Factors) -> Nearest:
@@ -109,9 +139,8 @@ def looked_up(labels: Volume, shape: ZYX, factors: Factors) -> Nearest:
     return Nearest(labels, index, size and (size[0] * factors[0], size[1] * factors[1], size[2] * factors[2]))
 
 
-def taps_of(start: int, stop: int, factor: float, n: int) -> Taps:
-    """Return the taps of output voxels ``start .. stop - 1`` in an axis of ``n`` source voxels."""
-    out = np.arange(start, stop)
+def taps_of(out: NDArray[np.intp], factor: float, n: int) -> Taps:
+    """Return the taps of output voxels in an axis of ``n`` source voxels."""
     if factor == 1.0:
         return Taps(out[:, None], np.ones((out.size, 1)))
     if factor > 1.0:
@@ -136,7 +165,8 @@ def apply_taps(array: NDArray[np.generic], taps: Taps, axis: int, first: int) ->
     The array is float32 or float64, and so are the weights in which it is summed.
     """
     if taps.weight.shape[1] == 1:
-        return array
+        index = taps.index[:, 0] - first
+        return array if np.array_equal(index, np.arange(array.shape[axis])) else array.take(index, axis)
     shape: list[int] = [1, 1, 1]
     shape[axis] = -1
     total: NDArray[np.generic] | None = None
@@ -147,7 +177,3 @@ def apply_taps(array: NDArray[np.generic], taps: Taps, axis: int, first: int) ->
         total = part if total is None else np.add(total, part, out=total)
     assert total is not None
     return total
-
-
-def _span(taps: Taps) -> tuple[int, int]:
-    return int(taps.index.min()), int(taps.index.max()) + 1
