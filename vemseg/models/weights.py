@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vemseg.errors import InputError, MissingError
 from vemseg.foreign import Form, reading
@@ -22,7 +24,6 @@ from vemseg.run import load_tensors, save_tensors
 
 BESIDE = "beside"
 """Key in the metadata of a file of weights: names of tensors in it that are not the encoder's."""
-
 
 _NAMES = Form(list[str])
 
@@ -100,12 +101,25 @@ def refuse_oversized(build: Callable[[], nn.Module], held: int, path: Path) -> N
     InputError
         Where the module has more of them.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         asked = sum(value.numel() for value in build().state_dict().values())
     if asked > held:
         raise InputError(
             f"{path}: not the weights of this model (its settings ask for {asked} numbers, it holds {held})"
         )
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves tensors without random numbers.
+
+    For tensors without values these are drawn by PyTorch's compiler, which takes seconds and 200 MiB to load.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Call a function of PyTorch, unless it draws random numbers."""
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
