@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from vemseg.budget import Budget, Cuts, Need, choose_blocks
+from vemseg.budget import Budget, Cuts, Need, Stretch, choose_blocks
 from vemseg.context import Context
 from vemseg.dense import lay_over_volume
 from vemseg.errors import ResourceError
@@ -79,7 +79,7 @@ def test_a_gpu_that_pytorch_has_no_code_for_is_named_with_what_to_do(old, monkey
 
 
 def test_both_memories_are_counted():
-    axes = tuple(Cuts.of(n, lambda start, stop: (stop - start, stop - start)) for n in (64, 64, 64))
+    axes = tuple(Cuts.of(n, lambda start, stop: Stretch(*3 * (stop - start,))) for n in (64, 64, 64))
     budgets = [Budget(10**9, 1000, (Need(voxel=2.0),)), Budget(10**6, 500, (Need(window=4.0),), "GPU memory")]
     found = choose_blocks(axes, budgets)
     size = math.prod(found.shape)

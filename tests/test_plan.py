@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vemseg.budget
-from vemseg.budget import BLOCK_OVERHEAD, FILL, Budget, Cuts, Need, choose_blocks
+from vemseg.budget import BLOCK_OVERHEAD, FILL, Budget, Cuts, Need, Stretch, choose_blocks
 from vemseg.cli import app
 from vemseg.context import Context
 from vemseg.dense import ComputedVectors, StoredVectors, Wanted, holding
@@ -23,7 +23,7 @@ from vemseg.pipeline.segment import segment
 from vemseg.recipe import ClassicalTable, KMeansTable, UNetTable
 from vemseg.volume import open_volume
 
-HALO = 24
+HALO, MARGIN = 24, 10
 SHAPE = (200, 90, 150)
 
 
@@ -33,7 +33,11 @@ SHAPE = (200, 90, 150)
 def cuts():
     def of(axis):
         n = SHAPE[axis]
-        return lambda start, stop: (min(n, stop + HALO) - max(0, start - HALO), stop - start)
+
+        def around(start, stop, voxels):
+            return min(n, stop + voxels) - max(0, start - voxels)
+
+        return lambda *ends: Stretch(around(*ends, HALO), ends[1] - ends[0], around(*ends, MARGIN))
 
     z, y, x = (Cuts.of(SHAPE[axis], of(axis)) for axis in range(3))
     return z, y, x
@@ -44,7 +48,8 @@ def slow_encoded(block, sweeps):
     total = 0.0
     for box in Box.whole(SHAPE).split(block):
         windows = [
-            min(n, b + HALO) - max(0, a - HALO) for a, b, n in zip(box.start, box.stop, SHAPE, strict=True)
+            min(n, b + MARGIN) - max(0, a - MARGIN)
+            for a, b, n in zip(box.start, box.stop, SHAPE, strict=True)
         ]
         each = [np.prod([*windows[:i], box.shape[i], *windows[i + 1 :]]) for i in sweeps]
         total += np.mean(each) if sweeps else np.prod(windows)

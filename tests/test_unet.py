@@ -223,6 +223,48 @@ def test_the_later_a_layer_the_fewer_pixels_around_the_patches_kept_are_computed
         assert max(entered[f"up.{level}.conv"]) <= 8**2
 
 
+def test_the_work_for_context_is_what_the_layers_do():
+    table = UNetTable(widths=(8, 16, 32, 32), layers=1, dim=4, slices=6)
+    encoder, work = encoder_of(table), []
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            module.register_forward_hook(lambda m, _, out: work.append(out[0, 0].numel() * m.weight.numel()))
+    margin, edge = encoder.margins[1], 256
+    assert encoder.margins[2] == margin and encoder.margins[0] == encoder.halo[0]
+
+    def done(kept, window):
+        work.clear()
+        start = (window - kept) // 4
+        part = slice(start, start + kept // 2)
+        encoder.encode(noise(2, window, window), (slice(0, 1), part, part))
+        return sum(work)
+
+    for kept in (64, 128):
+        rate = done(kept, kept + edge) / done(edge, edge)
+        assert rate == pytest.approx(((kept + 2 * margin) / edge) ** 2, rel=0.15)
+
+
+def test_slabs_are_stacked_from_views_with_any_order_of_axes():
+    voxels = noise(30, 31, 32)[0, 0]
+    even, uneven = (
+        torch.arange(2, 18, 4)[:, None] + torch.arange(6),
+        torch.tensor([[2, 1, 0, 1], [0, 1, 2, 5]]),
+    )
+    for order in itertools.permutations(range(3)):
+        turned = voxels.permute(order)
+        for planes in (even, even[:1], even.flip(0), uneven):
+            found = vemseg.models.unet._stacked(turned, planes)
+            assert torch.equal(found, turned[planes])
+            assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pooling_is_that_of_torch():
+    maps = torch.randn(2, 8, 6, 10).contiguous(memory_format=torch.channels_last)
+    expected = nn.functional.max_pool2d(maps, 2)
+    assert torch.equal(vemseg.models.unet._pooled(maps), expected)
+    assert torch.equal(vemseg.models.unet._pooled(maps.requires_grad_()), expected)
+
+
 @pytest.mark.parametrize("table", TABLES, ids=table_name)
 def test_folding_the_normalisation_in_changes_nothing(table):
     plain, fused = encoder_of(table), encoder_of(table)

@@ -26,6 +26,7 @@ from vemseg.volume import (
     measure_intensity,
     open_volume,
     record,
+    resample,
 )
 from vemseg.volume.resample import taps_of
 from vemseg.volume.units import nanometres
@@ -691,6 +692,20 @@ def test_resampled_boxes_are_crops_of_the_whole(factors):
         np.testing.assert_array_equal(whole, volume.read(volume.box))
     for box in random_boxes(view.shape):
         np.testing.assert_allclose(view.read(box), whole[box.slices], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("factors", [(1, 1, 1), (1, 0.7, 1.3), (0.6, 0.6, 0.6), (2.2, 1, 0.8)], ids=str)
+def test_slabs_are_what_is_read_in_one_go_beyond_the_borders_too(monkeypatch, factors):
+    view = Resampled(ArrayVolume(grey((20, 30, 40))), factors)
+    z, y, x = view.shape
+    for box in (view.box, Box((2, 3, 4), (9, 8, 11)), Box((-7, -3, 2), (z + 5, y, x + 9))):
+        monkeypatch.setattr(resample, "SLAB", 2**19)
+        [whole] = view.slabs(box)
+        np.testing.assert_array_equal(whole, view.read_reflected(box))
+        monkeypatch.setattr(resample, "SLAB", 3 * box.shape[1] * box.shape[2])
+        slabs = list(view.slabs(box))
+        assert [len(slab) for slab in slabs[:-1]] == [3] * (len(slabs) - 1) and len(slabs) > 2
+        np.testing.assert_array_equal(np.concatenate(slabs), whole)
 
 
 def test_resampling_reads_no_more_than_it_needs():

@@ -71,7 +71,8 @@ class ThreePlanes(Encoder):
         """Return the vectors of windows: (b, 1, z, y, x) -> (b, gz, gy, gx, dim)."""
         chosen = kept or WHOLE
         if self.encoder.streams:
-            return torch.stack([self._streamed(window[None], chosen) for window in windows])
+            found = [self._streamed(window[None], chosen) for window in windows]
+            return found[0][None] if len(found) == 1 else torch.stack(found)
         total: Tensor | None = None
         for order in AXES:
             vectors = self._encode(_turned(windows, order), _ordered(chosen, order)).float()
@@ -109,7 +110,7 @@ class ThreePlanes(Encoder):
             )
             _, rows, columns = _ordered(kept, order)
             for layers in self.encoder.layers(_turned(window, order), (spread.encoded, rows, columns)):
-                spread.add(layers.float() / len(AXES))
+                spread.add((layers.float() / len(AXES)).to(dtype))
         return total
 
     def _encode(self, windows: Tensor, kept: Kept) -> Tensor:

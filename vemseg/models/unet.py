@@ -177,7 +177,7 @@ class UNetEncoder(Encoder):
         passed = []
         for i, level in enumerate(self.down):
             if i:
-                x = x.pooled(nn.functional.max_pool2d(x.maps, 2))
+                x = x.pooled(_pooled(x.maps))
             entering = rows.down[i], columns.down[i]
             x = Part(level(x.cut(*entering)), *entering)
             passed.append(x)
@@ -210,6 +210,8 @@ class UNetEncoder(Encoder):
 
     def spread(self, found: Tensor) -> Tensor:
         """Lay out what the last layer gives: (b, p**3 * d, y, x) -> (b, p, d, p * y, p * x)."""
+        if self.pieces == 1:
+            return found[:, None]
         b, d, y, x = found.shape
         return pixel_shuffle(found.reshape(b, self.pieces, d // self.pieces, y, x), self.pieces)
 
@@ -251,8 +253,7 @@ class UNetEncoder(Encoder):
         widest = voxels[0].numel() / PATCH**2 * channels * self.dtype.itemsize
         for part in torch.split(planes, max(1, int(self._pass_bytes // widest))):
             index = part.expand(2, -1) if len(part) == 1 and self._few(needs) else part
-            slabs = voxels[index.to(voxels.device)].contiguous(memory_format=torch.channels_last)
-            yield slabs, len(part)
+            yield _stacked(voxels, index), len(part)
 
     def _few(self, needs: tuple[Needs, Needs]) -> bool:
         """Tell whether a layer has to do with few numbers where a slab is encoded alone."""
@@ -341,6 +342,29 @@ class UNetEncoder(Encoder):
                 module.fuse()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return super().prepare(device, dtype)
+
+
+def _stacked(voxels: Tensor, planes: Tensor) -> Tensor:
+    """Return slabs (n, slices, y, x), channels last, of planes (n, slices) of voxels (z, y, x)."""
+    n, slices = planes.shape
+    first, step = int(planes[0, 0]), int(planes[1, 0] - planes[0, 0]) if n > 1 else 1
+    regular = first + step * torch.arange(n)[:, None] + torch.arange(slices)
+    if step > 0 and torch.equal(planes, regular):  # a view of neighbours, copied once
+        slabs = voxels[first:].unfold(0, slices, step)[:n].permute(0, 3, 1, 2)
+    else:
+        slabs = voxels[planes.to(voxels.device)]
+    return slabs.contiguous(memory_format=torch.channels_last)
+
+
+def _pooled(maps: Tensor) -> Tensor:
+    """Return the maxima of 2 x 2 pixels: (b, c, y, x) -> (b, c, y / 2, x / 2).
+
+    PyTorch's pooling also notes where they lie, for training: without that, CPUs are twice as fast.
+    """
+    if maps.requires_grad:
+        return nn.functional.max_pool2d(maps, 2)
+    rows = torch.maximum(maps[..., ::2, :], maps[..., 1::2, :])
+    return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
 @torch.no_grad()
