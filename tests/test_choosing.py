@@ -329,9 +329,9 @@ def test_segment_chooses_stops_goes_on_and_keeps_the_choice(cell, tmp_path, monk
     wanted = Wanted(str(cell), "classical", (*QUICK, "cluster.k_range=[3, 5]"))
     whole = segment(wanted, tmp_path / "whole.tif")
     stages, drawn = [], []
-    draw = ComputedVectors._sampled
+    draw = ComputedVectors._drawn
     monkeypatch.setattr(ComputedVectors, "held", lambda self, *args: self)
-    monkeypatch.setattr(ComputedVectors, "_sampled", lambda *args: drawn.append(1) or draw(*args))
+    monkeypatch.setattr(ComputedVectors, "_drawn", lambda *args: drawn.append(1) or draw(*args))
 
     def report(stage, fraction, detail=""):
         stages.append(stage)

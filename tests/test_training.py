@@ -450,6 +450,18 @@ def test_eps_bounds_what_small_gradients_do():
     assert moved == pytest.approx([1e-9 / (1e-9 + 1e-8), 1e-9 / (1e-9 + 1e-12)], rel=1e-4)
 
 
+def test_masters_keep_the_weights_that_a_shorter_type_rounds():
+    module = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+    before = [p.detach().clone() for p in module.parameters()]
+    master = MasterAdamW(module, TrainTable(weight_decay=0.0), torch.bfloat16)
+    for weight, mine, parameter in zip(before, master.masters, module.parameters(), strict=True):
+        assert torch.equal(mine, weight) and mine.dtype == torch.float32
+        assert torch.equal(parameter.detach(), weight.bfloat16())
+        parameter.grad = torch.zeros_like(parameter)
+    master.step(0.1)
+    assert all(torch.equal(a, b) for a, b in zip(before, master.masters, strict=True))
+
+
 def test_updates_below_the_resolution_of_bf16_add_up():
     weight = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
     module = nn.Module()

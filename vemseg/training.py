@@ -55,13 +55,19 @@ class MasterAdamW:
         Betas, eps, weight decay and AMSGrad. Norms and biases decay too, as in the reference code of MAESTER,
         unless ``decay_vectors`` is off, as in that of SdAE. Gradients longer than ``clip`` are shortened to
         that norm, unless it is 0.
+    dtype : torch.dtype, optional
+        The type of numbers that the module is brought to. Masters keep the weights as they were before.
     """
 
-    def __init__(self, module: nn.Module, settings: TrainTable) -> None:
+    def __init__(self, module: nn.Module, settings: TrainTable, dtype: torch.dtype | None = None) -> None:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters: list[Tensor] = [p for _, p in named]
-        self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
+        exact = [p.detach().float() for p in self.parameters]
+        if dtype is not None:
+            module.to(dtype)
+        pairs = zip(self.parameters, exact, strict=True)
+        self.masters = [p if p.dtype == torch.float32 else before for p, before in pairs]
         spared = [master for master in self.masters if not settings.decay_vectors and master.ndim <= 1]
         kept = [master for master in self.masters if settings.decay_vectors or master.ndim > 1]
         groups: list[dict[str, object]] = [{"params": kept}, {"params": spared, "weight_decay": 0.0}]
@@ -184,9 +190,8 @@ class Trainer:
         self.step, self.elapsed = 0, 0.0
         self._scalars: dict[str, list[Tensor]] = {}  # since the last report, by name
         choose_attention(objective, sampler.device, training=True)
-        if wants_bf16(settings.precision, sampler.device):
-            objective.to(torch.bfloat16)
-        self.optimiser = MasterAdamW(objective, settings)
+        short = torch.bfloat16 if wants_bf16(settings.precision, sampler.device) else None
+        self.optimiser = MasterAdamW(objective, settings, short)
         if run.checkpoint.exists():
             self._resume()
 

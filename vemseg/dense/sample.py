@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg.blocks import ahead
 from vemseg.context import Context
 from vemseg.errors import InputError, Interrupted
 from vemseg.geometry import ZYX, Box, add
@@ -33,6 +36,8 @@ TOGETHER = 4
 
 ALL_CELLS = 2**53
 """More cells than any sample is drawn from."""
+
+Read = TypeVar("Read")
 
 Drawn = tuple[NDArray[np.float16], NDArray[np.float16]]
 """Vectors (n, d), and the mean intensities of their patches (n,)."""
@@ -97,13 +102,19 @@ def _nth_cell(inside: Box, cell: ZYX, grid: list[int], n: int) -> Box:
 
 
 def collect(
-    cells: Sequence[SampleCell], draw: Callable[[SampleCell], Drawn], context: Context, keep: Path | None
+    cells: Sequence[SampleCell],
+    read: Callable[[SampleCell], Read],
+    draw: Callable[[SampleCell, Read], Drawn],
+    context: Context,
+    keep: Path | None,
 ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     """Draw the vectors of a sample cell by cell; where the work is stopped, save what was drawn.
 
     Parameters
     ----------
     cells : sequence of SampleCell
+    read : callable
+        Reads what the vectors of a cell are computed from; called in a thread of its own, one cell ahead.
     draw : callable
         Returns the vectors of the points of a cell, and the mean intensities of their patches.
     context : Context
@@ -120,11 +131,13 @@ def collect(
         Where the work was stopped.
     """
     drawn, done = _taken_up(keep)
-    for i, cell in enumerate(cells[done:], start=done):
-        if context.stopped():
-            raise _stopped(drawn, i, len(cells), keep)
-        drawn.append(draw(cell))
-        context.report("sampling", (i + 1) / len(cells), f"{i + 1}/{len(cells)} places")
+    with closing(ahead(read, cells[done:], context.stopped)) as each:
+        for cell, given in each:
+            drawn.append(draw(cell, given))
+            done += 1
+            context.report("sampling", done / len(cells), f"{done}/{len(cells)} places")
+    if done < len(cells):
+        raise _stopped(drawn, done, len(cells), keep)
     vectors, grey = (np.concatenate(values) for values in zip(*drawn, strict=True))
     if not len(vectors):
         raise InputError("no vector lies in the specimen: give a mask that marks more, or --background none")

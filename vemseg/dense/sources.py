@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vemseg.budget import Budget, Stretch
 from vemseg.context import Context
-from vemseg.dense.sample import SampleCell, collect, sample_cells
+from vemseg.dense.sample import Drawn, SampleCell, collect, sample_cells
 from vemseg.dense.scores import (
     Interpolations,
     Rated,
@@ -293,18 +293,22 @@ class LatticeVectors(VectorSource):
         if not n:
             nothing = np.empty((0, self.dim), np.float16), np.empty(0, np.float32)
             return Sample(*nothing, self.maker.codes, self.classes, learned=self.maker.learned)
-        vectors, grey = collect(self._cells(n, seed), self._sampled, context, keep)
+        vectors, grey = collect(self._cells(n, seed), self._read_cell, self._drawn, context, keep)
         return Sample(vectors, grey, self.maker.codes, self.classes, learned=self.maker.learned)
 
     def _cells(self, n: int, seed: int) -> list[SampleCell]:
         """Choose about ``n`` points that show the specimen, and those between them that do not."""
         return sample_cells(self.inside, self.cell, math.ceil(n / self.shown), seed)
 
-    def _sampled(self, cell: SampleCell) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    def _read_cell(self, cell: SampleCell) -> tuple[NDArray[np.int64], Given | None]:
+        """Read what the points of a cell that lie in the specimen are computed from; None without any."""
         points = self.shown_points(cell)
-        if not points.size:
+        return points, self.read_points(cell.cells) if points.size else None
+
+    def _drawn(self, cell: SampleCell, read: tuple[NDArray[np.int64], Given | None]) -> Drawn:
+        points, given = read
+        if given is None:
             return np.empty((0, self.dim), np.float16), np.empty(0, np.float16)
-        given = self.read_points(cell.cells)
         vectors = self.compute(cell.cells, given).numpy().reshape(-1, self.dim)[points]
         return vectors, self.intensities(cell.cells, given).reshape(-1)[points]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
-from vemseg.models.encoder import Encoder, Kept, Memory
+from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory
 
 
 class PatchMean(Encoder):
@@ -23,11 +24,20 @@ class PatchMean(Encoder):
         super().__init__()
         self.fov, self.patch, self.fixed_fov = like.fov, like.patch, like.fixed_fov
         self.halo, self.align, self.pads = like.halo, like.align, like.pads
+        self.windows = like.dtype
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the other encoder's windows."""
+        return self.windows
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
-        """Return the means of patches: (b, 1, z, y, x) -> (b, gz, gy, gx, 1)."""
-        means = avg_pool3d(windows, self.patch)[:, 0, ..., None]
-        return means if kept is None else means[:, kept[0], kept[1], kept[2]]
+        """Return the means of patches: (b, 1, z, y, x) -> float32 (b, gz, gy, gx, 1)."""
+        z, y, x = (
+            slice(part.indices(n // p)[0] * p, part.indices(n // p)[1] * p)
+            for part, n, p in zip(kept or WHOLE, windows.shape[2:], self.patch, strict=True)
+        )
+        return avg_pool3d(windows[:, :, z, y, x].float(), self.patch)[:, 0, ..., None]
 
     def memory(self, batch: int) -> Memory:
         """Return no memory: it takes little beside the encoder that it goes with."""

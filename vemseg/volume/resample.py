@@ -114,9 +114,17 @@ class Resampled(Volume):
             low, high = part.span
             slab = given[low - z0 : high - z0].astype(self.dtype, copy=False)
             taps = (part, low), (y, y0), (x, x0)
-            for axis in sorted(range(3), key=lambda axis: -self.factors[axis]):
+            for axis in sorted(range(3), key=self._when):
                 slab = apply_taps(slab, taps[axis][0], axis, taps[axis][1])
             yield slab
+
+    def _when(self, axis: int) -> tuple[float, int]:
+        """Return what orders the axes: those that get much coarser first, much finer last.
+
+        Of equal ones, single voxels along x, which take longest, are looked up while there are fewest.
+        """
+        factor = self.factors[axis]
+        return -factor, axis if factor > 1 else -axis
 
 
 def looked_up(labels: Volume, shape: ZYX, factors: Factors) -> Nearest:
