@@ -121,6 +121,17 @@ def test_help_loads_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "loaded []", done.stderr
 
 
+def test_opening_the_default_loads_no_compiler():
+    code = (
+        "import sys\n"
+        "from vemseg.models import open_model\n"
+        "open_model('vemseg').load()\n"
+        "print('loaded', sorted({'sympy', 'torch._dynamo', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert done.stdout.splitlines()[-1] == "loaded []", done.stderr
+
+
 def test_help_is_quick():
     def seconds():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -203,10 +203,18 @@ def test_a_plan_counts_what_is_there_and_writes_nothing(volume, monkeypatch):
 
 
 @pytest.mark.parametrize(("planes", "sweeps"), [("one", (0,)), ("three", (0, 1, 2))])
-def test_what_is_encoded_for_a_box_is_counted_by_its_windows(volume, planes, sweeps):
+def test_what_is_encoded_for_a_box_is_counted(volume, planes, sweeps):
     vectors = subject(volume, f"embed.planes={planes}")
-    cells = Box((3, 8, 12), (9, 20, 30))
-    window = vectors.read_points(cells).shape
+    cells = Box((3, 8, 12), (9, 20, 14))
+    margins, read = vectors.covering.encoder.margins, vectors.covering.window(cells)
+    first = vectors.covering.window(Box.whole(vectors.shape)).start
+    window = [
+        min(low + 2 * b + m, stop) - max(low + 2 * a - m, start)
+        for low, a, b, m, start, stop in zip(
+            first, cells.start, cells.stop, margins, read.start, read.stop, strict=True
+        )
+    ]
+    assert window[2] < read.shape[2] == vectors.read_points(cells).shape[2]
     each = [np.prod([*window[:i], 2 * cells.shape[i], *window[i + 1 :]]) for i in sweeps]
     assert vectors.points_work(cells) == pytest.approx(np.mean(each))
 

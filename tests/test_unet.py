@@ -205,6 +205,17 @@ def test_what_is_left_out_for_the_patches_kept_changes_nothing(table, dtype):
         assert torch.equal(encoder.encode(x, kept), whole[(slice(None), *kept)])
 
 
+@pytest.mark.parametrize(("y", "x"), [(128, 128), (136, 144), (128, 160), (160, 160), (224, 224)])
+def test_a_slab_alone_is_encoded_as_one_of_several(y, x):
+    encoder = encoder_of(UNetTable())
+    encoder.prepare(CPU, torch.float32)
+    window = noise(6, y, x)
+    several = encoder.encode(window)
+    for rows in (slice(None), slice(3, 40)):
+        alone = encoder.encode(window, (slice(1, 2), rows, slice(None)))
+        assert torch.equal(alone, several[:, 1:2, rows])
+
+
 @pytest.mark.parametrize("table", TABLES, ids=table_name)
 def test_the_later_a_layer_the_fewer_pixels_around_the_patches_kept_are_computed(table):
     encoder, entered = encoder_of(table), {}

@@ -32,6 +32,9 @@ from vemseg.volume import Intensity, Permuted, Volume
 
 _log = logging.getLogger("vemseg")
 
+RESAMPLING = 5.0
+"""Copies that resampling takes of a plane of the finer grid, in the numbers that it computes in."""
+
 SERIAL = 2**15
 """Numbers that PyTorch copies in the calling thread: for more it starts others, which would compete with
 those that compute."""
@@ -163,9 +166,9 @@ class Covering:
         return int(self.layout.lattices[axis].starts[0]) + self.encoder.halo[axis]
 
     def _windows(self, given: Given) -> Tensor:
-        """Return what was read as intensities in [0, 1], in the encoder's type of numbers."""
+        """Return what was read as intensities in [0, 1], in the type of numbers that encoders want."""
         if isinstance(given, Tensor):
-            return given.to(self.encoder.dtype)
+            return given
         windows = torch.empty(given.shape, dtype=self.encoder.dtype)
         self._normalise(given, windows)
         return windows
@@ -374,13 +377,14 @@ class ComputedVectors(LatticeVectors):
     def _reading(self) -> tuple[Need, Need]:
         """Return what it takes to read a window while another one waits, and to give that to the encoder."""
         covering = self.covering
-        item, number = covering.grid.volume.dtype.itemsize, covering.encoder.dtype.itemsize
-        source = self.volume.dtype.itemsize * math.prod(covering.grid.factors)
+        factors, number = covering.grid.factors, float(covering.encoder.dtype.itemsize)
+        share = math.prod(factors)
+        stored = share * (2.0 * self.volume.dtype.itemsize + 1)
         if covering.waits_as_stored:
-            return Need(window=2.0 * item + 1 + item), Need(window=float(number))
-        if covering.grid.factors == (1.0, 1.0, 1.0):
-            return Need(window=2.0 * item + 1 + number + number), Need()
-        return Need(window=2.0 * source + 1 + number + number), Need()
+            return Need(window=stored + covering.grid.volume.dtype.itemsize), Need(window=number)
+        resampling = RESAMPLING * covering.grid.volume.dtype.itemsize * max(1.0, share)
+        slab = 0.0 if factors == (1.0, 1.0, 1.0) else resampling
+        return Need(window=stored + 2 * number, pixel=slab), Need()
 
     def _computing(self, kept: float) -> tuple[int, tuple[Need, Need]]:
         """Return the bytes that every block takes, and what encoding and the head take on their device.

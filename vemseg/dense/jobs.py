@@ -28,8 +28,8 @@ class Seen:
 
     Attributes
     ----------
-    given : array or None
-        Voxels, stored vectors, or numbers of regions; None where nothing of the specimen lies in the block.
+    given : array, Tensor or None
+        What the source read; None where nothing of the specimen lies in the block.
     shown : uint8 (z, y, x) or None
         1 where voxels show the specimen; None where all voxels do.
     """

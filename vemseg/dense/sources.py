@@ -239,7 +239,7 @@ class LatticeVectors(VectorSource):
         ----------
         points : Box
             Lattice points.
-        given : array
+        given : array or Tensor
             What :meth:`read_points` read.
         head : callable, optional
             Applied to the vectors, batch by batch.

@@ -20,7 +20,7 @@ from vemseg.modules import Keeps
 from vemseg.recipe import CubeTable
 
 SMALL = 3
-"""Maps of at most this edge are convolved in float32 on CPUs."""
+"""Maps of at most this edge are convolved in float32 on CPUs, where they would be in bfloat16."""
 
 
 class CubeEncoder(Keeps, Encoder):
@@ -96,13 +96,16 @@ def interpolating(edge: int, voxel: float, grid: int) -> Tensor:
     """
     radius, shift = (edge - 1) / 2 / voxel, 0.0 if edge % 2 else 0.5
     n = round(2 * (math.ceil(radius - shift - 1e-9) + shift)) + 1
-    points = torch.linspace(-radius, radius, grid, dtype=torch.float64) + (n - 1) / 2
-    away = (points[:, None] - torch.arange(n, dtype=torch.float64)).abs()
+    points = torch.linspace(-radius, radius, grid, dtype=torch.float64, device="cpu") + (n - 1) / 2
+    away = (points[:, None] - torch.arange(n, dtype=torch.float64, device="cpu")).abs()
     return (1 - away).clamp_min(0).float()
 
 
 class CubeConv(nn.Conv3d):
-    """A convolution of cubes whose gradients are right in every type of numbers (see ``_right``)."""
+    """A convolution of cubes whose gradients are right in bfloat16 too (see ``_right``)."""
+
+    def __init__(self, before: int, after: int, size: int, padding: int) -> None:
+        super().__init__(before, after, size, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve maps (b, channels, z, y, x)."""
@@ -110,7 +113,10 @@ class CubeConv(nn.Conv3d):
 
 
 class CubeUpConv(nn.ConvTranspose3d):
-    """A transposed convolution of cubes whose gradients are right in every type of numbers."""
+    """A transposed convolution of cubes whose gradients are right in bfloat16 too."""
+
+    def __init__(self, before: int, after: int, size: int, padding: int) -> None:
+        super().__init__(before, after, size, padding=padding)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolve maps (b, channels, z, y, x)."""
@@ -124,8 +130,8 @@ def _right(x: Tensor, layer: nn.Conv3d | nn.ConvTranspose3d) -> tuple[Tensor, Te
     On CPUs, PyTorch 2.15 (oneDNN) returns wrong gradients of the weights where maps have 2 voxels along each
     edge. This is a small part of the work, so all small maps are convolved in float32.
     """
-    small = x.device.type == "cpu" and max(x.shape[2:]) <= SMALL
-    dtype = torch.float32 if small else x.dtype
+    short = x.device.type == "cpu" and x.dtype == torch.bfloat16 and max(x.shape[2:]) <= SMALL
+    dtype = torch.float32 if short else x.dtype
     return x.to(dtype), layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
 
 

@@ -16,6 +16,7 @@ from torch.nn.functional import avg_pool3d
 
 from vemseg.budget import Need
 from vemseg.errors import UsageError
+from vemseg.geometry import ZYX
 from vemseg.models.classical import ClassicalEncoder
 from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
 from vemseg.recipe import ClassicalTable
@@ -57,6 +58,11 @@ class Filtered(Encoder):
         z, y, x = (max(a, b) for a, b in zip(encoder.halo, reach, strict=True))
         self.halo = (z, y, x)
         self.fov = (2 * z + self.patch[0], 2 * y + self.patch[1], 2 * x + self.patch[2])
+
+    @property
+    def margins(self) -> ZYX:
+        """Voxels around the wanted patches that the encoder encodes on average; filters take little."""
+        return self.encoder.margins
 
     @property
     def dtype(self) -> torch.dtype:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
@@ -24,15 +23,12 @@ class PatchMean(Encoder):
         super().__init__()
         self.fov, self.patch, self.fixed_fov = like.fov, like.patch, like.fixed_fov
         self.halo, self.align, self.pads = like.halo, like.align, like.pads
-        self.windows = like.dtype
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The floating-point type of the other encoder's windows."""
-        return self.windows
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:
-        """Return the means of patches: (b, 1, z, y, x) -> float32 (b, gz, gy, gx, 1)."""
+        """Return the means of patches: (b, 1, z, y, x) -> float32 (b, gz, gy, gx, 1).
+
+        Windows that were resampled for an encoder in bfloat16 have intensities of 8 binary digits.
+        """
         z, y, x = (
             slice(part.indices(n // p)[0] * p, part.indices(n // p)[1] * p)
             for part, n, p in zip(kept or WHOLE, windows.shape[2:], self.patch, strict=True)

@@ -40,7 +40,7 @@ PASS_BYTES = {"cpu": 2**23, "cuda": 2**27}
 """Size of the widest activation of the slabs that are encoded together, by the type of device: it fits a
 core's cache, or fills a GPU."""
 ALONE = 2**15
-"""A slab may be encoded alone where every layer has at least this many numbers to do with. On CPUs, torch
+"""A slab may be encoded alone where every convolution is given at least this many numbers. On CPUs, torch
 convolves a single smaller image by another algorithm than several, which rounds differently."""
 
 
@@ -132,7 +132,8 @@ class UNetEncoder(Encoder):
     def __init__(self, settings: UNetTable, spacing: Spacing = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
         self.slices, self.dim, self.classes = settings.slices, settings.dim, settings.classes
-        self.width, self.widths, self.deep = settings.widths[0], settings.widths, settings.layers
+        self.width, self.widths, self.per_level = settings.widths[0], settings.widths, settings.layers
+        self.margin = round(mean_reach(settings.widths, settings.layers, settings.slices))
         self.offsets = slice_offsets(settings.slices, spacing)
         deep = 1 if is_anisotropic(spacing) else PATCH
         self.pieces = PATCH if settings.full_resolution else 1
@@ -192,7 +193,7 @@ class UNetEncoder(Encoder):
     def _needs(self, wanted: tuple[slice, slice], shape: Sequence[int]) -> tuple[Needs, Needs]:
         """Return the rows and columns of each level that the wanted features of a window (y, x) come from."""
         rows, columns = (
-            Needs.of(range(n // PATCH)[part], n // PATCH, len(self.widths), self.deep)
+            Needs.of(range(n // PATCH)[part], n // PATCH, len(self.widths), self.per_level)
             for part, n in zip(wanted, shape, strict=True)
         )
         return rows, columns
@@ -256,9 +257,14 @@ class UNetEncoder(Encoder):
             yield _stacked(voxels, index), len(part)
 
     def _few(self, needs: tuple[Needs, Needs]) -> bool:
-        """Tell whether a layer has to do with few numbers where a slab is encoded alone."""
-        levels = zip(self.widths, needs[0].up, needs[1].up, strict=True)
-        return min(width * len(rows) * len(columns) for width, rows, columns in levels) < ALONE
+        """Tell whether a convolution is given few numbers where a slab is encoded alone."""
+        rows, columns = needs
+        down = [len(y) * len(x) for y, x in zip(rows.down, columns.down, strict=True)]
+        up = [len(y) * len(x) for y, x in zip(rows.up, columns.up, strict=True)]
+        entering = [width * n for width, n in zip((self.width, *self.widths), down, strict=False)]
+        handed_on = [width * n for width, n in zip(self.widths, up, strict=True)]
+        grown = [width * PATCH**2 * n for width, n in zip(self.widths, up[1:], strict=False)]
+        return min(*entering, *handed_on, *grown) < ALONE
 
     @property
     def _pass_bytes(self) -> int:
@@ -267,8 +273,7 @@ class UNetEncoder(Encoder):
     @property
     def margins(self) -> ZYX:
         """Voxels around the wanted patches that are encoded on average over the layers."""
-        within = round(mean_reach(self.widths, self.deep, self.slices))
-        return self.halo[0], within, within
+        return self.halo[0], self.margin, self.margin
 
     @property
     def dtype(self) -> torch.dtype:

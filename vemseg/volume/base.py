@@ -254,7 +254,7 @@ class Volume:
     def slabs(self, box: Box) -> Iterator[NDArray[np.generic]]:
         """Yield what :meth:`read_reflected` reads, in parts along z that are made one after the other.
 
-        A volume that is computed yields a few planes at a time, one that is stored yields all at once.
+        ``Resampled`` makes a few planes at a time; others yield all at once.
         """
         yield self.read_reflected(box)
 

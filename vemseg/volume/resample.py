@@ -22,7 +22,8 @@ from vemseg.volume.views import Nearest
 Factors = tuple[float, float, float]
 
 SLAB = 2**19
-"""Voxels that are computed at once where a box is read slab by slab, unless a plane has more."""
+"""Voxels, of the finer grid, that are computed at once where a box is read slab by slab, unless a plane has
+more."""
 
 NEARLY = 1e-6
 """A centre that lies on the border of two voxels, up to this part of a voxel, counts as in the latter."""
@@ -108,7 +109,7 @@ class Resampled(Volume):
         z, y, x = (taps_of(*along) for along in zip(places, self.factors, self.source.shape, strict=True))
         (z0, z1), (y0, y1), (x0, x1) = z.span, y.span, x.span
         given = self.source.read(Box((z0, y0, x0), (z1, y1, x1)))
-        deep = max(1, SLAB // (box.shape[1] * box.shape[2]))
+        deep = max(1, int(SLAB / (box.shape[1] * box.shape[2] * max(1.0, math.prod(self.factors)))))
         for first in range(0, box.shape[0], deep):
             part = z.part(slice(first, first + deep))
             low, high = part.span
@@ -119,9 +120,9 @@ class Resampled(Volume):
             yield slab
 
     def _when(self, axis: int) -> tuple[float, int]:
-        """Return what orders the axes: those that get much coarser first, much finer last.
+        """Return what orders the axes: the most shrunk first, the most enlarged last.
 
-        Of equal ones, single voxels along x, which take longest, are looked up while there are fewest.
+        Among equal factors, x, the slowest, is shrunk last and enlarged first: there is then less to do.
         """
         factor = self.factors[axis]
         return -factor, axis if factor > 1 else -axis
