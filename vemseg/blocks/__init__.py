@@ -10,7 +10,7 @@ on_dask    a job on the workers of a Dask cluster
 
 from vemseg.blocks.executors import EXECUTORS, Executor, run
 from vemseg.blocks.gathering import must_be_begun
-from vemseg.blocks.here import ahead, map_blocks
+from vemseg.blocks.here import map_blocks
 from vemseg.blocks.job import Job, Stages
 
-__all__ = ["EXECUTORS", "Executor", "Job", "Stages", "ahead", "map_blocks", "must_be_begun", "run"]
+__all__ = ["EXECUTORS", "Executor", "Job", "Stages", "map_blocks", "must_be_begun", "run"]

@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 
 from vemseg.blocks.job import Given, Job, Made, Result, Stages, marker
 from vemseg.context import Context
@@ -23,8 +22,6 @@ from vemseg.geometry import Box
 from vemseg.run import read_json, write_json
 
 _log = logging.getLogger("vemseg")
-
-Item = TypeVar("Item")
 
 
 def run(
@@ -119,30 +116,6 @@ def map_blocks(
         return [read_json(path) for path in paths.values()]
 
 
-def ahead(
-    read: Callable[[Item], Given], items: Sequence[Item], stopped: Callable[[], bool]
-) -> Generator[tuple[Item, Given]]:
-    """Yield each item with what is read for it, which happens in another thread while the caller computes.
-
-    Parameters
-    ----------
-    read : callable
-        Reads what an item needs.
-    items : sequence
-    stopped : callable
-        Called before each item; returns whether to end early.
-    """
-    with ThreadPoolExecutor(1, "read") as reader:
-        reading: Future[Given] | None = None
-        for i, item in enumerate(items):
-            if stopped():
-                return
-            given = (reading or reader.submit(read, item)).result()
-            reading = reader.submit(read, items[i + 1]) if i + 1 < len(items) else None
-            yield item, given
-            del given
-
-
 def stopped_after(done: int, total: int, then: str = "goes on from there") -> Interrupted:
     """Return the error of work that was stopped after some of its blocks; ``then`` is what comes next."""
     return Interrupted(f"stopped after {done} of {total} blocks: the same command {then}")
@@ -158,15 +131,19 @@ def _finished(
         stages.then(block, lambda number: marker(path.parent, number).exists())
         return block.size
 
-    paths = dict(todo)
-    with closing(ahead(stages.read, list(paths), stopped)) as read, ThreadPoolExecutor(1, "write") as writer:
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        reading: Future[Given] | None = None
         writing: Future[int] | None = None
-        for block, given in read:
+        for i, (block, path) in enumerate(todo):
+            if stopped():
+                break
+            given = (reading or reader.submit(stages.read, block)).result()
+            reading = reader.submit(stages.read, todo[i + 1][0]) if i + 1 < len(todo) else None
             made = stages.compute(block, given)
             del given
             if writing is not None:
                 yield writing.result()
-            writing = writer.submit(store, block, made, paths[block])
+            writing = writer.submit(store, block, made, path)
             del made
         if writing is not None:
             yield writing.result()

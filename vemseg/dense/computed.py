@@ -258,6 +258,7 @@ class ComputedVectors(LatticeVectors):
         layout, self.factors = covering.layout, covering.grid.factors
         self.positions, self.inside, self.cell = layout.positions, layout.inside, layout.cell
         self._means = covering.with_encoder(PatchMean(covering.encoder))
+        self.workers = covering.encoder.workers
         self._halved = False
 
     def read_points(self, points: Box) -> Given:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.blocks import ahead
 from vemseg.context import Context
 from vemseg.errors import InputError, Interrupted
 from vemseg.geometry import ZYX, Box, add
 from vemseg.labelling import Sample
+from vemseg.models import in_order
 from vemseg.run import load_tensors, save_tensors
 
 CELLS_AT_LEAST = 64
@@ -36,8 +35,6 @@ TOGETHER = 4
 
 ALL_CELLS = 2**53
 """More cells than any sample is drawn from."""
-
-Read = TypeVar("Read")
 
 Drawn = tuple[NDArray[np.float16], NDArray[np.float16]]
 """Vectors (n, d), and the mean intensities of their patches (n,)."""
@@ -103,23 +100,23 @@ def _nth_cell(inside: Box, cell: ZYX, grid: list[int], n: int) -> Box:
 
 def collect(
     cells: Sequence[SampleCell],
-    read: Callable[[SampleCell], Read],
-    draw: Callable[[SampleCell, Read], Drawn],
+    draw: Callable[[SampleCell], Drawn],
     context: Context,
     keep: Path | None,
+    workers: int = 1,
 ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     """Draw the vectors of a sample cell by cell; where the work is stopped, save what was drawn.
 
     Parameters
     ----------
     cells : sequence of SampleCell
-    read : callable
-        Reads what the vectors of a cell are computed from; called in a thread of its own, one cell ahead.
     draw : callable
         Returns the vectors of the points of a cell, and the mean intensities of their patches.
     context : Context
     keep : Path or None
         A safetensors file for what was drawn before a stop; the next call goes on from it.
+    workers : int
+        How many cells are drawn at the same time.
 
     Returns
     -------
@@ -131,11 +128,11 @@ def collect(
         Where the work was stopped.
     """
     drawn, done = _taken_up(keep)
-    with closing(ahead(read, cells[done:], context.stopped)) as each:
-        for cell, given in each:
-            drawn.append(draw(cell, given))
-            done += 1
-            context.report("sampling", done / len(cells), f"{done}/{len(cells)} places")
+    wanted = takewhile(lambda _: not context.stopped(), cells[done:])
+    for one in in_order(draw, wanted, workers):
+        drawn.append(one)
+        done += 1
+        context.report("sampling", done / len(cells), f"{done}/{len(cells)} places")
     if done < len(cells):
         raise _stopped(drawn, done, len(cells), keep)
     vectors, grey = (np.concatenate(values) for values in zip(*drawn, strict=True))

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,6 +219,8 @@ class LatticeVectors(VectorSource):
         Edge of a working voxel in voxels of the volume, along the axes of the lattice.
     stored_regions : RegionStore or None
         Regions that are stored beside the vectors.
+    workers : int
+        How many boxes of lattice points may be computed at the same time.
     """
 
     order: ZYX
@@ -226,6 +229,7 @@ class LatticeVectors(VectorSource):
     cell: ZYX
     factors: tuple[float, float, float]
     stored_regions: RegionStore | None = None
+    workers: int = 1
 
     @abstractmethod
     def read_points(self, points: Box) -> Given:
@@ -293,7 +297,14 @@ class LatticeVectors(VectorSource):
         if not n:
             nothing = np.empty((0, self.dim), np.float16), np.empty(0, np.float32)
             return Sample(*nothing, self.maker.codes, self.classes, learned=self.maker.learned)
-        vectors, grey = collect(self._cells(n, seed), self._read_cell, self._drawn, context, keep)
+        reading = Lock()  # not every volume can be read by several threads
+
+        def draw(cell: SampleCell) -> Drawn:
+            with reading:
+                points, given = self._read_cell(cell)
+            return self._drawn(cell, points, given)
+
+        vectors, grey = collect(self._cells(n, seed), draw, context, keep, self.workers)
         return Sample(vectors, grey, self.maker.codes, self.classes, learned=self.maker.learned)
 
     def _cells(self, n: int, seed: int) -> list[SampleCell]:
@@ -305,8 +316,7 @@ class LatticeVectors(VectorSource):
         points = self.shown_points(cell)
         return points, self.read_points(cell.cells) if points.size else None
 
-    def _drawn(self, cell: SampleCell, read: tuple[NDArray[np.int64], Given | None]) -> Drawn:
-        points, given = read
+    def _drawn(self, cell: SampleCell, points: NDArray[np.int64], given: Given | None) -> Drawn:
         if given is None:
             return np.empty((0, self.dim), np.float16), np.empty(0, np.float16)
         vectors = self.compute(cell.cells, given).numpy().reshape(-1, self.dim)[points]

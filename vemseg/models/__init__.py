@@ -10,6 +10,8 @@
     planes       an encoder of planes that is applied across all three axes
     filtered     an encoder with filters beside it
     patch_mean   the mean intensity of each patch, as an encoder
+    receptive    which pixels of each level the vectors of a U-Net depend on
+    workers      threads that each encode a part of a window by themselves
     windowed     encoders of logits, averaged where fields of view overlap
     mae, self_distilled, his4mae, sdae, invariance, recognition, self_training, distilled, sccs
                  objectives
@@ -48,6 +50,7 @@ from vemseg.models.objective import Objective
 from vemseg.models.patch_mean import PatchMean
 from vemseg.models.planes import ThreePlanes
 from vemseg.models.weights import load_codes, load_encoder, save_encoder
+from vemseg.models.workers import in_order
 
 __all__ = [
     "Encoder",
@@ -65,6 +68,7 @@ __all__ = [
     "build_student",
     "differing_encoder",
     "import_maester",
+    "in_order",
     "load_codes",
     "load_encoder",
     "open_model",

@@ -86,6 +86,9 @@ class Encoder(nn.Module):
         Empty if whole windows are encoded.
     streams : bool
         Whether :meth:`layers` gives the vectors of a window a few layers at a time.
+    workers : int
+        How many parts of a window, or small windows, are encoded at the same time (``models.workers``);
+        :meth:`memory` counts all of them.
     """
 
     fov: ZYX
@@ -98,6 +101,7 @@ class Encoder(nn.Module):
     pads: bool = False
     sweeps: tuple[int, ...] = ()
     streams: bool = False
+    workers: int = 1
 
     @property
     def margins(self) -> ZYX:

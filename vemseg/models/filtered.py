@@ -54,6 +54,7 @@ class Filtered(Encoder):
         self.dim, self.classes = encoder.dim + self.filters.dim, encoder.classes
         self.patch, self.align, self.pads = encoder.patch, encoder.align, encoder.pads
         self.sweeps = encoder.sweeps
+        self.workers = encoder.workers
         reach = [h * p for h, p in zip(self.filters.halo, self.patch, strict=True)]
         z, y, x = (max(a, b) for a, b in zip(encoder.halo, reach, strict=True))
         self.halo = (z, y, x)

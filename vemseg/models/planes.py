@@ -53,6 +53,7 @@ class ThreePlanes(Encoder):
         self.patch = (p, p, p)
         self.fixed_fov, self.pads = encoder.fixed_fov, encoder.pads
         self.sweeps = (0, 1, 2) if encoder.streams else ()
+        self.workers = encoder.workers
         reach, unit = max(encoder.halo), max(encoder.align)
         edge = max(encoder.fov) if encoder.fixed_fov else p + 2 * reach
         self.halo, self.align, self.fov = (reach,) * 3, (unit,) * 3, (edge,) * 3

@@ -30,6 +30,7 @@ from vemseg.budget import Need
 from vemseg.geometry import ZYX, is_anisotropic
 from vemseg.models.encoder import WHOLE, Encoder, Kept, Memory, Spacing
 from vemseg.models.receptive import Needs, Part, enlarged, mean_reach, reach
+from vemseg.models.workers import in_order, workers_on
 from vemseg.ranks import here, summed
 from vemseg.recipe import UNetTable
 from vemseg.tiling import reflect, slice_offsets
@@ -234,27 +235,31 @@ class UNetEncoder(Encoder):
         )
         needs = self._needs((rows.units, columns.units), window.shape[3:])
         skipped, left = z.inside.start, len(range(z.inside.start, z.inside.stop, kept[0].step or 1))
-        for slabs, count in self._passes(window, z.units, needs):
-            vectors = self.spread(self.head(self.trunk(slabs, needs))[:count, : self.outputs])
+        voxels = window[0, 0, :, needs[0].voxels, needs[1].voxels].to(self.dtype)
+        few = self._few(needs)
+
+        def encoded(planes: Tensor) -> Tensor:
+            alone = planes.expand(2, -1) if len(planes) == 1 and few else planes
+            found: Tensor = self.head(self.trunk(_stacked(voxels, alone), needs))
+            return found[: len(planes), : self.outputs]
+
+        workers = 1 if torch.is_grad_enabled() else self.workers
+        for found in in_order(encoded, self._passes(voxels, z.units), workers):
+            vectors = self.spread(found)
             if self.align[0] < self.pieces:  # the two middle slices are one section
                 vectors = vectors.mean(dim=1, keepdim=True)
             layers = vectors.permute(0, 1, 3, 4, 2).flatten(0, 1)[skipped : skipped + left]
             skipped, left = 0, left - len(layers)
             yield layers[:, rows.inside, columns.inside]
 
-    def _passes(
-        self, window: Tensor, chosen: slice, needs: tuple[Needs, Needs]
-    ) -> Iterator[tuple[Tensor, int]]:
-        """Yield slabs of a window that are encoded together, and how many of them count."""
-        first = np.arange(window.shape[2] // self.align[0])[chosen] * self.align[0]
-        planes = torch.from_numpy(reflect(first[:, None] + self.offsets, window.shape[2]))
-        rows, columns = needs
-        voxels = window[0, 0, :, rows.voxels, columns.voxels].to(self.dtype)
+    def _passes(self, voxels: Tensor, chosen: slice) -> Sequence[Tensor]:
+        """Return the planes (n, slices) of the slabs that are encoded together, pass by pass."""
+        first = np.arange(len(voxels) // self.align[0])[chosen] * self.align[0]
+        planes = torch.from_numpy(reflect(first[:, None] + self.offsets, len(voxels)))
         channels = max(self.width, self.outputs)
         widest = voxels[0].numel() / PATCH**2 * channels * self.dtype.itemsize
-        for part in torch.split(planes, max(1, int(self._pass_bytes // widest))):
-            index = part.expand(2, -1) if len(part) == 1 and self._few(needs) else part
-            yield _stacked(voxels, index), len(part)
+        fitting, share = int(self._pass_bytes // widest), -(-len(planes) // self.workers)
+        return torch.split(planes, max(1, min(fitting, max(2, share))))
 
     def _few(self, needs: tuple[Needs, Needs]) -> bool:
         """Tell whether a convolution is given few numbers where a slab is encoded alone."""
@@ -332,8 +337,8 @@ class UNetEncoder(Encoder):
         item = float(self.dtype.itemsize)
         activations = (self.slices + 3.0 * self.width / PATCH**2) * item
         return Memory(
-            3 * self._pass_bytes,
-            Need(point=item * self.dim, pixel=activations),
+            3 * self._pass_bytes * self.workers,
+            Need(point=item * self.dim, pixel=activations * self.workers),
             Need(point=max(item, 2.0) * self.dim),
         )
 
@@ -346,6 +351,7 @@ class UNetEncoder(Encoder):
             if isinstance(module, ConvLayer):
                 module.fuse()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.workers = workers_on(device)
         return super().prepare(device, dtype)
 
 
