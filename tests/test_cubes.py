@@ -9,7 +9,8 @@ from scipy.stats import kstest
 from torch.nn.functional import interpolate
 
 from vemseg.batch import Batch
-from vemseg.dense import Grid, interpolated, lay_out
+from vemseg.dense import Grid, interpolated, lay_out, working_grid
+from vemseg.dense.sample import sample_cells
 from vemseg.errors import UsageError
 from vemseg.geometry import Box
 from vemseg.models import build_encoder, build_objective
@@ -20,6 +21,13 @@ from vemseg.tiling import Placement
 from vemseg.volume import Volume
 
 SHAPES = [(5, 12, 23), (1, 3, 1), (9, 9, 9)]
+
+
+class Hollow(Volume):
+    """A volume of zeros that takes no memory."""
+
+    def _read(self, box):
+        return np.zeros(box.shape, np.uint8)
 
 
 def generator(seed=0):
@@ -180,6 +188,19 @@ def test_voxels_between_cubes_would_not_be_seen():
 def test_cubes_teach_no_encoder_of_slabs():
     with pytest.raises(UsageError, match="single planes, not at cubes"):
         taught_by(UNetTable(dim=8), build_encoder(Han2022Table(widths=(2, 2, 2), hidden=2)), 2)
+
+
+def test_a_sample_computes_hardly_more_cubes_than_it_takes():
+    for spacing, cell in (((1.0, 1.0, 1.0), (4, 4, 4)), ((20.0, 1.0, 1.0), (1, 4, 4))):
+        encoder = CubeEncoder(CubeTable(kind="cube"), spacing)
+        size = (10.0 * spacing[0], 10.0, 10.0)
+        volume = Hollow((2000, 2000, 2000), np.dtype(np.uint8), voxel_size=size)
+        table = EmbedTable(placement="expand-stride", stride=2)
+        layout = lay_out(encoder.placements(table), working_grid(volume, 10.0))
+        assert layout.cell == cell
+        cells = sample_cells(layout.inside, layout.cell, 200_000, seed=0)
+        assert sum(len(one.points) for one in cells) == 200_000 and len(cells) >= 4096
+        assert sum(one.cells.size for one in cells) < 1.4 * 200_000
 
 
 # Both objectives

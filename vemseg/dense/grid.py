@@ -17,6 +17,10 @@ SAME_VOXEL_SIZE = 0.1
 DENSE_EDGE = 16
 """Lattice points that a dense encoder computes together for a sample, along each axis that it looks along."""
 
+APART_EDGE = 4
+"""The same for an encoder whose fields of view give one vector each: vectors that a sample does not take are
+computed in vain, so boxes are small, and nearly all of their points are taken."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -118,7 +122,9 @@ class Layout:
     def cell(self) -> ZYX:
         """Shape of the boxes of lattice points that are cheapest to compute together."""
         if all(lattice.per_stride == 1 for lattice in self.lattices):
-            z, y, x = (DENSE_EDGE if lattice.placement.fov > 1 else 1 for lattice in self.lattices)
+            apart = all(lattice.placement.fov == lattice.placement.patch for lattice in self.lattices)
+            edge = APART_EDGE if apart else DENSE_EDGE
+            z, y, x = (edge if lattice.placement.fov > 1 else 1 for lattice in self.lattices)
         else:
             z, y, x = (lattice.per_stride for lattice in self.lattices)
         return z, y, x
