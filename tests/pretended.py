@@ -8,6 +8,7 @@ to the CPU, results whose size is not known in advance. What compiled code does 
 """
 
 import torch
+import torch._dynamo  # the first optimiser loads it: too late, where `torch.Generator` is replaced
 from torch.overrides import TorchFunctionMode
 
 GPU = torch.device("cuda", 0)
