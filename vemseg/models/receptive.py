@@ -106,22 +106,17 @@ def mean_reach(widths: Sequence[int], layers: int, slices: int) -> float:
         Channels that the first layer is given.
     """
     levels = len(widths)
-    far = 2**levels  # far from every border
-    needs = Needs.of(range(far * 8, far * 9), far * 16, levels, layers)
-    work, total = 0.0, 0.0
-
-    def count(products: float, computed: range, level: int) -> None:
-        nonlocal work, total
-        work += products
-        total += products * (len(computed) * 2 ** (level + 1) - 2 * far) / 2
-
-    count(16 * slices * widths[0], needs.down[0], 0)
+    wide = 2**levels
+    needs = Needs.of(range(8 * wide, 9 * wide), 16 * wide, levels, layers)  # far from every border
+    each = [(16.0 * slices * widths[0], needs.down[0], 0)]
     for level, (before, width) in enumerate(zip((widths[0], *widths), widths, strict=False)):
-        shrink = 4.0**-level
-        count(9 * shrink * width * (before + (layers - 1) * width), needs.down[level], level)
+        inputs = before + (layers - 1) * width
+        each.append((9.0 * width * inputs / 4.0**level, needs.down[level], level))
         if level + 1 < levels:
-            count(9 * shrink * width**2, _doubled(needs.up[level + 1]), level)
-    return total / work
+            each.append((9.0 * width * width / 4.0**level, _doubled(needs.up[level + 1]), level))
+    work = sum(products for products, _, _ in each)
+    around = ((products, (len(computed) << level + 1) - 2 * wide) for products, computed, level in each)
+    return float(sum(products * voxels / 2 for products, voxels in around) / work)
 
 
 def _grown(pixels: range, margin: int, n: int) -> range:
