@@ -183,7 +183,9 @@ def serve():
         request = json.loads(line)
         if "poll" in request:
             answer = poll(request["poll"], codes)
-        elif not (answer := os.fork()):
+        elif answer := os.fork():
+            codes.pop(answer, None)  # of an earlier process with the same number
+        else:
             become(request)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
