@@ -30,6 +30,7 @@ from injection import ERRORS, FAIL, KILL, LASTING, SHORT, STOP, Fault, compiled,
 from processes import Programs
 from ways import WAYS, lay
 
+from vemseg.run.fingerprint import SETTLED
 from vemseg.run.origin import PASSING, provenance
 from vemseg.volume import record
 
@@ -80,6 +81,7 @@ class Campaign:
         shutil.copytree(made, self.made)
         self._programs = programs
         self._server = lay(self.made)
+        time.sleep(SETTLED / 1e9)  # until then, results say less of when their inputs were written
 
     def close(self):
         self._server.shutdown()
