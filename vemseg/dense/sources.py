@@ -301,8 +301,8 @@ class LatticeVectors(VectorSource):
 
         def draw(cell: SampleCell) -> Drawn:
             with reading:
-                points, given = self._read_cell(cell)
-            return self._drawn(cell, points, given)
+                read = self._read_cell(cell)
+            return self._drawn(cell, *read)
 
         vectors, grey = collect(self._cells(n, seed), draw, context, keep, self.workers)
         return Sample(vectors, grey, self.maker.codes, self.classes, learned=self.maker.learned)
@@ -311,16 +311,23 @@ class LatticeVectors(VectorSource):
         """Choose about ``n`` points that show the specimen, and those between them that do not."""
         return sample_cells(self.inside, self.cell, math.ceil(n / self.shown), seed)
 
-    def _read_cell(self, cell: SampleCell) -> tuple[NDArray[np.int64], Given | None]:
-        """Read what the points of a cell that lie in the specimen are computed from; None without any."""
-        points = self.shown_points(cell)
-        return points, self.read_points(cell.cells) if points.size else None
+    def _read_cell(self, cell: SampleCell) -> tuple[NDArray[np.int64], NDArray[np.float16], Given | None]:
+        """Read what the vectors of a cell are computed from, None without any in the specimen.
 
-    def _drawn(self, cell: SampleCell, points: NDArray[np.int64], given: Given | None) -> Drawn:
+        Returns those points of the cell that lie there, and their mean intensities, before it.
+        """
+        points = self.shown_points(cell)
+        if not points.size:
+            return points, np.empty(0, np.float16), None
+        given = self.read_points(cell.cells)
+        return points, self.intensities(cell.cells, given).reshape(-1)[points], given
+
+    def _drawn(
+        self, cell: SampleCell, points: NDArray[np.int64], grey: NDArray[np.float16], given: Given | None
+    ) -> Drawn:
         if given is None:
-            return np.empty((0, self.dim), np.float16), np.empty(0, np.float16)
-        vectors = self.compute(cell.cells, given).numpy().reshape(-1, self.dim)[points]
-        return vectors, self.intensities(cell.cells, given).reshape(-1)[points]
+            return np.empty((0, self.dim), np.float16), grey
+        return self.compute(cell.cells, given).numpy().reshape(-1, self.dim)[points], grey
 
     def shown_points(self, cell: SampleCell) -> NDArray[np.int64]:
         """Return those points of a cell that lie in the specimen, as indices into its raveled box."""
