@@ -1,16 +1,32 @@
 """A control group whose memory runs out, so that the system kills what is in it."""
 
+import contextlib
 import errno
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path, PurePosixPath
+from subprocess import PIPE
 
 import pytest
 
 ROOT = Path("/sys/fs/cgroup")
 SECONDS = 60
 """Longest that the memory of a process is squeezed before it is killed."""
+
+SPARE = 2**22
+"""Bytes above what is used that the limit allows when the squeezing begins."""
+
+FILLER = """
+import sys
+held = []
+for _ in sys.stdin:
+    held.append(bytearray(b"x" * 2**18))
+    print(flush=True)
+"""
+"""A program that occupies a quarter of a MiB more for each line it is given, and answers."""
 
 
 class Group:
@@ -56,14 +72,19 @@ class Group:
         return int(re.search(r"^oom_kill (\d+)$", events.read_text(), re.MULTILINE)[1])
 
     def squeeze(self, program):
-        """Allow no more than is used, again and again, until a program has ended; return how it ended."""
+        """Fill the rest of the limit from beside a program until the system kills it; return how it ended.
+
+        The program itself may need no new memory: what its arrays free is kept for the next ones. The
+        system kills it first, and what fills the limit, too, where that does not free enough at once.
+        """
+        Path(f"/proc/{program.pid}/oom_score_adj").write_text("1000")
         deadline = time.monotonic() + SECONDS
-        while program.running and time.monotonic() < deadline:
-            for less in (2**20, 0):  # of files that are cached there may be less to hold
-                try:
-                    self.allow(max(2**16, int(self._used.read_text()) - less))
-                except OSError as error:  # version 1 refuses to go below what cannot be given back
-                    if error.errno != errno.EBUSY:
-                        raise
-            time.sleep(0.002)
+        with subprocess.Popen([sys.executable, "-c", FILLER], stdin=PIPE, stdout=PIPE, bufsize=0) as filler:
+            self.take(filler.pid)
+            self.allow(int(self._used.read_text()) + SPARE)
+            while program.running and filler.poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(BrokenPipeError):
+                    filler.stdin.write(b"\n")
+                filler.stdout.readline()
+            filler.kill()
         return program.wait()

@@ -36,7 +36,7 @@ def test_what_is_killed_for_memory_goes_on_to_the_same(
     group.take(program.pid)
     program.until(lambda: begun(verb, tmp_path))
     ended = group.squeeze(program)
-    assert (ended.code, group.kills) == (-signal.SIGKILL, 1), ended
+    assert ended.code == -signal.SIGKILL and group.kills, ended
     assert verb == "train" or not (tmp_path / OUT[verb]).exists()
 
     again = programs.run(tmp_path, *args, changes=SMALL_BLOCKS)
