@@ -30,6 +30,7 @@ from vemseg.errors import InputError
 from vemseg.files import atomic_path
 from vemseg.foreign import Form, reading
 from vemseg.geometry import ZYX, Box, VoxelSize
+from vemseg.run import DESCRIPTION, Json, state_in
 from vemseg.tiling import Floats
 
 KIND = "vemseg-features"
@@ -43,6 +44,7 @@ Values = tuple[NDArray[np.float16], NDArray[np.float16]]
 """Vectors (z, y, x, d) and the mean intensities of their patches (z, y, x)."""
 
 
+_STATE = {"inputs": list[dict[str, str | int | None]]}
 _ATTRIBUTES = Form(
     {
         "positions": tuple[list[float], list[float], list[float]],
@@ -54,7 +56,7 @@ _ATTRIBUTES = Form(
         "recipe": str,
         "model": str,
         "volume": {"path": str | None, "crop": str | None, "mask?": str},
-        "state": {"inputs": list[dict[str, str | int | None]]},
+        "state": _STATE,
         "classes?": list[str],
         "shown?": float,
     }
@@ -196,6 +198,14 @@ class Features:
         )
         growing.replace(path)
         return cls(path, mode="r+")
+
+    @property
+    def state(self) -> Json:
+        """What the vectors were made with; the file beside the arrays also knows when inputs were written."""
+        made = state_in(self.path / DESCRIPTION)
+        known: Json = self.attributes["state"] if made is None else made
+        Form(_STATE).check(known, f"{self.path}: damaged {DESCRIPTION}")
+        return known
 
     @property
     def codes(self) -> NDArray[np.float32] | None:

@@ -30,15 +30,11 @@ from injection import ERRORS, FAIL, KILL, LASTING, SHORT, STOP, Fault, compiled,
 from processes import Programs
 from ways import WAYS, lay
 
-from vemseg.run.fingerprint import SETTLED
-from vemseg.run.origin import PASSING, provenance
+from vemseg.run import lasting, provenance
 from vemseg.volume import record
 
 VOLATILE = re.compile(r"^\.lock$|run\.json$|metrics\.jsonl$|checkpoint\.safetensors$")
 """Files that say when they were made; their names count, and what they hold besides is compared elsewhere."""
-
-TIMES = {"modified", "mtime_ns", "ctime_ns", "inode", "listing"}
-"""What a fingerprint says of a file beside its content. Some inputs here are copied anew for each case."""
 
 BLOCKS = {"vemseg.budget.MOST_VOXELS": 2**13}
 """A setting that divides the small volumes of the campaign into eight blocks."""
@@ -81,7 +77,6 @@ class Campaign:
         shutil.copytree(made, self.made)
         self._programs = programs
         self._server = lay(self.made)
-        time.sleep(SETTLED / 1e9)  # until then, results say less of when their inputs were written
 
     def close(self):
         self._server.shutdown()
@@ -204,19 +199,12 @@ class Campaign:
 def _essence(path, edited):
     """Return what of a file may not depend on when it was made, nor on whether it was stopped."""
     if edited and path.suffix == ".tif":
-        return tifffile.imread(path).tobytes(), _lasting(record(path))
+        return tifffile.imread(path).tobytes(), lasting(record(path))
     if VOLATILE.search(path.name):
         return None
     if path.suffix == ".json":
-        return _lasting(json.loads(path.read_text()))
+        return lasting(json.loads(path.read_text()))
     return path.read_bytes()
-
-
-def _lasting(found):
-    """Return JSON without what says when, where and how quickly something was made, inputs included."""
-    if isinstance(found, dict):
-        return {key: _lasting(value) for key, value in found.items() if key not in PASSING | TIMES}
-    return [_lasting(value) for value in found] if isinstance(found, list) else found
 
 
 def blows(count, chance, actions=(KILL,)):

@@ -229,7 +229,9 @@ def _is_isotropic(volume: Volume) -> bool:
     return volume.voxel_size is not None and not is_anisotropic(volume.voxel_size) and volume.shape[0] > 1
 
 
-def open_features(path: Path, settings: Sequence[str], machine: Machine) -> StoredVectors:
+def open_features(
+    path: Path, settings: Sequence[str], machine: Machine, volume: Volume | None = None
+) -> StoredVectors:
     """Open stored features; their volume is opened, and checked for changes, once it is asked for.
 
     Parameters
@@ -239,6 +241,8 @@ def open_features(path: Path, settings: Sequence[str], machine: Machine) -> Stor
         ``table.key=value`` laid over the recipe that the features were made with.
     machine : Machine
         Device and type of numbers to compute with.
+    volume : Volume, optional
+        Their volume, where it is open already.
 
     Raises
     ------
@@ -256,10 +260,11 @@ def open_features(path: Path, settings: Sequence[str], machine: Machine) -> Stor
     along = None if size is None else (size[z], size[y], size[x])
     factors = facts.get("factors") or working_factors(along, recipe.volume.voxel_size)
     known = maker, machine, (factors[0], factors[1], factors[2])
-    return StoredVectors(lambda: _volume_of(features), features.source_shape, (z, y, x), features, *known)
+    opened = (lambda: _volume_of(features)) if volume is None else (lambda: volume)
+    return StoredVectors(opened, features.source_shape, (z, y, x), features, *known)
 
 
-def divide_stored(path: Path, machine: Machine, context: Context) -> None:
+def divide_stored(path: Path, volume: Volume, machine: Machine, context: Context) -> None:
     """Store the regions of a volume beside its stored vectors, where their recipe asks for regions.
 
     Raises
@@ -267,18 +272,17 @@ def divide_stored(path: Path, machine: Machine, context: Context) -> None:
     Interrupted
         Where the work was stopped; the next call goes on with it.
     """
-    source = as_wanted(open_features(path, (), machine))
+    source = as_wanted(open_features(path, (), machine, volume))
     source.store_regions(Features(path, mode="r+"), context)
 
 
 def _volume_of(features: Features) -> Volume:
     """Open the volume that stored features were made from."""
-    facts = features.attributes
-    origin = facts["volume"]
+    origin = features.attributes["volume"]
     size = None if features.voxel_size is None else ",".join(map(str, features.voxel_size))
     background = Background("background" in origin, origin.get("mask"))
     volume = open_subject(origin["path"], size, origin["crop"], Choice(**origin.get("read", {})), background)
-    for path, known in zip(volume.sources, facts["state"]["inputs"], strict=False):
+    for path, known in zip(volume.sources, features.state["inputs"], strict=False):
         if not same(known, path):
             raise InputError(f"{path} has changed since {features.path} was made from it")
     return volume

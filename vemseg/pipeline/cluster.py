@@ -9,14 +9,14 @@ from pathlib import Path
 
 from vemseg.context import Context
 from vemseg.dense import as_wanted, check_sample, examples, open_features
-from vemseg.errors import InputError, MissingError
-from vemseg.labelling import Labeller, Sample, find_classes, load
+from vemseg.errors import InputError
+from vemseg.labelling import Labeller, Sample, find_classes
 from vemseg.labelling.telling import PLOT, TABLE, choice_of, draw_choice, say_choice, write_choice
 from vemseg.models import settle
 from vemseg.pipeline.beside import beside
 from vemseg.points import PointFile
 from vemseg.recipe import sets
-from vemseg.run import Output, State, lasting, provenance, sidecar, write_json
+from vemseg.run import Output, State, lasting, provenance, sidecar, state_in, write_json
 
 _log = logging.getLogger("vemseg")
 
@@ -81,7 +81,7 @@ def cluster(
         state=state,
         inputs=paths,
         beside=[sidecar(out), beside(out, PLOT), beside(out, TABLE)],
-        record=lambda: _made(out),
+        record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
     with output:
@@ -111,12 +111,3 @@ def _write(output: Output, labeller: Labeller) -> None:
         draw_choice(output.growing(beside(output.path, PLOT)), choice)
         write_choice(output.growing(beside(output.path, TABLE)), choice)
     labeller.save(output.growing(output.path))
-
-
-def _made(clusters: Path) -> State | None:
-    """Return the state that a file says it was made with, None where it says nothing."""
-    try:
-        made: State | None = load(clusters).metadata["provenance"]["state"]
-    except (InputError, MissingError, KeyError, TypeError):
-        return None
-    return made

@@ -21,13 +21,10 @@ from vemseg.features import Features
 from vemseg.files import remove
 from vemseg.geometry import ZYX, Box
 from vemseg.models import open_model, spread
-from vemseg.run import Json, Output, State, lasting, provenance, write_json
+from vemseg.run import DESCRIPTION, Json, Output, State, lasting, provenance, write_json
 from vemseg.volume import describe
 
 _log = logging.getLogger("vemseg")
-
-ORIGIN = "provenance.json"
-"""In the store: how the vectors were made, with what is different each time."""
 
 STORE, DONE = "store", "done"
 """In the partial directory: the vectors, and the markers of the blocks that are written."""
@@ -76,7 +73,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         out,
         state=state,
         inputs=source.maker.inputs,
-        record=lambda: _made(out),
+        record=lambda: Features(out).state if out.exists() else None,
         overwrite=overwrite,
     )
     with output if context.share.whole else output.joined(context.stopped):
@@ -94,18 +91,12 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         job = EmbedJob(boxes, markers, "embedding", counted, pinned, store.absolute())
         if context.share.whole:
             run(job, context, point_stages(source, features))
-            divide_stored(store, source.machine, context)
-            write_json(store / ORIGIN, _origin(source, output))
+            divide_stored(store, source.volume, source.machine, context)
+            write_json(store / DESCRIPTION, _origin(source, output))
             output.publish(store)
             return out
     run(job, context, point_stages(source, features))  # others do the rest, and the end
     return out
-
-
-def _made(out: Path) -> State | None:
-    """Return the state that features say they were made with; None where there are none."""
-    made: State | None = Features(out).attributes.get("state") if out.exists() else None
-    return made
 
 
 def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:
@@ -123,7 +114,7 @@ def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:
 
 def _origin(source: ComputedVectors, output: Output) -> Json:
     """Return where the vectors come from."""
-    maker, extra = source.maker, {"machine": source.machine.facts}
+    maker, extra = source.maker, {"state": output.state, "machine": source.machine.facts}
     return provenance(
         "features", recipe=maker.recipe, parents=maker.parents, inputs=output.inputs, extra=extra
     )
@@ -133,7 +124,7 @@ def _about(source: ComputedVectors, output: Output) -> dict[str, object]:
     """Return what is stored with the vectors: all that labels need to be made from them."""
     recipe, inside = source.maker.recipe, source.inside
     size = source.volume.voxel_size
-    origin = _origin(source, output)
+    known = lasting(_origin(source, output))
     return {
         "source_shape": list(source.volume.shape),
         "voxel_size_nm": None if size is None else list(size),
@@ -146,6 +137,6 @@ def _about(source: ComputedVectors, output: Output) -> dict[str, object]:
         "recipe": recipe.to_toml(),
         "model": source.maker.model,
         "volume": output.state["volume"],
-        "state": output.state,
-        "provenance": lasting(origin),
+        "state": known.pop("state"),
+        "provenance": known,
     }

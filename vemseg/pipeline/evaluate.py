@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from vemseg.context import Context
 from vemseg.drawing import confusion, save
 from vemseg.drawing import slice_dice as draw_slice_dice
 from vemseg.errors import InputError, OutputExistsError
-from vemseg.run import Output, State, lasting, provenance, read_json, sidecar, write_json
+from vemseg.run import Output, State, lasting, provenance, sidecar, state_in, write_json
 from vemseg.volume import Volume, crop_of
 
 PROTOCOLS = ("hungarian", "majority", "greedy")
@@ -163,7 +162,7 @@ def evaluate(
         state=comparison.state(out),
         inputs=[volume.path for volume in volumes if volume.path is not None],
         beside=[sidecar(out), *(_picture(out, ending) for ending in (*PROTOCOLS, "manual", "slices"))],
-        record=lambda: _made(out),
+        record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
         resumable=False,
     )
@@ -200,14 +199,6 @@ def _score(
         int(table.sum()),
         out,
     )
-
-
-def _made(scores: Path) -> State | None:
-    """Return the state that a file says it was made with, None where it says nothing."""
-    with contextlib.suppress(InputError, KeyError, TypeError):
-        made: State = read_json(scores)["provenance"]["state"]
-        return made
-    return None
 
 
 def _picture(out: Path, ending: str) -> Path:

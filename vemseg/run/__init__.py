@@ -11,7 +11,7 @@ signals      requests to stop, by signal
 """
 
 from vemseg.run.files import Json, load_tensors, read_json, save_tensors, write_json
-from vemseg.run.fingerprint import fingerprint, same, sha256
+from vemseg.run.fingerprint import DESCRIPTION, fingerprint, same, sha256
 from vemseg.run.folder import Run
 from vemseg.run.locks import Lock, alone
 from vemseg.run.origin import lasting, peak_memory, provenance, sidecar, state_in
@@ -19,6 +19,7 @@ from vemseg.run.output import Output, State
 from vemseg.run.signals import StopSignal, led_by_parent
 
 __all__ = [
+    "DESCRIPTION",
     "Json",
     "Lock",
     "Output",

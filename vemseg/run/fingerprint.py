@@ -43,6 +43,12 @@ seconds, so a file that was written just now can change once more without gettin
 THREADS = 8
 """How many threads hash: enough to keep several cores, or the queue of a disk, busy."""
 
+TIMES = frozenset({"modified", "mtime_ns", "ctime_ns", "inode", "listing"})
+"""Keys of a fingerprint, or of ``checksum``, that a copy of the same content has otherwise."""
+
+DESCRIPTION = "provenance.json"
+"""The name of the file in a store that says when and where it was made; it does not count as content."""
+
 _FILES = 256
 """Most files that one thread hashes at a time."""
 _BUFFER = 2**22
@@ -64,7 +70,7 @@ def fingerprint(path: Path) -> Record:
     path : Path
         A file or directory. For an array inside a Zarr hierarchy (``cell.zarr/em/s2``), the metadata of the
         groups above it count too, since they may hold its voxel size. Labels in an OME-Zarr image do not
-        count, so that an image is the same after labels of it were added.
+        count, so that an image is the same after labels of it were added, nor does ``DESCRIPTION``.
 
     Returns
     -------
@@ -197,7 +203,7 @@ def _files(path: Path) -> Iterator[_File]:
         if above.name != _LABELS:  # the metadata of that group only list the labels in it
             yield from (_File(prefix + file.name, str(file), file.stat()) for file in metadata)
         above, prefix = above.parent, prefix + "../"
-    left_out = {_COLLECTED}
+    left_out = {_COLLECTED, DESCRIPTION}
     if any((path / _LABELS / name).is_file() for name in _METADATA):
         left_out.add(_LABELS)
     yield from _below(str(path), "", frozenset(), left_out)

@@ -21,7 +21,7 @@ from vemseg.names import split_name
 from vemseg.recipe import Recipe
 from vemseg.resources import usable_cores
 from vemseg.run.files import Json, read_json
-from vemseg.run.fingerprint import Record, checksum
+from vemseg.run.fingerprint import TIMES, Record, checksum
 
 FORMAT_VERSION = 1
 """The version of the formats of all outputs; it rises with a change that older readers would misread."""
@@ -106,9 +106,20 @@ def provenance(
 def lasting(origin: Mapping[str, object]) -> Json:
     """Return a description without what may differ the next time; this is written into the output itself.
 
-    So the same command makes the same files, byte for byte, but for the descriptions that lie beside them.
+    So the same command on the same content makes the same files, byte for byte, but for the descriptions that
+    lie beside them. Those alone say when inputs were written.
     """
-    return {key: value for key, value in origin.items() if key not in PASSING}
+    found = {key: _untimed(key, value) for key, value in origin.items() if key not in PASSING}
+    if isinstance(state := found.get("state"), Mapping):
+        found["state"] = {key: _untimed(key, value) for key, value in state.items()}
+    return found
+
+
+def _untimed(key: str, value: object) -> object:
+    """Return an entry of a description or state; fingerprints and checksums in it without their times."""
+    if key not in ("inputs", "parents") or not isinstance(value, list):
+        return value
+    return [{name: fact for name, fact in one.items() if name not in TIMES} for one in value]
 
 
 def sidecar(output: Path) -> Path:
