@@ -13,7 +13,7 @@ from interpreter import start
 
 from vemseg.errors import InputError, OutputExistsError, ResourceError
 from vemseg.run import Lock, Output, read_json, write_json
-from vemseg.run.output import difference
+from vemseg.run.state import difference
 
 STATE = {"output": "seg", "settings": {"cluster.k": 6}, "sizes": (1.5, 2)}
 

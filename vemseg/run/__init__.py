@@ -3,6 +3,8 @@
 folder       a run: the directory of a training
 card         what a run says of its model, in the words of bioimage.io
 output       a result that appears whole or not at all, and knows what made it
+staging      the directory in which a result grows
+state        what a result depends on
 origin       the description of a result: what made it, and from what
 fingerprint  tells one content of a file or store from another
 files        JSON and named arrays, written whole
@@ -15,8 +17,9 @@ from vemseg.run.fingerprint import DESCRIPTION, fingerprint, same, sha256
 from vemseg.run.folder import Run
 from vemseg.run.locks import Lock, alone
 from vemseg.run.origin import lasting, peak_memory, provenance, sidecar, state_in
-from vemseg.run.output import Output, State
+from vemseg.run.output import Output
 from vemseg.run.signals import StopSignal, led_by_parent
+from vemseg.run.state import State
 
 __all__ = [
     "DESCRIPTION",

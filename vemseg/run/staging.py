@@ -1,0 +1,237 @@
+"""The directory in which a result grows, and from which its files get their names.
+
+It is ``<path>.partial/``, on the same disk as the result. ``state.json`` in it says how the result was begun,
+and once it is settled, which files get which names. Nothing outside the directory changes before that, and
+after that every process can finish the renaming.
+
+Only one process at a time works there: the one that holds the lock of ``<path>.partial/.lock``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from pathlib import Path, PurePath
+
+from vemseg.errors import InputError, Interrupted, ResourceError
+from vemseg.files import FAILING, TEMPORARY, UNWRITABLE, flush, remove, writing
+from vemseg.foreign import Form, quoted
+from vemseg.run.files import Json, read_json, write_json
+from vemseg.run.locks import Lock
+
+LOCK, BEGUN, ASIDE = ".lock", "state.json", "replaced"
+"""Names in the directory: of the lock, of the file that says how the result was begun, and of an older
+result while it is replaced."""
+
+_BEGUN_FORM = Form(
+    {"state?": dict[str, object], "replaces": bool, "moves?": dict[str, str], "stale?": list[str]}
+)
+"""What ``state.json`` says."""
+
+
+class Staging:
+    """The directory in which a result grows.
+
+    Parameters
+    ----------
+    path : Path
+        The main file or directory of the result.
+    resumable : bool
+        Whether a result that was begun is worth keeping.
+
+    Attributes
+    ----------
+    folder : Path
+        The directory.
+    main : Path
+        Where the main file or directory appears, on the same disk: ``path``, unless it is set.
+    settled : callable
+        Called when all files have their names, by this process or by one that goes on after a kill; it may
+        be called more than once.
+    """
+
+    def __init__(self, path: Path, *, resumable: bool) -> None:
+        self.path, self.folder = path, path.with_name(f"{path.name}.partial")
+        self.main, self.settled = path, _nothing
+        self._resumable = resumable
+        self._lock = Lock(self.folder / LOCK, f"another process writes {path}")
+
+    @contextlib.contextmanager
+    def alone(self, stopped: Callable[[], bool] | None = None) -> Iterator[None]:
+        """Keep other processes out; on leaving, empty the directory if it holds nothing to go on with.
+
+        Parameters
+        ----------
+        stopped : callable, optional
+            Asked while waiting for a process that is there; None does not wait.
+
+        Raises
+        ------
+        OutputExistsError
+            Where another process is there, and this one does not wait.
+        Interrupted
+            Where ``stopped`` returns True while this waits.
+        ResourceError
+            Where the directory cannot be written, or was removed.
+        """
+        new = [folder for folder in self.path.absolute().parents if not folder.exists()]
+        with writing(self.path, UNWRITABLE | {errno.ENOENT}):  # which /proc says of a new folder
+            self._lock.acquire() if stopped is None else self._lock.wait(stopped)
+        try:
+            with writing(self.main, FAILING):
+                yield
+        except (FileNotFoundError, Interrupted) as error:  # without their markers, blocks look undone
+            if (self.folder / BEGUN).exists():
+                raise
+            raise self._removed() from error
+        finally:
+            try:
+                if self.folder.is_dir() and not self.worth_keeping():
+                    self.empty()
+            finally:
+                self._leave(new)
+
+    def begun(self) -> Json | None:
+        """Return what ``state.json`` says, or None where nothing was begun.
+
+        Raises
+        ------
+        InputError
+            Where it is damaged, or names files elsewhere, as only another program would write it.
+        """
+        path = self.folder / BEGUN
+        if not path.exists():
+            return None
+        found: Json = _BEGUN_FORM.check(read_json(path), f"cannot read {path}")
+        for name in [*(found.get("stale") or ()), *(found.get("moves") or {}).values()]:
+            _check_inside(name, path, parts=1)
+        for name in found.get("moves") or {}:
+            _check_inside(name, path)
+        return found
+
+    def begin(self, state: Json) -> None:
+        """Write down how the result is begun; what else lies in the directory stays."""
+        self._note({"state": state, "replaces": self.main.exists()})
+
+    def settle(self, main: Path, beside: Sequence[Path], check: Callable[[], None]) -> None:
+        """Give the files that have grown their names, the main one last; an older result goes only now.
+
+        Parameters
+        ----------
+        main : Path
+            What becomes the main file or directory, in the directory.
+        beside : sequence of Path
+            The final paths of other files of the result. Where one has not grown and an older result is
+            replaced, that of the older one goes.
+        check : callable
+            Called when everything is on the disk; what it raises leaves the older result as it is.
+
+        Raises
+        ------
+        ResourceError
+            Where the directory was removed.
+        """
+        if not main.exists():
+            raise FileNotFoundError(f"{main} was not written")
+        grown = [path for path in beside if (self.folder / path.name).exists()]
+        for file in [main, *(self.folder / path.name for path in grown)]:
+            if file.is_file():
+                flush(file)
+        moves = {path.name: path.name for path in grown}
+        moves |= {str(main.relative_to(self.folder)): self.path.name}
+        begun = self.begun()
+        if begun is None:
+            raise self._removed()
+        check()
+        stale = [path.name for path in beside if begun["replaces"] and path not in grown]
+        self._note(begun | {"moves": moves, "stale": stale})
+        self.finish()
+
+    def finish(self) -> bool:
+        """Rename the files of a result that was settled, by this process or by one that was killed.
+
+        Returns
+        -------
+        bool
+            Whether there was such a result. ``state.json`` is removed last, so that all this can be repeated
+            until it is done.
+        """
+        begun = self.begun()
+        if begun is None or "moves" not in begun:
+            return False
+        for name in begun["stale"]:
+            remove(self.path.with_name(name))
+        if self.main != self.path:
+            with writing(self.main):
+                self.main.parent.mkdir(exist_ok=True)
+        for source, name in begun["moves"].items():
+            self._move(self.folder / source, self._final(name))
+        self.settled()
+        self._clear({LOCK, BEGUN})
+        remove(self.folder / BEGUN)
+        return True
+
+    def worth_keeping(self) -> bool:
+        """Tell whether the directory holds anything to go on with."""
+        if "moves" in (self.begun() or {}):
+            return True
+        ours = (LOCK, BEGUN)
+        grown = any(e.name not in ours and not e.match(TEMPORARY) for e in self.folder.iterdir())
+        return self._resumable and grown
+
+    def empty(self) -> None:
+        """Remove all but the lock; ``state.json`` first, so nothing resumes."""
+        remove(self.folder / BEGUN)
+        self._clear({LOCK})
+
+    def _note(self, begun: Mapping[str, object]) -> None:
+        write_json(self.folder / BEGUN, begun)
+
+    def _removed(self) -> ResourceError:
+        return ResourceError(f"cannot write {self.path}: {self.folder} was removed while it was made")
+
+    def _leave(self, new: Sequence[Path]) -> None:
+        """Release the lock, and remove the directory if nothing but the lock's file is left in it.
+
+        Then ``new`` folders around it, from the inside out, are removed too where nothing is in them.
+        """
+        bare = False
+        try:
+            bare = self.folder.is_dir() and [entry.name for entry in self.folder.iterdir()] == [LOCK]
+        finally:
+            self._lock.release(remove=bare)
+        if bare:
+            with contextlib.suppress(OSError):  # another process is in it by now, or the result
+                for folder in (self.folder, *new):
+                    folder.rmdir()
+
+    def _final(self, name: str) -> Path:
+        """Return where a file of the result appears."""
+        return self.main if name == self.path.name else self.path.with_name(name)
+
+    def _move(self, source: Path, target: Path) -> None:
+        """Rename a file or directory; where it is missing, it was renamed before."""
+        if not source.exists():
+            return
+        if target.exists() and (target.is_dir() or source.is_dir()):
+            aside = self.folder / ASIDE
+            remove(aside)
+            target.replace(aside)
+        source.replace(target)
+
+    def _clear(self, kept: Set[str]) -> None:
+        for entry in self.folder.iterdir():
+            if entry.name not in kept:
+                remove(entry)
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _check_inside(name: str, path: Path, parts: int | None = None) -> None:
+    """Refuse the name of a file that lies elsewhere, as only another program would write it."""
+    found = PurePath(name)
+    if found.is_absolute() or ".." in found.parts or not found.parts or len(found.parts) > (parts or 9):
+        raise InputError(f"cannot read {path}: it names '{quoted(name)}', which is not a file of this output")

@@ -1,0 +1,84 @@
+"""The state of a result: what it depends on. The same state gives the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vemseg.run.files import Json
+from vemseg.run.fingerprint import fingerprint, same
+
+State = Json
+"""Settings as plain JSON types, and, under ``INPUTS``, what was read."""
+
+INPUTS = "inputs"
+"""Key of a state: the fingerprints of the inputs, in order."""
+
+
+def begun(settings: State, inputs: Sequence[Path]) -> State:
+    """Return the state of a result that is made now.
+
+    Raises
+    ------
+    InputError
+        Where an input is not there, or cannot be read.
+    """
+    return settings | {INPUTS: [fingerprint(path) for path in inputs]}
+
+
+def is_made_of(made: State, settings: State, inputs: Sequence[Path]) -> bool:
+    """Tell whether a state has these settings, and inputs of the content that these have now."""
+    known = made.get(INPUTS, [])
+    if not isinstance(known, list) or not all(isinstance(one, dict) for one in known):
+        return False
+    return (
+        {key: value for key, value in made.items() if key != INPUTS} == settings
+        and len(known) == len(inputs)
+        and all(map(same, known, inputs))
+    )
+
+
+def changed(made: State, inputs: Sequence[Path]) -> Iterator[Path]:
+    """Yield the inputs of a state that have another content by now, or are gone."""
+    for known, path in zip(made[INPUTS], inputs, strict=True):
+        if not path.exists() or not same(known, path):
+            yield path
+
+
+def difference(before: State | None, now: State, inputs: Sequence[Path]) -> str:
+    """Say in what two states differ: the first few settings by name, or the inputs that have changed.
+
+    Parameters
+    ----------
+    before : mapping or None
+        The state of what is there.
+    now : mapping
+        The state that is asked for, without its inputs.
+    inputs : sequence of Path
+        Its inputs.
+    """
+    if before is None:
+        return "does not say how it was made"
+    was, wanted = (dict(_entries(state)) for state in (before, now))
+    keys = [key for key in {**wanted, **was} if was.get(key) != wanted.get(key)]
+    known = before.get(INPUTS, [])
+    shown = [f"{key} {_short(was.get(key))} there, {_short(wanted.get(key))} now" for key in keys[:3]]
+    if len(known) != len(inputs):
+        shown.append(f"{len(known)} inputs there, {len(inputs)} now")
+    elif changed := [path.name for old, path in zip(known, inputs, strict=True) if not same(old, path)]:
+        shown.append(f"{', '.join(changed[:3])} had another content")
+    return f"was made otherwise ({'; '.join(shown)})"
+
+
+def _entries(state: Mapping[str, object], table: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the settings of a state, those of a table within it as ``table.name``; inputs are none."""
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _entries(value, table if name == "settings" else f"{table}{name}.")
+        elif name != INPUTS:
+            yield f"{table}{name}", value
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + "…"
