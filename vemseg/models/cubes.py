@@ -102,10 +102,7 @@ def interpolating(edge: int, voxel: float, grid: int) -> Tensor:
 
 
 class CubeConv(nn.Conv3d):
-    """A convolution of cubes whose gradients are right in bfloat16 too (see ``_right``)."""
-
-    def __init__(self, before: int, after: int, size: int, padding: int) -> None:
-        super().__init__(before, after, size, padding=padding)
+    """A convolution of cubes, of stride 1, whose gradients are right in bfloat16 too (see ``_right``)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve maps (b, channels, z, y, x)."""
@@ -113,10 +110,7 @@ class CubeConv(nn.Conv3d):
 
 
 class CubeUpConv(nn.ConvTranspose3d):
-    """A transposed convolution of cubes whose gradients are right in bfloat16 too."""
-
-    def __init__(self, before: int, after: int, size: int, padding: int) -> None:
-        super().__init__(before, after, size, padding=padding)
+    """A transposed convolution of cubes, of stride 1, whose gradients are right in bfloat16 too."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolve maps (b, channels, z, y, x)."""
