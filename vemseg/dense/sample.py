@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -130,11 +129,10 @@ def collect(
     """
     drawn, done = _taken_up(keep)
     wanted = takewhile(lambda _: not context.stopped(), cells[done:])
-    with closing(in_order(draw, wanted, workers)) as places:
-        for one in places:
-            drawn.append(one)
-            done += 1
-            context.report("sampling", done / len(cells), f"{done}/{len(cells)} places")
+    for one in in_order(draw, wanted, workers):
+        drawn.append(one)
+        done += 1
+        context.report("sampling", done / len(cells), f"{done}/{len(cells)} places")
     if done < len(cells):
         raise _stopped(drawn, done, len(cells), keep)
     vectors, grey = (np.concatenate(values) for values in zip(*drawn, strict=True))

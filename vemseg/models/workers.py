@@ -8,7 +8,7 @@ and lose little where another program uses a core.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -26,13 +26,11 @@ def workers_on(device: torch.device) -> int:
     return min(MOST, torch.get_num_threads()) if device.type == "cpu" else 1
 
 
-def in_order(
-    work: Callable[[Item], Found], items: Iterable[Item], workers: int
-) -> Generator[Found, None, None]:
+def in_order(work: Callable[[Item], Found], items: Iterable[Item], workers: int) -> Iterator[Found]:
     """Yield ``work(item)`` for each item in turn, done by threads that are at most ``workers`` items ahead.
 
     The threads of PyTorch are divided among them. Until the last item, the caller computes with as few. Where
-    PyTorch has one thread, the caller does all the work. Closing the generator gives the threads back.
+    PyTorch has one thread, the caller does all the work.
     """
     threads = torch.get_num_threads()
     if min(workers, threads) == 1:
