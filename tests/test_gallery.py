@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vemseg.comparison import Scene
@@ -246,6 +247,19 @@ def test_every_picture_is_there_in_every_format(scene, tmp_path):
     assert again == files
     with pytest.raises(OutputExistsError, match="was made otherwise"):
         drawn(scene, tmp_path / "out", formats=("png",), confidence=str(scene / "sure.tif"))
+
+
+def test_legends_add_what_the_encoder_suggests_where_nobody_gave_a_name(scene, tmp_path, monkeypatch):
+    info = {"names": {3: "class 3", 5: "fat"}, "colours": {3: (1, 2, 3), 5: (4, 5, 6)}}
+    put(two_balls(), tmp_path / "told.tif", {**info, "suggestions": {3: "membrane .71", 5: "lipid .50"}})
+    found = []
+    monkeypatch.setattr(
+        "vemseg.gallery.pictures.montage",
+        lambda *args, **_: found.append(args[4]) or Figure(),
+    )
+    scene = Scene(str(scene / "cell.ome.zarr"), str(tmp_path / "told.tif"))
+    render(scene, tmp_path / "out", Look(slices=2), context=Context())
+    assert found == [{3: "class 3: membrane .71", 5: "fat"}]
 
 
 def test_what_is_no_longer_wished_goes(scene, tmp_path):

@@ -43,14 +43,16 @@ def draw_planes(view: View) -> Figure:
     else:
         z, y, x = (folded(plane) for plane in planes(shown, at))
         seen = z, y, x
-    return three_planes(raw, seen, view.raw.voxel_size, view.names, position=at, manner=view.manner)
+    return three_planes(raw, seen, view.raw.voxel_size, view.captions, position=at, manner=view.manner)
 
 
 def draw_montage(view: View) -> Figure:
     """Draw slices through the stack."""
     at = view.depths(view.look.slices)
     cuts = None if view.shown is None else folded(sections(view.shown, at))
-    return montage(sections(view.raw, at), cuts, view.places(at), view.pixel, view.names, manner=view.manner)
+    return montage(
+        sections(view.raw, at), cuts, view.places(at), view.pixel, view.captions, manner=view.manner
+    )
 
 
 def draw_comparison(view: View) -> Figure:
@@ -112,7 +114,7 @@ def _deep(view: View, at: list[int], beside: Row) -> Figure:
     """Draw slices at some depths, with one more row."""
     cuts = None if view.shown is None else folded(sections(view.shown, at))
     raw, places = sections(view.raw, at), view.places(at)
-    return depths(raw, cuts, places, view.pixel, view.names, beside=beside, manner=view.manner)
+    return depths(raw, cuts, places, view.pixel, view.captions, beside=beside, manner=view.manner)
 
 
 def _coloured(features: Features, view: View, at: list[int]) -> tuple[NDArray[np.uint8], float]:

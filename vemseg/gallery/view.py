@@ -18,7 +18,7 @@ from vemseg.gallery.wishes import Wishes
 from vemseg.geometry import ZYX
 from vemseg.names import is_url, split_name
 from vemseg.volume import Thinned, Volume, record
-from vemseg.volume.about import colours_in, names_in
+from vemseg.volume.about import captions, colours_in, names_in, suggestions_in
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,11 @@ class View:
         """Names of labels: those that the user gave, and for other labels those in their file."""
         found = names_in(self._told) | dict(self.scene.names or {})
         return found or None
+
+    @property
+    def captions(self) -> dict[int, str] | None:
+        """What legends call labels: their names, with what the encoder suggests where nobody named them."""
+        return captions(self.names or {}, suggestions_in(self._told)) or None
 
     @cached_property
     def classes(self) -> dict[int, str] | None:

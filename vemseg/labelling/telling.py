@@ -18,6 +18,7 @@ from vemseg.geometry import VoxelSize
 from vemseg.labelling.base import Labeller
 from vemseg.labelling.choosing import Choice
 from vemseg.labelling.describing import suggestion_text
+from vemseg.volume import about
 
 _log = logging.getLogger("vemseg")
 
@@ -143,9 +144,6 @@ def suggestions(classes: Sequence[Mapping[str, Any]]) -> dict[int, str]:
 
 
 def captions(classes: Sequence[Row]) -> dict[int, str]:
-    """Return what the picture calls each class: its name, with the suggestion where it was given none."""
-    known = suggestions(classes)
-    return {
-        k: f"{row['name']}: {known[k]}" if row["name"] == f"class {k}" and k in known else row["name"]
-        for k, row in enumerate(classes, start=1)
-    }
+    """Return what the picture calls each class: its name, with the suggestion where nobody named it."""
+    names = {k: row["name"] for k, row in enumerate(classes, start=1)}
+    return about.captions(names, suggestions(classes))

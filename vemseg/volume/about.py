@@ -157,6 +157,19 @@ def names_in(record: Record | None) -> dict[int, str]:
     return {k: name for k, name in _by_label(record, "names") if isinstance(name, str)}
 
 
+def suggestions_in(record: Record | None) -> dict[int, str]:
+    """Return what each label may be, in words, as a record suggests; what is no suggestion is left out."""
+    return {k: text for k, text in _by_label(record, "suggestions") if isinstance(text, str)}
+
+
+def captions(names: Mapping[int, str], suggestions: Mapping[int, str]) -> dict[int, str]:
+    """Return what pictures call each label: its name, with the suggestion where nobody named it."""
+    return {
+        k: f"{name}: {suggestions[k]}" if name == f"class {k}" and k in suggestions else name
+        for k, name in names.items()
+    }
+
+
 def channels_in(record: Record | None) -> tuple[str, ...]:
     """Return the names of channels in a record, empty where it has none."""
     found = (record or {}).get("channels")
