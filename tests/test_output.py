@@ -112,7 +112,7 @@ def test_another_input_or_setting_is_refused_by_name(tmp_path, make, cell):
     )
     given = {"refined": {"merges": [[1, 2]], "smooth": 0}}
     told = difference({**given, "names": 1, "inputs": []}, {"refined": {"merges": [], "smooth": 0}}, [])
-    assert told == "was made otherwise (refined.merges [[1, 2]] there, [] now; names 1 there, None now)"
+    assert told == "was made otherwise (refined.merges [[1, 2]] there, [] now; names 1 there, nothing now)"
     cell.write_bytes(b"VOXELS")
     with pytest.raises(OutputExistsError, match=r"made otherwise \(cell\.tif had another content\)"):
         make()
@@ -143,6 +143,81 @@ def test_another_result_is_replaced_whole(tmp_path, make):
     make.drawn.write_text("mine")
     make(overwrite=True)
     assert make.drawn.read_text() == "mine"
+
+
+def test_what_a_removed_result_left_beside_it_goes_too(tmp_path, make):
+    make(of(4))
+    shutil.rmtree(make.path) if make.directory else make.path.unlink()
+    make.picture = False
+    make()
+    assert set(make.made()) == {"6"}
+    assert names(tmp_path) == {"cell.tif", "seg", "seg.json"}
+
+
+def test_an_error_after_the_end_is_not_taken_for_a_removed_folder(tmp_path, make):
+    make()
+    output = Output(make.path, state=STATE, inputs=make.inputs, record=make.record)
+    with pytest.raises(FileNotFoundError, match=r"nowhere"), output:
+        assert output.done
+        (tmp_path / "nowhere").read_bytes()
+
+
+@pytest.mark.parametrize("inputs", [None, 3, "cell.tif", [None], [["path", "cell.tif"]]])
+def test_a_result_with_a_damaged_list_of_inputs_is_another_one(make, inputs):
+    made = make().state
+    write_json(make.table, {"k": 6, "state": made | {"inputs": inputs}})
+    with pytest.raises(OutputExistsError, match=r"exists and was made otherwise \(.*inputs|another content"):
+        make()
+
+
+def test_a_setting_that_is_missing_differs_from_one_that_is_none():
+    assert difference({"a": None}, {}, []) == "was made otherwise (a None there, nothing now)"
+
+
+@pytest.mark.parametrize(
+    "note", [{"replaces": False}, {"state": {}, "main": "seg", "replaces": 1, "owns": False}]
+)
+def test_a_damaged_state_is_named(tmp_path, make, note):
+    write_json(tmp_path / "seg.partial" / "state.json", note)
+    with pytest.raises(InputError, match=r"cannot read .*state\.json"):
+        make()
+
+
+def test_a_settled_result_goes_nowhere_else(tmp_path, cell, monkeypatch):
+    """Two results may grow in one folder: labels in an image, and labels beside it of the same name."""
+
+    def killed(*_):
+        raise Killed
+
+    inside = {"main": tmp_path / "image" / "seg"}
+    make = {"state": STATE, "inputs": [cell], "record": lambda: None}
+    output = Output(tmp_path / "seg", **make, **inside)
+    with monkeypatch.context() as patch, pytest.raises(Killed), output:
+        output.growing(output.path).write_text("6")
+        patch.setattr("vemseg.run.staging.Staging._move", killed)
+        output.publish()
+    with pytest.raises(OutputExistsError, match=r"holds a finished result that belongs in .*image/seg"):
+        Output(tmp_path / "seg", **make, overwrite=True).__enter__()
+    assert names(tmp_path) == {"cell.tif", "image", "seg.partial"}
+    with contextlib.suppress(OutputExistsError):  # it does not say how it was made
+        Output(tmp_path / "seg", **make, **inside).__enter__()
+    assert (tmp_path / "image" / "seg").read_text() == "6"
+
+
+def test_who_looks_in_leaves_the_files_that_others_write(tmp_path, cell):
+    """A task of a batch array writes blocks while another process finds that it is too early to finish."""
+    make = {"state": STATE, "inputs": [cell], "record": lambda: None}
+    with Output(tmp_path / "seg", **make).joined(lambda: False) as output:
+        chunk = output.partial / "store" / f"zarr.{'a' * 32}.partial"
+        chunk.parent.mkdir()
+        chunk.write_text("half of a chunk")
+    with pytest.raises(InputError, match="early"), Output(tmp_path / "seg", **make) as output:
+        assert output.resumed
+        raise InputError("too early")
+    assert chunk.exists()
+    with Output(tmp_path / "seg", **make) as output:
+        output.publish(chunk.parent)
+    assert names(tmp_path / "seg") == set()
 
 
 def test_a_directory_may_replace_a_file_and_the_other_way_round(tmp_path, cell):

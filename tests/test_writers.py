@@ -296,10 +296,9 @@ def image(path, version, collected=False):
 def put(path, form, overwrite=False, made=1):
     """Write labels as the verbs do."""
     state, sidecar = {"output": path.name, "made": made}, path.with_suffix(".json")
-    result = Output(
-        path, state=state, beside=[sidecar], record=lambda: state_in(sidecar), overwrite=overwrite
-    )
-    with result.appearing_at(form.main(path), form.settle):
+    places = {"main": form.main(path), "settled": form.settle, "beside": [sidecar]}
+    record = lambda: state_in(sidecar)  # noqa: E731
+    with Output(path, state=state, record=record, overwrite=overwrite, **places) as result:
         if result.done:
             return "done"
         finish(result.growing(path), form, LABELS * (made >= LABELS))

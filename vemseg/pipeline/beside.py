@@ -66,15 +66,16 @@ def made_of_labels(
     more : sequence of Path
         Further files beside it.
     """
-    output = Output(
+    return Output(
         out,
         state={"output": out.name, **settings, **identity(read[0]), **form.state()},
+        main=form.main(out),
+        settled=form.settle,
         inputs=[volume.path for volume in read if volume.path is not None],
         beside=[sidecar(out), beside(out, ".csv"), *more],
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
-    return output.appearing_at(form.main(out), form.settle)
 
 
 def rename(output: Output, volume: Volume, names: Mapping[int, str] | None) -> bool:

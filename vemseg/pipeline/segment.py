@@ -116,12 +116,13 @@ def segment(
     output = Output(
         out,
         state=_state(source, out, clusters, extras),
+        main=extras.form.main(out),
+        settled=extras.form.settle,
         inputs=source.maker.inputs,
         beside=[*files_beside(out), *extras.volumes(out)],
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
-    output.appearing_at(extras.form.main(out), extras.form.settle)
     with output if context.share.whole else output.joined(context.stopped):
         if output.done:
             also = ": renamed" if rename(output, source.volume, extras.names) else ""

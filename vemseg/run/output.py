@@ -8,12 +8,15 @@ stages, and a killed process leaves it in one of them:
 stage      what is on the disk                           what the next process does
 =========  ============================================  ====================================================
 absent     nothing                                       begins
+foreign    files beside the result, but of another one   refuses
 begun      ``state.json``, and what has grown beside it  goes on if its state is the same, else refuses
-settled    ``moves`` in ``state.json``: the final names  finishes the renaming first, whatever its settings
+settled    the final names in ``state.json``             finishes the renaming first, whatever its settings
 there      the result, which says its own state          is done if its state is the same, else refuses
+replaced   the result, and another that was begun        refuses, whatever its settings
 =========  ============================================  ====================================================
 
-With ``overwrite``, it begins anew instead of refusing. ``publish`` settles, and then renames.
+With ``overwrite``, it begins anew instead of refusing, or goes on with what was begun with its state.
+``publish`` settles, and then renames.
 
 Processes that share the work of one output hold its lock one after the other, to look at it (``joined``).
 """
@@ -29,11 +32,10 @@ from types import TracebackType
 from typing import Self
 
 from vemseg.errors import InputError, OutputExistsError
-from vemseg.files import sweep_stores
 from vemseg.run.files import plain
 from vemseg.run.fingerprint import Record
 from vemseg.run.staging import Staging
-from vemseg.run.state import INPUTS, State, begun, changed, difference, is_made_of
+from vemseg.run.state import INPUTS, State, changed, difference, is_made_of, state_of
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,12 @@ class Output:
     state : mapping
         What the result depends on, beside the content of its inputs. Where an entry ``output`` names the
         main file, files beside it are recognised as its own even after the main file was removed.
+    main : Path, optional
+        Where the main file or directory appears, elsewhere on the same disk. ``path`` then names only what
+        lies beside it, and the partial directory.
+    settled : callable
+        Called when all files have their names, by this process or by one that goes on after a kill; it may
+        be called more than once.
     inputs : sequence of Path
         Files and directories whose content the result depends on, in an order that has a meaning.
     beside : sequence of Path
@@ -92,40 +100,27 @@ class Output:
         path: Path,
         *,
         state: Mapping[str, object],
+        main: Path | None = None,
+        settled: Callable[[], None] = lambda: None,
         inputs: Sequence[Path] = (),
         beside: Sequence[Path] = (),
         record: Callable[[], State | None],
         overwrite: bool = False,
         resumable: bool = True,
     ) -> None:
-        self._staging = Staging(path, resumable=resumable)
+        self._staging = Staging(path, main or path, settled, resumable=resumable)
         self.path, self.partial = path, self._staging.folder
         self.done = self.resumed = False
         self.state: State = json.loads(json.dumps(state, allow_nan=False, default=plain))
         self._settings = self.state
         self._inputs, self._beside, self._record = inputs, beside, record
-        self._overwrite, self._resumable, self._joined = overwrite, resumable, False
+        self._overwrite, self._resumable = overwrite, resumable
         self._open = contextlib.ExitStack()
 
     @property
     def main(self) -> Path:
-        """Where the main file or directory appears: ``path``, unless ``appearing_at`` says otherwise."""
+        """Where the main file or directory appears."""
         return self._staging.main
-
-    def appearing_at(self, main: Path, settled: Callable[[], None]) -> Self:
-        """Let the main file or directory appear elsewhere on the same disk; return this output.
-
-        Parameters
-        ----------
-        main : Path
-            Where it appears. The path of the output then names only what lies beside it, and the partial
-            directory.
-        settled : callable
-            Called when all files have their names, by this process or by one that goes on after a kill; it
-            may be called more than once.
-        """
-        self._staging.main, self._staging.settled = main, settled
-        return self
 
     @property
     def inputs(self) -> list[Record]:
@@ -166,7 +161,6 @@ class Output:
         Interrupted
             Where ``stopped`` returns True while this waits.
         """
-        self._joined = True
         with self._staging.alone(stopped):
             self._look(settled=self._staging.finish())
             yield self
@@ -212,19 +206,17 @@ class Output:
 
     def _take_up(self) -> None:
         """Go on with an output that was begun with the same state, or begin a new one."""
-        found = self._staging.begun() if self._resumable else None
+        found = self._staging.noted() if self._resumable else None
         if found is not None and self._is(found["state"]):
             _log.info("going on in %s", self.partial)
             self.resumed, self.state = True, found["state"]
-            if not self._joined:  # else others may be writing
-                sweep_stores(self.partial)
+            self._staging.take_up()
             return
         if found is not None and not self._overwrite:
             said = difference(found["state"], self._settings, self._inputs)
             raise OutputExistsError(f"{self.partial} was begun earlier and {said}: -f starts again")
-        self._staging.empty()
-        self.state = begun(self._settings, self._inputs)
-        self._staging.begin(self.state)
+        self.state = state_of(self._settings, self._inputs)
+        self._staging.begin(self.state, owns=not self._overwrite)  # else nobody looked whose they are
 
     def _is(self, made: State) -> bool:
         """Tell whether a state is the one that is asked for."""
@@ -232,7 +224,7 @@ class Output:
 
     def _refuse_replaced(self) -> None:
         """Refuse to take a result as it is while another is about to replace it."""
-        found = self._staging.begun()
+        found = self._staging.noted()
         if found is not None and found["replaces"] and self._staging.worth_keeping():
             raise OutputExistsError(
                 f"{self.main} exists and is being replaced in {self.partial}: -f goes on with that"

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePath
 
-from vemseg.errors import InputError, Interrupted, ResourceError
-from vemseg.files import FAILING, TEMPORARY, UNWRITABLE, flush, remove, writing
+from vemseg.errors import InputError, Interrupted, OutputExistsError, ResourceError
+from vemseg.files import FAILING, TEMPORARY, UNWRITABLE, flush, remove, sweep_stores, writing
 from vemseg.foreign import Form, quoted
 from vemseg.run.files import Json, read_json, write_json
 from vemseg.run.locks import Lock
@@ -24,10 +25,18 @@ LOCK, BEGUN, ASIDE = ".lock", "state.json", "replaced"
 """Names in the directory: of the lock, of the file that says how the result was begun, and of an older
 result while it is replaced."""
 
-_BEGUN_FORM = Form(
-    {"state?": dict[str, object], "replaces": bool, "moves?": dict[str, str], "stale?": list[str]}
+_NOTE = Form(
+    {
+        "state": dict[str, object],
+        "main": str,
+        "replaces": bool,
+        "owns": bool,
+        "settled?": {"moves": dict[str, str], "stale": list[str]},
+    }
 )
-"""What ``state.json`` says."""
+"""What ``state.json`` says: the state of the result, where its main file appears, whether another one is
+there, whether what lies beside it is an older result's, and once it is settled, which files get which names
+and which go."""
 
 
 class Staging:
@@ -37,6 +46,11 @@ class Staging:
     ----------
     path : Path
         The main file or directory of the result.
+    main : Path
+        Where it appears, on the same disk; usually ``path``.
+    settled : callable
+        Called when all files have their names, by this process or by one that goes on after a kill; it may
+        be called more than once.
     resumable : bool
         Whether a result that was begun is worth keeping.
 
@@ -44,17 +58,11 @@ class Staging:
     ----------
     folder : Path
         The directory.
-    main : Path
-        Where the main file or directory appears, on the same disk: ``path``, unless it is set.
-    settled : callable
-        Called when all files have their names, by this process or by one that goes on after a kill; it may
-        be called more than once.
     """
 
-    def __init__(self, path: Path, *, resumable: bool) -> None:
-        self.path, self.folder = path, path.with_name(f"{path.name}.partial")
-        self.main, self.settled = path, _nothing
-        self._resumable = resumable
+    def __init__(self, path: Path, main: Path, settled: Callable[[], None], *, resumable: bool) -> None:
+        self.path, self.main, self.folder = path, main, path.with_name(f"{path.name}.partial")
+        self._settled, self._resumable, self._working = settled, resumable, False
         self._lock = Lock(self.folder / LOCK, f"another process writes {path}")
 
     @contextlib.contextmanager
@@ -82,7 +90,7 @@ class Staging:
             with writing(self.main, FAILING):
                 yield
         except (FileNotFoundError, Interrupted) as error:  # without their markers, blocks look undone
-            if (self.folder / BEGUN).exists():
+            if not self._working or (self.folder / BEGUN).exists():
                 raise
             raise self._removed() from error
         finally:
@@ -92,7 +100,7 @@ class Staging:
             finally:
                 self._leave(new)
 
-    def begun(self) -> Json | None:
+    def noted(self) -> Json | None:
         """Return what ``state.json`` says, or None where nothing was begun.
 
         Raises
@@ -103,16 +111,31 @@ class Staging:
         path = self.folder / BEGUN
         if not path.exists():
             return None
-        found: Json = _BEGUN_FORM.check(read_json(path), f"cannot read {path}")
-        for name in [*(found.get("stale") or ()), *(found.get("moves") or {}).values()]:
+        found: Json = _NOTE.check(read_json(path), f"cannot read {path}")
+        settled = found.get("settled", {"moves": {}, "stale": []})
+        for name in [*settled["stale"], *settled["moves"].values()]:
             _check_inside(name, path, parts=1)
-        for name in found.get("moves") or {}:
+        for name in settled["moves"]:
             _check_inside(name, path)
         return found
 
-    def begin(self, state: Json) -> None:
-        """Write down how the result is begun; what else lies in the directory stays."""
-        self._note({"state": state, "replaces": self.main.exists()})
+    def begin(self, state: Json, *, owns: bool) -> None:
+        """Begin a result in an empty directory.
+
+        Parameters
+        ----------
+        state : dict
+            What it depends on.
+        owns : bool
+            Whether files beside the result are an older one's, so that those which do not grow go with it.
+        """
+        self.empty()
+        self._note({"state": state, "main": self._place, "replaces": self.main.exists(), "owns": owns})
+        self._working = True
+
+    def take_up(self) -> None:
+        """Go on with what was begun."""
+        self._working = True
 
     def settle(self, main: Path, beside: Sequence[Path], check: Callable[[], None]) -> None:
         """Give the files that have grown their names, the main one last; an older result goes only now.
@@ -122,10 +145,10 @@ class Staging:
         main : Path
             What becomes the main file or directory, in the directory.
         beside : sequence of Path
-            The final paths of other files of the result. Where one has not grown and an older result is
-            replaced, that of the older one goes.
+            The final paths of other files of the result. Where one has not grown, that of an older result
+            goes.
         check : callable
-            Called when everything is on the disk; what it raises leaves the older result as it is.
+            Called when everything is written; what it raises leaves the older result as it is.
 
         Raises
         ------
@@ -140,12 +163,14 @@ class Staging:
                 flush(file)
         moves = {path.name: path.name for path in grown}
         moves |= {str(main.relative_to(self.folder)): self.path.name}
-        begun = self.begun()
-        if begun is None:
+        note = self.noted()
+        if note is None:
             raise self._removed()
         check()
-        stale = [path.name for path in beside if begun["replaces"] and path not in grown]
-        self._note(begun | {"moves": moves, "stale": stale})
+        sweep_stores(self.folder)
+        owns = note["owns"] or note["replaces"]
+        stale = [path.name for path in beside if owns and path not in grown]
+        self._note(note | {"settled": {"moves": moves, "stale": stale}})
         self.finish()
 
     def finish(self) -> bool:
@@ -156,25 +181,36 @@ class Staging:
         bool
             Whether there was such a result. ``state.json`` is removed last, so that all this can be repeated
             until it is done.
+
+        Raises
+        ------
+        OutputExistsError
+            Where it belongs elsewhere than the result that is asked for.
         """
-        begun = self.begun()
-        if begun is None or "moves" not in begun:
+        note = self.noted()
+        if note is None or "settled" not in note:
             return False
-        for name in begun["stale"]:
+        if note["main"] != self._place:
+            raise OutputExistsError(
+                f"{self.folder} holds a finished result that belongs in {self.path.parent / note['main']}: "
+                "give the command that made it once more, or another -o"
+            )
+        for name in note["settled"]["stale"]:
             remove(self.path.with_name(name))
         if self.main != self.path:
             with writing(self.main):
                 self.main.parent.mkdir(exist_ok=True)
-        for source, name in begun["moves"].items():
+        for source, name in note["settled"]["moves"].items():
             self._move(self.folder / source, self._final(name))
-        self.settled()
+        self._settled()
         self._clear({LOCK, BEGUN})
         remove(self.folder / BEGUN)
+        self._working = False
         return True
 
     def worth_keeping(self) -> bool:
         """Tell whether the directory holds anything to go on with."""
-        if "moves" in (self.begun() or {}):
+        if "settled" in (self.noted() or {}):
             return True
         ours = (LOCK, BEGUN)
         grown = any(e.name not in ours and not e.match(TEMPORARY) for e in self.folder.iterdir())
@@ -185,8 +221,13 @@ class Staging:
         remove(self.folder / BEGUN)
         self._clear({LOCK})
 
-    def _note(self, begun: Mapping[str, object]) -> None:
-        write_json(self.folder / BEGUN, begun)
+    @property
+    def _place(self) -> str:
+        """Where the main file appears, seen from the folder of the result, which may be moved."""
+        return os.path.relpath(self.main, self.path.parent)
+
+    def _note(self, note: Mapping[str, object]) -> None:
+        write_json(self.folder / BEGUN, note)
 
     def _removed(self) -> ResourceError:
         return ResourceError(f"cannot write {self.path}: {self.folder} was removed while it was made")
@@ -224,10 +265,6 @@ class Staging:
         for entry in self.folder.iterdir():
             if entry.name not in kept:
                 remove(entry)
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _check_inside(name: str, path: Path, parts: int | None = None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vemseg.run.files import Json
-from vemseg.run.fingerprint import fingerprint, same
+from vemseg.run.fingerprint import Record, fingerprint, same
 
 State = Json
 """Settings as plain JSON types, and, under ``INPUTS``, what was read."""
@@ -14,8 +14,11 @@ State = Json
 INPUTS = "inputs"
 """Key of a state: the fingerprints of the inputs, in order."""
 
+_NOTHING = object()
+"""Stands for a setting that a state does not have."""
 
-def begun(settings: State, inputs: Sequence[Path]) -> State:
+
+def state_of(settings: State, inputs: Sequence[Path]) -> State:
     """Return the state of a result that is made now.
 
     Raises
@@ -28,9 +31,7 @@ def begun(settings: State, inputs: Sequence[Path]) -> State:
 
 def is_made_of(made: State, settings: State, inputs: Sequence[Path]) -> bool:
     """Tell whether a state has these settings, and inputs of the content that these have now."""
-    known = made.get(INPUTS, [])
-    if not isinstance(known, list) or not all(isinstance(one, dict) for one in known):
-        return False
+    known = _known(made)
     return (
         {key: value for key, value in made.items() if key != INPUTS} == settings
         and len(known) == len(inputs)
@@ -60,14 +61,23 @@ def difference(before: State | None, now: State, inputs: Sequence[Path]) -> str:
     if before is None:
         return "does not say how it was made"
     was, wanted = (dict(_entries(state)) for state in (before, now))
-    keys = [key for key in {**wanted, **was} if was.get(key) != wanted.get(key)]
-    known = before.get(INPUTS, [])
-    shown = [f"{key} {_short(was.get(key))} there, {_short(wanted.get(key))} now" for key in keys[:3]]
+    keys = [key for key in {**wanted, **was} if was.get(key, _NOTHING) != wanted.get(key, _NOTHING)]
+    shown = [
+        f"{key} {_short(was.get(key, _NOTHING))} there, {_short(wanted.get(key, _NOTHING))} now"
+        for key in keys[:3]
+    ]
+    known = _known(before)
     if len(known) != len(inputs):
         shown.append(f"{len(known)} inputs there, {len(inputs)} now")
     elif changed := [path.name for old, path in zip(known, inputs, strict=True) if not same(old, path)]:
         shown.append(f"{', '.join(changed[:3])} had another content")
     return f"was made otherwise ({'; '.join(shown)})"
+
+
+def _known(made: State) -> list[Record]:
+    """Return the fingerprints in a state that was read from a file; what is none counts as one of nothing."""
+    found = made.get(INPUTS)
+    return [one if isinstance(one, dict) else {} for one in found] if isinstance(found, list) else []
 
 
 def _entries(state: Mapping[str, object], table: str = "") -> Iterator[tuple[str, object]]:
@@ -80,5 +90,5 @@ def _entries(state: Mapping[str, object], table: str = "") -> Iterator[tuple[str
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = "nothing" if value is _NOTHING else str(value)
     return text if len(text) <= 24 else text[:12] + "…"
