@@ -62,8 +62,6 @@ def main() -> None:
     pairs = [open_pair(text, options.crop) for text in options.volumes]
     opened = [(pair, one.name, one.open(pair.name)) for pair in pairs for one in candidates]
     results = [score for pair, name, model in opened for score in scores_of(pair, name, model, options)]
-    for pair in pairs:
-        print_table(pair, [one for one in results if one["volume"] == pair.name])
     report = {
         "benchmark": "dice_tables",
         "models": {one.name: [one.model, *one.settings] for one in candidates},
@@ -71,6 +69,8 @@ def main() -> None:
     }
     if options.json:
         options.json.write_text(json.dumps(report | {"results": results}, indent=2) + "\n")
+    for pair in pairs:
+        print_table(pair, [one for one in results if one["volume"] == pair.name])
     print("\n" + json.dumps(report | {"means": _short(results)}))
 
 
@@ -147,7 +147,9 @@ def grouped(results: list[dict[str, Any]], *keys: str) -> dict[tuple[str, ...], 
 
 
 def spread_of(values: list[float]) -> str:
-    """Return mean and standard deviation in words, the mean alone where there is one value."""
+    """Return mean and standard deviation in words, the mean alone where there is one value, else nothing."""
+    if not values:
+        return ""
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{deviation}"
 
