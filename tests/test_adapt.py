@@ -5,7 +5,7 @@ import pytest
 
 from vemseg.context import Context
 from vemseg.dense import Wanted
-from vemseg.errors import InputError, UsageError
+from vemseg.errors import InputError, OutputExistsError, ResourceError, UsageError
 from vemseg.models import open_model
 from vemseg.pipeline.fetch import fetch_phantom
 from vemseg.pipeline.segment import segment
@@ -58,6 +58,19 @@ def test_a_model_is_adapted_once_and_used_again(cell, start, tmp_path, caplog):
         segment(wanted, again, adapt_seconds=60.0, overwrite=True)
     assert "was adapted to this volume before" in caplog.text
     assert run.model.read_bytes() == weights
+
+
+def test_what_is_refused_is_refused_before_the_training(cell, start, tmp_path):
+    out, wanted = tmp_path / "seg.tif", Wanted(str(cell), str(start), tuple(SMALL[4:]))
+    out.write_bytes(b"another model's")
+    with pytest.raises(OutputExistsError, match=r"seg\.tif exists, and was made by another model"):
+        segment(wanted, out, adapt_seconds=600.0)
+    with pytest.raises(UsageError, match="is an input"):
+        segment(wanted, cell, adapt_seconds=600.0, overwrite=True)
+    with pytest.raises(ResourceError, match="1MiB of memory is not enough"):
+        segment(wanted, out, adapt_seconds=600.0, overwrite=True, context=Context(memory=2**20))
+    assert [path.name for path in tmp_path.iterdir()] == ["seg.tif"]
+    assert not cell.with_name("cell.run").exists()
 
 
 def test_what_is_not_trained_cannot_be_adapted(cell, tmp_path):

@@ -182,6 +182,9 @@ def test_the_command_says_a_path_only_where_the_result_is_there(speckled, tmp_pa
     assert said("--shard", "1/2", "--finalize") == (2, "")
     assert said("--finalize") == (0, f"{tmp_path / 'found.tif'}\n")
     assert said("--shard", "2/2") == (0, f"{tmp_path / 'found.tif'}\n")
+    assert said("--shard", "1/2", "-f") == (0, "")  # the older result is still there
+    assert said("--shard", "2/2", "-f") == (0, "")
+    assert said("--finalize", "-f") == (0, f"{tmp_path / 'found.tif'}\n")
 
 
 def test_a_pass_over_labels_can_be_done_by_another_process(speckled, tmp_path):

@@ -50,7 +50,7 @@ def embed(
         blank = parsing.background(background, mask)
         wanted = Wanted(volume, model, tuple(settings), voxel_size, crop, choice, blank)
         features = compute(wanted, out, overwrite=overwrite, context=context)
-    if features.exists():  # else other processes do the rest
+    if features is not None:  # else other processes do the rest
         shell.result(features)
 
 
@@ -63,6 +63,7 @@ def cluster(
     classes: options.WhichClasses = None,
     points: pointing.Table = None,
     unit: pointing.Unit = words.PointUnit.voxel,
+    offline: options.Offline = False,
     out: options.ClustersOut,
     overwrite: options.Overwrite = False,
     sample: options.Sample = None,
@@ -84,11 +85,11 @@ def cluster(
         "cluster.seed": seed,
     }
     settings = parsing.settings(set_, shortcuts)
-    from vemseg.labelling import load
-    from vemseg.labelling.telling import choice_of
-    from vemseg.pipeline.cluster import cluster as compute
+    with shell.stoppable(offline=offline) as context:
+        from vemseg.labelling import load
+        from vemseg.labelling.telling import choice_of
+        from vemseg.pipeline.cluster import cluster as compute
 
-    with shell.working() as context:
         clusters = compute(
             features,
             out,

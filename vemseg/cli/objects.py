@@ -35,12 +35,11 @@ def objects(
     with shell.stoppable(**given) as context:
         from vemseg.objects import Asked
         from vemseg.pipeline.objects import objects as compute
-        from vemseg.run import sidecar
         from vemseg.volume import open_labels
 
         target, form = writing.output(out, into, name, ngff)
         volume = open_labels(labels, voxel_size=voxel_size, offline=offline)
-        compute(
+        made = compute(
             volume,
             target,
             asked=Asked(tuple(which), parquet, split),
@@ -49,6 +48,5 @@ def objects(
             overwrite=overwrite,
             context=context,
         )
-        if not sidecar(target).exists():  # other processes do the rest
-            return
-    shell.result(form.address(target))
+    if made is not None:  # else other processes do the rest
+        shell.result(form.address(target))

@@ -70,7 +70,6 @@ def segment(
         from vemseg.pipeline.extras import Extras
         from vemseg.pipeline.plan import plan as foresee
         from vemseg.pipeline.segment import segment as compute
-        from vemseg.run import sidecar
 
         default = None if into else parsing.default_labels(volume)
         labels, form = writing.output(out or default, into, name, ngff)
@@ -81,7 +80,7 @@ def segment(
         if plan:
             found = foresee(wanted, labels, clusters=clusters, extras=extras, context=context)
             return shell.show(tables.plan_table(found, seconds), as_result=True)
-        compute(
+        made = compute(
             wanted,
             labels,
             clusters=clusters,
@@ -90,8 +89,8 @@ def segment(
             overwrite=overwrite,
             context=context,
         )
-        if not sidecar(labels).exists():  # other processes do the rest
-            return
+    if made is None:  # other processes do the rest
+        return
     shell.show(tables.class_table(classes_of(labels)), as_result=False)
     shell.result(form.address(labels))
 

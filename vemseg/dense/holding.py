@@ -71,9 +71,10 @@ def hold(source: LatticeVectors, context: Context, keep: Path | None = None) -> 
         ) from None
     if keep is not None:
         keep.unlink(missing_ok=True)
-    volume = source.volume
-    known = source.maker, source.machine, source.factors
-    return StoredVectors(lambda: volume, volume.shape, source.order, held, *known)
+    volume, maker = source.volume, source.maker
+    return StoredVectors(
+        lambda: volume, volume.shape, source.order, held, maker, source.machine, source.factors
+    )
 
 
 def point_stages(source: LatticeVectors, features: Features | HeldFeatures) -> Stages[Given | None, Values]:

@@ -122,7 +122,8 @@ class Wanted:
                 f"{self.path} holds features: what is read, and how, is what they were made with"
             )
         recipe = parse_recipe(Features(Path(self.path)).attributes["recipe"], self.path)
-        return open_features(Path(self.path), self.settings, settle(context, recipe.train.precision))
+        machine = settle(context, recipe.train.precision)
+        return open_features(Path(self.path), self.settings, machine, offline=context.offline)
 
 
 def as_wanted(source: LatticeVectors) -> VectorSource:
@@ -151,11 +152,12 @@ def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedV
     recipe = model.recipe
     machine = settle(context, recipe.train.precision)
     oriented, order = sharp_plane_first(volume)
-    intensity = intensity_of(oriented, recipe.volume)
+    intensity = intensity_of(volume, recipe.volume)  # not of the oriented one: stored vectors do not know it
     oriented = filled(oriented, intensity)
     grid = working_grid(oriented, recipe.volume.voxel_size)
     if oriented.voxel_size is None and recipe.model.known_classes:
-        grid = best_grid(model.load().eval(), oriented, intensity)
+        with one_thread():
+            grid = best_grid(model.load().eval(), oriented, intensity)
         _say_scale(grid)
     elif grid.volume is not oriented:
         factors = ", ".join(f"{factor:.3g}" for factor in grid.factors)
@@ -165,9 +167,16 @@ def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedV
     batch = recipe.embed.batch or BATCH.get(machine.device.type, BATCH["cuda"])
     layout = lay_out(encoder.placements(recipe.embed), grid)
     covering = Covering(encoder, grid, layout, intensity, machine.device, batch, recipe.embed.smooth)
-    parents = tuple(model.parents)
-    learned = model.codes, volume.sources, parents, encoder.classes, model.learned
-    maker = Maker(recipe, model.hash, model.title, *learned)
+    maker = Maker(
+        recipe,
+        model.hash,
+        model.title,
+        codes=model.codes,
+        inputs=volume.sources,
+        parents=tuple(model.parents),
+        classes=encoder.classes,
+        learned=model.learned,
+    )
     return ComputedVectors(volume, order, covering, maker, machine)
 
 
@@ -230,7 +239,12 @@ def _is_isotropic(volume: Volume) -> bool:
 
 
 def open_features(
-    path: Path, settings: Sequence[str], machine: Machine, volume: Volume | None = None
+    path: Path,
+    settings: Sequence[str],
+    machine: Machine,
+    *,
+    offline: bool = False,
+    volume: Volume | None = None,
 ) -> StoredVectors:
     """Open stored features; their volume is opened, and checked for changes, once it is asked for.
 
@@ -241,6 +255,8 @@ def open_features(
         ``table.key=value`` laid over the recipe that the features were made with.
     machine : Machine
         Device and type of numbers to compute with.
+    offline : bool
+        Whether to refuse a volume that lies on the network.
     volume : Volume, optional
         Their volume, where it is open already.
 
@@ -253,15 +269,29 @@ def open_features(
     facts = features.attributes
     recipe = override(parse_recipe(facts["recipe"], str(path)), settings)
     maker = Maker(
-        recipe, facts["model"], f"of {path}", features.codes, (path,), (), features.classes, features.learned
+        recipe,
+        facts["model"],
+        f"of {path}",
+        codes=features.codes,
+        inputs=(path,),
+        parents=(),
+        classes=features.classes,
+        learned=features.learned,
     )
     z, y, x = facts["order"]
     size = features.voxel_size
     along = None if size is None else (size[z], size[y], size[x])
     factors = facts.get("factors") or working_factors(along, recipe.volume.voxel_size)
-    known = maker, machine, (factors[0], factors[1], factors[2])
-    opened = (lambda: _volume_of(features)) if volume is None else (lambda: volume)
-    return StoredVectors(opened, features.source_shape, (z, y, x), features, *known)
+    opened = (lambda: _volume_of(features, offline)) if volume is None else (lambda: volume)
+    return StoredVectors(
+        opened,
+        features.source_shape,
+        (z, y, x),
+        features,
+        maker,
+        machine,
+        (factors[0], factors[1], factors[2]),
+    )
 
 
 def divide_stored(path: Path, volume: Volume, machine: Machine, context: Context) -> None:
@@ -272,16 +302,17 @@ def divide_stored(path: Path, volume: Volume, machine: Machine, context: Context
     Interrupted
         Where the work was stopped; the next call goes on with it.
     """
-    source = as_wanted(open_features(path, (), machine, volume))
+    source = as_wanted(open_features(path, (), machine, volume=volume))
     source.store_regions(Features(path, mode="r+"), context)
 
 
-def _volume_of(features: Features) -> Volume:
+def _volume_of(features: Features, offline: bool) -> Volume:
     """Open the volume that stored features were made from."""
     origin = features.attributes["volume"]
     size = None if features.voxel_size is None else ",".join(map(str, features.voxel_size))
     background = Background("background" in origin, origin.get("mask"))
-    volume = open_subject(origin["path"], size, origin["crop"], Choice(**origin.get("read", {})), background)
+    how = size, origin["crop"], Choice(**origin.get("read", {})), background
+    volume = open_subject(origin["path"], *how, offline=offline)
     for path, known in zip(volume.sources, features.state["inputs"], strict=False):
         if not same(known, path):
             raise InputError(f"{path} has changed since {features.path} was made from it")

@@ -36,6 +36,12 @@ GENTLY = 0.25
 good already."""
 
 
+def is_adapted(out: Path) -> bool:
+    """Tell whether the training for labels at ``out`` has finished."""
+    run = beside(out, ENDING)
+    return run.exists() and Run.open(run).finished
+
+
 def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
     """Train a model on a volume, from the weights it has, and return the run.
 
@@ -75,7 +81,7 @@ def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
     if start.weights.suffix != ".safetensors":
         raise UsageError("--adapt goes on from a run or from bundled weights, not from a .pt file")
     run = beside(out, ENDING)
-    if run.exists() and Run.open(run).finished:
+    if is_adapted(out):
         _log.info("%s was adapted to this volume before: used as it is (delete it to start again)", run)
     training = Training(
         [wanted.path],

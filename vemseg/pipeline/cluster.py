@@ -63,7 +63,7 @@ def cluster(
         Where the memory is not enough.
     """
     machine = settle(context, "fp32")
-    sources = [as_wanted(open_features(path, settings, machine)) for path in paths]
+    sources = [as_wanted(open_features(path, settings, machine, offline=context.offline)) for path in paths]
     if (models := len({source.maker.model for source in sources})) > 1:
         raise InputError(f"features of {models} different models cannot be clustered together")
     first, table = sources[0], sources[0].maker.recipe.cluster

@@ -30,7 +30,7 @@ STORE, DONE = "store", "done"
 """In the partial directory: the vectors, and the markers of the blocks that are written."""
 
 
-def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Context = Context()) -> Path:
+def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Context = Context()) -> Path | None:
     """Store the vectors of a volume on their lattice, float16.
 
     Parameters
@@ -96,7 +96,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
             output.publish(store)
             return out
     run(job, context, point_stages(source, features))  # others do the rest, and the end
-    return out
+    return None
 
 
 def _store(source: ComputedVectors, output: Output, block_shape: ZYX) -> Path:

@@ -37,8 +37,8 @@ def objects(
     form: LabelForm = LabelForm(),
     overwrite: bool = False,
     context: Context = Context(),
-) -> Path:
-    """Find the objects in labels and measure them; returns ``out``.
+) -> Path | None:
+    """Find the objects in labels and measure them; return ``out``, or None where others do the rest.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def objects(
             _publish(output, labels, store, table, asked, form)
             return out
     numbered(finding, store, asked.neck, context)
-    return out
+    return None
 
 
 def _publish(

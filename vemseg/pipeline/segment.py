@@ -31,7 +31,7 @@ from vemseg.dense import (
     label_stages,
 )
 from vemseg.drawing import palette
-from vemseg.errors import InputError, Interrupted, UsageError
+from vemseg.errors import InputError, Interrupted, OutputExistsError, UsageError
 from vemseg.files import remove, write_table
 from vemseg.geometry import ZYX
 from vemseg.labelling import Labeller, count, find_classes, load
@@ -45,7 +45,7 @@ from vemseg.labelling.telling import (
     suggestions,
 )
 from vemseg.models import spread
-from vemseg.pipeline.adapt import adapt
+from vemseg.pipeline.adapt import adapt, is_adapted
 from vemseg.pipeline.beside import beside, draw_check, files_beside, rename
 from vemseg.pipeline.extras import Extras
 from vemseg.recipe import sets
@@ -70,7 +70,7 @@ def segment(
     adapt_seconds: float | None = None,
     overwrite: bool = False,
     context: Context = Context(),
-) -> Path:
+) -> Path | None:
     """Segment a volume into K classes, numbered 1..K; 0 is nothing.
 
     Classes that are found here are numbered from dark to bright, those of the encoder in its own order.
@@ -92,6 +92,11 @@ def segment(
         Labels do not depend on it. Where it is for a share of the blocks, this process labels these, and
         others the rest; a call for the whole then finishes the output.
 
+    Returns
+    -------
+    Path or None
+        ``out``; None where others do the rest.
+
     Raises
     ------
     MissingError
@@ -107,12 +112,11 @@ def segment(
     fitted = None if clusters is None else load(clusters)
     extras.check(out, fitted)
     if adapt_seconds is not None:
+        if not is_adapted(out):  # then it takes long: what would be refused after it is refused now
+            _opened(wanted, out, fitted, clusters, extras, context)
+            _refuse_older(extras.form.main(out), overwrite)
         wanted = replace(wanted, model=str(adapt(wanted, out, adapt_seconds, context)))
-    source = wanted.open(context)
-    context = spread(context, source.machine)
-    extras.form.fits(source.volume)
-    refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)
-    blocks = plan_blocks(source, fitted, context, extras)
+    source, context, blocks = _opened(wanted, out, fitted, clusters, extras, context)
     output = Output(
         out,
         state=_state(source, out, clusters, extras),
@@ -141,7 +145,31 @@ def segment(
             _finish(output, source, named, store, extras.form, counts)
             return out
     _label(wanted, held, classes, store, ratings, context)  # one share: outside the lock, beside the others
-    return out
+    return None
+
+
+def _opened(
+    wanted: Wanted,
+    out: Path,
+    fitted: Labeller | None,
+    clusters: Path | None,
+    extras: Extras,
+    context: Context,
+) -> tuple[VectorSource, Context, Blocks]:
+    """Open the vectors, and refuse what does not fit them; return them, where to compute, and the blocks."""
+    source = wanted.open(context)
+    context = spread(context, source.machine)
+    extras.form.fits(source.volume)
+    refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)
+    return source, context, plan_blocks(source, fitted, context, extras)
+
+
+def _refuse_older(main: Path, overwrite: bool) -> None:
+    """Refuse labels that are there before the model that is to make them."""
+    if main.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{main} exists, and was made by another model: give another -o, or -f to replace it"
+        )
 
 
 def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
