@@ -247,9 +247,10 @@ def slow_majority(block):
     return values[counts == counts.max()].max()
 
 
-@pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2), (2, 1, 2)])
+@pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2), (2, 1, 2), (3, 4, 5), (4, 4, 4), (8, 8, 8)])
 def test_majority_and_mean_against_the_obvious(factors):
-    array = np.random.default_rng(0).integers(0, 4, (6, 8, 10)).astype(np.uint8)
+    voxels = tuple(2 * f for f in factors)
+    array = np.random.default_rng(0).integers(0, 2 if factors == (8, 8, 8) else 4, voxels).astype(np.uint8)
     shape = tuple(n // f for n, f in zip(array.shape, factors, strict=True))
     blocks = {
         at: array[tuple(slice(i * f, (i + 1) * f) for i, f in zip(at, factors, strict=True))]

@@ -171,12 +171,14 @@ def test_chunks_without_voxels_are_refused(known, tmp_path, chunks):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"moves": {"seg": "../seg"}},
-        {"moves": {"../mine": "seg"}},
-        {"moves": {"/etc/hosts": "seg"}},
-        {"moves": {}, "stale": ["../mine"]},
-        {"moves": {}, "stale": ["/etc/hosts"]},
-        {"moves": 3},
+        {"settled": {"moves": {"seg": "../seg"}, "stale": []}},
+        {"settled": {"moves": {"../mine": "seg"}, "stale": []}},
+        {"settled": {"moves": {"/etc/hosts": "seg"}, "stale": []}},
+        {"settled": {"moves": {}, "stale": ["../mine"]}},
+        {"settled": {"moves": {}, "stale": ["/etc/hosts"]}},
+        {"settled": {"moves": {}}},
+        {"settled": 3},
+        {"settled": {"moves": {"mine": "mine"}, "stale": []}, "main": "../mine"},
         {"replaces": "yes"},
     ],
     ids=str,
@@ -185,7 +187,8 @@ def test_the_beginnings_of_an_output_may_not_name_files_elsewhere(tmp_path, chan
     folder, mine = tmp_path / "folder", tmp_path / "mine"
     (folder / "seg.partial").mkdir(parents=True)
     mine.write_text("mine")
-    write_json(folder / "seg.partial" / "state.json", {"state": {}, "replaces": False, "stale": []} | changes)
+    begun = {"state": {}, "main": "seg", "replaces": False, "owns": False}
+    write_json(folder / "seg.partial" / "state.json", begun | changes)
     with pytest.raises(VemsegError), Output(folder / "seg", state={}, record=lambda: None):
         pass
     assert mine.read_text() == "mine" and not (folder / "seg").exists()

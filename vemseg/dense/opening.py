@@ -152,7 +152,7 @@ def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedV
     recipe = model.recipe
     machine = settle(context, recipe.train.precision)
     oriented, order = sharp_plane_first(volume)
-    intensity = intensity_of(volume, recipe.volume)  # not of the oriented one: stored vectors do not know it
+    intensity = intensity_of(volume, recipe.volume)
     oriented = filled(oriented, intensity)
     grid = working_grid(oriented, recipe.volume.voxel_size)
     if oriented.voxel_size is None and recipe.model.known_classes:

@@ -16,7 +16,7 @@ from vemseg.comparison import open_subject
 from vemseg.context import Context
 from vemseg.dense import GraphSampler, Lessons, lay_over_volume, teach, training_source
 from vemseg.distillation import agreement, distillation, student_recipe
-from vemseg.errors import Interrupted, OutputExistsError, UsageError
+from vemseg.errors import Interrupted, UsageError
 from vemseg.models import (
     Machine,
     Model,
@@ -27,7 +27,7 @@ from vemseg.models import (
 )
 from vemseg.recipe import METHODS, Recipe
 from vemseg.resources import usable_cores
-from vemseg.run import Run, sha256
+from vemseg.run import Run
 from vemseg.sampling import Sampler, Source, Synthetic, examining_sampler, hold_out, tissue_sources
 from vemseg.training import Trainer, refuse_undivided
 from vemseg.volume import Background, Choice, Intensity, Volume, describe
@@ -237,7 +237,6 @@ def carry_out(training: Training, recipe: Recipe, course: Course, context: Conte
         overwrite=training.overwrite,
     )
     with ranks.first(begin, partial(Run.open, training.out)) as run, closing(course.sampler):
-        _refuse_other_origin(run, training)
         if run.finished:
             _log.info("%s is trained already", training.out)
             return training.out
@@ -298,21 +297,3 @@ def _objective(recipe: Recipe, start: Model | None) -> Objective:
         start.refuse_other(recipe)
         objective.begin_with(start.load())
     return objective
-
-
-def _refuse_other_origin(run: Run, training: Training) -> None:
-    """Refuse to go on with a run that began with other weights, or learns from another teacher."""
-    there, origin = run.info, training.origin
-    weights = [entry["sha256"] for entry in there["parents"]]
-    teacher = None if training.teacher is None else training.teacher.hash
-    if (
-        weights == [sha256(path) for path in training.parents]
-        and there.get("teacher", {}).get("hash") == teacher
-    ):
-        return
-    named = [f"{role} {there[role]['model']}" for role in ("start", "teacher") if role in there]
-    before = ", ".join(named or [entry["path"] for entry in there["parents"]]) or "no other model"
-    now = "no other model" if origin is None else f"{training.role} {origin.title}"
-    raise OutputExistsError(
-        f"{run.path} began otherwise ({before} there, {now} now): give another -o, or -f to start again"
-    )

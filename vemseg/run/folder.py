@@ -22,7 +22,7 @@ from vemseg.foreign import Form, read_text, reading
 from vemseg.recipe import Recipe, diff, parse_recipe
 from vemseg.run.card import card
 from vemseg.run.files import Json, plain, read_json, write_json
-from vemseg.run.fingerprint import fingerprint, same
+from vemseg.run.fingerprint import fingerprint, same, sha256
 from vemseg.run.locks import Lock
 from vemseg.run.origin import now, peak_memory, provenance
 
@@ -90,7 +90,7 @@ class Run:
         recipe: Recipe,
         *,
         inputs: Sequence[Path] = (),
-        parents: Iterable[Path] = (),
+        parents: Sequence[Path] = (),
         details: Json | None = None,
         overwrite: bool = False,
     ) -> Self:
@@ -104,11 +104,12 @@ class Run:
             Settings.
         inputs : sequence of Path
             The volumes; only their content is compared, not where they lie.
-        parents : iterable of Path
-            Artifacts the run starts from.
+        parents : sequence of Path
+            Artifacts the run starts from; only their content is compared.
         details : mapping, optional
             More for ``run.json``, such as the device. ``volumes`` holds facts on each volume, of which
-            shape, voxel size, crop and intensity must be those of the run that is there.
+            shape, voxel size, crop and intensity must be those of the run that is there; ``start`` and
+            ``teacher`` name the models that it starts from and learns from.
         overwrite : bool
             Start again, whatever was there.
 
@@ -128,7 +129,7 @@ class Run:
             if overwrite or not (path / _RECIPE).exists() or _BEGINNING in run.info:
                 run._begin(inputs, parents, details or {})
             else:
-                run._take_up(inputs, details or {})
+                run._take_up(inputs, parents, details or {})
         except BaseException:
             run.close()
             raise
@@ -230,7 +231,7 @@ class Run:
             for file in [file for pattern in patterns for file in self.path.glob(pattern)]:
                 file.unlink()
 
-    def _begin(self, inputs: Sequence[Path], parents: Iterable[Path], details: Json) -> None:
+    def _begin(self, inputs: Sequence[Path], parents: Sequence[Path], details: Json) -> None:
         """Remove what an earlier run left, write the settings, then where the run comes from.
 
         Meanwhile ``run.json`` says that the run begins, so that all this is repeated if it is interrupted.
@@ -248,7 +249,7 @@ class Run:
         write_text(self.path / _RECIPE, self.recipe.to_toml())
         write_json(self.path / _INFO, info)
 
-    def _take_up(self, inputs: Sequence[Path], details: Json) -> None:
+    def _take_up(self, inputs: Sequence[Path], parents: Sequence[Path], details: Json) -> None:
         """Check that the existing run is the one asked for, and note that it goes on."""
         there, info = Run.open(self.path).recipe, self.info
         way_out = "give another -o, or -f to start again"
@@ -263,6 +264,8 @@ class Run:
             raise OutputExistsError(f"{self.path} was made from other volumes ({names}): {way_out}")
         if changed := _changed(info.get("volumes"), details.get("volumes")):
             raise OutputExistsError(f"{self.path} read its volumes in another way ({changed}): {way_out}")
+        if change := _other_origin(info, parents, details):
+            raise OutputExistsError(f"{self.path} began otherwise ({change}): {way_out}")
         self._remove([TEMPORARY])
         if info.get("finished"):
             return
@@ -301,6 +304,20 @@ def _changed(there: Sequence[Json] | None, wanted: Sequence[Json] | None) -> str
 
 def _finite(value: object) -> object:
     return None if isinstance(value, float | np.floating) and not math.isfinite(value) else value
+
+
+def _other_origin(there: Json, parents: Sequence[Path], details: Json) -> str | None:
+    """Say from which models a run began and is to begin now, or return None where these are the same."""
+    before = there.get("parents") or []
+    teachers = [(facts.get("teacher") or {}).get("hash") for facts in (there, details)]
+    if [one.get("sha256") for one in before] == list(map(sha256, parents)) and teachers[0] == teachers[1]:
+        return None
+    was, now = (
+        ", ".join(f"{role} {facts[role]['model']}" for role in ("start", "teacher") if role in facts)
+        for facts in (there, details)
+    )
+    paths = ", ".join(str(one.get("path")) for one in before)
+    return f"{was or paths or 'no other model'} there, {now or 'no other model'} now"
 
 
 def _show(value: object) -> str:

@@ -128,10 +128,13 @@ def sharp_plane_first(volume: Volume) -> tuple[Volume, ZYX]:
 
 
 def intensity_of(volume: Volume, table: VolumeTable) -> Intensity:
-    """Return the mapping of a volume's grey values to [0, 1] that a recipe asks for."""
+    """Return the mapping of a volume's grey values to [0, 1] that a recipe asks for.
+
+    It is the same however the volume is turned.
+    """
     if table.intensity == "range":
         return Intensity(*table.range)
-    return measure_intensity(volume, table.percentiles)
+    return measure_intensity(sharp_plane_first(volume)[0], table.percentiles)
 
 
 def describe(volume: Volume, intensity: Intensity | None = None) -> dict[str, object]:

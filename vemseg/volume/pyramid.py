@@ -24,6 +24,9 @@ LAYERS = 32
 """How many layers of a coarser level are computed at once; eight times as many voxels of the finer one are
 in memory then."""
 
+FEW = 64
+"""Most labels that are compared in pairs to elect one of them; more are sorted, which is faster then."""
+
 VOTERS = 2**16
 """Voxels whose labels are elected at a time: as many as the caches of a processor hold."""
 
@@ -37,7 +40,8 @@ def majority(candidates: list[NDArray[np.generic]]) -> NDArray[np.generic]:
     rows = max(1, VOTERS // max(1, best[:1].size))
     for begin in range(0, len(best), rows):
         part = slice(begin, begin + rows)
-        best[part] = _elected([np.ascontiguousarray(candidate[part]) for candidate in candidates])
+        voters = [np.ascontiguousarray(candidate[part]) for candidate in candidates]
+        best[part] = _elected(voters) if len(voters) <= FEW else _longest_run(np.sort(voters, axis=0))
     return best
 
 
@@ -220,7 +224,7 @@ def write_levels(
 
 
 def _elected(candidates: list[NDArray[np.generic]]) -> NDArray[np.generic]:
-    """Return the majority of contiguous arrays."""
+    """Return the majority of at most 256 contiguous arrays: each votes for all that are equal to it."""
     votes = [np.zeros(candidates[0].shape, np.uint8) for _ in candidates]
     for (i, one), (j, other) in itertools.combinations(enumerate(candidates), 2):
         agree = (one == other).view(np.uint8)
@@ -230,4 +234,14 @@ def _elected(candidates: list[NDArray[np.generic]]) -> NDArray[np.generic]:
     for candidate, count in zip(candidates[1:], votes[1:], strict=True):
         better = (count > most) | ((count == most) & np.greater(candidate, best))
         best, most = np.where(better, candidate, best), np.maximum(count, most)
+    return best
+
+
+def _longest_run(ranked: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the majority of arrays (n, ...) that are sorted along their first axis."""
+    best: NDArray[np.generic] = ranked[0]
+    run = most = np.ones(best.shape, np.int64)
+    for before, one in itertools.pairwise(ranked):
+        run = np.where(one == before, run + 1, 1)
+        best, most = np.where(run >= most, one, best), np.maximum(run, most)
     return best
