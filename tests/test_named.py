@@ -381,7 +381,7 @@ def test_the_confidence_of_regions_is_painted(clusters):
     regions = RegionVectors(source, RegionsTable(method="slic", size=9.0))
     labeller = fit(KMeansTable(k=3), regions.sample(1000, 0, Context()), regions)
     whole = Box.whole(SHAPE)
-    labels, certain = regions.rated(whole, regions.read(whole), labeller)
+    labels, certain = regions.rated(whole, regions.read(whole), labeller, ["confidence"])
     np.testing.assert_array_equal(labels, regions.labels(whole, regions.read(whole), labeller))
     for part in (regions.divided(number) for number in range(len(regions.parts))):
         confidence = labeller.confidence(labeller.graph_scores(part.graph)).numpy()

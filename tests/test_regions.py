@@ -120,11 +120,11 @@ def test_labels_and_their_certainty_do_not_depend_on_blocks(order, whole):
     labeller = fit(KMeansTable(k=3, sample=1000, restarts=1), found.sample(1000, 0, Context()), found)
     assert isinstance(labeller, AffineLabeller)
     box = found.volume.box
-    labels, certain = found.rated(box, found.read(box), labeller)
+    labels, certain = found.rated(box, found.read(box), labeller, ["confidence"])
     assert set(np.unique(labels)) == {1, 2, 3}
     np.testing.assert_array_equal(found.labels(box, found.read(box), labeller), labels)
     for part in box.split((2, 11, 9)):
-        mine = found.rated(part, found.read(part), labeller)
+        mine = found.rated(part, found.read(part), labeller, ["confidence"])
         np.testing.assert_array_equal(mine[0], labels[part.slices])
         np.testing.assert_array_equal(mine[1], certain[part.slices])
     turned = labels.transpose(order)

@@ -59,6 +59,24 @@ def test_an_error_reaches_the_caller(threads):
     assert torch.get_num_threads() == 2
 
 
+def test_a_part_of_a_part_is_not_divided_once_more(threads):
+    threads(4)
+    busy, most = [], []
+
+    def inner(item):
+        busy.append(item)
+        most.append(len(busy))
+        time.sleep(0.002)
+        busy.pop()
+        return item
+
+    def outer(item):
+        return sum(in_order(inner, range(5), 2)), torch.get_num_threads()
+
+    assert set(in_order(outer, range(6), 2)) == {(10, 2)}
+    assert max(most) <= 2 and torch.get_num_threads() == 4
+
+
 def test_one_thread_of_torch_is_one_worker(threads):
     threads(1)
     mine = threading.current_thread()

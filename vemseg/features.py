@@ -317,7 +317,7 @@ class RegionStore:
             held = np.array([self._vectors.shape[0], self._edges.shape[0]])
             if (np.diff(ends, axis=0) < 0).any() or (ends[-1] > held).any() or self._vectors.ndim != 2:
                 raise ValueError("its parts do not fit its arrays")
-        self._offsets = ends
+        self._offsets: list[list[int]] = ends.tolist()
 
     @classmethod
     def create(cls, group: zarr.Group, shape: ZYX, dim: int, settings: Mapping[str, object]) -> None:
@@ -346,18 +346,18 @@ class RegionStore:
             The region of each of these voxels, counted within the part.
         arrays : RegionArrays
         """
-        rows, edges = (int(n) for n in self._offsets[-1])
+        rows, edges = self._offsets[-1]
         self._map[box.slices] = (numbers + rows).astype(np.int32)
-        end = np.array([[rows + len(arrays.vectors), edges + len(arrays.edges)]])
+        end = [rows + len(arrays.vectors), edges + len(arrays.edges)]
         for array, first, values in (
             (self._vectors, rows, arrays.vectors),
             (self._intensities, rows, arrays.intensities),
             (self._edges, edges, arrays.edges + rows),
-            (self._ends, len(self), end),  # last: with it the part is there
+            (self._ends, len(self), np.array([end])),  # last: with it the part is there
         ):
             array.resize((first, *array.shape[1:]))
             array.append(values)
-        self._offsets = np.concatenate([self._offsets, end])
+        self._offsets.append(end)
 
     def part(self, number: int) -> tuple[int, RegionArrays]:
         """Return the first row of a part, and its arrays, edges counted within the part."""
@@ -366,7 +366,7 @@ class RegionStore:
             arrays = RegionArrays(
                 self._vectors[first:last], self._intensities[first:last], self._edges[low:high] - first
             )
-        return int(first), arrays
+        return first, arrays
 
     def map(self, box: Box) -> NDArray[np.int32]:
         """Return the row of the region of each voxel of a box."""

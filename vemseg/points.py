@@ -25,9 +25,6 @@ from vemseg.recipe.spelling import nearest
 
 AXES = ("z", "y", "x")
 CLASS = "class"
-UNITS = ("voxel", "nm")
-"""What places may be measured in."""
-
 MOST_CLASSES = 255
 """Most classes: labels are bytes."""
 

@@ -109,11 +109,7 @@ def label_stages(
         if seen.given is None:
             ratings = (RATINGS[name].empty(box.shape, labeller.k) for name in names)
             return (np.zeros(box.shape, np.uint8), *map(np.zeros_like, ratings))
-        made = (
-            source.rated(box, seen.given, labeller, names)
-            if names
-            else (source.labels(box, seen.given, labeller),)
-        )
+        made = source.rated(box, seen.given, labeller, names)
         return made if seen.shown is None else tuple(each * seen.shown for each in made)
 
     def write(box: Box, made: Rated) -> list[int]:

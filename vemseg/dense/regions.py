@@ -198,14 +198,7 @@ class RegionVectors(VectorSource):
             return self._stored.map(box)
         return self.source.read_points(self._points(self._slab(box)))
 
-    def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
-        """Paint each region of a box with its class."""
-        labels: NDArray[np.uint8] = self.rated(box, given, labeller, ())[0]
-        return labels
-
-    def rated(
-        self, box: Box, given: Given, labeller: Labeller, ratings: Sequence[str] = ("confidence",)
-    ) -> Rated:
+    def rated(self, box: Box, given: Given, labeller: Labeller, ratings: Sequence[str] = ()) -> Rated:
         """Paint each region of a box with its class, and with each rating of that."""
         inside, wanted = turned(box, self.source.order), [RATINGS[name] for name in ratings]
         painted = [

@@ -23,7 +23,6 @@ from vemseg.dense.sample import Drawn, SampleCell, collect, sample_cells
 from vemseg.dense.scores import (
     Interpolations,
     Rated,
-    argmax_interpolated,
     in_parts,
     interpolated,
     interpolations,
@@ -144,17 +143,19 @@ class VectorSource(ABC):
 
     @abstractmethod
     def read(self, box: Box) -> Given:
-        """Read what :meth:`labels` needs for a box; called in a thread of its own."""
+        """Read what :meth:`rated` needs for a box; called in a thread of its own."""
 
     @abstractmethod
+    def rated(self, box: Box, given: Given, labeller: Labeller, ratings: Sequence[str] = ()) -> Rated:
+        """Return the labels of a box, and each rating of its voxels (see ``scores.RATINGS``).
+
+        Labels are uint8 ``box.shape``, 1 + the class of the highest score.
+        """
+
     def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
-        """Return the labels of a box: uint8 ``box.shape``, 1 + the class of the highest score."""
-
-    @abstractmethod
-    def rated(
-        self, box: Box, given: Given, labeller: Labeller, ratings: Sequence[str] = ("confidence",)
-    ) -> Rated:
-        """Return the labels of a box, and each rating of its voxels (see ``scores.RATINGS``)."""
+        """Return the labels of a box alone."""
+        labels: NDArray[np.uint8] = self.rated(box, given, labeller)[0]
+        return labels
 
     @abstractmethod
     def reach(self, axis: int, start: int, stop: int) -> Stretch:
@@ -359,18 +360,10 @@ class LatticeVectors(VectorSource):
         return Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
 
     def read(self, box: Box) -> Given:
-        """Read what :meth:`labels` needs for a box."""
+        """Read what :meth:`rated` needs for a box."""
         return self.read_points(self.points_of(box))
 
-    def labels(self, box: Box, given: Given, labeller: Labeller) -> NDArray[np.uint8]:
-        """Interpolate the scores at the lattice points to the voxels of a box and take the best class."""
-        scores = self.compute(self.points_of(box), given, in_parts(labeller.scores))
-        turned = argmax_interpolated(scores, self.interpolations(box))
-        return np.ascontiguousarray(turned.transpose(self.back))
-
-    def rated(
-        self, box: Box, given: Given, labeller: Labeller, ratings: Sequence[str] = ("confidence",)
-    ) -> Rated:
+    def rated(self, box: Box, given: Given, labeller: Labeller, ratings: Sequence[str] = ()) -> Rated:
         """Interpolate the scores to voxels, take the best class and rate it."""
         scores = self.compute(self.points_of(box), given, in_parts(labeller.scores))
         turned = rated_interpolated(scores, self.interpolations(box), labeller, ratings)

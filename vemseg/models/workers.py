@@ -7,6 +7,7 @@ and lose little where another program uses a core.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,9 @@ import torch
 
 MOST = 8
 """Most parts that are encoded at the same time; of more threads, several share a part."""
+
+_here = threading.local()
+"""Says of a thread whether it encodes parts for another one."""
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -30,14 +34,16 @@ def in_order(work: Callable[[Item], Found], items: Iterable[Item], workers: int)
     """Yield ``work(item)`` for each item in turn, done by threads that are at most ``workers`` items ahead.
 
     The threads of PyTorch are divided among them. Until the last item, the caller computes with as few. Where
-    PyTorch has one thread, the caller does all the work.
+    PyTorch has one thread, or the caller is such a thread itself, the caller does all the work.
     """
     threads = torch.get_num_threads()
-    if min(workers, threads) == 1:
+    workers = min(workers, threads)
+    if workers == 1 or getattr(_here, "apart", False):
         yield from map(work, items)
         return
 
     def apart(item: Item) -> Found:
+        _here.apart = True
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
             return work(item)
 
