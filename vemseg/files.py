@@ -22,8 +22,9 @@ from pathlib import Path
 
 from vemseg.errors import ResourceError
 
-FAILING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
-"""Error numbers of a full disk or quota, or of a broken disk. Reading an input has its own error."""
+FAILING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Error numbers of a full disk or quota, of a file that becomes larger than it may be, or of a broken disk.
+Reading an input has its own error."""
 
 UNWRITABLE = FAILING | {
     *(errno.EROFS, errno.EACCES, errno.EPERM),
@@ -40,8 +41,8 @@ _CHUNK = re.compile(r"\.[0-9a-f]{32}\.partial$")
 _SHORT = re.compile(r"\d+ requested and \d+ written")
 """Matches what numpy says when the disk becomes full while an array is written."""
 
-_OF_HDF5 = re.compile(r"file write failed: .*\berrno = (\d+)", re.DOTALL)
-"""Matches the error number in what HDF5 says when it cannot write what it had kept back."""
+_NUMBERED = re.compile(r"(?:file write failed: .*\berrno = |writing.*\[os_error_code=')(\d+)", re.DOTALL)
+"""Matches the error number in what HDF5 and tensorstore say when they cannot write."""
 
 
 @contextlib.contextmanager
@@ -58,8 +59,8 @@ def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
     Raises
     ------
     ResourceError
-        For an ``OSError`` or an error of HDF5 with one of these numbers, and where numpy reports a short
-        write.
+        For an ``OSError``, or an error of HDF5 or tensorstore, with one of these numbers, and where numpy
+        reports a short write.
     """
     try:
         yield
@@ -69,8 +70,8 @@ def writing(path: Path, errors: Collection[int] = UNWRITABLE) -> Iterator[None]:
         if error.errno is None and _SHORT.search(str(error)):
             raise ResourceError(f"cannot write {path}: no space left on its disk") from error
         raise
-    except RuntimeError as error:
-        found = _OF_HDF5.search(str(error))
+    except (RuntimeError, ValueError) as error:
+        found = _NUMBERED.search(str(error))
         if found and int(found[1]) in errors:
             raise ResourceError(f"cannot write {path}: {os.strerror(int(found[1]))}") from error
         raise

@@ -125,7 +125,10 @@ def read_text(path: Path, complaint: str, kind: type[VemsegError] = InputError) 
             data = file.read(MOST_TEXT + 1)
         if len(data) > MOST_TEXT:
             raise kind(f"{complaint}: it is larger than {MOST_TEXT // 2**20} MiB")
-        return data.decode("utf-8")
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise kind(f"{complaint}: it is not UTF-8 text; save it as UTF-8 (of Excel: CSV UTF-8)") from None
 
 
 class Form:

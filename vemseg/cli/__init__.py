@@ -16,6 +16,7 @@ that computes is imported outside the commands' bodies, so that help appears at 
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -25,6 +26,7 @@ import vemseg
 from vemseg.cli import options, words
 from vemseg.cli.diagnose import diagnose
 from vemseg.cli.evaluate import evaluate
+from vemseg.cli.failures import CLOSED_PIPE, MISUSE, exit_codes, misused
 from vemseg.cli.features import cluster, embed
 from vemseg.cli.fetch import betaseg, fetch_list, openorganelle, phantom, weights
 from vemseg.cli.objects import objects
@@ -116,4 +118,15 @@ for verb in (train, embed, cluster, segment, refine, objects, evaluate, render, 
 def main() -> None:
     """Start the program: the console script ``vemseg`` and ``python -m vemseg``."""
     settle()
-    app(prog_name="vemseg")
+    try:
+        with exit_codes(verbose=False):  # also of what happens before a command begins, or after it
+            try:
+                code = app(prog_name="vemseg", standalone_mode=False)
+            except MISUSE as error:
+                code = misused(error)
+            sys.stdout.flush()
+    except typer.Exit as ended:
+        code = ended.exit_code
+    except SystemExit as ended:  # Typer ends so where nobody reads its help any more
+        code = CLOSED_PIPE if ended.code == 1 else ended.code
+    sys.exit(code)

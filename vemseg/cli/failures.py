@@ -7,12 +7,17 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
+from vemseg.cli.surroundings import ERRORS
 from vemseg.errors import Interrupted, ResourceError, VemsegError
 from vemseg.files import UNWRITABLE
 from vemseg.resources import is_out_of_memory
+
+MISUSE: type[Exception] = typer.BadParameter.__bases__[0]
+"""What Typer raises where a command line cannot be parsed; it has no public name for it."""
 
 INTERNAL, OUT_OF_RESOURCES, KEYBOARD, CLOSED_PIPE = 1, ResourceError.exit_code, 130, 141
 
@@ -30,7 +35,7 @@ def exit_codes(verbose: bool, speaks: Callable[[], bool] = lambda: True) -> Iter
     """
     try:
         yield
-    except (typer.Exit, typer.Abort, typer.BadParameter):
+    except (typer.Exit, typer.Abort, MISUSE):
         raise
     except KeyboardInterrupt:
         _end(KEYBOARD, "interrupted")
@@ -67,6 +72,31 @@ def _verdict(error: Exception, verbose: bool) -> tuple[int, str]:
     return INTERNAL, f"internal error: {what[:300]}{hint}"
 
 
+def visible(text: str) -> str:
+    """Return a message in which characters that control a terminal, or end a line, are escapes.
+
+    What files and their authors are called is somebody else's text.
+    """
+    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in text)
+
+
+def misused(error: Any) -> int:
+    """Say in a line what Typer refuses, or show the help that it shows instead; return the exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        where = f" ('{error.ctx.command_path} --help' explains)" if error.ctx is not None else ""
+        what = error.format_message().rstrip(".").replace("Value error, ", "")
+        say(f"error: {what}{where}")
+    code: int = error.exit_code
+    return code
+
+
+def say(message: str) -> None:
+    """Print the line on which a command ends."""
+    typer.echo(f"vemseg: {visible(message)}", file=ERRORS)
+
+
 def _end(code: int, message: str) -> None:
-    typer.echo(f"vemseg: {message}", err=True)
+    say(message)
     raise typer.Exit(code) from None

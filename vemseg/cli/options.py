@@ -201,7 +201,7 @@ MaxMemory = Annotated[
 Threads = Annotated[
     int | None,
     compute_option(
-        "--threads", metavar="N", min=1, show_default="all cores", help="Threads to compute with."
+        "--threads", metavar="N", min=1, max=1024, show_default="all cores", help="Threads to compute with."
     ),
 ]
 Plan = Annotated[

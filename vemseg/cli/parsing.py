@@ -282,6 +282,8 @@ def _by_label(pairs: Iterable[tuple[str, str]], whole: str) -> dict[int, str]:
         label = _label(key, whole)
         if label in found:
             raise UsageError(f"'{quoted(whole)}' has label {label} twice: leave one of them out")
+        if not value.strip() or not value.isprintable():
+            raise UsageError(f"'{quoted(whole)}': {value!r} is no name for label {label}")
         found[label] = value
     return found
 

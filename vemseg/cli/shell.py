@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vemseg.cli import options, words
-from vemseg.cli.failures import exit_codes
+from vemseg.cli.failures import exit_codes, visible
 from vemseg.cli.progress import showing
+from vemseg.cli.surroundings import ERRORS, gone_folder
 from vemseg.context import Context, Share
+from vemseg.errors import ResourceError, UsageError
 from vemseg.resources import launched
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ class Shell:
         """The console of standard error, where everything goes that is not a result."""
         from rich.console import Console
 
-        return Console(stderr=True)
+        return Console(file=ERRORS)
 
 
 _shell = Shell()
@@ -82,10 +85,31 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
     def command(*args: object, **given: Any) -> None:
         set_up(**{name: given.pop(name) for name in shared if name in given})
         with exit_codes(_shell.verbose, lambda: _shell.speaks):
+            _refuse(given)
             function(*args, **given)
 
     command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
     return command
+
+
+def _refuse(given: Mapping[str, object]) -> None:
+    """Refuse options that say nothing, an output that another option names, and a folder that is gone."""
+    if reason := gone_folder():
+        raise ResourceError(reason)
+    out = given.get("out")
+    for name, value in given.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one == "":
+                raise UsageError(f"{name.rstrip('_')}: the text is empty")
+            if name != "out" and isinstance(out, Path) and isinstance(one, str | Path) and _same(out, one):
+                raise UsageError(f"{out} is an input ({name}): name another output")
+
+
+def _same(out: Path, other: str | Path) -> bool:
+    """Tell whether two paths lead to the same file."""
+    with contextlib.suppress(OSError, ValueError):  # not every text is a path
+        return out.samefile(other)
+    return False
 
 
 @contextmanager
@@ -179,7 +203,8 @@ class _Messages(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        _shell.errors.print(f"{prefix}{record.getMessage()}", markup=False, highlight=False, soft_wrap=True)
+        text = visible(f"{prefix}{record.getMessage()}")
+        _shell.errors.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _log(level: int) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO, cast
 
 
 def settle() -> None:
@@ -14,6 +17,48 @@ def settle() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large arrays in large pages, a tenth faster
     _heed_signals()
     _settle_cache()
+
+
+class _Errors:
+    """Standard error; what cannot be written to it is lost, and no work with it.
+
+    It is a log on a full disk now and then. Once writing has failed, the rest goes nowhere.
+    """
+
+    def write(self, text: str) -> int:
+        """Write as far as that goes."""
+        self._trying(lambda: sys.stderr.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush as far as that goes."""
+        self._trying(lambda: sys.stderr.flush())
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(sys.stderr, name)
+
+    @staticmethod
+    def _trying(act: Callable[[], object]) -> None:
+        try:
+            act()
+        except BlockingIOError:
+            pass
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+ERRORS = cast(TextIO, _Errors())
+"""Where everything goes that is not a result."""
+
+
+def gone_folder() -> str | None:
+    """Return what to say where the working folder was removed, which libraries do not survive; else None."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the working folder was removed: change to another one"
+    return None
 
 
 def _open_streams() -> None:

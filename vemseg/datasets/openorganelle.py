@@ -124,6 +124,7 @@ def write_part(part: Part, out: Path, *, overwrite: bool, context: Context) -> P
     output = Output(
         out,
         state=state,
+        folder=LabelForm().is_folder(out),
         beside=[sidecar(out)],
         record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,

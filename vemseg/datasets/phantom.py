@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 from vemseg import __version__
 from vemseg.context import Context
 from vemseg.drawing import palette
-from vemseg.errors import InputError
+from vemseg.errors import InputError, ResourceError
 from vemseg.files import write_text
 from vemseg.geometry import Box
 from vemseg.names import split_name
 from vemseg.phantom import CLASSES, Phantom
+from vemseg.resources import byte_text
 from vemseg.run import Json, Output, provenance, read_json, sidecar, write_json
-from vemseg.volume import Volume, write_volume
+from vemseg.volume import LabelForm, Volume, write_volume
 from vemseg.volume.about import legend
 
 
@@ -93,15 +95,22 @@ def write_phantom(phantom: Phantom, out: Path, *, overwrite: bool, context: Cont
     output = Output(
         out,
         state=facts | {"vemseg": __version__},
+        folder=LabelForm().is_folder(out),
         beside=[labels, names, sidecar(out)],
         record=lambda: _state_beside(out, facts),
         overwrite=overwrite,
         resumable=False,
     )
+    size = 2 * Box.whole(phantom.shape).size
     with output:
         if output.done:
             return out, labels
-        tell = _counter(2 * Box.whole(phantom.shape).size, context)
+        if (free := shutil.disk_usage(output.partial).free) < size:
+            raise ResourceError(
+                f"this phantom takes {byte_text(size)}, and the disk of {out} has {byte_text(free)} left: "
+                "give a smaller --shape"
+            )
+        tell = _counter(size, context)
         marked = about | legend(CLASSES, dict(enumerate(palette(len(CLASSES)))))
         for path, paint, said in ((labels, phantom.labels, marked), (out, phantom.read, about)):
             painted = Painted(phantom, paint, stem, tell)

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from vemseg.context import Context
 from vemseg.dense.opening import Wanted
 from vemseg.dense.sample import SampleCell, sample_cells
 from vemseg.dense.sources import LatticeVectors
-from vemseg.errors import InputError, Interrupted
+from vemseg.errors import InputError, Interrupted, MissingError
+from vemseg.features import are_features
 from vemseg.volume import Background, Choice, Record, Volume
 
 _log = logging.getLogger("vemseg")
@@ -132,6 +134,8 @@ def _source(
     if made is None and not (features or model):
         return None
     facts, state = (made or {}).get("volume") or {}, (made or {}).get("state") or {}
+    if features and not are_features(Path(features)):
+        raise MissingError(f"no features at {features}: 'vemseg embed' stores them")
     again = Wanted(features) if features else _computed(image, model, facts, state)
     source = again.vectors(context)
     if made is None or source.maker.model == state["model"]:

@@ -205,8 +205,12 @@ def pick_device(name: str) -> torch.device:
     reason: str | None
     try:
         device = torch.device(name)
-        absent = device.type == "mps" and not torch.backends.mps.is_available()
-        reason = "it needs a Mac with an Apple GPU" if absent else _failing(device)
+        if device.type == "meta":
+            reason = "it computes nothing"
+        elif device.type == "mps" and not torch.backends.mps.is_available():
+            reason = "it needs a Mac with an Apple GPU"
+        else:
+            reason = _failing(device)
     except RuntimeError as error:
         reason = _first_sentence(error)
     if reason is not None:

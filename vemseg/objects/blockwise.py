@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from vemseg.files import remove
 from vemseg.geometry import ZYX, Box
 from vemseg.resources import byte_text, resident_memory
 from vemseg.volume import LabelStore, Plan, Volume
+
+_log = logging.getLogger("vemseg")
 
 SHAPES: tuple[ZYX, ...] = ((128, 256, 256), (128, 128, 128), (64, 64, 64), (32, 32, 32))
 """The shapes that blocks may have, from the fastest to the smallest."""
@@ -193,7 +196,7 @@ def read_around(volume: Volume, box: Box, read: Reading = Volume.read) -> NDArra
 
 
 def read_classes(volume: Volume, box: Box) -> NDArray[np.integer]:
-    """Read a box of classes, with labels below 0 as 0.
+    """Read a box of classes, with labels below 0 as 0, which is said once.
 
     Raises
     ------
@@ -205,5 +208,12 @@ def read_classes(volume: Volume, box: Box) -> NDArray[np.integer]:
         raise InputError(
             f"{volume.address} holds the label {found.max()}: the numbers of classes end at {MOST_CLASS}"
         )
+    if found.size and found.min() < 0:
+        _tell_negative(volume.address)
     classes: NDArray[np.integer] = np.maximum(found, 0)
     return classes
+
+
+@cache
+def _tell_negative(address: str) -> None:
+    _log.warning("%s holds labels below 0: they count as 0, which is nothing", address)

@@ -71,6 +71,7 @@ def made_of_labels(
         state={"output": out.name, **settings, **identity(read[0]), **form.state()},
         main=form.main(out),
         settled=form.settle,
+        folder=form.is_folder(out),
         inputs=[volume.path for volume in read if volume.path is not None],
         beside=[sidecar(out), beside(out, ".csv"), *more],
         record=lambda: state_in(sidecar(out)),

@@ -72,6 +72,7 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
     output = Output(
         out,
         state=state,
+        folder=True,
         inputs=source.maker.inputs,
         record=lambda: Features(out).state if out.exists() else None,
         overwrite=overwrite,

@@ -14,7 +14,7 @@ from vemseg.comparison import blank_zero, count, open_compared, warn_of_instance
 from vemseg.context import Context
 from vemseg.drawing import confusion, save
 from vemseg.drawing import slice_dice as draw_slice_dice
-from vemseg.errors import InputError, OutputExistsError
+from vemseg.errors import InputError
 from vemseg.run import Output, State, lasting, provenance, sidecar, state_in, write_json
 from vemseg.volume import Volume, crop_of
 
@@ -155,8 +155,6 @@ def evaluate(
     volumes = comparison.open(context)
     if out is None:
         return _score(comparison, volumes, None, context)
-    if out.is_dir():
-        raise OutputExistsError(f"{out} is a directory: give a file for the scores with -o")
     output = Output(
         out,
         state=comparison.state(out),

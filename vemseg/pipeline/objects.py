@@ -62,7 +62,7 @@ def objects(
     InputError, ResourceError, OutputExistsError, Interrupted
         As ``Finding``, ``chosen`` and ``Output``.
     """
-    form.check(out, labels.path)
+    form.check(out)
     form.fits(labels)
     asked.check()
     told = record(labels.address)

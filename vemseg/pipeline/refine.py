@@ -58,7 +58,7 @@ def refine(
     UsageError, InputError, ResourceError, OutputExistsError, Interrupted
         As ``Refinement.classes``, ``open_on_grid_of``, ``clean`` and ``Output``.
     """
-    form.check(out, labels.path)
+    form.check(out)
     form.fits(labels)
     told = record(labels.address)
     classes = refinement.classes(known_classes(labels, told, context), told)

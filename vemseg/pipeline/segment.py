@@ -31,10 +31,10 @@ from vemseg.dense import (
     label_stages,
 )
 from vemseg.drawing import palette
-from vemseg.errors import InputError, Interrupted, OutputExistsError, UsageError
+from vemseg.errors import InputError, Interrupted, OutputExistsError
 from vemseg.files import remove, write_table
 from vemseg.geometry import ZYX
-from vemseg.labelling import Labeller, count, find_classes, load
+from vemseg.labelling import Labeller, count, find_classes, legend, load
 from vemseg.labelling.telling import (
     PLOT,
     captions,
@@ -49,7 +49,17 @@ from vemseg.pipeline.adapt import adapt, is_adapted
 from vemseg.pipeline.beside import beside, draw_check, files_beside, rename
 from vemseg.pipeline.extras import Extras
 from vemseg.recipe import sets
-from vemseg.run import Output, State, lasting, provenance, sha256, sidecar, state_in, write_json
+from vemseg.run import (
+    Output,
+    State,
+    lasting,
+    provenance,
+    refuse_inputs,
+    sha256,
+    sidecar,
+    state_in,
+    write_json,
+)
 from vemseg.volume import LabelForm, LabelInfo, LabelStore, Volume, describe, finish_labels, identity
 
 _log = logging.getLogger("vemseg")
@@ -122,6 +132,7 @@ def segment(
         state=_state(source, out, clusters, extras),
         main=extras.form.main(out),
         settled=extras.form.settle,
+        folder=extras.form.is_folder(out),
         inputs=source.maker.inputs,
         beside=[*files_beside(out), *extras.volumes(out)],
         record=lambda: state_in(sidecar(out)),
@@ -161,6 +172,9 @@ def _opened(
     context = spread(context, source.machine)
     extras.form.fits(source.volume)
     refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)
+    table = source.maker.recipe.cluster
+    if fitted is not None or not table.k_range:
+        legend(count(table, source.classes) if fitted is None else fitted.k, extras.names or {})
     return source, context, plan_blocks(source, fitted, context, extras)
 
 
@@ -182,7 +196,7 @@ def _say(source: VectorSource, blocks: Blocks, given: bool) -> None:
 
 
 def refuse_misfits(
-    outputs: Sequence[Path | None], source: VectorSource, labeller: Labeller | None, clusters: Path | None
+    outputs: Sequence[Path], source: VectorSource, labeller: Labeller | None, clusters: Path | None
 ) -> None:
     """Refuse classes of other vectors than those of the source, and an output that is an input.
 
@@ -196,10 +210,7 @@ def refuse_misfits(
     if labeller is not None and labeller.metadata.get("model") not in (None, source.maker.model):
         raise InputError(f"{clusters}: these clusters were fitted to another model's vectors")
     read = [*source.maker.inputs, *source.maker.parents, source.volume.path, clusters]
-    inputs = {path.resolve() for path in read if path is not None}
-    for out in outputs:
-        if out is not None and out.resolve() in inputs:
-            raise UsageError(f"{out} is an input: name another output")
+    refuse_inputs(outputs, [path for path in read if path is not None])
 
 
 def plan_blocks(source: VectorSource, fitted: Labeller | None, context: Context, extras: Extras) -> Blocks:

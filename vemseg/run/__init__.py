@@ -5,6 +5,7 @@ card         what a run says of its model, in the words of bioimage.io
 output       a result that appears whole or not at all, and knows what made it
 staging      the directory in which a result grows
 state        what a result depends on
+conflicts    outputs that would destroy something
 origin       the description of a result: what made it, and from what
 fingerprint  tells one content of a file or store from another
 files        JSON and named arrays, written whole
@@ -12,6 +13,7 @@ locks        locks on files
 signals      requests to stop, by signal
 """
 
+from vemseg.run.conflicts import refuse_inputs
 from vemseg.run.files import Json, load_tensors, read_json, save_tensors, write_json
 from vemseg.run.fingerprint import DESCRIPTION, fingerprint, same, sha256
 from vemseg.run.folder import Run
@@ -37,6 +39,7 @@ __all__ = [
     "peak_memory",
     "provenance",
     "read_json",
+    "refuse_inputs",
     "same",
     "save_tensors",
     "sha256",

@@ -21,6 +21,7 @@ from vemseg.files import TEMPORARY, write_text, writing
 from vemseg.foreign import Form, read_text, reading
 from vemseg.recipe import Recipe, diff, parse_recipe
 from vemseg.run.card import card
+from vemseg.run.conflicts import refuse_inputs
 from vemseg.run.files import Json, plain, read_json, write_json
 from vemseg.run.fingerprint import fingerprint, same, sha256
 from vemseg.run.locks import Lock
@@ -115,11 +116,14 @@ class Run:
 
         Raises
         ------
+        UsageError
+            Where the directory holds what the run starts from or reads, or lies in it.
         OutputExistsError
             Where the directory holds another run or no run at all, or another process trains in it.
         ResourceError
             Where it cannot be written.
         """
+        refuse_inputs([path], [*inputs, *parents])
         _refuse_foreign(path)
         run = cls(path, recipe)
         with writing(path):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import vemseg
-from vemseg.errors import InputError
+from vemseg.errors import InputError, UsageError
 from vemseg.names import split_name
 from vemseg.recipe import Recipe
 from vemseg.resources import usable_cores
@@ -126,7 +126,14 @@ def sidecar(output: Path) -> Path:
     """Return the path of the description that lies beside an output: its name, ending in ``.json``.
 
     Clusters keep their ending before that, since labels of the same stem often lie beside them.
+
+    Raises
+    ------
+    UsageError
+        Where the path is that of a folder, such as ``.``, and has no name.
     """
+    if output.name in ("", ".."):
+        raise UsageError(f"'{output}' is not the name of a file: give another -o")
     stem, suffix = split_name(output)
     stem = output.name if suffix == ".safetensors" else stem
     return output.with_name(f"{stem}.provenance.json" if suffix == ".json" else f"{stem}.json")

@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import Self
 
 from vemseg.errors import InputError, OutputExistsError
+from vemseg.run.conflicts import refuse_inputs, refuse_other_kinds
 from vemseg.run.files import plain
 from vemseg.run.fingerprint import Record
 from vemseg.run.staging import Staging
@@ -60,6 +61,8 @@ class Output:
     settled : callable
         Called when all files have their names, by this process or by one that goes on after a kill; it may
         be called more than once.
+    folder : bool
+        Whether the result is a folder.
     inputs : sequence of Path
         Files and directories whose content the result depends on, in an order that has a meaning.
     beside : sequence of Path
@@ -86,6 +89,8 @@ class Output:
 
     Raises
     ------
+    UsageError, OutputExistsError
+        At once, where something of another kind lies in its place, or it is an input.
     OutputExistsError
         On entering, where another process makes this output, or the result that is there, or was begun, was
         made with another state, or files beside it belong to something else.
@@ -102,12 +107,15 @@ class Output:
         state: Mapping[str, object],
         main: Path | None = None,
         settled: Callable[[], None] = lambda: None,
+        folder: bool = False,
         inputs: Sequence[Path] = (),
         beside: Sequence[Path] = (),
         record: Callable[[], State | None],
         overwrite: bool = False,
         resumable: bool = True,
     ) -> None:
+        refuse_other_kinds(main or path, beside, folder=folder)
+        refuse_inputs([main or path, *beside], inputs)
         self._staging = Staging(path, main or path, settled, resumable=resumable)
         self.path, self.partial = path, self._staging.folder
         self.done = self.resumed = False

@@ -52,24 +52,20 @@ class LabelForm:
         """
         return self.format or output_format(out)
 
-    def check(self, out: Path, *inputs: Path | None) -> None:
+    def check(self, out: Path) -> None:
         """Refuse what cannot be written, before any work is done.
 
         Parameters
         ----------
         out : Path
             The name of the result.
-        *inputs : Path
-            What it is made from.
 
         Raises
         ------
         UsageError, InputError
             Where the suffix names no format, a version or place in a file belongs to another format, a
-            library is missing, the file holds what is not a result, or it is an input.
+            library is missing, or the file holds what is not a result.
         """
-        if self.main(out).resolve() in {path.resolve() for path in inputs if path is not None}:
-            raise UsageError(f"{self.main(out)} is an input: name another output")
         kind = self.kind(out)
         if self.ngff not in FORMATS_OF_ZARR:
             raise UsageError(f"--ngff {self.ngff}: versions {' and '.join(FORMATS_OF_ZARR)} can be written")
@@ -94,6 +90,10 @@ class LabelForm:
     def main(self, out: Path) -> Path:
         """Return where the result itself appears: at its name, or among the labels of the image."""
         return out if self.image is None else self.image.path
+
+    def is_folder(self, out: Path) -> bool:
+        """Tell whether the result is a folder."""
+        return self.image is not None or self.kind(out) in ("zarr", "precomputed")
 
     def grows_in_place(self, out: Path) -> bool:
         """Tell whether the store of a result becomes a part of it, as it lies."""

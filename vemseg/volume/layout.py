@@ -202,7 +202,8 @@ def entry(axis: str, n: int, told: str | None, where: object, channels: Sequence
     if told in channels:
         return list(channels).index(told)
     if not told.isdecimal() or int(told) >= n:
-        raise UsageError(f"{option} {told}: {where} has no such {one}; there are {listed}")
+        there = "the only one is" if n == 1 else "there are"
+        raise UsageError(f"{option} {told}: {where} has no such {one}; {there} {listed}")
     return int(told)
 
 

@@ -1,0 +1,67 @@
+"""Outputs that would destroy what they are made from, or what somebody else keeps: they are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from vemseg.errors import OutputExistsError, UsageError
+
+STORES = ("zarr.json", ".zgroup", ".zarray", ".zattrs", "attributes.json", "info")
+"""Names of files of which a store of Zarr, N5 or neuroglancer has one at its top."""
+
+LABELS = "labels"
+"""The group in an OME-Zarr image in which labels of it may be put."""
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse outputs that are inputs, hold one, or lie in one.
+
+    Labels of an OME-Zarr image may lie in it.
+
+    Raises
+    ------
+    UsageError
+        Names the first.
+    """
+    known = [(path, path.resolve()) for path in inputs]
+    for out in outputs:
+        place = out.resolve()
+        for path, given in known:
+            if place == given:
+                raise UsageError(f"{out} is an input: name another output")
+            if place in given.parents:
+                raise UsageError(f"{out} is a folder that the input {path} lies in: name another output")
+            if given in place.parents and place.relative_to(given).parts[0] != LABELS:
+                raise UsageError(f"{out} lies in the input {path}: name an output elsewhere")
+
+
+def refuse_other_kinds(main: Path, beside: Iterable[Path], *, folder: bool) -> None:
+    """Refuse to put a result where something of another kind lies, which ``-f`` may not replace either.
+
+    Parameters
+    ----------
+    main : Path
+        Of the result.
+    beside : iterable of Path
+        Files or stores that belong to it.
+    folder : bool
+        Whether the result itself is a folder.
+
+    Raises
+    ------
+    OutputExistsError
+        Where there is a folder instead of a file, a folder that is no store, or a device.
+    """
+    if main.is_dir() and not folder:
+        raise OutputExistsError(f"{main} is a folder: give a file with -o")
+    for path in (main, *beside):
+        if path.is_dir() and not _is_store(path):
+            raise OutputExistsError(f"{path} is a folder of something else: give another -o")
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise OutputExistsError(f"{path} is no regular file: give another -o")
+
+
+def _is_store(folder: Path) -> bool:
+    """Tell whether a folder holds a volume, or nothing at all."""
+    return any((folder / name).is_file() for name in STORES) or not any(folder.iterdir())
