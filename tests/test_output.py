@@ -12,7 +12,7 @@ import pytest
 from interpreter import start
 
 from vemseg.errors import InputError, OutputExistsError, ResourceError
-from vemseg.run import Lock, Output, read_json, write_json
+from vemseg.run import Lock, Output, Place, read_json, write_json
 from vemseg.run.state import difference
 
 STATE = {"output": "seg", "settings": {"cluster.k": 6}, "sizes": (1.5, 2)}
@@ -42,7 +42,7 @@ class Maker:
     def __call__(self, state=STATE, overwrite=False):
         """Return the output as it was left, with all that it says."""
         output = Output(
-            self.path,
+            Place(self.path, folder=self.directory),
             state=state,
             inputs=self.inputs,
             beside=[self.table, self.drawn],
@@ -57,6 +57,7 @@ class Maker:
     def grow(self, output, k):
         store = output.partial / "store"
         store.mkdir(exist_ok=True)
+        (store / "zarr.json").write_text("{}")
         for number in range(2):
             (store / f"chunk{number}").write_text(f"{k}")
         write_json(output.growing(self.table), {"k": k, "state": output.state})
@@ -156,7 +157,8 @@ def test_what_a_removed_result_left_beside_it_goes_too(tmp_path, make):
 
 def test_an_error_after_the_end_is_not_taken_for_a_removed_folder(tmp_path, make):
     make()
-    output = Output(make.path, state=STATE, inputs=make.inputs, record=make.record)
+    place = Place(make.path, folder=make.directory)
+    output = Output(place, state=STATE, inputs=make.inputs, record=make.record)
     with pytest.raises(FileNotFoundError, match=r"nowhere"), output:
         assert output.done
         (tmp_path / "nowhere").read_bytes()
@@ -189,9 +191,9 @@ def test_a_settled_result_goes_nowhere_else(tmp_path, cell, monkeypatch):
     def killed(*_):
         raise Killed
 
-    inside = {"main": tmp_path / "image" / "seg"}
+    inside = Place(tmp_path / "seg", tmp_path / "image" / "seg")
     make = {"state": STATE, "inputs": [cell], "record": lambda: None}
-    output = Output(tmp_path / "seg", **make, **inside)
+    output = Output(inside, **make)
     with monkeypatch.context() as patch, pytest.raises(Killed), output:
         output.growing(output.path).write_text("6")
         patch.setattr("vemseg.run.staging.Staging._move", killed)
@@ -200,7 +202,7 @@ def test_a_settled_result_goes_nowhere_else(tmp_path, cell, monkeypatch):
         Output(tmp_path / "seg", **make, overwrite=True).__enter__()
     assert names(tmp_path) == {"cell.tif", "image", "seg.partial"}
     with contextlib.suppress(OutputExistsError):  # it does not say how it was made
-        Output(tmp_path / "seg", **make, **inside).__enter__()
+        Output(inside, **make).__enter__()
     assert (tmp_path / "image" / "seg").read_text() == "6"
 
 
@@ -220,12 +222,15 @@ def test_who_looks_in_leaves_the_files_that_others_write(tmp_path, cell):
     assert names(tmp_path / "seg") == set()
 
 
-def test_a_directory_may_replace_a_file_and_the_other_way_round(tmp_path, cell):
-    for directory in (True, False, True):
+def test_a_directory_may_replace_a_file_but_no_file_a_directory(tmp_path, cell):
+    for directory in (False, True):
         make = Maker(tmp_path, [cell], directory=directory)
         make(overwrite=True)
         assert make.path.is_dir() == directory
     assert names(tmp_path) == {"cell.tif", "seg", "seg.json", "seg.png"}
+    with pytest.raises(OutputExistsError, match=r"seg is a folder: give a file"):
+        Maker(tmp_path, [cell])(overwrite=True)
+    assert set(make.made()) == {"6"}
 
 
 def test_an_interrupted_result_is_taken_up_with_the_same_state_alone(tmp_path, make, cell, monkeypatch):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -26,7 +27,7 @@ from vemseg.pipeline.extras import Extras
 from vemseg.pipeline.objects import objects
 from vemseg.pipeline.refine import refine
 from vemseg.pipeline.segment import segment
-from vemseg.run import Output, fingerprint, state_in, write_json
+from vemseg.run import Output, Place, fingerprint, state_in, write_json
 from vemseg.run.fingerprint import same
 from vemseg.volume import (
     About,
@@ -296,9 +297,8 @@ def image(path, version, collected=False):
 def put(path, form, overwrite=False, made=1):
     """Write labels as the verbs do."""
     state, sidecar = {"output": path.name, "made": made}, path.with_suffix(".json")
-    places = {"main": form.main(path), "settled": form.settle, "beside": [sidecar]}
-    record = lambda: state_in(sidecar)  # noqa: E731
-    with Output(path, state=state, record=record, overwrite=overwrite, **places) as result:
+    place, record = Place(path, *form.place(path)), partial(state_in, sidecar)
+    with Output(place, state=state, beside=[sidecar], record=record, overwrite=overwrite) as result:
         if result.done:
             return "done"
         finish(result.growing(path), form, LABELS * (made >= LABELS))

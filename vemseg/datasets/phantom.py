@@ -18,7 +18,7 @@ from vemseg.geometry import Box
 from vemseg.names import split_name
 from vemseg.phantom import CLASSES, Phantom
 from vemseg.resources import byte_text
-from vemseg.run import Json, Output, provenance, read_json, sidecar, write_json
+from vemseg.run import Json, Output, Place, provenance, read_json, sidecar, write_json
 from vemseg.volume import LabelForm, Volume, write_volume
 from vemseg.volume.about import legend
 
@@ -93,9 +93,8 @@ def write_phantom(phantom: Phantom, out: Path, *, overwrite: bool, context: Cont
     }
     about = {"phantom": facts | {"classes": {str(k): name for k, name in CLASSES.items()}}}
     output = Output(
-        out,
+        Place(out, *LabelForm().place(out)),
         state=facts | {"vemseg": __version__},
-        folder=LabelForm().is_folder(out),
         beside=[labels, names, sidecar(out)],
         record=lambda: _state_beside(out, facts),
         overwrite=overwrite,

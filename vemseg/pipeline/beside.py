@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vemseg.files import write_table
 from vemseg.names import split_name
-from vemseg.run import Json, Output, read_json, sidecar, state_in, write_json
+from vemseg.run import Json, Output, Place, read_json, sidecar, state_in, write_json
 from vemseg.volume import LabelForm, Thinned, Volume, identity, open_volume, rename_labels, sections
 
 ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
@@ -67,11 +67,8 @@ def made_of_labels(
         Further files beside it.
     """
     return Output(
-        out,
+        Place(out, *form.place(out)),
         state={"output": out.name, **settings, **identity(read[0]), **form.state()},
-        main=form.main(out),
-        settled=form.settle,
-        folder=form.is_folder(out),
         inputs=[volume.path for volume in read if volume.path is not None],
         beside=[sidecar(out), beside(out, ".csv"), *more],
         record=lambda: state_in(sidecar(out)),

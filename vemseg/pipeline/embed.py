@@ -21,7 +21,7 @@ from vemseg.features import Features
 from vemseg.files import remove
 from vemseg.geometry import ZYX, Box
 from vemseg.models import open_model, spread
-from vemseg.run import DESCRIPTION, Json, Output, State, lasting, provenance, write_json
+from vemseg.run import DESCRIPTION, Json, Output, Place, State, lasting, provenance, write_json
 from vemseg.volume import describe
 
 _log = logging.getLogger("vemseg")
@@ -70,9 +70,8 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
         "volume": describe(source.volume, source.intensity),
     }
     output = Output(
-        out,
+        Place(out, folder=True),
         state=state,
-        folder=True,
         inputs=source.maker.inputs,
         record=lambda: Features(out).state if out.exists() else None,
         overwrite=overwrite,

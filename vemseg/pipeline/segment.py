@@ -51,6 +51,7 @@ from vemseg.pipeline.extras import Extras
 from vemseg.recipe import sets
 from vemseg.run import (
     Output,
+    Place,
     State,
     lasting,
     provenance,
@@ -128,11 +129,8 @@ def segment(
         wanted = replace(wanted, model=str(adapt(wanted, out, adapt_seconds, context)))
     source, context, blocks = _opened(wanted, out, fitted, clusters, extras, context)
     output = Output(
-        out,
+        Place(out, *extras.form.place(out)),
         state=_state(source, out, clusters, extras),
-        main=extras.form.main(out),
-        settled=extras.form.settle,
-        folder=extras.form.is_folder(out),
         inputs=source.maker.inputs,
         beside=[*files_beside(out), *extras.volumes(out)],
         record=lambda: state_in(sidecar(out)),

@@ -21,6 +21,7 @@ from vemseg.run.locks import Lock, alone
 from vemseg.run.origin import lasting, peak_memory, provenance, sidecar, state_in
 from vemseg.run.output import Output
 from vemseg.run.signals import StopSignal, led_by_parent
+from vemseg.run.staging import Place
 from vemseg.run.state import State
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Json",
     "Lock",
     "Output",
+    "Place",
     "Run",
     "State",
     "StopSignal",

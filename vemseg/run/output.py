@@ -35,7 +35,7 @@ from vemseg.errors import InputError, OutputExistsError
 from vemseg.run.conflicts import refuse_inputs, refuse_other_kinds
 from vemseg.run.files import plain
 from vemseg.run.fingerprint import Record
-from vemseg.run.staging import Staging
+from vemseg.run.staging import Place, Staging
 from vemseg.run.state import INPUTS, State, changed, difference, is_made_of, state_of
 
 _log = logging.getLogger(__name__)
@@ -50,19 +50,11 @@ class Output:
 
     Parameters
     ----------
-    path : Path
+    place : Path or Place
         The main file or directory of the result. The result counts as there when this is there.
     state : mapping
         What the result depends on, beside the content of its inputs. Where an entry ``output`` names the
         main file, files beside it are recognised as its own even after the main file was removed.
-    main : Path, optional
-        Where the main file or directory appears, elsewhere on the same disk. ``path`` then names only what
-        lies beside it, and the partial directory.
-    settled : callable
-        Called when all files have their names, by this process or by one that goes on after a kill; it may
-        be called more than once.
-    folder : bool
-        Whether the result is a folder.
     inputs : sequence of Path
         Files and directories whose content the result depends on, in an order that has a meaning.
     beside : sequence of Path
@@ -78,6 +70,8 @@ class Output:
 
     Attributes
     ----------
+    path : Path
+        As in ``Place``.
     partial : Path
         The directory in which the result grows; anything that helps to go on may be kept in it.
     done : bool
@@ -102,22 +96,20 @@ class Output:
 
     def __init__(
         self,
-        path: Path,
+        place: Path | Place,
         *,
         state: Mapping[str, object],
-        main: Path | None = None,
-        settled: Callable[[], None] = lambda: None,
-        folder: bool = False,
         inputs: Sequence[Path] = (),
         beside: Sequence[Path] = (),
         record: Callable[[], State | None],
         overwrite: bool = False,
         resumable: bool = True,
     ) -> None:
-        refuse_other_kinds(main or path, beside, folder=folder)
-        refuse_inputs([main or path, *beside], inputs)
-        self._staging = Staging(path, main or path, settled, resumable=resumable)
-        self.path, self.partial = path, self._staging.folder
+        place = place if isinstance(place, Place) else Place(place)
+        self._staging = Staging(place, resumable=resumable)
+        self.path, self.partial = place.path, self._staging.folder
+        refuse_other_kinds(self.main, beside, folder=place.folder)
+        refuse_inputs([self.main, *beside], inputs)
         self.done = self.resumed = False
         self.state: State = json.loads(json.dumps(state, allow_nan=False, default=plain))
         self._settings = self.state

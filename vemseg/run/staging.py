@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from vemseg.errors import InputError, Interrupted, OutputExistsError, ResourceError
@@ -39,30 +40,50 @@ there, whether what lies beside it is an older result's, and once it is settled,
 and which go."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a result appears.
+
+    Attributes
+    ----------
+    path : Path
+        The main file or directory of the result; what lies beside it, and where it grows, is named after it.
+    main : Path, optional
+        Where the main file or directory appears, if that is elsewhere on the same disk.
+    folder : bool
+        Whether it is a directory.
+    settled : callable
+        Called when all files have their names, by this process or by one that goes on after a kill; it may
+        be called more than once.
+    """
+
+    path: Path
+    main: Path | None = None
+    folder: bool = False
+    settled: Callable[[], None] = lambda: None
+
+
 class Staging:
     """The directory in which a result grows.
 
     Parameters
     ----------
-    path : Path
-        The main file or directory of the result.
-    main : Path
-        Where it appears, on the same disk; usually ``path``.
-    settled : callable
-        Called when all files have their names, by this process or by one that goes on after a kill; it may
-        be called more than once.
+    place : Place
     resumable : bool
         Whether a result that was begun is worth keeping.
 
     Attributes
     ----------
+    path, main : Path
+        As in ``Place``.
     folder : Path
         The directory.
     """
 
-    def __init__(self, path: Path, main: Path, settled: Callable[[], None], *, resumable: bool) -> None:
-        self.path, self.main, self.folder = path, main, path.with_name(f"{path.name}.partial")
-        self._settled, self._resumable, self._working = settled, resumable, False
+    def __init__(self, place: Place, *, resumable: bool) -> None:
+        path = place.path
+        self.path, self.main, self.folder = path, place.main or path, path.with_name(f"{path.name}.partial")
+        self._settled, self._resumable, self._working = place.settled, resumable, False
         self._lock = Lock(self.folder / LOCK, f"another process writes {path}")
 
     @contextlib.contextmanager
@@ -130,7 +151,7 @@ class Staging:
             Whether files beside the result are an older one's, so that those which do not grow go with it.
         """
         self.empty()
-        self._note({"state": state, "main": self._place, "replaces": self.main.exists(), "owns": owns})
+        self._note({"state": state, "main": self._main, "replaces": self.main.exists(), "owns": owns})
         self._working = True
 
     def take_up(self) -> None:
@@ -190,7 +211,7 @@ class Staging:
         note = self.noted()
         if note is None or "settled" not in note:
             return False
-        if note["main"] != self._place:
+        if note["main"] != self._main:
             raise OutputExistsError(
                 f"{self.folder} holds a finished result that belongs in {self.path.parent / note['main']}: "
                 "give the command that made it once more, or another -o"
@@ -222,7 +243,7 @@ class Staging:
         self._clear({LOCK})
 
     @property
-    def _place(self) -> str:
+    def _main(self) -> str:
         """Where the main file appears, seen from the folder of the result, which may be moved."""
         return os.path.relpath(self.main, self.path.parent)
 

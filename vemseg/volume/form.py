@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -91,9 +92,10 @@ class LabelForm:
         """Return where the result itself appears: at its name, or among the labels of the image."""
         return out if self.image is None else self.image.path
 
-    def is_folder(self, out: Path) -> bool:
-        """Tell whether the result is a folder."""
-        return self.image is not None or self.kind(out) in ("zarr", "precomputed")
+    def place(self, out: Path) -> tuple[Path, bool, Callable[[], None]]:
+        """Return where the result appears, whether it is a folder, and what to call when it is there."""
+        folder = self.image is not None or self.kind(out) in ("zarr", "precomputed")
+        return self.main(out), folder, self.settle
 
     def grows_in_place(self, out: Path) -> bool:
         """Tell whether the store of a result becomes a part of it, as it lies."""
