@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from commands import TINY, command, refused
 
 from vemseg.errors import OutputExistsError, UsageError
@@ -158,3 +159,8 @@ def test_labels_below_0_are_told_of(programs, tmp_path):
     tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack")
     ended = programs.run(tmp_path, "refine", "labels.tif", "--smooth", 1, "-o", "smooth.tif")
     assert ended.code == 0 and ended.err.count("holds labels below 0") == 1, ended.err
+
+
+def test_an_array_without_axes_is_no_volume(programs, tmp_path):
+    zarr.create_array(tmp_path / "one.zarr", shape=(), dtype="uint8")
+    refused(programs.run(tmp_path, "segment", "one.zarr", "-k", 3), 3, r"one\.zarr holds one number")

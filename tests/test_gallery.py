@@ -320,6 +320,7 @@ def test_wishes_that_cannot_be_met(scene, tmp_path):
 
 def test_objects_beyond_the_palette_have_its_colours_again():
     np.testing.assert_array_equal(folded(np.array([0, 1, 255, 256, 511])), [0, 1, 255, 1, 1])
+    np.testing.assert_array_equal(folded(np.array([-3, 0, 7], np.int16)), [0, 0, 7])
 
 
 def test_labels_of_many_objects_are_drawn_and_have_meshes(tmp_path):

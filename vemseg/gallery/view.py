@@ -140,8 +140,11 @@ class View:
 
 
 def folded(labels: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return labels whose numbers fit into the palette; beyond its end, as for objects, it starts again."""
-    if not labels.size or labels.max() <= MOST_COLOURS:
+    """Return labels whose numbers fit into the palette; beyond its end, as for objects, it starts again.
+
+    What is below 0 is nothing, as 0 is.
+    """
+    if not labels.size or (labels.min() >= 0 and labels.max() <= MOST_COLOURS):
         return labels
     found = labels.astype(np.int64)
     return np.where(found > 0, (found - 1) % MOST_COLOURS + 1, 0)

@@ -155,6 +155,8 @@ def _locate(path: Path, level: str | None = None) -> Located:
             path, count = path / images[0], len(images)
             node = open_node(path)
     if not isinstance(node, zarr.Group):
+        if not node.ndim:
+            raise InputError(f"{path} holds one number and no volume")
         if level is not None:
             raise UsageError(f"{path} is an array without levels: leave --level out")
         return _in_its_image(path, node)
