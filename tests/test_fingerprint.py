@@ -124,6 +124,27 @@ def test_times_of_files_written_just_now_are_not_trusted(volume, store):
     assert same(recorded[0], volume) and same(recorded[1], store)
 
 
+def test_a_pattern_stands_for_the_files_that_match_it_alone(tmp_path, settled, unread):
+    for name in ("b1.png", "a1.png", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    slices = tmp_path / "*.png"
+    recorded = fingerprint(slices)
+    assert (recorded["files"], recorded["bytes"], recorded["path"]) == (2, 12, str(slices))
+    (tmp_path / "notes.txt").unlink()
+    (tmp_path / "out.tif").write_text("result")
+    with unread():
+        assert same(recorded, slices)
+    (tmp_path / "a1.png").touch()
+    assert same(recorded, slices)
+    (tmp_path / "a1.png").write_text("A1.PNG")
+    assert not same(recorded, slices)
+    (tmp_path / "a1.png").unlink()
+    assert not same(recorded, slices)
+    (tmp_path / "b1.png").unlink()
+    with pytest.raises(InputError, match="no such file"):
+        same(recorded, slices)
+
+
 def test_a_touch_a_copy_and_a_rename_change_nothing(tmp_path, volume, store, settled, unread):
     for path in (volume, store):
         recorded = fingerprint(path)

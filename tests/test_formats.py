@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 import zipfile
 
 import h5py
@@ -15,6 +16,7 @@ import pytest
 import tensorstore
 import tifffile
 import zarr
+from commands import refused
 
 from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.geometry import Box
@@ -651,6 +653,22 @@ def slices_of(folder, **options):
     for z, plane in enumerate(ARRAY):
         tifffile.imwrite(folder / f"cell{z}.tif", plane, **options)
     return folder
+
+
+def test_results_may_lie_beside_slices_that_a_pattern_names(programs, made, tmp_path):
+    """In their own folder, too, where they would belong to the input if the folder were named."""
+    for z, plane in enumerate(tifffile.imread(made / "cell.tif")):
+        tifffile.imwrite(tmp_path / f"s{z:02}.tif", plane)
+    args = ["segment", "s*.tif", "-m", made / "run", "--clusters", made / "three.safetensors"]
+    for _ in range(2):
+        ended = programs.run(tmp_path, *args, "-o", "seg.ome.zarr")
+        assert (ended.code, ended.out) == (0, "seg.ome.zarr\n"), ended.err
+    refused(
+        programs.run(tmp_path, *args, "-o", "seg.tif"), 2, r"seg\.tif would be one of the slices s\*\.tif"
+    )
+    shutil.copy(tmp_path / "s03.tif", tmp_path / "s99.tif")
+    refused(programs.run(tmp_path, *args, "-o", "seg.ome.zarr"), 6, r"s\*\.tif had another content")
+    refused(programs.run(tmp_path, "segment", "t*.tif", *args[2:], "-o", "b.tif"), 3, "t\\*")
 
 
 def test_slices_are_shown_as_their_files_say(tmp_path, caplog):

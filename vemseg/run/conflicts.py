@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vemseg.errors import OutputExistsError, UsageError
+from vemseg.names import is_pattern
 
 STORES = ("zarr.json", ".zgroup", ".zarray", ".zattrs", "attributes.json", "info")
 """Names of files of which a store of Zarr, N5 or neuroglancer has one at its top."""
@@ -32,6 +33,8 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
                 raise UsageError(f"{out} is an input: name another output")
             if place in given.parents:
                 raise UsageError(f"{out} is a folder that the input {path} lies in: name another output")
+            if is_pattern(given.name) and given.parent == place.parent and place.match(given.name):
+                raise UsageError(f"{out} would be one of the slices {path}: name another output")
             if given in place.parents and place.relative_to(given).parts[0] != LABELS:
                 raise UsageError(f"{out} lies in the input {path}: name an output elsewhere")
 

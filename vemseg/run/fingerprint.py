@@ -25,6 +25,7 @@ from pathlib import Path
 
 from vemseg.errors import InputError
 from vemseg.foreign import check_regular
+from vemseg.names import is_pattern
 
 Record = dict[str, str | int | None]
 """A fingerprint, in types that JSON can hold."""
@@ -68,7 +69,8 @@ def fingerprint(path: Path) -> Record:
     Parameters
     ----------
     path : Path
-        A file or directory. For an array inside a Zarr hierarchy (``cell.zarr/em/s2``), the metadata of the
+        A file or directory, or a pattern (``slices/*.png``), which stands for the files that match it. For an
+        array inside a Zarr hierarchy (``cell.zarr/em/s2``), the metadata of the
         groups above it count too, since they may hold its voxel size. Labels in an OME-Zarr image do not
         count, so that an image is the same after labels of it were added, nor does ``DESCRIPTION``.
 
@@ -76,7 +78,7 @@ def fingerprint(path: Path) -> Record:
     -------
     dict
         ``path``, ``modified`` (UTC, ISO 8601), ``bytes`` and ``content``, the hash (mostly None above
-        ``MOST_HASHED`` bytes). A file also has ``mtime_ns``, ``ctime_ns`` and ``inode``; a directory has
+        ``MOST_HASHED`` bytes). A file also has ``mtime_ns``, ``ctime_ns`` and ``inode``; files together have
         ``files``, ``names`` (a hash of names and sizes) and ``listing`` (a hash of times and inode numbers as
         well). Where a file was written less than ``SETTLED`` nanoseconds ago, all that holds times is None.
 
@@ -91,7 +93,7 @@ def fingerprint(path: Path) -> Record:
         settled = facts.latest <= now - SETTLED
         return {
             "path": str(path.resolve()),
-            "modified": _iso(path),
+            "modified": _iso(facts.modified),
             **facts.sizes,
             **{key: value if settled else None for key, value in facts.times.items()},
             "content": _content(path, facts.size) if facts.size <= MOST_HASHED or not settled else None,
@@ -144,18 +146,37 @@ def checksum(path: Path) -> Record:
         Where there is no such file, or it cannot be read.
     """
     found = sha256(path)
-    size = path.stat().st_size
-    return {"path": str(path.resolve()), "modified": _iso(path), "bytes": size, "sha256": found}
+    status = path.stat()
+    when = _iso(status.st_mtime)
+    return {"path": str(path.resolve()), "modified": when, "bytes": status.st_size, "sha256": found}
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is such a file or directory, or a file that matches the pattern."""
+    return path.exists() or (is_pattern(path.name) and any(path.parent.glob(path.name)))
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the file system knows: sizes and names, times, bytes in all, and the latest of the times (ns)."""
+    """What the file system knows.
+
+    Attributes
+    ----------
+    sizes, times : dict
+        Parts of a fingerprint: sizes and names; times and inode numbers.
+    size : int
+        Bytes in all.
+    latest : int
+        The latest of all times, ns.
+    modified : float
+        When the file, the directory, or the last of the files that match a pattern was written, s.
+    """
 
     sizes: Record
     times: Record
     size: int
     latest: int
+    modified: float
 
 
 @dataclass(frozen=True)
@@ -168,7 +189,7 @@ class _File:
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turn the system's refusal to read a path into an ``InputError``."""
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"no such file or directory: {path}")
     try:
         yield
@@ -177,14 +198,15 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _facts(path: Path) -> _Facts:
-    status = path.stat()
-    if not stat.S_ISDIR(status.st_mode):
+    status = path.stat() if path.exists() else None
+    if status is not None and not stat.S_ISDIR(status.st_mode):
         times: Record = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
         times["inode"] = status.st_ino
         latest = max(status.st_mtime_ns, status.st_ctime_ns)
-        return _Facts({"bytes": status.st_size}, times, status.st_size, latest)
+        return _Facts({"bytes": status.st_size}, times, status.st_size, latest, status.st_mtime)
     names, listing = hashlib.sha256(), hashlib.sha256()
     size = count = latest = 0
+    modified = 0.0 if status is None else status.st_mtime
     for file in _files(path):
         found = file.status
         named = f"{file.name}\0{found.st_size}\0".encode("utf-8", "surrogateescape")
@@ -192,12 +214,20 @@ def _facts(path: Path) -> _Facts:
         listing.update(named + b"%d %d %d\0" % (found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
         size, count = size + found.st_size, count + 1
         latest = max(latest, found.st_mtime_ns, found.st_ctime_ns)
+        modified = modified if status is not None else max(modified, found.st_mtime)
     sizes: Record = {"bytes": size, "files": count, "names": names.hexdigest()}
-    return _Facts(sizes, {"listing": listing.hexdigest()}, size, latest)
+    return _Facts(sizes, {"listing": listing.hexdigest()}, size, latest, modified)
 
 
 def _files(path: Path) -> Iterator[_File]:
-    """Yield the files below a directory, in the order of their names, and the metadata of groups above it."""
+    """Yield the files below a directory, in the order of their names, and the metadata of groups above it.
+
+    Of a pattern, yield the files that match it.
+    """
+    if not path.exists():
+        found = sorted(file for file in path.parent.glob(path.name) if file.is_file())
+        yield from (_File(file.name, str(file), file.stat()) for file in found)
+        return
     above, prefix = path.resolve().parent, "../"
     while metadata := [above / name for name in _METADATA if (above / name).is_file()]:
         if above.name != _LABELS:  # the metadata of that group only list the labels in it
@@ -282,5 +312,5 @@ def _hash_segments(segments: Iterable[_Segment]) -> list[bytes]:
     return digests
 
 
-def _iso(path: Path) -> str:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vemseg.run.files import Json
-from vemseg.run.fingerprint import Record, fingerprint, same
+from vemseg.run.fingerprint import Record, fingerprint, is_there, same
 
 State = Json
 """Settings as plain JSON types, and, under ``INPUTS``, what was read."""
@@ -42,7 +42,7 @@ def is_made_of(made: State, settings: State, inputs: Sequence[Path]) -> bool:
 def changed(made: State, inputs: Sequence[Path]) -> Iterator[Path]:
     """Yield the inputs of a state that have another content by now, or are gone."""
     for known, path in zip(made[INPUTS], inputs, strict=True):
-        if not path.exists() or not same(known, path):
+        if not is_there(path) or not same(known, path):
             yield path
 
 

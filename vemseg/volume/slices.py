@@ -37,6 +37,8 @@ class Slices(Volume):
     ----------
     files : list of Path
         In the order of z.
+    path : Path
+        Their folder, or the pattern that they match.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ def open_slices(path: Path, wish: Wish) -> Volume:
         raise InputError(
             f"{odd[0]} is {sizes[odd[0]]} pixels, but {files[0]} is {sizes.get(files[0])}: all must be alike"
         )
-    volume = Slices(files, folder, str(path), wish)
+    volume = Slices(files, path, str(path), wish)
     first = open_tiff(files[0]) if _is_tiff(files[0]) else None
     shown = () if first is None else first.remarks
     volume.remarks = (*shown, *missing_numbers(files))
