@@ -255,7 +255,7 @@ def test_scores_of_an_evaluation_go_where_they_should(inside, tmp_path, monkeypa
     refuse(inside(*compare, "-o", "s.json"), 6, "s_slices.png exists")
     assert (tmp_path / "s_slices.png").read_text() == "mine"
     assert not (tmp_path / "s.json").exists()
-    refuse(inside(*compare, "-o", ".", "-f"), 6, "is a directory")
+    refuse(inside(*compare, "-o", ".", "-f"), 2, "is not the name of a file")
     assert inside(*compare, "-o", "new/er/s.json").returncode == 0
     assert (tmp_path / "new" / "er" / "s_greedy.png").exists()
     from vemseg.comparison import counting

@@ -14,10 +14,11 @@ from ome_zarr_models.v05 import Image, ImageLabel
 from vemseg.errors import InputError, OutputExistsError, UsageError
 from vemseg.geometry import Box
 from vemseg.names import output_format
-from vemseg.run import Output
+from vemseg.run import Output, Place
 from vemseg.volume import (
     ArrayVolume,
     Cropped,
+    LabelForm,
     LabelInfo,
     LabelStore,
     Volume,
@@ -310,7 +311,8 @@ def test_labels_are_finished_where_they_lie(tmp_path):
 
 def publish(out, write, overwrite=False):
     """Write an output as the commands do."""
-    with Output(out, state={}, record=lambda: None, overwrite=overwrite) as output:
+    place = Place(out, *LabelForm().place(out))
+    with Output(place, state={}, record=lambda: None, overwrite=overwrite) as output:
         write(output.growing(out))
         output.publish()
 
@@ -380,13 +382,14 @@ def test_existing_outputs_are_replaced_only_on_request(tmp_path, name):
     assert open_volume(out).shape == SHAPE
 
 
-def test_a_file_can_replace_a_directory(tmp_path):
-    out = tmp_path / "out.tif"
+@pytest.mark.parametrize("name", ["out.tif", "out.ome.zarr"])
+def test_a_volume_replaces_no_folder_of_something_else(tmp_path, name):
+    out = tmp_path / name
     out.mkdir()
     (out / "old").write_text("old")
-    publish_volume(ArrayVolume(labels()), out, overwrite=True)
-    assert contents(tmp_path) == ["out.tif"]
-    assert open_volume(out).shape == SHAPE
+    with pytest.raises(OutputExistsError, match=rf"{name} is a folder"):
+        publish_volume(ArrayVolume(labels()), out, overwrite=True)
+    assert (out / "old").read_text() == "old" and contents(tmp_path) == [name]
 
 
 def test_unknown_suffixes_are_refused_before_any_work(tmp_path):

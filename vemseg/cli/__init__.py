@@ -129,4 +129,4 @@ def main() -> None:
         code = ended.exit_code
     except SystemExit as ended:  # Typer ends so where nobody reads its help any more
         code = CLOSED_PIPE if ended.code == 1 else ended.code
-    sys.exit(code)
+    sys.exit(code or 0)
