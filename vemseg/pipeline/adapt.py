@@ -5,12 +5,13 @@ The run lies beside the labels and is used again the next time.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
 from vemseg.context import Context
 from vemseg.dense import Wanted
-from vemseg.errors import UsageError
+from vemseg.errors import InputError, MissingError, UsageError
 from vemseg.models import open_model
 from vemseg.pipeline.beside import beside
 from vemseg.pipeline.self_train import COURSE, HARDER, self_train
@@ -38,8 +39,9 @@ good already."""
 
 def is_adapted(out: Path) -> bool:
     """Tell whether the training for labels at ``out`` has finished."""
-    run = beside(out, ENDING)
-    return run.exists() and Run.open(run).finished
+    with contextlib.suppress(InputError, MissingError):  # there is none, or it was killed as it began
+        return Run.open(beside(out, ENDING)).finished
+    return False
 
 
 def adapt(wanted: Wanted, out: Path, seconds: float, context: Context) -> Path:
