@@ -63,7 +63,7 @@ def test_a_model_is_adapted_once_and_used_again(cell, start, tmp_path, caplog):
 def test_what_is_refused_is_refused_before_the_training(cell, start, tmp_path):
     out, wanted = tmp_path / "seg.tif", Wanted(str(cell), str(start), tuple(SMALL[4:]))
     out.write_bytes(b"another model's")
-    with pytest.raises(OutputExistsError, match=r"seg\.tif exists, and was made by another model"):
+    with pytest.raises(OutputExistsError, match=r"seg\.tif exists, and this would train another model"):
         segment(wanted, out, adapt_seconds=600.0)
     with pytest.raises(UsageError, match="is an input"):
         segment(wanted, cell, adapt_seconds=600.0, overwrite=True)

@@ -55,7 +55,7 @@ CLUSTER = ["cluster", "cell.zarr", "-k", 3]
         (["segment", "image.ome.zarr", "-m", "run", "-k", 3, "-o", "image.ome.zarr/a.tif"], 2, "lies in"),
         (["refine", "image.ome.zarr/0", "--smooth", 1, "-o", "image.ome.zarr"], 2, "that the input"),
         (["objects", "image.ome.zarr/0", "-o", "image.ome.zarr"], 2, "that the input"),
-        (["train", "cell.tif", "--from", "run", *TINY, "--steps", 5, "-o", "run"], 2, "is an input"),
+        (["train", "cell.tif", "--from", "run", *TINY, "--steps", 5, "-o", "run"], 2, "that the input"),
         (["embed", "cell.tif", "-m", "run", "-o", "run/cell.zarr"], 0, ""),
         ([*SEGMENT, "-o", "run"], 2, "no suffix of a volume"),
     ],
@@ -90,13 +90,33 @@ def test_stores_and_empty_folders_may_be_replaced_and_files_by_files(tmp_path):
     store, empty, file = tmp_path / "a.zarr", tmp_path / "b.zarr", tmp_path / "a.tif"
     store.mkdir(), empty.mkdir(), file.write_text("")
     (store / "zarr.json").write_text("{}")
-    refuse_other_kinds(store, [empty, file, tmp_path / "new"], folder=True)
-    refuse_other_kinds(file, [store], folder=False)
+    for main in (store, empty, tmp_path / "new"):
+        refuse_other_kinds(main, folder=True)
+    refuse_other_kinds(file, folder=False)
     for main, folder in ((store, False), (tmp_path, True)):
         with pytest.raises(OutputExistsError, match="is a folder"):
-            refuse_other_kinds(main, [], folder=folder)
+            refuse_other_kinds(main, folder=folder)
     with pytest.raises(OutputExistsError, match="no regular file"):
-        refuse_other_kinds(type(file)("/dev/null"), [], folder=False)
+        refuse_other_kinds(type(file)("/dev/null"), folder=False)
+
+
+def test_words_are_no_files_and_folders_of_results_are_written_again(programs, made, tmp_path):
+    """A run may be called like its recipe, and pictures like a format; meshes are a folder of plain files."""
+    train = ["train", made / "cell.tif", "-c", "invariance", *TINY, "--steps", 2, "-o", "invariance"]
+    render = ["render", made / "cell.tif", "--labels", made / "labels.tif", "--slices", 1, "-o", "png"]
+    for args in (train, [*render, "--meshes", "obj"]):
+        for more in ([], [], ["-f"]):
+            ended = programs.run(tmp_path, *args, *more)
+            assert ended.code == 0, ended.err
+
+
+def test_a_file_may_be_called_like_a_pattern(tmp_path):
+    odd = tmp_path / "cell[1].tif"
+    odd.write_text("voxels")
+    refuse_inputs([tmp_path / "cell1.tif"], [odd])
+    odd.unlink()
+    with pytest.raises(UsageError, match="one of the slices"):
+        refuse_inputs([tmp_path / "cell1.tif"], [odd])
 
 
 # Odd command lines and surroundings

@@ -143,6 +143,8 @@ def test_a_pattern_stands_for_the_files_that_match_it_alone(tmp_path, settled, u
     (tmp_path / "b1.png").unlink()
     with pytest.raises(InputError, match="no such file"):
         same(recorded, slices)
+    with pytest.raises(InputError, match="is not a pattern of names"):
+        fingerprint(tmp_path / "**.png")
 
 
 def test_a_touch_a_copy_and_a_rename_change_nothing(tmp_path, volume, store, settled, unread):

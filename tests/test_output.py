@@ -155,6 +155,15 @@ def test_what_a_removed_result_left_beside_it_goes_too(tmp_path, make):
     assert names(tmp_path) == {"cell.tif", "seg", "seg.json"}
 
 
+def test_what_somebody_puts_beside_a_result_while_it_is_made_stays(tmp_path, make):
+    output = Output(Place(make.path), state=STATE, beside=[make.table, make.drawn], record=make.record)
+    with output:
+        output.growing(make.path).write_text("6")
+        make.drawn.write_text("mine")
+        output.publish()
+    assert make.drawn.read_text() == "mine" and make.path.read_text() == "6"
+
+
 def test_an_error_after_the_end_is_not_taken_for_a_removed_folder(tmp_path, make):
     make()
     place = Place(make.path, folder=make.directory)
@@ -177,7 +186,7 @@ def test_a_setting_that_is_missing_differs_from_one_that_is_none():
 
 
 @pytest.mark.parametrize(
-    "note", [{"replaces": False}, {"state": {}, "main": "seg", "replaces": 1, "owns": False}]
+    "note", [{"replaces": False}, {"state": {}, "main": "seg", "replaces": 1}, {"state": {}, "own": ["../a"]}]
 )
 def test_a_damaged_state_is_named(tmp_path, make, note):
     write_json(tmp_path / "seg.partial" / "state.json", note)

@@ -347,9 +347,7 @@ def test_killed_after_publishing_is_done(phantom, model, tmp_path):
     state = json.loads((tmp_path / "seg.json").read_text())["state"]
     partial = tmp_path / "seg.tif.partial"
     (partial / "store").mkdir(parents=True)
-    (partial / "state.json").write_text(
-        json.dumps({"state": state, "main": "seg.tif", "replaces": False, "owns": True})
-    )
+    (partial / "state.json").write_text(json.dumps({"state": state, "main": "seg.tif", "replaces": False}))
     assert segment(phantom[0], out, model=model) == out
     assert not partial.exists()
 
@@ -361,9 +359,7 @@ def test_markers_without_their_store_count_for_nothing(phantom, model, tmp_path)
     partial = tmp_path / "seg.tif.partial"
     (partial / "done").mkdir(parents=True)
     (partial / "done" / "000000.json").write_text("[0, 1, 1, 1, 1]")
-    (partial / "state.json").write_text(
-        json.dumps({"state": state, "main": "seg.tif", "replaces": False, "owns": True})
-    )
+    (partial / "state.json").write_text(json.dumps({"state": state, "main": "seg.tif", "replaces": False}))
     np.testing.assert_array_equal(labels_of(segment(phantom[0], tmp_path / "seg.tif", model=model)), whole)
 
 

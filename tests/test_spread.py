@@ -116,7 +116,9 @@ def test_processes_give_the_bytes_of_one(cell, tmp_path):
         for share in (Share(), Share(0, 2), Share(1, 2)):
             context = Context(device="cpu", threads=1, memory=2**31, processes=processes, share=share)
             name = "whole" if share.whole else "shared"
-            outs.append(segment(wanted, tmp_path / f"{processes}" / f"{name}.ome.zarr", context=context))
+            out = tmp_path / f"{processes}" / f"{name}.ome.zarr"
+            assert segment(wanted, out, context=context) == (out if share.whole else None)
+            outs.append(out)
     for name in ("None", "2"):
         segment(
             wanted,
@@ -137,7 +139,7 @@ def test_vectors_of_processes_and_of_tasks_of_processes_are_those_of_one(cell, t
     )
     for index in (1, 0):
         task = replace(plain, processes=2, share=Share(index, 2))
-        assert not embed(wanted, tmp_path / "shared.zarr", context=task).exists()
+        assert embed(wanted, tmp_path / "shared.zarr", context=task) is None
     for _ in range(2):  # --finalize, and once more
         shared = embed(wanted, tmp_path / "shared.zarr", context=replace(plain, executor="gather"))
     expected = content(one)

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vemseg.errors import ResourceError
+from vemseg.errors import InputError, ResourceError
 
 FAILING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """Error numbers of a full disk or quota, of a file that becomes larger than it may be, or of a broken disk.
@@ -133,6 +133,20 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, table.getvalue())
+
+
+def matching(pattern: Path) -> list[Path]:
+    """Return the files and folders whose name matches that of a path, such as ``slices/*.png``, by name.
+
+    Raises
+    ------
+    InputError
+        Where it is not a pattern of names.
+    """
+    try:
+        return sorted(pattern.parent.glob(pattern.name))
+    except ValueError as error:
+        raise InputError(f"{pattern} is not a pattern of names: {error}") from None
 
 
 def flush(path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -77,6 +78,7 @@ class Group:
         The program itself may need no new memory: what its arrays free is kept for the next ones. The
         system kills it first, and what fills the limit, too, where that does not free enough at once.
         """
+        os.kill(program.pid, signal.SIGSTOP)  # it may need no more than it has, and would end meanwhile
         Path(f"/proc/{program.pid}/oom_score_adj").write_text("1000")
         deadline = time.monotonic() + SECONDS
         with subprocess.Popen([sys.executable, "-c", FILLER], stdin=PIPE, stdout=PIPE, bufsize=0) as filler:
@@ -87,4 +89,6 @@ class Group:
                     filler.stdin.write(b"\n")
                 filler.stdout.readline()
             filler.kill()
+        if program.running:
+            os.kill(program.pid, signal.SIGCONT)
         return program.wait()

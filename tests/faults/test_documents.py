@@ -187,7 +187,7 @@ def test_the_beginnings_of_an_output_may_not_name_files_elsewhere(tmp_path, chan
     folder, mine = tmp_path / "folder", tmp_path / "mine"
     (folder / "seg.partial").mkdir(parents=True)
     mine.write_text("mine")
-    begun = {"state": {}, "main": "seg", "replaces": False, "owns": False}
+    begun = {"state": {}, "main": "seg", "replaces": False}
     write_json(folder / "seg.partial" / "state.json", begun | changes)
     with pytest.raises(VemsegError), Output(folder / "seg", state={}, record=lambda: None):
         pass

@@ -26,7 +26,7 @@ import vemseg
 from vemseg.cli import options, words
 from vemseg.cli.diagnose import diagnose
 from vemseg.cli.evaluate import evaluate
-from vemseg.cli.failures import CLOSED_PIPE, MISUSE, exit_codes, misused
+from vemseg.cli.failures import CLOSED_PIPE, KEYBOARD, MISUSE, exit_codes, misused
 from vemseg.cli.features import cluster, embed
 from vemseg.cli.fetch import betaseg, fetch_list, openorganelle, phantom, weights
 from vemseg.cli.objects import objects
@@ -127,6 +127,8 @@ def main() -> None:
             sys.stdout.flush()
     except typer.Exit as ended:
         code = ended.exit_code
+    except typer.Abort:
+        code = KEYBOARD
     except SystemExit as ended:  # Typer ends so where nobody reads its help any more
         code = CLOSED_PIPE if ended.code == 1 else ended.code
     sys.exit(code or 0)

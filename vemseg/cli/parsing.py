@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 from vemseg.cli.words import BackgroundKind
 from vemseg.context import Share
@@ -282,7 +283,7 @@ def _by_label(pairs: Iterable[tuple[str, str]], whole: str) -> dict[int, str]:
         label = _label(key, whole)
         if label in found:
             raise UsageError(f"'{quoted(whole)}' has label {label} twice: leave one of them out")
-        if not value.strip() or not value.isprintable():
+        if not value.strip() or any(category(sign) == "Cc" for sign in value):
             raise UsageError(f"'{quoted(whole)}': {value!r} is no name for label {label}")
         found[label] = value
     return found

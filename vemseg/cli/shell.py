@@ -45,6 +45,11 @@ class Shell:
 
 _shell = Shell()
 
+READ = frozenset(
+    ("clusters", "features", "labels", "mask", "names", "points", "prediction", "reference", "volume")
+)
+"""Parameters of commands that name files to be read."""
+
 
 class ContextOptions(TypedDict, total=False):
     """The attributes of a command's ``Context`` that its options decide."""
@@ -93,7 +98,7 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _refuse(given: Mapping[str, object]) -> None:
-    """Refuse options that say nothing, an output that another option names, and a folder that is gone."""
+    """Refuse options that say nothing, an output that is one of ``READ``, and a folder that is gone."""
     if reason := gone_folder():
         raise ResourceError(reason)
     out = given.get("out")
@@ -101,14 +106,16 @@ def _refuse(given: Mapping[str, object]) -> None:
         for one in value if isinstance(value, list) else [value]:
             if one == "":
                 raise UsageError(f"{name.rstrip('_')}: the text is empty")
-            if name != "out" and isinstance(out, Path) and isinstance(one, str | Path) and _same(out, one):
+            if name in READ and _same(out, one):
                 raise UsageError(f"{out} is an input ({name}): name another output")
 
 
-def _same(out: Path, other: str | Path) -> bool:
-    """Tell whether two paths lead to the same file."""
+def _same(out: object, other: object) -> bool:
+    """Tell whether two options name the same file."""
+    if not isinstance(out, str | Path) or not isinstance(other, str | Path):
+        return False
     with contextlib.suppress(OSError, ValueError):  # not every text is a path
-        return out.samefile(other)
+        return Path(out).samefile(other)
     return False
 
 

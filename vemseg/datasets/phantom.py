@@ -92,21 +92,22 @@ def write_phantom(phantom: Phantom, out: Path, *, overwrite: bool, context: Cont
         "voxel_size_nm": list(phantom.voxel_size),
     }
     about = {"phantom": facts | {"classes": {str(k): name for k, name in CLASSES.items()}}}
+    place, size = Place(out, *LabelForm().place(out)), 2 * Box.whole(phantom.shape).size
+    least = size // 8 if place.folder else size  # stores are compressed
     output = Output(
-        Place(out, *LabelForm().place(out)),
+        place,
         state=facts | {"vemseg": __version__},
         beside=[labels, names, sidecar(out)],
         record=lambda: _state_beside(out, facts),
         overwrite=overwrite,
         resumable=False,
     )
-    size = 2 * Box.whole(phantom.shape).size
     with output:
         if output.done:
             return out, labels
-        if (free := shutil.disk_usage(output.partial).free) < size:
+        if (free := shutil.disk_usage(output.partial).free) < least:
             raise ResourceError(
-                f"this phantom takes {byte_text(size)}, and the disk of {out} has {byte_text(free)} left: "
+                f"this phantom takes {byte_text(least)}, and the disk of {out} has {byte_text(free)} left: "
                 "give a smaller --shape"
             )
         tell = _counter(size, context)

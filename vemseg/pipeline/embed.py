@@ -44,14 +44,18 @@ def embed(wanted: Wanted, out: Path, *, overwrite: bool = False, context: Contex
     context : Context
         Vectors do not depend on it.
 
+    Returns
+    -------
+    Path or None
+        ``out``; None where others do the rest.
+
     Raises
     ------
     UsageError
         Where ``out`` is not named .zarr.
-    InputError
-        Where ``out`` exists and holds no features.
-    OutputExistsError
-        Where it, or its beginnings, were made with other settings and ``overwrite`` is not set.
+    InputError, OutputExistsError
+        Where ``out`` exists and holds no features; or where it, or its beginnings, were made with other
+        settings and ``overwrite`` is not set.
     ResourceError
         Where the memory is not enough.
     Interrupted

@@ -180,7 +180,7 @@ def _refuse_older(main: Path, overwrite: bool) -> None:
     """Refuse labels that are there before the model that is to make them."""
     if main.exists() and not overwrite:
         raise OutputExistsError(
-            f"{main} exists, and was made by another model: give another -o, or -f to replace it"
+            f"{main} exists, and this would train another model: give another -o, or -f to replace it"
         )
 
 

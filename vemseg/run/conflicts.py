@@ -33,23 +33,22 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
                 raise UsageError(f"{out} is an input: name another output")
             if place in given.parents:
                 raise UsageError(f"{out} is a folder that the input {path} lies in: name another output")
-            if is_pattern(given.name) and given.parent == place.parent and place.match(given.name):
-                raise UsageError(f"{out} would be one of the slices {path}: name another output")
+            pattern = is_pattern(given.name) and not given.exists()
+            if pattern and given.parent == place.parent and place.match(given.name):
+                raise UsageError(f"{out} would be one of the slices {path}: name an output elsewhere")
             if given in place.parents and place.relative_to(given).parts[0] != LABELS:
                 raise UsageError(f"{out} lies in the input {path}: name an output elsewhere")
 
 
-def refuse_other_kinds(main: Path, beside: Iterable[Path], *, folder: bool) -> None:
+def refuse_other_kinds(main: Path, *, folder: bool) -> None:
     """Refuse to put a result where something of another kind lies, which ``-f`` may not replace either.
 
     Parameters
     ----------
     main : Path
         Of the result.
-    beside : iterable of Path
-        Files or stores that belong to it.
     folder : bool
-        Whether the result itself is a folder.
+        Whether the result is a folder.
 
     Raises
     ------
@@ -58,11 +57,10 @@ def refuse_other_kinds(main: Path, beside: Iterable[Path], *, folder: bool) -> N
     """
     if main.is_dir() and not folder:
         raise OutputExistsError(f"{main} is a folder: give a file with -o")
-    for path in (main, *beside):
-        if path.is_dir() and not _is_store(path):
-            raise OutputExistsError(f"{path} is a folder of something else: give another -o")
-        if path.exists() and not path.is_dir() and not path.is_file():
-            raise OutputExistsError(f"{path} is no regular file: give another -o")
+    if main.is_dir() and not _is_store(main):
+        raise OutputExistsError(f"{main} is a folder of something else: give another -o")
+    if main.exists() and not main.is_dir() and not main.is_file():
+        raise OutputExistsError(f"{main} is no regular file: give another -o")
 
 
 def _is_store(folder: Path) -> bool:

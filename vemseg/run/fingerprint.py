@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vemseg.errors import InputError
+from vemseg.files import matching
 from vemseg.foreign import check_regular
 from vemseg.names import is_pattern
 
@@ -153,7 +154,7 @@ def checksum(path: Path) -> Record:
 
 def is_there(path: Path) -> bool:
     """Tell whether there is such a file or directory, or a file that matches the pattern."""
-    return path.exists() or (is_pattern(path.name) and any(path.parent.glob(path.name)))
+    return path.exists() or (is_pattern(path.name) and bool(matching(path)))
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def _files(path: Path) -> Iterator[_File]:
     Of a pattern, yield the files that match it.
     """
     if not path.exists():
-        found = sorted(file for file in path.parent.glob(path.name) if file.is_file())
+        found = filter(Path.is_file, matching(path))
         yield from (_File(file.name, str(file), file.stat()) for file in found)
         return
     above, prefix = path.resolve().parent, "../"

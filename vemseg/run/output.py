@@ -108,7 +108,7 @@ class Output:
         place = place if isinstance(place, Place) else Place(place)
         self._staging = Staging(place, resumable=resumable)
         self.path, self.partial = place.path, self._staging.folder
-        refuse_other_kinds(self.main, beside, folder=place.folder)
+        refuse_other_kinds(self.main, folder=place.folder)
         refuse_inputs([self.main, *beside], inputs)
         self.done = self.resumed = False
         self.state: State = json.loads(json.dumps(state, allow_nan=False, default=plain))
@@ -216,7 +216,8 @@ class Output:
             said = difference(found["state"], self._settings, self._inputs)
             raise OutputExistsError(f"{self.partial} was begun earlier and {said}: -f starts again")
         self.state = state_of(self._settings, self._inputs)
-        self._staging.begin(self.state, owns=not self._overwrite)  # else nobody looked whose they are
+        own = [] if self._overwrite else [path for path in self._beside if path.exists()]
+        self._staging.begin(self.state, own)  # with -f, nobody has looked whose they are
 
     def _is(self, made: State) -> bool:
         """Tell whether a state is the one that is asked for."""

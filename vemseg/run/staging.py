@@ -29,15 +29,15 @@ result while it is replaced."""
 _NOTE = Form(
     {
         "state": dict[str, object],
-        "main": str,
+        "main?": str,
         "replaces": bool,
-        "owns": bool,
+        "own?": list[str],
         "settled?": {"moves": dict[str, str], "stale": list[str]},
     }
 )
 """What ``state.json`` says: the state of the result, where its main file appears, whether another one is
-there, whether what lies beside it is an older result's, and once it is settled, which files get which names
-and which go."""
+there, which files beside it are an older one's, and once it is settled, which files get which names and which
+go."""
 
 
 @dataclass(frozen=True)
@@ -132,26 +132,28 @@ class Staging:
         path = self.folder / BEGUN
         if not path.exists():
             return None
-        found: Json = _NOTE.check(read_json(path), f"cannot read {path}")
+        complaint = f"cannot read {path} (remove {self.folder} to begin anew)"
+        found: Json = _NOTE.check(read_json(path), complaint)
         settled = found.get("settled", {"moves": {}, "stale": []})
-        for name in [*settled["stale"], *settled["moves"].values()]:
+        for name in [*found.get("own", ()), *settled["stale"], *settled["moves"].values()]:
             _check_inside(name, path, parts=1)
         for name in settled["moves"]:
             _check_inside(name, path)
         return found
 
-    def begin(self, state: Json, *, owns: bool) -> None:
+    def begin(self, state: Json, own: Sequence[Path]) -> None:
         """Begin a result in an empty directory.
 
         Parameters
         ----------
         state : dict
             What it depends on.
-        owns : bool
-            Whether files beside the result are an older one's, so that those which do not grow go with it.
+        own : sequence of Path
+            Files beside the result that an older one left; those which do not grow go.
         """
         self.empty()
-        self._note({"state": state, "main": self._main, "replaces": self.main.exists(), "owns": owns})
+        there = {"replaces": self.main.exists(), "own": [path.name for path in own]}
+        self._note({"state": state, "main": self._main, **there})
         self._working = True
 
     def take_up(self) -> None:
@@ -189,8 +191,8 @@ class Staging:
             raise self._removed()
         check()
         sweep_stores(self.folder)
-        owns = note["owns"] or note["replaces"]
-        stale = [path.name for path in beside if owns and path not in grown]
+        older = beside if note["replaces"] else [self.path.with_name(name) for name in note.get("own", ())]
+        stale = [path.name for path in older if path not in grown]
         self._note(note | {"settled": {"moves": moves, "stale": stale}})
         self.finish()
 
@@ -211,9 +213,9 @@ class Staging:
         note = self.noted()
         if note is None or "settled" not in note:
             return False
-        if note["main"] != self._main:
+        if (main := note.get("main", self._main)) != self._main:
             raise OutputExistsError(
-                f"{self.folder} holds a finished result that belongs in {self.path.parent / note['main']}: "
+                f"{self.folder} holds a finished result that belongs in {self.path.parent / main}: "
                 "give the command that made it once more, or another -o"
             )
         for name in note["settled"]["stale"]:

@@ -13,6 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from vemseg.errors import InputError
+from vemseg.files import matching
 from vemseg.foreign import reading
 from vemseg.geometry import Box
 from vemseg.names import is_pattern, volume_name
@@ -100,7 +101,7 @@ def open_slices(path: Path, wish: Wish) -> Volume:
     wish.choice.refuse("channel", "time", "level", "axes", where=path)
     pattern = is_pattern(path.name)
     folder = path.parent if pattern else path
-    found = folder.glob(path.name) if pattern else folder.iterdir()
+    found = matching(path) if pattern else folder.iterdir()
     files = sorted((file for file in found if _is_picture(file)), key=natural)
     if not files:
         raise InputError(f"{path} names no picture: slices are TIFF, PNG, JPEG or BMP")
