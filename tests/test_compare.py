@@ -153,6 +153,13 @@ def test_a_system_on_another_needs_its_training_and_repeats_nothing(tmp_path, ce
     assert needs["score.blobs.classical.0"] == [] and "score.blobs.classical.1" not in keys
 
 
+def test_a_labeller_on_bundled_weights_is_trained_on_these_though_a_system_has_their_name(tmp_path, cell):
+    found = planned(tmp_path, cell, ["vemseg", "sccs-vemseg"])
+    (training,) = (task for task in found.tasks if task.kind == "train")
+    words = work.words_of(found, training)
+    assert words[words.index("--encoder") + 1] == "vemseg"
+
+
 def test_budgets_are_equal_and_said_to_vemseg(tmp_path, cell):
     found = planned(tmp_path, cell, ["maester-quick", "han2022-quick"])
     words = [work.words_of(found, task) for task in found.tasks if task.kind == "train"]

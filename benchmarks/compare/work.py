@@ -77,7 +77,8 @@ def words_of(plan: Plan, task: Task, *, prepare: bool = False) -> list[str]:
     if system.begin:
         words += ["--from", system.begin]
     if system.encoder:
-        words += ["--encoder", str(task.run_of(system.teacher)) if system.teacher else system.encoder]
+        trained = system.teacher is not None and system.teacher.trained
+        words += ["--encoder", str(task.run_of(system.teacher)) if trained else system.encoder]
     return [*words, *(_lessons(task, prepare) if system.labels else [])]
 
 
