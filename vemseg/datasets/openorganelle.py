@@ -13,7 +13,7 @@ from vemseg.catalog import openorganelle
 from vemseg.context import Context
 from vemseg.errors import Interrupted, MissingError
 from vemseg.geometry import Box
-from vemseg.run import Output, Place, provenance, sidecar, state_in, write_json
+from vemseg.run import Output, Place, provenance, sidecar, write_json
 from vemseg.volume import Choice, LabelForm, Volume, absolute, is_there, open_volume, write_volume
 
 _log = logging.getLogger("vemseg")
@@ -125,7 +125,6 @@ def write_part(part: Part, out: Path, *, overwrite: bool, context: Context) -> P
         Place(out, *LabelForm().place(out)),
         state=state,
         beside=[sidecar(out)],
-        record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
         resumable=False,
     )

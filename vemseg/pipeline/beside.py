@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vemseg.files import write_table
 from vemseg.names import split_name
-from vemseg.run import Json, Output, Place, read_json, sidecar, state_in, write_json
+from vemseg.run import Json, Output, Place, read_json, sidecar, write_json
 from vemseg.volume import LabelForm, Thinned, Volume, identity, open_volume, rename_labels, sections
 
 ENDINGS = (".csv", "_qc.png", "_k.png", "_clusters.safetensors")
@@ -71,7 +71,6 @@ def made_of_labels(
         state={"output": out.name, **settings, **identity(read[0]), **form.state()},
         inputs=[volume.path for volume in read if volume.path is not None],
         beside=[sidecar(out), beside(out, ".csv"), *more],
-        record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
 

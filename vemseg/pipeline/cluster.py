@@ -16,7 +16,7 @@ from vemseg.models import settle
 from vemseg.pipeline.beside import beside
 from vemseg.points import PointFile
 from vemseg.recipe import sets
-from vemseg.run import Output, State, lasting, provenance, sidecar, state_in, write_json
+from vemseg.run import Output, State, lasting, provenance, sidecar, write_json
 
 _log = logging.getLogger("vemseg")
 
@@ -81,7 +81,6 @@ def cluster(
         state=state,
         inputs=paths,
         beside=[sidecar(out), beside(out, PLOT), beside(out, TABLE)],
-        record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
     with output:

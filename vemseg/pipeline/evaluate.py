@@ -15,7 +15,7 @@ from vemseg.context import Context
 from vemseg.drawing import confusion, save
 from vemseg.drawing import slice_dice as draw_slice_dice
 from vemseg.errors import InputError
-from vemseg.run import Output, State, lasting, provenance, sidecar, state_in, write_json
+from vemseg.run import Output, State, lasting, provenance, sidecar, write_json
 from vemseg.volume import Volume, crop_of
 
 PROTOCOLS = ("hungarian", "majority", "greedy")
@@ -160,7 +160,6 @@ def evaluate(
         state=comparison.state(out),
         inputs=[volume.path for volume in volumes if volume.path is not None],
         beside=[sidecar(out), *(_picture(out, ending) for ending in (*PROTOCOLS, "manual", "slices"))],
-        record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
         resumable=False,
     )

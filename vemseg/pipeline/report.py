@@ -8,7 +8,7 @@ from pathlib import Path
 from vemseg.context import Context
 from vemseg.dense import located_again
 from vemseg.report import Beside, Page, Subject, count_classes, scatter, slices_of, write_page
-from vemseg.run import Output, lasting, provenance, sidecar, state_in, write_json
+from vemseg.run import Output, lasting, provenance, sidecar, write_json
 from vemseg.volume import describe, identity
 
 _log = logging.getLogger("vemseg")
@@ -53,7 +53,6 @@ def report(
         },
         inputs=[path for path in read if path],
         beside=[sidecar(out)],
-        record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
         resumable=False,
     )

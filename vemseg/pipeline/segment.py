@@ -58,7 +58,6 @@ from vemseg.run import (
     refuse_inputs,
     sha256,
     sidecar,
-    state_in,
     write_json,
 )
 from vemseg.volume import LabelForm, LabelInfo, LabelStore, Volume, describe, finish_labels, identity
@@ -133,7 +132,6 @@ def segment(
         state=_state(source, out, clusters, extras),
         inputs=source.maker.inputs,
         beside=[*files_beside(out), *extras.volumes(out)],
-        record=lambda: state_in(sidecar(out)),
         overwrite=overwrite,
     )
     with output if context.share.whole else output.joined(context.stopped):

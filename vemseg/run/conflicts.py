@@ -7,12 +7,10 @@ from pathlib import Path
 
 from vemseg.errors import OutputExistsError, UsageError
 from vemseg.names import is_pattern
+from vemseg.run.fingerprint import LABELS, METADATA
 
-STORES = ("zarr.json", ".zgroup", ".zarray", ".zattrs", "attributes.json", "info")
+STORES = (*METADATA, "info")
 """Names of files of which a store of Zarr, N5 or neuroglancer has one at its top."""
-
-LABELS = "labels"
-"""The group in an OME-Zarr image in which labels of it may be put."""
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

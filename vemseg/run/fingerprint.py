@@ -54,11 +54,11 @@ DESCRIPTION = "provenance.json"
 _FILES = 256
 """Most files that one thread hashes at a time."""
 _BUFFER = 2**22
-_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", "attributes.json")
+METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", "attributes.json")
 """Names of the files that describe a group or array of Zarr or N5."""
 _COLLECTED = ".zmetadata"
 """The name of a file that repeats the descriptions of a group and of all that is in it."""
-_LABELS = "labels"
+LABELS = "labels"
 """The group in an OME-Zarr image in which labels of it lie: results, which do not change the image."""
 _Segment = tuple[str, int, int]
 """A file, the byte of it at which the segment begins, and the bytes of the segment."""
@@ -230,13 +230,13 @@ def _files(path: Path) -> Iterator[_File]:
         yield from (_File(file.name, str(file), file.stat()) for file in found)
         return
     above, prefix = path.resolve().parent, "../"
-    while metadata := [above / name for name in _METADATA if (above / name).is_file()]:
-        if above.name != _LABELS:  # the metadata of that group only list the labels in it
+    while metadata := [above / name for name in METADATA if (above / name).is_file()]:
+        if above.name != LABELS:  # the metadata of that group only list the labels in it
             yield from (_File(prefix + file.name, str(file), file.stat()) for file in metadata)
         above, prefix = above.parent, prefix + "../"
     left_out = {_COLLECTED, DESCRIPTION}
-    if any((path / _LABELS / name).is_file() for name in _METADATA):
-        left_out.add(_LABELS)
+    if any((path / LABELS / name).is_file() for name in METADATA):
+        left_out.add(LABELS)
     yield from _below(str(path), "", frozenset(), left_out)
 
 

@@ -35,6 +35,7 @@ from vemseg.errors import InputError, OutputExistsError
 from vemseg.run.conflicts import refuse_inputs, refuse_other_kinds
 from vemseg.run.files import plain
 from vemseg.run.fingerprint import Record
+from vemseg.run.origin import sidecar, state_in
 from vemseg.run.staging import Place, Staging
 from vemseg.run.state import INPUTS, State, changed, difference, is_made_of, state_of
 
@@ -59,9 +60,9 @@ class Output:
         Files and directories whose content the result depends on, in an order that has a meaning.
     beside : sequence of Path
         Other files of the same result, in the same directory.
-    record : callable
+    record : callable, optional
         Reads the state (``Output.state``) that a finished result says it was made with; None where it says
-        nothing.
+        nothing. Left out, the description beside the result is read (``sidecar``).
     overwrite : bool
         Replace another result, or the beginnings of one.
     resumable : bool
@@ -101,7 +102,7 @@ class Output:
         state: Mapping[str, object],
         inputs: Sequence[Path] = (),
         beside: Sequence[Path] = (),
-        record: Callable[[], State | None],
+        record: Callable[[], State | None] | None = None,
         overwrite: bool = False,
         resumable: bool = True,
     ) -> None:
@@ -113,7 +114,8 @@ class Output:
         self.done = self.resumed = False
         self.state: State = json.loads(json.dumps(state, allow_nan=False, default=plain))
         self._settings = self.state
-        self._inputs, self._beside, self._record = inputs, beside, record
+        self._inputs, self._beside = inputs, beside
+        self._record = record or (lambda: state_in(sidecar(place.path)))
         self._overwrite, self._resumable = overwrite, resumable
         self._open = contextlib.ExitStack()
 
