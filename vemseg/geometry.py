@@ -114,6 +114,14 @@ def add(a: ZYX, b: ZYX) -> ZYX:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
+def enlarged(voxel_size: VoxelSize | None, factors: tuple[float, float, float]) -> VoxelSize | None:
+    """Return edge lengths that are ``factors`` (z, y, x) times as long; None where nothing says how long."""
+    if voxel_size is None:
+        return None
+    z, y, x = (edge * factor for edge, factor in zip(voxel_size, factors, strict=True))
+    return z, y, x
+
+
 def moved(origin: Position | None, voxels: ZYX, voxel_size: VoxelSize | None) -> Position | None:
     """Return the point some voxels further than ``origin``; None where nothing says how long voxels are.
 

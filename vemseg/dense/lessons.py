@@ -174,11 +174,11 @@ class ClassNumbers(Overlay):
 
     def __init__(self, labels: Volume, values: Sequence[int], mask: Volume | None = None) -> None:
         super().__init__(labels, np.dtype(np.uint8))
-        self.labels, self.mask = labels, mask
+        self.mask = mask
         self.values = np.array(values, labels.dtype)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
-        given = self.labels.read(box)
+        given = self.source.read(box)
         number = np.minimum(np.searchsorted(self.values, given), len(self.values) - 1)
         known = self.values[number] == given
         if self.mask is not None:

@@ -94,13 +94,13 @@ class KnownWithin(Overlay):
 
     def __init__(self, labels: Volume, box: Box) -> None:
         super().__init__(labels, np.dtype(np.uint8))
-        self.labels, self.within = labels, box
+        self.within = box
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         values = np.full(box.shape, UNKNOWN, np.uint8)
         part = box.clip(self.within)
         if part.size:
-            values[part.relative_to(box).slices] = self.labels.read(part)
+            values[part.relative_to(box).slices] = self.source.read(part)
         return values
 
 
@@ -109,10 +109,9 @@ class _Shown(Overlay):
 
     def __init__(self, voxels: Volume) -> None:
         super().__init__(voxels, np.dtype(np.uint8))
-        self.voxels = voxels
 
     def _read(self, box: Box) -> NDArray[np.generic]:
-        return np.where(self.voxels.read(box) > 0, 0, UNKNOWN).astype(np.uint8)  # type: ignore[operator]
+        return np.where(self.source.read(box) > 0, 0, UNKNOWN).astype(np.uint8)  # type: ignore[operator]
 
 
 def shown_source(volume: Volume, intensity: Intensity) -> Source:

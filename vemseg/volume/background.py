@@ -186,7 +186,7 @@ class NotBackground(Overlay):
 
     def __init__(self, volume: Volume, core: Core) -> None:
         super().__init__(volume, np.dtype(np.uint8))
-        self.source, self.core = volume, core
+        self.core = core
         self._kept = Cache(CACHE_BYTES)
 
     def _read(self, box: Box) -> NDArray[np.generic]:

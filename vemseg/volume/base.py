@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,13 +152,6 @@ class Volume:
         self.name = name
         self.path = path
         self.address = address or str(path or name)
-
-    def resembling(self, source: Volume) -> Self:
-        """Take over what is known of the volume that this one is a view of; return this one."""
-        self.labelled, self.pictured = source.labelled, source.pictured
-        self.hint, self.remarks = source.hint, source.remarks
-        self.address, self.choice = source.address, dict(source.choice)  # a proxy cannot be pickled
-        return self
 
     @property
     def box(self) -> Box:

@@ -7,17 +7,18 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.geometry import ZYX, Box
+from vemseg.geometry import ZYX, Box, enlarged
 from vemseg.volume.base import Volume
 from vemseg.volume.layout import Choice
 from vemseg.volume.opening import open_volume
 from vemseg.volume.pyramid import coarser_shape, downsample, level_factors, majority
+from vemseg.volume.views import View
 
 READ_VOXELS = 2**24
 """Voxels of the finer level that are read at a time, or a row of voxels of the coarser one."""
 
 
-class Coarser(Volume):
+class Coarser(View):
     """Labels, of which the most frequent of every few voxels stands for all of them.
 
     Parameters
@@ -30,17 +31,8 @@ class Coarser(Volume):
 
     def __init__(self, volume: Volume, factors: ZYX) -> None:
         size, place = volume.voxel_size, volume.origin
-        z, y, x = factors
-        super().__init__(
-            coarser_shape(volume.shape, factors),
-            volume.dtype,
-            voxel_size=size and (size[0] * z, size[1] * y, size[2] * x),
-            voxel_size_from=volume.voxel_size_from,
-            name=volume.name,
-            path=volume.path,
-        )
-        self.source, self.factors = volume, factors
-        self.resembling(volume)
+        super().__init__(volume, coarser_shape(volume.shape, factors), volume.dtype, enlarged(size, factors))
+        self.factors = factors
         edges = size or (1.0, 1.0, 1.0)
         z0, y0, x0 = (
             at + (f - 1) / 2 * edge

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.geometry import ZYX, Box
+from vemseg.geometry import ZYX, Box, enlarged
 from vemseg.tiling import reflect
 from vemseg.volume.base import Volume
 from vemseg.volume.dtypes import grey_dtype
-from vemseg.volume.views import Nearest
+from vemseg.volume.views import Nearest, View
 
 Factors = tuple[float, float, float]
 
@@ -54,7 +54,7 @@ class Taps:
         return Taps(self.index[wanted], self.weight[wanted])
 
 
-class Resampled(Volume):
+class Resampled(View):
     """A volume on a grid whose voxel edges are ``factors`` times as long.
 
     The grids start at the same edge: output voxel ``i`` covers ``[i * factor, (i + 1) * factor)`` of the
@@ -75,17 +75,7 @@ class Resampled(Volume):
         if not all(math.isfinite(f) and f > 0 for f in factors):
             raise ValueError(f"resampling factors must be positive: {factors}")
         z, y, x = (max(1, round(n / f)) for n, f in zip(volume.shape, factors, strict=True))
-        size = volume.voxel_size
-        super().__init__(
-            (z, y, x),
-            grey_dtype(volume.dtype),
-            voxel_size=size and (size[0] * factors[0], size[1] * factors[1], size[2] * factors[2]),
-            voxel_size_from=volume.voxel_size_from,
-            name=volume.name,
-            path=volume.path,
-        )
-        self.resembling(volume)
-        self.source = volume
+        super().__init__(volume, (z, y, x), grey_dtype(volume.dtype), enlarged(volume.voxel_size, factors))
         self.factors = factors
         shown = volume.specimen
         self.specimen = shown and shown.seen(lambda voxels: looked_up(voxels, self.shape, factors))
@@ -144,8 +134,7 @@ def looked_up(labels: Volume, shape: ZYX, factors: Factors) -> Nearest:
         np.minimum(np.floor((np.arange(n) + 0.5) * factor + NEARLY).astype(np.intp), of - 1)
         for n, factor, of in zip(shape, factors, labels.shape, strict=True)
     ]
-    size = labels.voxel_size
-    return Nearest(labels, index, size and (size[0] * factors[0], size[1] * factors[1], size[2] * factors[2]))
+    return Nearest(labels, index, enlarged(labels.voxel_size, factors))
 
 
 def taps_of(out: NDArray[np.intp], factor: float, n: int) -> Taps:

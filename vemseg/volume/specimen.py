@@ -53,7 +53,7 @@ class Filled(Overlay):
 
     def __init__(self, volume: Volume, grey: float) -> None:
         super().__init__(volume, volume.dtype)
-        self.source, self.specimen = volume, volume.specimen
+        self.specimen = volume.specimen
         self.grey = round(grey) if volume.dtype.kind in "iu" else grey
 
     def _read(self, box: Box) -> NDArray[np.generic]:
@@ -68,10 +68,9 @@ class Marked(Overlay):
 
     def __init__(self, mask: Volume) -> None:
         super().__init__(mask, np.dtype(np.uint8))
-        self.mask = mask
 
     def _read(self, box: Box) -> NDArray[np.generic]:
-        marked: NDArray[np.uint8] = np.greater(self.mask.read(box), 0).astype(np.uint8)
+        marked: NDArray[np.uint8] = np.greater(self.source.read(box), 0).astype(np.uint8)
         return marked
 
 

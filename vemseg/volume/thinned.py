@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.geometry import ZYX, Box
+from vemseg.geometry import ZYX, Box, enlarged
 from vemseg.volume.base import Volume
+from vemseg.volume.views import View
 
 SEEN_EDGE = 1536
 """Most voxels of an edge that a picture shows: more than it has dots, at 300 to the inch."""
@@ -15,7 +16,7 @@ READ_VOXELS = 2**22
 """Voxels that are read at a time, at least one row of each plane that is seen."""
 
 
-class Thinned(Volume):
+class Thinned(View):
     """The voxels at multiples of ``steps`` along each axis; its voxel edges are that many times as long.
 
     No more than ``READ_VOXELS`` of the source are in memory at a time, or one row, beside what is returned.
@@ -36,17 +37,7 @@ class Thinned(Volume):
         z, y, x = (-(-n // most) for n in volume.shape)
         self.steps: ZYX = (z, y, x)
         nz, ny, nx = (-(-n // step) for n, step in zip(volume.shape, self.steps, strict=True))
-        size = volume.voxel_size
-        super().__init__(
-            (nz, ny, nx),
-            volume.dtype,
-            voxel_size=size and (size[0] * z, size[1] * y, size[2] * x),
-            voxel_size_from=volume.voxel_size_from,
-            name=volume.name,
-            path=volume.path,
-        )
-        self.source = volume
-        self.labelled = volume.labelled
+        super().__init__(volume, (nz, ny, nx), volume.dtype, enlarged(volume.voxel_size, self.steps))
 
     def at(self, position: ZYX) -> ZYX:
         """Return the voxel that stands for one of the source."""

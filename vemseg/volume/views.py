@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,45 @@ from vemseg.errors import InputError
 from vemseg.geometry import ZYX, Box, VoxelSize, add, moved
 from vemseg.volume.base import Volume
 
+T = TypeVar("T")
 
-class Cropped(Volume):
+
+class View(Volume):
+    """What another volume shows, seen differently: what is known of that one is known of this one.
+
+    Where its voxels lie (``start``, ``origin``) is not taken over, because a view may have a grid of its own.
+
+    Parameters
+    ----------
+    volume : Volume
+    shape, dtype, voxel_size
+        Of the view.
+
+    Attributes
+    ----------
+    source : Volume
+        The other volume.
+    """
+
+    def __init__(
+        self, volume: Volume, shape: ZYX, dtype: np.dtype[np.generic], voxel_size: VoxelSize | None
+    ) -> None:
+        super().__init__(
+            shape,
+            dtype,
+            voxel_size=voxel_size,
+            voxel_size_from=volume.voxel_size_from,
+            name=volume.name,
+            path=volume.path,
+            address=volume.address,
+        )
+        self.source = volume
+        self.labelled, self.pictured = volume.labelled, volume.pictured
+        self.hint, self.remarks = volume.hint, volume.remarks
+        self.choice = dict(volume.choice)  # a proxy cannot be pickled
+
+
+class Cropped(View):
     """The part of a volume inside a box; its own coordinates begin at the box's first voxel.
 
     Parameters
@@ -25,19 +63,10 @@ class Cropped(Volume):
     def __init__(self, volume: Volume, box: Box) -> None:
         if not volume.box.contains(box):
             raise ValueError(f"box {box} reaches outside {volume.name} of shape {volume.shape}")
-        super().__init__(
-            box.shape,
-            volume.dtype,
-            voxel_size=volume.voxel_size,
-            voxel_size_from=volume.voxel_size_from,
-            name=volume.name,
-            path=volume.path,
-        )
-        self.source = volume
+        super().__init__(volume, box.shape, volume.dtype, volume.voxel_size)
         self.crop = box
         self.start = add(volume.start, box.start)
         self.origin = moved(volume.origin, box.start, volume.voxel_size)
-        self.resembling(volume)
 
     def stored(self) -> Volume:
         """Return the same part of the stored values."""
@@ -48,7 +77,7 @@ class Cropped(Volume):
         return self.source.read(box.shift(self.crop.start))
 
 
-class Permuted(Volume):
+class Permuted(View):
     """A volume with its axes in another order, as ``numpy.transpose``.
 
     Parameters
@@ -61,21 +90,11 @@ class Permuted(Volume):
     def __init__(self, volume: Volume, order: ZYX) -> None:
         if sorted(order) != [0, 1, 2]:
             raise ValueError(f"{order} is not an order of three axes")
-        size = volume.voxel_size
-        super().__init__(
-            _permute(volume.shape, order),
-            volume.dtype,
-            voxel_size=None if size is None else (size[order[0]], size[order[1]], size[order[2]]),
-            voxel_size_from=volume.voxel_size_from,
-            name=volume.name,
-            path=volume.path,
-        )
-        self.source = volume
+        size, at = volume.voxel_size, volume.origin
+        super().__init__(volume, _permute(volume.shape, order), volume.dtype, size and _permute(size, order))
         self.order = order
         self.start = _permute(volume.start, order)
-        at = volume.origin
-        self.origin = None if at is None else (at[order[0]], at[order[1]], at[order[2]])
-        self.resembling(volume)
+        self.origin = at and _permute(at, order)
         shown = volume.specimen
         self.specimen = shown and shown.permuted(lambda voxels: Permuted(voxels, order), order)
 
@@ -85,7 +104,7 @@ class Permuted(Volume):
         return np.ascontiguousarray(inner.transpose(self.order))
 
 
-class Overlay(Volume):
+class Overlay(View):
     """Other values at the voxels of a volume; it lies where that one does.
 
     Parameters
@@ -96,19 +115,11 @@ class Overlay(Volume):
     """
 
     def __init__(self, volume: Volume, dtype: np.dtype[np.generic]) -> None:
-        super().__init__(
-            volume.shape,
-            dtype,
-            voxel_size=volume.voxel_size,
-            voxel_size_from=volume.voxel_size_from,
-            name=volume.name,
-            path=volume.path,
-        )
+        super().__init__(volume, volume.shape, dtype, volume.voxel_size)
         self.start, self.origin = volume.start, volume.origin
-        self.resembling(volume)
 
 
-class Nearest(Volume):
+class Nearest(View):
     """A volume looked up at the voxels of another grid, without interpolation.
 
     Parameters
@@ -124,16 +135,7 @@ class Nearest(Volume):
         self, volume: Volume, index: Sequence[NDArray[np.intp]], voxel_size: VoxelSize | None
     ) -> None:
         z, y, x = (len(along) for along in index)
-        super().__init__(
-            (z, y, x),
-            volume.dtype,
-            voxel_size=voxel_size,
-            voxel_size_from=volume.voxel_size_from,
-            name=volume.name,
-            path=volume.path,
-        )
-        self.resembling(volume)
-        self.source = volume
+        super().__init__(volume, (z, y, x), volume.dtype, voxel_size)
         self.index = tuple(index)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
@@ -156,7 +158,6 @@ class AsIntegers(Overlay):
 
     def __init__(self, volume: Volume) -> None:
         super().__init__(volume, np.dtype(np.int64))
-        self.source = volume
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         values = np.asarray(self.source.read(box), np.float64)
@@ -167,5 +168,5 @@ class AsIntegers(Overlay):
         return whole.astype(np.int64)
 
 
-def _permute(values: ZYX, order: ZYX) -> ZYX:
+def _permute(values: tuple[T, T, T], order: ZYX) -> tuple[T, T, T]:
     return values[order[0]], values[order[1]], values[order[2]]
