@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -60,6 +61,11 @@ def labelled(cell, out, share=None, executor="here", settings=SETTINGS):
     return segment(Wanted(str(cell), "classical", settings), out, context=context)
 
 
+def embedded(cell, out, share=None, executor="here"):
+    context = Context(device="cpu", threads=1, share=share or Share(), executor=executor)
+    return embed(Wanted(str(cell), "classical", SETTINGS[:1]), out, context=context)
+
+
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".tif"])
 def test_shards_in_any_order_and_twice_give_the_bytes_of_one_process(cell, tmp_path, suffix):
     one = labelled(cell, tmp_path / f"one{suffix}")
@@ -102,19 +108,35 @@ def test_a_task_with_other_settings_or_another_input_is_refused(cell, tmp_path):
 
 
 def test_features_are_shared_too(cell, tmp_path):
-    wanted = Wanted(str(cell), "classical", SETTINGS[:1])
-    one = embed(wanted, tmp_path / "one.zarr", context=Context(device="cpu", threads=1))
+    one = embedded(cell, tmp_path / "one.zarr")
     for index in (1, 0):
-        context = Context(device="cpu", threads=1, share=Share(index, 2))
-        embed(wanted, tmp_path / "shared.zarr", context=context)
-    gather = Context(device="cpu", threads=1, executor="gather")
-    assert content(embed(wanted, tmp_path / "shared.zarr", context=gather)) == content(one)
+        embedded(cell, tmp_path / "shared.zarr", Share(index, 2))
+    assert content(embedded(cell, tmp_path / "shared.zarr", executor="gather")) == content(one)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to tell which file is flushed")
+@pytest.mark.parametrize("verb", [labelled, embedded])
+def test_a_power_failure_cannot_take_a_block_and_leave_its_marker(cell, tmp_path, monkeypatch, verb):
+    flushed, fsync = [], os.fsync
+
+    def note(descriptor):
+        fsync(descriptor)
+        flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    verb(cell, tmp_path / "out.ome.zarr")
+    marked = 0
+    for place, path in enumerate(flushed):
+        if found := re.search(r"/done/.*0000(\d\d)\.json$", path):
+            at = rf"/0/c/0/0/{int(found[1])}$" if verb is labelled else rf"/vectors/c/0/0/{int(found[1])}/0$"
+            assert any(re.search(at, earlier) for earlier in flushed[:place]), (path, flushed)
+            marked += 1
+    assert marked == 3
 
 
 def test_a_store_of_features_that_no_task_began_is_not_finished(cell, tmp_path):
-    gather = Context(device="cpu", threads=1, executor="gather")
     with pytest.raises(MissingError, match=r"nothing is begun in .*: run the tasks with --shard first"):
-        embed(Wanted(str(cell), "classical", SETTINGS[:1]), tmp_path / "none.zarr", context=gather)
+        embedded(cell, tmp_path / "none.zarr", executor="gather")
     assert not (tmp_path / "none.zarr.partial").exists()
 
 

@@ -32,6 +32,7 @@ from vemseg.foreign import Form, reading
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.run import DESCRIPTION, Json, state_in
 from vemseg.tiling import Floats
+from vemseg.volume import Durable
 
 KIND = "vemseg-features"
 FORMAT = 1
@@ -176,7 +177,7 @@ class Features:
             The labeller that was trained with the model; empty where there is none.
         """
         growing = path.with_name(f"{path.name}.new")
-        group = zarr.create_group(growing, overwrite=True)
+        group = zarr.create_group(Durable(growing), overwrite=True)
         shape = tuple(len(axis) for axis in positions)
         chunk = _chunk(box_shape, dim)
         shard = tuple(-(-b // c) * c for b, c in zip(box_shape, chunk, strict=True))
@@ -444,7 +445,7 @@ class HeldFeatures:
 def _opened(path: Path, mode: str) -> zarr.Group:
     """Open the group of a store; refuse what holds no vectors."""
     with contextlib.suppress(FileNotFoundError):
-        group = zarr.open_group(path, mode=mode)
+        group = zarr.open_group(Durable(path, read_only=mode == "r"), mode=mode)
         if "vectors" in group and "intensities" in group:
             return group
     raise InputError(f"{path} holds no features: name what 'vemseg embed' wrote")

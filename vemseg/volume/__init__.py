@@ -18,7 +18,8 @@
                  (background)
     intensity    grey values to [0, 1]
     meaning      whether voxels are labels or grey values, as far as that can be told
-    store        labels written block by block, and coarser levels beside them (growing)
+    store        labels written block by block, and coarser levels beside them (growing); what is written
+                 survives a power failure (durable)
     form         how and where a result is written, beside what its name says (labels_of_images)
     writing      the store, or a grey volume -> TIFF, OME-Zarr, HDF5 or precomputed, by the format that the
                  name stands for (content, tiff_writing, zarr_writing, hdf5_writing, precomputed_writing,
@@ -33,6 +34,7 @@ from vemseg.volume.about import About, LabelInfo, Record
 from vemseg.volume.background import constant_background
 from vemseg.volume.base import ArrayVolume, Specimen, Volume
 from vemseg.volume.coarser import shrunk
+from vemseg.volume.durable import Durable
 from vemseg.volume.form import LabelForm, parse_output
 from vemseg.volume.growing import grow
 from vemseg.volume.inputs import (
@@ -66,6 +68,7 @@ __all__ = [
     "Background",
     "Choice",
     "Cropped",
+    "Durable",
     "Format",
     "Intensity",
     "LabelForm",

@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from vemseg.geometry import ZYX, Box
+from vemseg.volume.durable import Durable
 from vemseg.volume.pyramid import Level, steps
 from vemseg.volume.store import LabelStore, create_level
 
@@ -71,7 +72,7 @@ def grow(store: LabelStore, box: Box, marked: Callable[[int], bool]) -> None:
     """
     if store.plan is None:
         return
-    group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
+    group = zarr.open_group(Durable(store.directory), mode="r+", zarr_format=3)
     finest = Level(store.array, store.block_shape)
     levels = [finest, *(level_of(group, number) for number in range(1, len(store.plan.factors)))]
     counts = [-(-n // edge) for n, edge in zip(store.shape, store.block_shape, strict=True)]

@@ -19,6 +19,7 @@ from vemseg.files import remove, sweep_stores
 from vemseg.foreign import reading
 from vemseg.volume.about import RGB, Record, evidence_of_labels, legend
 from vemseg.volume.base import Volume
+from vemseg.volume.durable import Durable
 from vemseg.volume.form import LabelForm
 from vemseg.volume.hdf5 import hdf5_record, is_hdf5
 from vemseg.volume.hdf5_writing import rewrite_record
@@ -139,7 +140,7 @@ def _rename_in_zarr(
 ) -> None:
     sweep_stores(path)
     with reading(f"{path} is not a readable OME-Zarr"):
-        group = zarr.open_group(str(path), mode="r+")
+        group = zarr.open_group(Durable(path), mode="r+")
     attributes = dict(group.attrs)
     known = _of_labels(record_in(attributes), path).get("suggestions", {})
     suggestions = {int(label): text for label, text in known.items()}

@@ -20,6 +20,7 @@ from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.volume import pyramid
 from vemseg.volume.base import Volume
+from vemseg.volume.durable import Durable
 from vemseg.volume.layout import Layout
 from vemseg.volume.pyramid import Plan, coarser_shape
 from vemseg.volume.stored import StoredVolume, channels_of
@@ -94,7 +95,7 @@ class LabelStore(StoredVolume):
         growing = directory.with_name(f"{directory.name}.new")
         remove(growing)
         growing.mkdir(parents=True)
-        group = zarr.create_group(str(growing), zarr_format=3)
+        group = zarr.create_group(Durable(growing), zarr_format=3)
         array = create_array(group, "0", shape, block_shape, dtype, channels)
         if voxel_size is not None:
             array.attrs["voxel_size_nm"] = list(voxel_size)
@@ -114,8 +115,10 @@ class LabelStore(StoredVolume):
         InputError
             Where ``directory`` is not a store.
         """
+        if not (directory / "0").is_dir():  # Zarr would make it
+            raise InputError(f"{directory} is not a label store")
         with reading(f"{directory} is not a label store"):
-            array = zarr.open_array(str(directory / "0"), mode="r+", zarr_format=3)
+            array = zarr.open_array(Durable(directory / "0"), mode="r+", zarr_format=3)
         if array.ndim not in (3, 4) or array.shards is None:
             raise InputError(f"{directory} is not a label store: its array has other axes or no shards")
         return cls(directory, array)

@@ -14,6 +14,7 @@ from vemseg.names import split_name
 from vemseg.volume import pyramid
 from vemseg.volume.base import Volume
 from vemseg.volume.content import Content
+from vemseg.volume.durable import Durable
 from vemseg.volume.growing import begun
 from vemseg.volume.labels_of_images import SOURCE, LabelsOfImage, factors_of
 from vemseg.volume.ngff import FORMATS_OF_ZARR, VERSION, image_metadata
@@ -43,7 +44,7 @@ def write_zarr(
     count = len(channels) if content.about.channels else None
     dtype, shape = content.volume.dtype, content.volume.shape
     if FORMATS_OF_ZARR[version] == 2:
-        group = zarr.create_group(str(target), zarr_format=2)
+        group = zarr.create_group(Durable(target), zarr_format=2)
         finest = _old_level(group, 0, shape, dtype, count)
         finest.fill(channels)
         _describe(group, content, finest.channels, version, image, split_name(Path(target.name))[0])
@@ -58,7 +59,7 @@ def finish_store(
     store: LabelStore, content: Content, file_name: str, image: LabelsOfImage | None = None
 ) -> None:
     """Make a store an OME-Zarr of NGFF 0.5: add the coarser levels that it lacks, and the metadata."""
-    group = zarr.open_group(str(store.directory), mode="r+", zarr_format=3)
+    group = zarr.open_group(Durable(store.directory), mode="r+", zarr_format=3)
     size = content.about.voxel_size
     _describe(group, content, store.channels, VERSION, image, split_name(Path(file_name))[0])
     group["0"].attrs.put({} if size is None else {"voxel_size_nm": list(size)})
