@@ -17,6 +17,7 @@ from vemseg.dense import Lessons, Wanted, teach, training_source
 from vemseg.errors import InputError, Interrupted, OutputExistsError, UsageError
 from vemseg.geometry import Box
 from vemseg.models import build_encoder, build_objective, open_model
+from vemseg.models.layers import sincos_positions
 from vemseg.models.segmenter import MaskHead
 from vemseg.models.supervision import dice, known_entropy, overlaps
 from vemseg.models.vit_supervised import PixelHead
@@ -174,7 +175,8 @@ def test_the_mask_head_is_segmenters_as_written_down_slowly():
     tokens = torch.randn(2, 16, 16)
     with torch.no_grad():
         fast = head(tokens)
-        joined = torch.cat([head.embed(tokens), head.classes.repeat(2, 1, 1)], dim=1)
+        placed = head.embed(tokens) + sincos_positions(16, 4)[:, 1:]
+        joined = torch.cat([placed, head.classes.repeat(2, 1, 1)], dim=1)
         joined = head.norm(head.blocks[0](joined)).double().numpy()
     of_patches, of_classes, gain, bias = (
         p.detach().double().numpy()
@@ -207,7 +209,8 @@ def test_the_pixel_head_puts_every_logit_at_its_pixel():
     tokens = torch.randn(2, 16, 16)
     with torch.no_grad():
         logits = head(tokens)
-        flat = head.pred(head.norm(head.blocks[0](head.embed(tokens))))
+        placed = head.embed(tokens) + sincos_positions(16, 4)[:, 1:]
+        flat = head.pred(head.norm(head.blocks[0](placed)))
     assert logits.shape == (2, 3, 20, 20)
     for y, x, k in itertools.product(range(20), range(20), range(3)):
         token, place = y // 5 * 4 + x // 5, (y % 5 * 5 + x % 5) * 3 + k
@@ -329,13 +332,15 @@ def test_holding_out_leaves_every_class_something_to_learn_from():
 
 
 @pytest.mark.parametrize("pool", [2**30, 2**20])
-@pytest.mark.parametrize("planes", [1, 4])
-def test_every_window_shows_a_known_voxel(pool, planes, monkeypatch):
+@pytest.mark.parametrize("planes, crop", [(1, "off"), (4, "off"), (1, "monai12"), (1, "isotropic")])
+def test_every_window_shows_a_known_voxel(pool, planes, crop, monkeypatch):
     monkeypatch.setattr("vemseg.sampling.sources.POOL_BOX", (16, 24, 24))
     labels = scattered((40, 90, 130), 2e-4)
+    labels[:, :2], labels[:, -2:] = UNKNOWN, UNKNOWN
+    labels[5, 0, 0], labels[9, 89, 64] = 1, 2
     source = source_of(labels)
     learnt = Source(source.volume, source.intensity, source.labels, survey(source.labels).places)
-    table = FovTable(crop="off", pool_bytes=pool)
+    table = FovTable(crop=crop, crop_min=0.4, pool_bytes=pool)
     sampler = Sampler([learnt], (planes, 12, 12), table, 0, CPU)
     assert sampler.stocks[0].moving == (pool == 2**20)
     for number in (0, 1, 60, 500):

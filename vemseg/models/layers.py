@@ -107,7 +107,13 @@ def xavier_linear(module: nn.Module) -> None:
 
 
 class Blocks(nn.ModuleList):
-    """The blocks of a transformer, each with an ``attn`` of timm's."""
+    """The blocks of a transformer, one after the other, each with an ``attn`` of timm's."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Pass tokens (b, n, d) through all blocks."""
+        for block in self:
+            tokens = block(tokens)
+        return tokens
 
     def fuse_attention(self, fused: bool) -> None:
         """Compute attention by torch's fused kernel, or step by step."""

@@ -88,9 +88,7 @@ class Decoder(nn.Module):
         masked = self.mask_token.expand(b, restore.shape[1] - seen, -1)
         grid = take_tokens(torch.cat([tokens[:, 1:], masked], dim=1), restore)
         tokens = torch.cat([tokens[:, :1], grid], dim=1) + self.pos_embed
-        for block in self.blocks:
-            tokens = block(tokens)
-        predicted: Tensor = self.pred(self.norm(tokens))
+        predicted: Tensor = self.pred(self.norm(self.blocks(tokens)))
         return predicted[:, 1:]
 
 

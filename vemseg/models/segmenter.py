@@ -3,8 +3,9 @@
 The mask transformer follows section 3.2 of Segmenter and its released code: learned embeddings of the classes
 join the tokens of the patches. The score of a class at a patch is the product of both, after each was
 projected and brought to length 1. Scores are normed over the classes and enlarged to pixels. MAESTER's
-supplement (S2 to S4) decides what differs from that code: its own encoder, whose positions are fixed, and
-AdamW. A deviation from the code is that the mask transformer has no dropout, where the code has 0.1.
+supplement (S2 to S4) decides what differs from that code: its own encoder, whose positions are fixed, the
+same positions added to the tokens of patches in the mask transformer (table S3), and AdamW. A deviation from
+the code is that the mask transformer has no dropout, where the code has 0.1.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
+from vemseg.models.layers import sincos_positions
 from vemseg.models.supervision import Supervision
 from vemseg.models.vit import transformer
 from vemseg.models.windowed import TokenClassifier
@@ -36,6 +38,8 @@ class MaskHead(nn.Module):
         width, classes = settings.decoder_dim, len(settings.classes)
         self.side, self.edge = settings.grid, settings.fov
         self.embed = nn.Linear(settings.dim, width)
+        self.pos_embed: Tensor
+        self.register_buffer("pos_embed", sincos_positions(width, self.side)[:, 1:], persistent=False)
         self.classes = nn.Parameter(torch.empty(1, classes, width))
         self.blocks = transformer(width, settings.decoder_depth, settings.decoder_heads, settings.mlp_ratio)
         self.norm = nn.LayerNorm(width)
@@ -48,10 +52,9 @@ class MaskHead(nn.Module):
     def scores(self, tokens: Tensor) -> Tensor:
         """Return the normed scores of classes at patches: (b, n, dim) -> (b, n, classes)."""
         n = tokens.shape[1]
-        joined = torch.cat([self.embed(tokens), self.classes.expand(len(tokens), -1, -1)], dim=1)
-        for block in self.blocks:
-            joined = block(joined)
-        joined = self.norm(joined)
+        patches = self.embed(tokens) + self.pos_embed
+        joined = torch.cat([patches, self.classes.expand(len(tokens), -1, -1)], dim=1)
+        joined = self.norm(self.blocks(joined))
         patches = normalize(joined[:, :n] @ self.of_patches, dim=-1)
         classes = normalize(joined[:, n:] @ self.of_classes, dim=-1)
         normed: Tensor = self.mask_norm(patches @ classes.transpose(1, 2))

@@ -92,10 +92,7 @@ class ViTEncoder(Encoder):
         tokens = self.embed(images)
         if visible is not None:
             tokens = take_tokens(tokens, visible)
-        tokens = self.with_class_token(tokens)
-        for block in self.blocks:
-            tokens = block(tokens)
-        normed: Tensor = self.norm(tokens)
+        normed: Tensor = self.norm(self.blocks(self.with_class_token(tokens)))
         return normed
 
     def encode(self, windows: Tensor, kept: Kept | None = None) -> Tensor:

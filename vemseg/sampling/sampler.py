@@ -135,15 +135,22 @@ class Sampler:
         return self._sought(drawn, uniform[:, 3:6], extent, np.maximum(room, 0))
 
     def _sought(self, draw: Draw, uniform: Floats, extent: Ints, room: Ints) -> Draw:
-        """Move each window whose box has anchors, so that its middle plane shows one of them."""
+        """Move each window whose box has anchors, so that its middle plane shows one of them.
+
+        It is seen in the part that is enlarged; at the border of a box this part is moved, too.
+        """
         anchors = [self.stocks[i].anchors(k) for i, k in zip(draw.source, draw.box, strict=True)]
         plane, corner, within = draw.plane.copy(), draw.corner.copy(), plane_axes(draw.axis)
+        start, size = draw.zoom_start.copy(), draw.zoom_size
         for n, places in enumerate(anchors):
             if places is not None:
                 place = places[pick(uniform[n, 0], len(places))]
                 plane[n] = place[draw.axis[n]]
-                corner[n] = np.clip(place[within[n]] - pick(uniform[n, 1:], extent[n]), 0, room[n])
-        return replace(draw, plane=plane, corner=corner)
+                wanted = np.floor(start[n] + uniform[n, 1:] * size[n]).astype(np.int64)
+                corner[n] = np.clip(place[within[n]] - wanted, 0, room[n])
+                seat = place[within[n]] - corner[n]
+                start[n] = np.clip(np.clip(start[n], seat + 1 - size[n], seat), 0, extent[n] - size[n])
+        return replace(draw, plane=plane, corner=corner, zoom_start=start)
 
     def _windows(self, draw: Draw) -> tuple[Tensor, Tensor | None]:
         """Return the windows of these samples, and their labels if any source has labels."""
