@@ -153,12 +153,28 @@ def test_hungarian_mean_is_the_mean_of_matched_dice():
         assert scores.mean() == pytest.approx(matched / len(scores.present))
 
 
-def slow_greedy(table):
-    mapping = dict(metrics.match_hungarian(table).mapping)
+def test_voxels_without_a_label_stand_for_no_class_and_count_as_missed():
+    table = np.array([[90, 10], [0, 0], [100, 90]])  # of label 0: all but half of both classes
+    for nothing, mapping in ((None, {0: 0, 1: None, 2: 1}), (0, {0: None, 1: None, 2: 1})):
+        assert metrics.match_hungarian(table, nothing).mapping == mapping
+    assert metrics.merge_majority(table, 0).mapping == {0: None, 1: None, 2: 0}
+    for table in random_tables(20, 5, 4, seed=21):
+        table[2] *= 20
+        dice = metrics.dice_matrix(table)
+        dice[2] = 0
+        best = max(sum(dice[p, g] for g, p in enumerate(ps)) for ps in itertools.permutations(range(5), 4))
+        mapping = metrics.match_hungarian(table, 2).mapping
+        assert mapping[2] is None
+        assert sum(dice[p, g] for p, g in mapping.items() if g is not None) == pytest.approx(best)
+        assert metrics.merge_greedy(table, 2).mapping == slow_greedy(table, 2)
+
+
+def slow_greedy(table, nothing=None):
+    mapping = dict(metrics.match_hungarian(table, nothing).mapping)
     while True:
         now, best = mean_dice(table, mapping), None
         for p, g in itertools.product(range(len(table)), range(table.shape[1])):
-            if mapping[p] is None and table[p].any():
+            if mapping[p] is None and table[p].any() and p != nothing:
                 trial = mean_dice(table, {**mapping, p: g})
                 if trial > now + 1e-12 and (best is None or trial > best[0] + 1e-12):
                     best = trial, p, g

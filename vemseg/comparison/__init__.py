@@ -6,7 +6,7 @@ scene     a grey volume with labels and a reference, for pictures
 counting  labels and a reference -> contingency tables, slice by slice
 """
 
-from vemseg.comparison.counting import blank_zero, count, merged_greedily, warn_of_instances
+from vemseg.comparison.counting import count, merged_greedily, nothing_of, warn_of_instances
 from vemseg.comparison.opening import (
     of_same_voxels,
     open_compared,
@@ -20,9 +20,9 @@ from vemseg.comparison.scene import Scene
 
 __all__ = [
     "Scene",
-    "blank_zero",
     "count",
     "merged_greedily",
+    "nothing_of",
     "of_same_voxels",
     "open_compared",
     "open_mask",

@@ -84,19 +84,15 @@ def merged_greedily(
         A slice of the labels.
     """
     tables, clusters, classes = count([labels, reference], Context())
-    greedy = metrics.merge_greedy(blank_zero(tables.sum(axis=0), clusters)).mapping
+    greedy = metrics.merge_greedy(tables.sum(axis=0), nothing_of(clusters)).mapping
     table = {label: classes[c] for i, label in enumerate(clusters) if (c := greedy[i]) is not None}
     ids, inverse = np.unique(part, return_inverse=True)
     return np.array([table.get(int(label), 0) for label in ids])[inverse].reshape(part.shape)
 
 
-def blank_zero(table: metrics.Table, clusters: list[int]) -> metrics.Table:
-    """Return the table with the row of label 0 emptied, so that no protocol gives it a class."""
-    if clusters[0] != 0:
-        return table
-    blank = table.copy()
-    blank[0] = 0
-    return blank
+def nothing_of(clusters: list[int]) -> int | None:
+    """Return the row of label 0, which stands for no class; None where no voxel has it."""
+    return clusters.index(0) if 0 in clusters else None
 
 
 def warn_of_instances(classes: Sequence[int], ignored: Sequence[int]) -> None:
@@ -116,7 +112,7 @@ def warn_of_instances(classes: Sequence[int], ignored: Sequence[int]) -> None:
             len(classes),
         )
     left = [c for c in classes if c in UNLABELLED and c not in ignored]
-    if left and len(classes) <= MANY_CLASSES and left[0] not in range(len(classes)):
+    if left and len(classes) <= MANY_CLASSES:
         _log.warning(
             "the reference holds the id %d, which often marks what nobody labelled: it counts as a class "
             "(--ignore=%d leaves it out)",

@@ -55,8 +55,14 @@ def match_identity(table: Table) -> Assignment:
     return Assignment("identity", {p: p if p < classes else None for p in range(clusters)}, False)
 
 
-def match_hungarian(table: Table) -> Assignment:
+def match_hungarian(table: Table, nothing: int | None = None) -> Assignment:
     """Match clusters and classes one to one so that the sum of their Dice is largest; leave the rest.
+
+    Parameters
+    ----------
+    table : int64 (P, G)
+    nothing : int, optional
+        The cluster of voxels without a label. It stands for no class, though its voxels count as missed.
 
     Notes
     -----
@@ -66,28 +72,36 @@ def match_hungarian(table: Table) -> Assignment:
     from scipy.optimize import linear_sum_assignment
 
     dice = dice_matrix(table)
+    if nothing is not None:
+        dice[nothing] = 0.0
     pairs = zip(*linear_sum_assignment(-dice), strict=True)
     matched = {int(p): int(g) for p, g in pairs if dice[p, g] > 0}
     return Assignment("hungarian", {p: matched.get(p) for p in range(len(table))})
 
 
-def merge_majority(table: Table) -> Assignment:
-    """Give each cluster the class it overlaps most: the lowest of equals; empty clusters get none."""
-    best = np.where(table.any(1), table.argmax(1), -1).tolist()
-    return Assignment("majority", {p: g if g >= 0 else None for p, g in enumerate(best)})
+def merge_majority(table: Table, nothing: int | None = None) -> Assignment:
+    """Give each cluster the class it overlaps most: the lowest of equals; empty clusters get none.
+
+    For ``nothing`` see :func:`match_hungarian`.
+    """
+    best = np.where(table.any(1), table.argmax(1), -1)
+    if nothing is not None:
+        best[nothing] = -1
+    return Assignment("majority", {p: g if g >= 0 else None for p, g in enumerate(best.tolist())})
 
 
-def merge_greedy(table: Table) -> Assignment:
+def merge_greedy(table: Table, nothing: int | None = None) -> Assignment:
     """Start from the Hungarian match and keep adding the cluster that raises the mean Dice most.
 
     Stops where no remaining cluster helps; those stay unassigned. Serves any number of clusters, where
-    ``merge_oracle`` cannot.
+    ``merge_oracle`` cannot. For ``nothing`` see :func:`match_hungarian`.
     """
-    start = match_hungarian(table)
+    start = match_hungarian(table, nothing)
     mapping, confusion = dict(start.mapping), merged(table, start)
     common, total = np.diagonal(confusion).copy(), confusion[:-1].sum(1) + confusion.sum(0)
     rows = table.sum(1)
-    left = np.array([p for p, g in mapping.items() if g is None and rows[p] > 0], dtype=np.intp)
+    free = [p for p, g in mapping.items() if g is None and rows[p] > 0 and p != nothing]
+    left = np.array(free, dtype=np.intp)
     while left.size:
         now = ratio(2 * common, total, 0.0)
         gain = ratio(2 * (common + table[left]), total + rows[left, None], 0.0) - now

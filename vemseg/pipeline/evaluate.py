@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg import metrics
-from vemseg.comparison import blank_zero, count, open_compared, warn_of_instances
+from vemseg.comparison import count, nothing_of, open_compared, warn_of_instances
 from vemseg.context import Context
 from vemseg.drawing import confusion, save
 from vemseg.drawing import slice_dice as draw_slice_dice
@@ -184,8 +184,8 @@ def _score(
         )
     labels = {classes.index(c): comparison.names.get(c, f"class {c}") for c in classes}
     scores = [
-        metrics.score(table, _without_zero(assignment, clusters), labels)
-        for assignment in _protocols(blank_zero(table, clusters), comparison.mapping, clusters, classes)
+        metrics.score(table, assignment, labels)
+        for assignment in _protocols(table, comparison.mapping, clusters, classes)
     ]
     return Evaluation(
         scores,
@@ -202,24 +202,18 @@ def _picture(out: Path, ending: str) -> Path:
     return out.with_name(f"{out.stem}_{ending}.png")
 
 
-def _without_zero(assignment: metrics.Assignment, clusters: list[int]) -> metrics.Assignment:
-    if clusters[0] != 0:
-        return assignment
-    return metrics.Assignment(assignment.name, {**assignment.mapping, 0: None}, assignment.uses_reference)
-
-
 def _protocols(
     table: metrics.Table, mapping: Mapping[int, int], clusters: list[int], classes: list[int]
 ) -> list[metrics.Assignment]:
-    found = [metrics.match_hungarian(table), metrics.merge_majority(table), metrics.merge_greedy(table)]
+    protocols = metrics.match_hungarian, metrics.merge_majority, metrics.merge_greedy
+    found = [protocol(table, nothing_of(clusters)) for protocol in protocols]
     if mapping:
         if unknown := [k for k in mapping if k not in clusters]:
             raise InputError(f"--map names labels {unknown}, but the prediction has {clusters}")
         if unknown := [c for c in mapping.values() if c not in classes]:
             raise InputError(f"--map names classes {unknown}, but the reference has {classes}")
-        found.append(
-            metrics.merge_manual(table, {clusters.index(k): classes.index(c) for k, c in mapping.items()})
-        )
+        meant = {clusters.index(k): classes.index(c) for k, c in mapping.items() if k != 0}
+        found.append(metrics.merge_manual(table, meant))
     return found
 
 

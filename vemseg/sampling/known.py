@@ -1,7 +1,8 @@
 """The voxels of a source whose class is known: where they are, how many, and how they are divided in two.
 
 Labels may be few: some slices, scribbles, points. Windows are drawn around known voxels, so that hardly
-any is spent on a place that teaches nothing; and what is held out is a share of the known voxels, not of the volume.
+any is spent on a place that teaches nothing; and what is held out is a share of the known voxels, not of the
+volume.
 """
 
 from __future__ import annotations
