@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from vemseg.dense import (
     label_blocks,
     lay_over,
 )
+from vemseg.dense.regions import Divided
 from vemseg.errors import InputError, UsageError
 from vemseg.geometry import Box
 from vemseg.labelling import Labeller, fit
@@ -36,11 +38,28 @@ Counts = dict[Key, NDArray[np.int64]]
 Labels = NDArray[np.uint8]
 
 
+class KeptRegions(RegionVectors):
+    """Regions of which every part is divided once, for all samples and labellers."""
+
+    def divided(self, number: int) -> Divided:
+        """Return a part by its number."""
+        if number not in self._kept:
+            self._kept[number] = super().divided(number)
+        return self._kept[number]
+
+    @functools.cached_property
+    def _kept(self) -> dict[int, Divided]:
+        return {}
+
+
 def lay(model: Model, pair: Pair, context: Context) -> tuple[LatticeVectors, RegionVectors | None]:
-    """Lay a model over a volume; the second is its regions, where the recipe divides the volume into them."""
-    source = lay_over(model, pair.wanted, context)
+    """Lay a model over a volume; the second is its regions, where the recipe divides the volume into them.
+
+    Vectors are held in memory where they take a small part of it.
+    """
+    source = lay_over(model, pair.wanted, context).held(context)
     table = model.recipe.regions
-    return source, RegionVectors(source, table) if table.wanted else None
+    return source, KeptRegions(source, table) if table.wanted else None
 
 
 def fit_all(

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from test_seams import source_of
 
 from vemseg.context import Context
@@ -162,6 +163,20 @@ def test_division_of_anything_has_regions_without_gaps():
         numbers = divide(image.astype(np.float32), 10, 0.2, (1.0, 1.0, 1.0))
         assert numbers.shape == image.shape
         assert np.array_equal(np.unique(numbers), np.arange(numbers.max() + 1))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_regions_do_not_depend_on_the_unit_of_the_edges(depth):
+    """They follow the edges in the image, however large its pixels are; else they would be rectangles."""
+    rng = np.random.default_rng(2)
+    image = ndimage.gaussian_filter(rng.random((depth, 60, 60)), (0, 3, 3))
+    image = ((image - image.min()) / np.ptp(image)).astype(np.float32)
+    thick = 2.0 if depth > 1 else 1.0
+    found = divide(image, 36 * depth, 0.2, (thick, 1.0, 1.0))
+    for edge in (15.0, 0.015):
+        assert np.array_equal(divide(image, 36 * depth, 0.2, (thick * edge, edge, edge)), found)
+    filled = [np.mean(found[part] == k) for k, part in enumerate(ndimage.find_objects(found + 1))]
+    assert np.mean(filled) < 0.75
 
 
 def test_the_number_of_regions_follows_the_working_voxels():

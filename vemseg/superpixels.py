@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +22,8 @@ def divide(
     compactness : float
         Weight of nearness in space against likeness in grey; SCCS takes 0.2.
     spacing : (float, float, float)
-        Edges of a voxel in any unit, z y x.
+        Edges of a voxel in any unit, z y x. Nearness is measured in pixels of the plane, so the unit does not
+        count.
 
     Returns
     -------
@@ -29,12 +32,13 @@ def divide(
     """
     from skimage.segmentation import slic
 
-    plane = len(image) == 1
+    plane, pixel = len(image) == 1, math.sqrt(spacing[1] * spacing[2])
+    edges = [edge / pixel for edge in spacing]
     found = slic(
         image[0] if plane else image,
         n_segments=max(1, min(count, image.size)),
         compactness=compactness,
-        spacing=spacing[1:] if plane else spacing,
+        spacing=edges[1:] if plane else edges,
         start_label=0,
         channel_axis=None,
     )

@@ -420,8 +420,8 @@ class ComputedVectors(LatticeVectors):
         return self.shown * sum(self.points_work(cell.cells) for cell in self._cells(n, seed))
 
     def holding_bytes(self, limit: int) -> int:
-        """Return the bytes of all vectors, where they are few and come from whole windows; else 0."""
-        return 0 if self.covering.encoder.fixed_fov else holding_bytes(self, limit)
+        """Return the bytes of all vectors, where they are few; else 0."""
+        return holding_bytes(self, limit)
 
     def held(self, context: Context, keep: Path | None = None) -> LatticeVectors:
         """Compute all vectors and keep them in memory, where they take a small part of it."""

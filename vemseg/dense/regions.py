@@ -49,6 +49,10 @@ NODE = 24.0
 """Bytes for each number of the vectors of a graph, and for each entry of a strip of its affinity."""
 
 
+DIVISION = 2
+"""Rises when the same settings divide volumes otherwise than before."""
+
+
 @dataclass(frozen=True)
 class Divided:
     """A part of a volume, divided into regions.
@@ -88,7 +92,7 @@ class RegionVectors(VectorSource):
         self.source, self.table = source, table
         self.whole = table.whole if whole is None else whole
         self.machine, self.dim, self.sweeps = source.machine, 2 * source.dim, source.sweeps
-        made = json.dumps([source.maker.model, table.model_dump(mode="json")])
+        made = json.dumps([source.maker.model, table.model_dump(mode="json"), DIVISION])
         self.maker = replace(source.maker, model=f"regions {hashlib.sha256(made.encode()).hexdigest()}")
         self.volume, self.intensity, self.shown = source.volume, source.intensity, source.shown
         self._grey = source.intensity or intensity_of(self.volume, source.maker.recipe.volume)
@@ -118,7 +122,10 @@ class RegionVectors(VectorSource):
     def meaning(self) -> dict[str, object]:
         """What a region is, as plain JSON: regions of equal meaning are the same."""
         without = {"parts", "whole"} | ({"tile"} if self.whole else set())
-        return self.table.model_dump(mode="json", exclude=without) | {"whole": self.whole}
+        return self.table.model_dump(mode="json", exclude=without) | {
+            "whole": self.whole,
+            "division": DIVISION,
+        }
 
     def store_regions(self, features: Features, context: Context) -> None:
         """Store the regions of the volume beside its vectors; go on where an earlier call was stopped.
