@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 
 from vemseg.context import Context
 from vemseg.dense import Wanted
@@ -77,6 +78,13 @@ def test_what_is_not_trained_cannot_be_adapted(cell, tmp_path):
     with pytest.raises(UsageError, match="'classical' is not trained"):
         segment(Wanted(str(cell), "classical"), tmp_path / "seg.tif", adapt_seconds=1.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_of_tissue_is_not_adapted_to_voxels_of_unknown_size(tmp_path):
+    tifffile.imwrite(tmp_path / "cell.tif", np.random.default_rng(0).integers(0, 255, (5, 64, 64), np.uint8))
+    with pytest.raises(UsageError, match=r"--adapt needs the voxel size, which nothing says of cell: add"):
+        segment(Wanted(str(tmp_path / "cell.tif"), None), tmp_path / "seg.tif", adapt_seconds=1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["cell.tif"]
 
 
 def test_training_starts_from_the_same_kind_of_model_alone(cell, start, tmp_path):

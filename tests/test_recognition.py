@@ -12,6 +12,7 @@ from vemseg.batch import Batch
 from vemseg.cli import app
 from vemseg.context import Context
 from vemseg.dense import Judge, PseudoLabels, lay_over_volume
+from vemseg.errors import UsageError
 from vemseg.geometry import Box
 from vemseg.labelling import fit
 from vemseg.models import build_objective, build_self_training, open_model
@@ -20,7 +21,7 @@ from vemseg.models.recognition import RAMP, RARE, SURE, Recognition, class_share
 from vemseg.models.views import COARSE, Turn, Viewer
 from vemseg.phantom import Phantom
 from vemseg.phantom.tissue import CLASSES, Tissue
-from vemseg.recipe import FovTable, KMeansTable, NamedTable, TrainTable, UNetTable
+from vemseg.recipe import FovTable, KMeansTable, NamedTable, TrainTable, UNetTable, load_recipe
 from vemseg.run import Run
 from vemseg.sampling import Sampler, Synthetic
 from vemseg.training import MasterAdamW
@@ -121,6 +122,11 @@ class Grey(torch.nn.Module):
     def maps(self, slabs):
         grey = torch.nn.functional.avg_pool2d(slabs[:, 1:3].mean(dim=1), 2)
         return self.slope * torch.stack([-((grey - place) ** 2) for place in (0.3, 0.5, 0.7)], dim=1)[:, None]
+
+
+def test_agreement_is_refused_without_the_mean_that_it_agrees_with():
+    with pytest.raises(UsageError, match=r"needs the running mean of the weights: set model\.average"):
+        load_recipe("vemseg", ["model.agreement=1.0", "model.average=0.0"])
 
 
 def agreeing(agreement=0.5):

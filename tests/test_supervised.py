@@ -579,6 +579,16 @@ def test_the_dense_encoder_begins_with_all_but_the_last_layer_of_another(cell, t
         )
 
 
+def test_the_last_layer_is_left_where_its_vectors_have_another_length():
+    wide = build_objective(TABLES[2].model_copy(update={"dim": 5}), 1).encoder
+    objective = build_objective(TABLES[2], 0)
+    own = objective.learner.head.weight.detach().clone()
+    objective.begin_with(wide)
+    assert torch.equal(objective.learner.head.weight, own)
+    first = next(iter(wide.state_dict()))
+    assert torch.equal(objective.learner.state_dict()[first], wide.state_dict()[first])
+
+
 def test_recipes_that_learn_from_labels_ask_for_them(cell, tmp_path):
     recipe = load_recipe("segmenter-quick")
     with pytest.raises(UsageError, match="a 'segmenter' learns from labels: add --labels LABELS"):

@@ -196,7 +196,7 @@ def test_rescaling_keeps_the_outer_edge_in_place(factor):
 
 @pytest.mark.parametrize("slices", [2, 4, 6, 8])
 def test_slices_of_an_isotropic_slab_lie_about_the_middle_of_two_planes(slices):
-    for spacing in ((1.0, 1.0, 1.0), (1.4, 1.0, 1.1)):
+    for spacing in ((1.0, 1.0, 1.0), (1.4, 1.0, 1.1), (1.0, 3.0, 1.0)):
         offsets = slice_offsets(slices, spacing)
         assert len(offsets) == slices
         assert np.mean(offsets) == 0.5

@@ -189,9 +189,10 @@ def interpolation(positions: Floats, start: int, stop: int) -> Interpolation:
 def slice_offsets(slices: int, spacing: tuple[float, float, float]) -> list[int]:
     """Return which planes, relative to the first of a patch, make up a slab around it.
 
-    The slices of a slab lie one short voxel edge apart. In an isotropic volume an odd number of them has the
-    plane in its middle, an even number the middle between the plane and the next. Of an anisotropic volume
-    each slice is the section that holds its place, so a section thicker than the slab is repeated.
+    The slices of a slab lie one short voxel edge apart. Where the axis across the planes is as short as any,
+    an odd number of them has the plane in its middle, an even number the middle between the plane and the
+    next. Otherwise each slice is the section that holds its place, so a section thicker than the slab is
+    repeated.
 
     Parameters
     ----------
@@ -199,7 +200,7 @@ def slice_offsets(slices: int, spacing: tuple[float, float, float]) -> list[int]
     spacing : (float, float, float)
         Voxel edges in units of the shortest, the axis across the planes first.
     """
-    if not is_anisotropic(spacing):
+    if spacing[0] == min(spacing) or not is_anisotropic(spacing):
         return list(range(-((slices - 1) // 2), slices // 2 + 1))
     return [round((i - (slices - 1) / 2) * min(spacing) / spacing[0]) for i in range(slices)]
 

@@ -147,12 +147,23 @@ def lay_over(model: Model, wanted: Wanted, context: Context) -> ComputedVectors:
     return lay_over_volume(model, volume, context)
 
 
-def lay_over_volume(model: Model, volume: Volume, context: Context) -> ComputedVectors:
-    """Lay a model over a volume that is open already."""
+def lay_over_volume(
+    model: Model, volume: Volume, context: Context, intensity: Intensity | None = None
+) -> ComputedVectors:
+    """Lay a model over a volume that is open already.
+
+    Parameters
+    ----------
+    model : Model
+    volume : Volume
+    context : Context
+    intensity : Intensity, optional
+        What maps its voxels to [0, 1]; by default, what the model's recipe says.
+    """
     recipe = model.recipe
     machine = settle(context, recipe.train.precision)
     oriented, order = sharp_plane_first(volume)
-    intensity = intensity_of(volume, recipe.volume)
+    intensity = intensity or intensity_of(volume, recipe.volume)
     oriented = filled(oriented, intensity)
     grid = working_grid(oriented, recipe.volume.voxel_size)
     if oriented.voxel_size is None and recipe.model.known_classes:

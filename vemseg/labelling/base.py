@@ -211,7 +211,8 @@ class Labeller(ABC):
     def confidence(self, scores: Tensor) -> Tensor:
         """Return how certain the best class is, from scores: float (..., K) -> float (...), 0 to 1.
 
-        Where scores are logarithms of probabilities, it is the probability of the best class. Otherwise it is
+        Where scores are logarithms of probabilities, it is the probability of the best class; that of an
+        encoder's own classes takes ``cluster.caution`` into account. Otherwise it is
         m / (m + t): m says how far the best class is ahead of the second, and t is the median of m in the
         sample that the classes were fitted on. That is 0 on the border between two classes, 0.5 at the
         typical distance from it, and nearly 1 deep inside a class. It is not a probability.

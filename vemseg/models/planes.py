@@ -2,7 +2,8 @@
 
 Every axis gives vectors on the same lattice, ``patch`` voxels apart in all directions, so that they are
 averaged point by point. If the encoder's patch is one plane thick, only the middle plane of every ``patch``
-planes is encoded. With patches of 5, three axes then cost 3/5 of encoding every plane across one axis.
+planes is encoded, or both middle planes of an even number. With patches of 5, three axes then cost 3/5 of
+encoding every plane across one axis.
 
 A dense encoder may look at one layer of patches of every few across each axis; the vectors between are
 interpolated linearly. Along each axis, two of the three directions still see every voxel, so that halving the
@@ -119,10 +120,14 @@ class ThreePlanes(Encoder):
         p = self.patch[0]
         if self.thick == p:
             return self.encoder.encode(windows, kept)
-        planes = windows[:, :, (p - 1) // 2 :: p][:, :, kept[0]]
-        each = planes.transpose(1, 2).flatten(0, 1)[:, None, None]
+        middles = [self._of_planes(windows[:, :, first::p], kept) for first in {(p - 1) // 2, p // 2}]
+        return middles[0] if len(middles) == 1 else torch.stack(middles).float().mean(dim=0)
+
+    def _of_planes(self, planes: Tensor, kept: Kept) -> Tensor:
+        """Encode planes, one for each layer of patches: (b, 1, g, y, x) -> (b, g, gy, gx, d)."""
+        each = planes[:, :, kept[0]].transpose(1, 2).flatten(0, 1)[:, None, None]
         tokens = self.encoder.encode(each[:, :, 0], (slice(None), *kept[1:]))
-        return tokens.reshape(len(windows), -1, *tokens.shape[2:])
+        return tokens.reshape(len(planes), -1, *tokens.shape[2:])
 
 
 class _Spread:

@@ -53,7 +53,7 @@ class LabelledUNet(AveragedObjective):
     def begin_with(self, encoder: Encoder) -> None:
         """Take over the weights of a dense encoder; the last layer only from one of the same classes."""
         given = encoder.state_dict()
-        if encoder.classes != self.learner.classes:
+        if (encoder.classes, encoder.dim) != (self.learner.classes, self.learner.dim):
             own = self.learner.state_dict()
             given = {name: own[name] if name.startswith(LAST) else value for name, value in given.items()}
         self.take_over(given)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vemseg.context import Context
 from vemseg.dense import Judge, PseudoLabels, lay_over_volume, training_source
+from vemseg.errors import UsageError
 from vemseg.geometry import is_anisotropic
 from vemseg.labelling import fit
 from vemseg.models import Model, build_self_training, settle
@@ -67,7 +68,8 @@ def self_train(training: Training, context: Context) -> Path:
     Raises
     ------
     UsageError
-        Where settings make another encoder of it.
+        Where settings make another encoder of it, or the voxel size is not known: then labels look at the
+        volume at the scale at which the encoder tells most, and training would look at another.
     OutputExistsError
         Where a run of another volume, other settings or other weights is there.
     Interrupted
@@ -78,6 +80,10 @@ def self_train(training: Training, context: Context) -> Path:
     start.refuse_other(recipe)
     machine = settle(context, recipe.train.precision)
     volume = open_all(training, context)[0]
+    if volume.voxel_size is None:
+        raise UsageError(
+            f"--adapt needs the voxel size, which nothing says of {volume.name}: add --voxel-size Z,Y,X"
+        )
     source = training_source(volume, recipe)
     tissue = [_tissue_like(source.volume, recipe)] if recipe.tissue.alike else tissue_sources(recipe.tissue)
     sources: list[Source | Synthetic] = [_with_found_classes(source, start, context), *tissue]
@@ -88,8 +94,11 @@ def self_train(training: Training, context: Context) -> Path:
 
 
 def _with_found_classes(source: Source, start: Model, context: Context) -> Source:
-    """Label a volume with the encoder's own classes and with those that it finds, where it is sure."""
-    vectors = lay_over_volume(start, source.volume, context)
+    """Label a volume with the encoder's own classes and with those that it finds, where it is sure.
+
+    Its own are called as cautiously as ``segment --classes named`` calls them (``NamedTable``).
+    """
+    vectors = lay_over_volume(start, source.volume, context, source.intensity)
     table = KMeansTable(k=FOUND, sample=SAMPLE, restarts=3, scale="whiten")
     sample = vectors.sample(table.sample_of(source.volume.box.size), table.seed, context)
     known, found = (
@@ -99,10 +108,10 @@ def _with_found_classes(source: Source, start: Model, context: Context) -> Sourc
 
 
 def _tissue_like(volume: Volume, recipe: Recipe) -> Synthetic:
-    """Return synthetic tissue of the voxel size of a volume, or of any where it is not known."""
-    table = recipe.tissue
-    z, y, x = volume.voxel_size or (1.0, 1.0, 1.0)
+    """Return synthetic tissue of the voxel size of a volume."""
+    assert volume.voxel_size is not None
+    table, (z, y, x) = recipe.tissue, volume.voxel_size
     pixel = math.sqrt(y * x)
-    around = (pixel / AROUND, pixel * AROUND) if volume.voxel_size else table.pixel
+    around = (pixel / AROUND, pixel * AROUND)
     ratio = z / pixel if is_anisotropic(volume.voxel_size) else 1.0
     return Synthetic(Tissue(ratio, around, table.kinds), table.held, table.pace)

@@ -104,6 +104,10 @@ class UNetTable(ModelTable):
             self.view <= self.fov < 2 * self.view,
             f"model.view must be at most model.fov ({self.fov}) and more than half of it, not {self.view}",
         )
+        require(
+            not self.agreement or self.average > 0,
+            "model.agreement needs the running mean of the weights: set model.average, such as 0.999, too",
+        )
         n = len(self.classes)
         require(n <= self.dim, f"model.classes must be at most model.dim ({self.dim}) names, not {n}")
         check_names(self.classes)
