@@ -161,10 +161,6 @@ class VolumeStock(Stock):
             )
         return usable
 
-    def middles(self, box: int, axis: int) -> range:
-        """Return all planes; a window that reaches beyond the first or last is filled by mirroring."""
-        return range(self.boxes[box].shape[axis])
-
     def anchors(self, box: int) -> Ints | None:
         """Return the places of the source that lie in a box; None where windows may lie anywhere."""
         return self._anchors[box]

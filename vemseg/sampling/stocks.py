@@ -82,9 +82,12 @@ class Stock(ABC):
         """Edges of the boxes, int64 (boxes, 3)."""
         return np.array([box.shape for box in self.boxes])
 
-    @abstractmethod
     def middles(self, box: int, axis: int) -> range:
-        """Return the planes of a box, across an axis, that may be the middle plane of a window."""
+        """Return the planes of a box, across an axis, that may be the middle plane of a window.
+
+        These are all; a window that reaches beyond the first or the last is filled by mirroring.
+        """
+        return range(self.boxes[box].shape[axis])
 
     def anchors(self, box: int) -> Ints | None:
         """Return the voxels of a box, int64 (m, 3), of which each window shows one; None for any window.

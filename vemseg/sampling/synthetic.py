@@ -97,10 +97,6 @@ class MadeStock(Stock):
         self._held = HeldBoxes(count, self.shape, True, needs.device)
         self._coming: dict[int, Callable[[], Any]] = {}
 
-    def middles(self, box: int, axis: int) -> range:
-        """Return all planes; a window that reaches beyond the first or last is filled by mirroring."""
-        return range(self.boxes[box].shape[axis])
-
     def expect(self, box: int, rng: np.random.Generator) -> None:
         """Have the next block for this place made, by one of the processes that train together."""
         if self._maker(box) == here().index:
