@@ -3,6 +3,7 @@
 import itertools
 import math
 import sys
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
 from vemseg.geometry import Box
 from vemseg.labelling import Sample, fit, load
-from vemseg.labelling.hyperbolic import HyperbolicLabeller, distances, lloyd, stepped
+from vemseg.labelling.columns import CHUNK_BYTES
+from vemseg.labelling.hyperbolic import HyperbolicLabeller, distances, lloyd, spread
 from vemseg.models import build_encoder, build_objective, hyperbolic
 from vemseg.models.cubes import Cubes
 from vemseg.models.hyperbolic import Gyroplanes, WrappedNormal, ball, log_sinh_ratio
@@ -125,13 +127,114 @@ def test_gyroplanes_are_distances_from_geodesics():
 # K-means
 
 
+def step(v, centre):
+    """Return where one step leads the only centroid."""
+    return lloyd(v, centre[None], 1).centres[0]
+
+
+def textbook_step(v, centre):
+    """Take the step of Lou et al. in the Poincaré ball with 80 digits, from lists of Decimals."""
+
+    def product(a, b):
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    def point(tangent):
+        far = product(tangent, tangent).sqrt()
+        return [x * (1 - 2 / ((2 * far).exp() + 1)) / far for x in tangent]
+
+    at, total, moment = point(centre), Decimal(0), [Decimal(0)] * len(centre)
+    for x in map(point, v):
+        between = [p - q for p, q in zip(x, at, strict=True)]
+        gap = 1 - product(x, x)
+        y = 2 * product(between, between) / (gap * (1 - product(at, at)))
+        sinh = (y * (y + 2)).sqrt()
+        weight = ((1 + y + sinh).ln() / sinh if y else 1) / gap
+        total += weight * (1 + product(x, x))
+        moment = [m + weight * p for m, p in zip(moment, x, strict=True)]
+    mean = [2 * m / (total + (total**2 - 4 * product(moment, moment)).sqrt()) for m in moment]
+    radius = product(mean, mean).sqrt()
+    return [float(p / radius * ((1 + radius) / (1 - radius)).ln() / 2) for p in mean]
+
+
+@pytest.mark.parametrize("far", [0.01, 1.0, 5.0, 9.0, 9.5, 10.0, 12.0, 14.0])
+def test_a_step_is_that_of_the_textbook_at_any_distance_from_the_origin(far):
+    v = tangents(30, dim=3)
+    rounding = 1e-13 + 1e-17 * math.exp(2 * far)  # of directions, as it moves points
+    for width in (1.0, 1e-2, 2 * math.exp(-2 * far)):  # the last moves a point by about 1
+        along = v[:1] + width * v
+        near = far * along / along.norm(dim=1, keepdim=True) * (1 + 0.02 * v[:, :1])
+        for centre in (near[1], 0.9 * near[2], v[3]):
+            with localcontext(prec=80):
+                exact = [[Decimal(x) for x in row] for row in [*near.tolist(), centre.tolist()]]
+                slow = torch.tensor(textbook_step(exact[:-1], exact[-1]), dtype=torch.float64)
+            torch.testing.assert_close(step(near, centre), slow, rtol=rounding, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 40, 20_000])
+def test_the_centroid_of_one_place_is_that_place(n):
+    for i, far in enumerate([0.0, 1e-9, 1e-3, 1.0, 5.0, 9.0, 9.5, 10.0, 11.0, 12.0, 13.0, 14.0]):
+        place = tangents(1, dim=3, seed=i)
+        place *= far / place.norm()
+        found = lloyd(place.repeat(n, 1), tangents(1, dim=3, seed=100 + i), 10)
+        torch.testing.assert_close(found.centres, place, atol=1e-6, rtol=0)
+        assert found.cost < 1e-3
+
+
+def test_steps_are_finite_and_raise_no_cost_far_from_the_origin():
+    for far, width, seed in itertools.product([8.0, 11.0, 14.0, 30.0], [1.0, 1e-4, 1e-8, 1e-12], range(3)):
+        v = torch.tensor([far, 0.0, 0.0]).double() + far * width * tangents(50, dim=3, seed=seed)
+        found = lloyd(v, v[:1], 0)
+        for _ in range(5):
+            last, found = found, lloyd(v, found.centres, 1)
+            assert found.centres.isfinite().all() and found.cost <= last.cost * (1 + 1e-6) + 1e-6
+    pair = torch.tensor([[14.0, 0.0], [-14.0, 0.0]]).double()
+    for centre in ([0.0, 0.0], [0.0, 3.0]):
+        assert float(step(pair, torch.tensor(centre).double()).norm()) < 1e-12
+
+
+def slow_lloyd(v, centres, iterations):
+    """Move centroids one after the other, by formulas that are exact near the origin."""
+    for _ in range(iterations):
+        apart, label = distances(v, centres).min(dim=1)
+        before, centres = centres, centres.clone()
+        for i in range(len(centres)):
+            x, d = points_of(v[label == i]), apart[label == i, None].clamp_min(1e-9)
+            if not len(x):
+                centres[i] = v[apart.argmax()]
+                continue
+            weight = d / torch.sinh(d) / (1 - x.square().sum(dim=1, keepdim=True))
+            total = (weight * (1 + x.square().sum(dim=1, keepdim=True))).sum()
+            moment = (weight * x).sum(dim=0)
+            mean = 2 * moment / (total + (total**2 - 4 * moment @ moment).sqrt())
+            centres[i] = mean / mean.norm() * torch.atanh(mean.norm())
+        if (centres - before).square().sum() < 1e-10:
+            break
+    return centres, float(distances(v, centres).amin(dim=1).square().mean())
+
+
+@pytest.mark.parametrize("dim", [2, 5])
+def test_classes_that_move_together_move_as_one_after_the_other(monkeypatch, dim):
+    v = tangents(2000, dim, scale=0.7)
+    start = spread(v, 5, np.random.default_rng(0))
+    start[3] = 40.0  # without points
+    for iterations in (1, 2, 7, 200):
+        slow, cost = slow_lloyd(v, start, iterations)
+        found = lloyd(v, start, iterations)
+        torch.testing.assert_close(found.centres, slow, rtol=0, atol=1e-11)
+        assert found.cost == pytest.approx(cost, rel=1e-12)
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", 10_000)
+    torch.testing.assert_close(lloyd(v, start, 200).centres, found.centres, rtol=0, atol=1e-12)
+    again = lloyd(v, start, 200)
+    assert torch.equal(again.centres, lloyd(v, start, 200).centres)
+
+
 def test_steps_lead_to_the_point_of_least_squares():
     v = tangents(40, scale=1.5)
     centre = torch.zeros(2).double()
     costs = []
     for _ in range(100):
         costs.append(float(distances(v, centre[None]).square().sum()))
-        centre = stepped(v, centre)
+        centre = step(v, centre)
     assert all(b <= a + 1e-9 for a, b in itertools.pairwise(costs))
 
     def cost(c):
@@ -142,7 +245,7 @@ def test_steps_lead_to_the_point_of_least_squares():
     pair = torch.tensor([[0.4, 0.0], [1.6, 0.0]]).double()
     middle = torch.tensor([0.5, 0.1]).double()
     for _ in range(100):
-        middle = stepped(pair, middle)
+        middle = step(pair, middle)
     torch.testing.assert_close(middle, torch.tensor([1.0, 0.0]).double(), atol=1e-6, rtol=0)
 
 

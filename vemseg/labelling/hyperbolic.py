@@ -6,7 +6,8 @@ float16: those far from the origin lie so close to the border of the ball that t
 
 The centroid of a class is its Fréchet mean, to which one step of the iteration of Lou et al. (ICML 2020,
 algorithm 1) is taken in each iteration of k-means; the reference code of CIHS takes ten. A step never raises
-the sum of squared distances, so k-means ends at the same centroids.
+the sum of squared distances, and none is left to take only where each centroid is the mean of its class: with
+one step as with ten, k-means descends to a local optimum, but not always to the same one.
 """
 
 from __future__ import annotations
@@ -26,13 +27,20 @@ from vemseg.labelling.columns import CHUNK_BYTES, prepared
 from vemseg.recipe import HyperbolicTable
 
 FARTHEST = 15.0
-"""Longer tangents are shortened to this: points farther from the origin are not told apart in float64."""
+"""Longer tangents are shortened to this.
+
+At this length, rounding a direction to float64 moves a point by about a thousandth; every further unit of
+length makes that seven times as much.
+"""
 
 SEARCH = 20_000
 """Number of vectors on which the restarts compete; the best is refined on the whole sample."""
 
 EXACT_BYTES = 24
-"""Bytes that are held for each number of a vector, three copies in float64, and twice for each distance."""
+"""Bytes that are held for each number of a vector: three copies in float64."""
+
+ROW_BYTES = 192
+"""Bytes that are held for each vector besides, as measured: lengths, distances, weights, classes."""
 
 SETTLED = 1e-10
 """The fit ends once the squared movements of all centroids in the tangent space add up to less."""
@@ -72,9 +80,9 @@ class HyperbolicLabeller(Labeller):
 
     @classmethod
     def demands(cls, table: HyperbolicTable, n: int, dim: int, codes: Single | None) -> list[Demand]:
-        """Return the memory that fitting takes: for the sample, and for its distances from centroids."""
+        """Return the memory that fitting takes: for the sample, and for its points in polar coordinates."""
         smaller = f"a smaller sample (--set cluster.sample={n // 4})"
-        need = n * ((SAMPLE_BYTES + EXACT_BYTES) * dim + EXACT_BYTES * 2 * table.k)
+        need = n * ((SAMPLE_BYTES + EXACT_BYTES) * dim + ROW_BYTES)
         return [Demand(f"fit classes to {n} vectors", need, smaller)]
 
     def reordered(self, order: NDArray[np.int64]) -> Self:
@@ -107,39 +115,110 @@ class Found(NamedTuple):
     cost: float
 
 
+class Polar(NamedTuple):
+    """Points by the lengths and directions of their tangents.
+
+    Attributes
+    ----------
+    far : Tensor (n, 1)
+        Lengths, at most ``FARTHEST``.
+    along : Tensor (n, d)
+        Directions, 0 for the tangent 0.
+    swell : Tensor (n, 1)
+        ``sinh(2 far)``.
+    """
+
+    far: Tensor
+    along: Tensor
+    swell: Tensor
+
+
+class Nearest(NamedTuple):
+    """Distances from the nearest centroid, float64 (n,), and the numbers of these centroids, int64 (n,)."""
+
+    apart: Tensor
+    label: Tensor
+
+
+def polar(tangents: Tensor) -> Polar:
+    """Return tangents (n, d) as lengths and directions."""
+    length = tangents.norm(dim=1, keepdim=True)
+    far = length.clamp_max(FARTHEST)
+    return Polar(far, tangents / length.clamp_min(torch.finfo(length.dtype).tiny), torch.sinh(2 * far))
+
+
 def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return the hyperbolic distances of points, given as tangents at the origin: (n, d), (m, d) -> (n, m).
+    """Return the hyperbolic distances of points, given as tangents: (n, d), (m, d) -> (n, m)."""
+    return arcosh1p(excess(polar(a), polar(b)))
+
+
+def excess(a: Polar, b: Polar) -> Tensor:
+    """Return by how much the hyperbolic cosines of the distances exceed 1: n points, m points -> (n, m).
 
     By the law of cosines, written with differences of lengths and directions, so that nothing cancels.
     """
-    (far_a, along_a), (far_b, along_b) = polar(a), polar(b)
-    chord = torch.cdist(along_a, along_b, compute_mode="donot_use_mm_for_euclid_dist").square() / 2
-    radial = torch.sinh(far_a - far_b.T).square()
-    excess = 2 * radial + torch.sinh(2 * far_a) * torch.sinh(2 * far_b).T * chord
-    return torch.log1p(excess + excess.sqrt() * (excess + 2).sqrt())
+    chord = torch.cdist(a.along, b.along, compute_mode="donot_use_mm_for_euclid_dist").square() / 2
+    radial = torch.sinh(a.far - b.far.T).square()
+    return 2 * radial + a.swell * b.swell.T * chord
 
 
-def polar(tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """Return lengths (n, 1), at most ``FARTHEST``, and directions (n, d) of tangents, 0 for the tangent 0."""
-    far = tangents.norm(dim=1, keepdim=True)
-    return far.clamp_max(FARTHEST), tangents / far.clamp_min(torch.finfo(far.dtype).tiny)
+def arcosh1p(x: Tensor) -> Tensor:
+    """Return ``arcosh(1 + x)``, of any shape."""
+    return torch.log1p(x + x.sqrt() * (x + 2).sqrt())
 
 
-def stepped(tangents: Tensor, centre: Tensor) -> Tensor:
-    """Take a step from a centre (d,) towards the Fréchet mean of points, all as tangents: (n, d) -> (d,)."""
-    far, along = polar(tangents)
-    apart = distances(tangents, centre[None])
-    bent = torch.where(apart > 1e-6, apart / torch.sinh(apart.clamp_min(1e-6)), 1.0)
-    weight = bent * torch.cosh(far).square()
-    points = torch.tanh(far) * along
-    total = (weight * (1 + torch.tanh(far).square())).sum()
-    moment = (weight * points).sum(dim=0)
-    mean = 2 * moment / (total + (total.square() - 4 * moment.square().sum()).clamp_min(0).sqrt())
-    radius = mean.norm()
-    moved: Tensor = (
-        mean / radius.clamp_min(torch.finfo(mean.dtype).tiny) * torch.atanh(radius).clamp_max(FARTHEST)
-    )
+def assigned(points: Polar, centres: Tensor) -> Nearest:
+    """Return which of K centres (K, d), given as tangents, is nearest to each point, and how far it is.
+
+    Points are taken so many at a time that four matrices of distances have ``CHUNK_BYTES``.
+    """
+    ends, rows = polar(centres), max(1, CHUNK_BYTES["cpu"] // (4 * 8 * len(centres)))
+    parts = zip(*(torch.split(column, rows) for column in points), strict=True)
+    least, label = zip(*(excess(Polar(*part), ends).min(dim=1) for part in parts), strict=True)
+    return Nearest(arcosh1p(torch.cat(least)), torch.cat(label))
+
+
+def stepped(points: Polar, near: Nearest, centres: Tensor) -> Tensor:
+    """Take a step from the centre of each class towards the Fréchet mean of its points.
+
+    On the hyperboloid, the points of a class add up, by their weights, to an arrow of length c along the axis
+    and s across it, which points to the new centre: a tangent of length ``artanh(s / c) / 2``. Far from the
+    origin ``c - s`` would cancel, so it is added up from what each point adds to it. Directions are added up
+    by how they differ from that of the present centre, so that sums over many points hardly round once the
+    centre has almost settled.
+
+    Parameters
+    ----------
+    points : Polar
+        Of n points.
+    near : Nearest
+        Their classes, and their distances from the centres of these.
+    centres : Tensor float64 (K, d)
+        As tangents.
+
+    Returns
+    -------
+    Tensor float64 (K, d)
+        New centres, as tangents; the origin for a class without points.
+    """
+    label, k, tiny = near.label, len(centres), torch.finfo(centres.dtype).tiny
+    apart = near.apart[:, None]
+    weight = torch.where(apart > 1e-6, apart / torch.sinh(apart.clamp_min(1e-6)), 1.0)
+    pull = weight * points.swell
+    before = polar(centres).along
+    turn = added(before[label].sub_(points.along).mul_(pull), label, k)
+    across = added(pull, label, k) * before - turn
+    s = across.norm(dim=1, keepdim=True)
+    along = across / s.clamp_min(tiny)
+    chord = along[label].sub_(points.along).norm(dim=1, keepdim=True).square() / 2
+    gap = added(weight * torch.exp(-2 * points.far) + pull * chord, label, k)
+    moved: Tensor = along * torch.log1p(2 * s / gap.clamp_min(tiny)) / 4
     return moved
+
+
+def added(rows: Tensor, label: Tensor, k: int) -> Tensor:
+    """Return the sums of the rows of each class: (n, c), int64 (n,) -> (K, c)."""
+    return rows.new_zeros(k, rows.shape[1]).index_add_(0, label, rows)
 
 
 def spread(tangents: Tensor, k: int, rng: np.random.Generator) -> Tensor:
@@ -165,19 +244,14 @@ def lloyd(tangents: Tensor, centres: Tensor, iterations: int) -> Found:
     iterations : int
         Largest number of them.
     """
+    points = polar(tangents)
+    near = assigned(points, centres)
     for _ in range(iterations):
-        nearest, label = distances(tangents, centres).min(dim=1)
-        moved = torch.stack(
-            [
-                stepped(tangents[label == i], centre)
-                if bool((label == i).any())
-                else tangents[nearest.argmax()]
-                for i, centre in enumerate(centres)
-            ]
-        )
+        moved = stepped(points, near, centres)
+        moved[near.label.bincount(minlength=len(centres)) == 0] = tangents[near.apart.argmax()]
         change = (moved - centres).square().sum()
         centres = moved
+        near = assigned(points, centres)
         if change < SETTLED:
             break
-    cost = distances(tangents, centres).amin(dim=1).square().mean()
-    return Found(centres, float(cost))
+    return Found(centres, float(near.apart.square().mean()))
