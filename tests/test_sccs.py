@@ -9,6 +9,7 @@ import tiny
 import torch
 from test_seams import source_of
 
+from vemseg import labelling
 from vemseg.batch import Batch
 from vemseg.cli import app
 from vemseg.context import Context
@@ -18,6 +19,7 @@ from vemseg.features import Features
 from vemseg.geometry import Box
 from vemseg.graphs import Affinity, Graph, Kernel
 from vemseg.labelling import Sample, check, find_classes, fit, load
+from vemseg.labelling.cuts import DeepCutLabeller, SpectralLabeller
 from vemseg.models import build_encoder, build_labeller, open_model
 from vemseg.phantom import Phantom
 from vemseg.pipeline.embed import embed
@@ -30,10 +32,12 @@ from vemseg.recipe import (
     KMeansTable,
     RegionsTable,
     SccsTable,
+    SpectralTable,
     load_recipe,
 )
 from vemseg.run import Run, load_tensors
 from vemseg.volume import open_volume
+from vemseg.volume.cache import Cache
 
 SHAPE = (5, 40, 48)
 SMALL = [
@@ -300,6 +304,61 @@ def test_the_cosine_tells_nodes_apart_whose_vectors_all_point_one_way():
         np.testing.assert_array_equal(classes, np.repeat([0, 1, 2], 20))
     with pytest.raises(InputError, match="only 1 segments"):
         fit(DeepCutTable(k=3, segments=3, epochs=60, centred=False), sample)
+
+
+class Watched:
+    """A table that notes which of its settings are read."""
+
+    def __init__(self, table):
+        self._table, self.seen = table, set()
+
+    def __getattr__(self, name):
+        self.seen.add(name)
+        return getattr(self._table, name)
+
+
+@pytest.mark.parametrize("loss", ["ncut", "cc"])
+@pytest.mark.parametrize("kappa", ["auto", 2.0])
+def test_what_a_cut_reads_is_what_its_key_holds(loss, kappa):
+    for made, table in (
+        (DeepCutLabeller, DeepCutTable(epochs=1, loss=loss)),
+        (SpectralLabeller, SpectralTable(kappa=kappa)),
+        (SpectralLabeller, DsmTable(kappa=kappa)),
+    ):
+        watched = Watched(table)
+        made.cut(watched, graph_of())
+        assert watched.seen <= made.reads <= set(type(table).model_fields)
+
+
+@pytest.mark.parametrize(
+    "table", [DeepCutTable(k=2, epochs=20), SpectralTable(k=2, kappa=2.0), DsmTable(k=2)]
+)
+def test_equal_graphs_are_cut_once_and_labelled_as_if_they_were_cut_again(table, monkeypatch):
+    kept = Cache(10**6)
+    monkeypatch.setattr(labelling.cuts, "_cuts", kept)
+    made = DeepCutLabeller if table.method == "deepcut" else SpectralLabeller
+    cut, asked = made.cut.__func__, []
+    monkeypatch.setattr(made, "cut", classmethod(lambda *given: asked.append(given[1]) or cut(*given)))
+
+    @labelling.one_thread()  # another number of threads is another key
+    def scores(graph, **changes):
+        other = table.model_copy(update=changes)
+        return fit(other, Sample(graph.vectors, graph.intensities, graphs=(graph,))).graph_scores(graph_of())
+
+    first, many = scores(graph_of()), scores(graph_of(), k=3, restarts=2)
+    assert len(asked) == 1
+    monkeypatch.setattr(labelling.cuts, "_cuts", Cache(0))  # keeps one array, so no cut
+    assert torch.equal(scores(graph_of()), first)
+    assert torch.equal(scores(graph_of(), k=3, restarts=2), many)
+    assert len(asked) > 3
+    monkeypatch.setattr(labelling.cuts, "_cuts", kept)
+    for changes in ({"seed": 1}, {"segments": 4}, {"centred": False}):
+        before = len(asked)
+        scores(graph_of(), **changes)
+        assert len(asked) == before + 1
+    before = len(asked)
+    scores(graph_of(n=41))
+    assert len(asked) == before + 1
 
 
 def test_a_number_of_classes_is_chosen_among_regions_but_not_for_graphs():

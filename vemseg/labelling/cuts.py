@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Self
-from weakref import WeakKeyDictionary
+from hashlib import blake2b
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -27,16 +27,24 @@ from vemseg.labelling.base import Doubles, OwnTable, Sample, Single, Source
 from vemseg.labelling.centroids import centroids, nearness
 from vemseg.labelling.columns import prepared
 from vemseg.recipe import CutTable, DeepCutTable, SpectralTable
+from vemseg.volume.cache import Cache
 
 Ints = NDArray[np.int64]
 
-_cuts: WeakKeyDictionary[Graph, tuple[dict[str, object], Ints]] = WeakKeyDictionary()
-"""The last cut of each graph that is still there: fitting looks at the graphs of a sample several times."""
+CUTS_BYTES = 16 * 2**20
+"""The most bytes of cuts that are kept, those of some 500 graphs of a thousand regions."""
+
+_cuts = Cache(CUTS_BYTES)
+"""The last cuts: fitting looks at the graphs of a sample several times, with other numbers of classes, too;
+and then they are labelled."""
 
 
 @dataclass(frozen=True, eq=False)
 class CutLabeller(AffineScores):
     """A labeller that cuts graphs; the columns of its map are scores of the descriptions of segments."""
+
+    reads: ClassVar[frozenset[str]]
+    """The settings that :meth:`cut` depends on."""
 
     @classmethod
     @abstractmethod
@@ -50,7 +58,7 @@ class CutLabeller(AffineScores):
         for i, graph in enumerate(sample.graphs):
             if context.stopped():
                 raise Interrupted("stopped while graphs were cut: the same command starts again")
-            described.append(_described(graph, cls._cut(table, graph))[0])
+            described.append(cls._segments(table, graph)[0])
             context.report("clustering", i / len(sample.graphs), f"cut {i + 1}/{len(sample.graphs)} graphs")
         vectors = np.concatenate(described)
         if len(vectors) < table.k:
@@ -63,16 +71,22 @@ class CutLabeller(AffineScores):
 
     def graph_scores(self, graph: Graph) -> Tensor:
         """Return the scores of the segment that each node belongs to, float32 (n, K)."""
-        vectors, place = _described(graph, self._cut(self.settings, graph))
-        return self.scores(torch.from_numpy(vectors.astype(np.float32)))[torch.from_numpy(place)]
+        vectors, place = self._segments(self.settings, graph)
+        return self.scores(torch.from_numpy(vectors))[torch.from_numpy(place)]
 
     @classmethod
-    def _cut(cls, table: CutTable, graph: Graph) -> Ints:
-        """Return the cut of a graph, the last one if it was cut with the same settings."""
-        settings = table.model_dump(exclude={"sample"})
-        if graph not in _cuts or _cuts[graph][0] != settings:
-            _cuts[graph] = settings, cls.cut(table, graph)
-        return _cuts[graph][1]
+    def _segments(cls, table: CutTable, graph: Graph) -> tuple[Single, Ints]:
+        """Return what ``_described`` says of the cut of a graph, kept for equal vectors and settings."""
+        digest = blake2b(graph.vectors.tobytes()).digest()
+        settings = tuple(sorted(table.model_dump(include=set(cls.reads)).items()))
+        # Sums are rounded otherwise by another number of threads: whether a cut is kept must change nothing.
+        key = (cls, settings, graph.vectors.shape, digest, torch.get_num_threads())
+        vectors, place = _cuts.get((*key, "vectors")), _cuts.get((*key, "place"))
+        if vectors is None or place is None:
+            vectors, place = _described(graph, cls.cut(table, graph))
+            _cuts.put((*key, "vectors"), vectors)
+            _cuts.put((*key, "place"), place)
+        return vectors.astype(np.float32, copy=False), place.astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +98,10 @@ class SpectralLabeller(CutLabeller):
     kappa : float64 (), optional
         The scale of the affinity, where the settings leave it to the reference graph.
     """
+
+    reads = frozenset(
+        ("kappa", "density", "alpha", "distance", "eigenvectors", "segments", "seed", "centred")
+    )
 
     kappa: Doubles | None = None
 
@@ -111,6 +129,8 @@ class SpectralLabeller(CutLabeller):
 @dataclass(frozen=True, eq=False)
 class DeepCutLabeller(CutLabeller):
     """Cuts by a network that is trained on each graph."""
+
+    reads = frozenset(("loss", "alpha", "segments", "epochs", "seed", "centred"))
 
     @classmethod
     def cut(cls, table: DeepCutTable, graph: Graph) -> Ints:
