@@ -70,6 +70,49 @@ def test_the_affinity_and_its_products_are_those_of_loops(kernel, held, monkeypa
     assert found.density == pytest.approx((slow[pairs] > 1e-9).mean(), abs=1e-9)
 
 
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: f"{kernel.method}-{kernel.distance}")
+def test_gradients_of_products_are_those_of_the_dense_affinity(kernel, held, monkeypatch):
+    monkeypatch.setattr(affinity, "STRIP", 7)
+    monkeypatch.setattr(affinity, "HELD", 1000 if held else 1)
+    found, soft = Affinity.of(vectors(23).requires_grad_(), kernel), vectors(23, 4, 2)
+    dense = found.dense()
+    scale = dense.sum(dim=1).rsqrt()
+    normalised = scale[:, None] * dense * scale
+    for quick, slow in (
+        (found.times, lambda x: dense @ x),
+        (found.normalised_times, lambda x: normalised @ x),
+        (found.laplacian_times, lambda x: x - normalised @ x),
+        (found.inner, lambda x: torch.trace(x.T @ dense @ x)),
+    ):
+        one, other = soft.clone().requires_grad_(), soft.clone().requires_grad_()
+        got, expected = quick(one), slow(other)
+        torch.testing.assert_close(got, expected)
+        got.square().sum().backward()
+        expected.square().sum().backward()
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-6)
+
+
+def test_products_keep_no_strip_for_their_gradients(monkeypatch):
+    monkeypatch.setattr(affinity, "STRIP", 7)
+    monkeypatch.setattr(affinity, "HELD", 1)
+    n, kept = 90, []
+    network = SpectralNetwork(6, (5, 4, 3), 4).double()
+    values = vectors(n)
+    found = Affinity.of(values, SCCS)
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        z = network.coordinates(values, found)
+        soft = network.logits(z).softmax(dim=1)
+        losses = spectral_loss(z, found, 1.0), smoothness_loss(soft, found, 0.1, 0.1), ncut_loss(soft, found)
+        sum(losses).backward()
+    assert 0 < max(kept) <= n * 6
+
+
 def test_vectors_alike_keep_degrees_positive_and_strangers_are_cut_off():
     same = Affinity.of(torch.zeros(5, 3, dtype=torch.float64), SCCS)
     np.testing.assert_allclose(same.dense(), 0.75)

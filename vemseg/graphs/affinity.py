@@ -2,7 +2,7 @@
 
 The affinity joins every pair of regions of a graph, whether they touch or not (SCCS, section "spG
 Construction"). It is computed from vectors in strips of rows, so a graph of any size can be multiplied by it
-in bounded memory; a small one is kept.
+in bounded memory, also where gradients flow back through the product; a small one is kept.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 STRIP = 1024
 """Rows of the affinity that are computed at a time."""
@@ -124,7 +125,8 @@ class Affinity:
 
     ``A = max(S - max(S) / alpha, 0)`` for the similarities S. Their largest one is that of a region with
     itself, 1, so everything below 1 / alpha becomes 0 and the diagonal is 1 - 1 / alpha: no region is
-    isolated, and degrees are positive. With an alpha of 0 nothing is cut off.
+    isolated, and degrees are positive. With an alpha of 0 nothing is cut off. A is symmetric, and constant
+    to whatever is trained: gradients pass through products to what A is multiplied by, never to the vectors.
 
     Attributes
     ----------
@@ -138,7 +140,8 @@ class Affinity:
 
     @classmethod
     def of(cls, vectors: Tensor, kernel: Kernel) -> Affinity:
-        """Return the affinity of vectors (n, d)."""
+        """Return the affinity of vectors (n, d), through which no gradient reaches them."""
+        vectors = vectors.detach()
         centred = vectors if kernel.distance == "cosine" else vectors - vectors.mean(dim=0)
         return cls(centred, kernel)
 
@@ -171,7 +174,13 @@ class Affinity:
 
     def times(self, values: Tensor) -> Tensor:
         """Return A @ values for values (n, c)."""
-        return torch.cat([strip @ values for _, strip in self.strips()])
+        found: Tensor = _Product.apply(values, self)
+        return found
+
+    def inner(self, values: Tensor) -> Tensor:
+        """Return the trace of values^T A values for values (n, c), whose gradient takes no second product."""
+        found: Tensor = _Inner.apply(values, self)
+        return found
 
     def normalised_times(self, values: Tensor) -> Tensor:
         """Return D^-1/2 A D^-1/2 @ values, where D holds the degrees, for values (n, c)."""
@@ -196,3 +205,32 @@ class Affinity:
     def dense(self) -> Tensor:
         """Return A as one tensor (n, n)."""
         return torch.cat([strip for _, strip in self.strips()])
+
+
+class _Product(torch.autograd.Function):
+    """A @ values. Autograd would keep every strip of A, n^2 numbers; this computes them again."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, affinity: Affinity) -> Tensor:
+        ctx.affinity = affinity  # type: ignore[attr-defined]
+        # Few columns are multiplied several times as fast as few rows.
+        return torch.cat([(values.T @ strip.T).T for _, strip in affinity.strips()])
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.affinity.times(gradient), None  # type: ignore[attr-defined]
+
+
+class _Inner(torch.autograd.Function):
+    """The sum of values * (A @ values), whose gradient is 2 A @ values."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, affinity: Affinity) -> Tensor:
+        product = affinity.times(values)
+        ctx.save_for_backward(product)
+        return (values * product).sum()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        (product,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return 2 * gradient * product, None

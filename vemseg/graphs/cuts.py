@@ -168,7 +168,7 @@ def ncut_loss(soft: Tensor, affinity: Affinity) -> Tensor:
     ``- tr(S^T A S) / tr(S^T D S) + | S^T S / |S^T S| - I / sqrt(K) |``, with Frobenius norms.
     """
     k = soft.shape[1]
-    cut = (soft * affinity.times(soft)).sum() / (affinity.degrees[:, None] * soft.square()).sum()
+    cut = affinity.inner(soft) / (affinity.degrees[:, None] * soft.square()).sum()
     shares = soft.T @ soft
     balanced = torch.eye(k, dtype=soft.dtype) / k**0.5
     unequal: Tensor = torch.linalg.norm(shares / torch.linalg.norm(shares) - balanced)
@@ -181,5 +181,5 @@ def correlation_loss(soft: Tensor, affinity: Affinity, alpha: float) -> Tensor:
     ``- sum((A - max(A) / alpha) * (S S^T))``; the largest affinity is 1, that of a node with itself. It is
     divided by the number of pairs, so that the step sizes of AdamW's epsilon do not depend on it.
     """
-    alike = (soft * affinity.times(soft)).sum() - soft.sum(dim=0).square().sum() / alpha
+    alike = affinity.inner(soft) - soft.sum(dim=0).square().sum() / alpha
     return -alike / len(soft) ** 2

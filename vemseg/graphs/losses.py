@@ -57,7 +57,7 @@ def smoothness_loss(probabilities: Tensor, affinity: Affinity, eta: float, nu: f
     ``1/n^2 sum_ij (a_ij - eta) (1 - cos(P_i, P_j)) + nu |sum_i |P_i|_1 / n - 1|``, as printed. The second
     term is always 0 for rows that sum to 1, so the outputs must be sigmoids. The first is computed without a
     matrix of all pairs of rows: for rows Q of length 1 the sum of ``(a_ij - eta) Q_i.Q_j`` is
-    ``sum(Q * (A Q)) - eta |sum_i Q_i|^2``.
+    ``tr(Q^T A Q) - eta |sum_i Q_i|^2``.
 
     Parameters
     ----------
@@ -68,6 +68,6 @@ def smoothness_loss(probabilities: Tensor, affinity: Affinity, eta: float, nu: f
     """
     n = len(probabilities)
     rows = normalize(probabilities, dim=1)
-    alike = (rows * affinity.times(rows)).sum() - eta * rows.sum(dim=0).square().sum()
+    alike = affinity.inner(rows) - eta * rows.sum(dim=0).square().sum()
     apart = (affinity.degrees.sum() - eta * n**2 - alike) / n**2
     return apart + nu * (probabilities.sum() / n - 1).abs()
