@@ -179,6 +179,7 @@ def test_cuts_of_tiny_and_constant_graphs():
             spectral_cut(Affinity.of(values, SPECTRAL), 12, 15, 0),
             spectral_cut(Affinity.of(values, DsmTable()), 5, 15, 0),
             deep_cut(values, DeepCutTable(epochs=2)),
+            deep_cut(values, DeepCutTable(epochs=2, loss="cc")),
         ):
             assert cut.shape == (len(values),) and cut.min() >= 0
 
@@ -191,8 +192,52 @@ def test_the_losses_of_deepcut_are_those_of_loops():
     shares = s.T @ s
     unequal = np.linalg.norm(shares / np.linalg.norm(shares) - np.eye(3) / np.sqrt(3))
     assert float(ncut_loss(soft, found)) == pytest.approx(cut + unequal)
-    expected = -((dense - dense.max() / 3) * (s @ s.T)).sum() / 11**2
-    assert float(correlation_loss(soft, found, 3.0)) == pytest.approx(expected)
+    unit = vectors(11) / vectors(11).norm(dim=1, keepdim=True)
+    cosines = np.array([[float(a @ b) for a in unit] for b in unit])
+    assert cosines.min() < -0.1  # not clipped
+    expected = -((cosines - cosines.max() / 3) * (s @ s.T)).sum() / 11**2
+    assert float(correlation_loss(soft, unit, 3.0)) == pytest.approx(expected)
+
+
+def published_cut(values, settings):
+    """Cut a graph as the published code does, with dense matrices of cosines.
+
+    Edges are where the adjacency is above 0; a graph convolution divides by the roots of degrees.
+    """
+    x = values.numpy()
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    w = unit @ unit.T
+    w = np.maximum(w, 0) / w.max() if settings.loss == "ncut" else w - w.max() / settings.alpha
+    edges = np.where(w > 0, w, 0)
+    degrees = edges.sum(axis=1)
+    mixed = torch.from_numpy(edges / np.sqrt(np.outer(degrees, degrees)) @ x)
+    w, degree = torch.from_numpy(w), torch.from_numpy(np.diag(w.sum(axis=1)))
+    generator = torch.Generator().manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)
+    network = cuts._CutNetwork(x.shape[1], settings.segments).double()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    for _ in range(settings.epochs):
+        kept = torch.rand(len(x), 32, generator=generator).ge(0.25).double() / 0.75
+        s = network(mixed, kept)
+        if settings.loss == "ncut":
+            inner = s.T @ s
+            eye = torch.eye(settings.segments, dtype=s.dtype)
+            loss = torch.norm(inner / torch.norm(inner) - eye / torch.norm(eye))
+            loss = loss - torch.trace(s.T @ w @ s) / torch.trace(s.T @ degree @ s)
+        else:
+            loss = -torch.sum(w * (s @ s.T)) / len(x) ** 2
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return network(mixed).argmax(dim=1).numpy()
+
+
+@pytest.mark.parametrize("loss", ["ncut", "cc"])
+def test_deepcut_cuts_as_the_published_code_does_with_dense_matrices(loss):
+    for seed, alpha in ((0, 3.0), (1, 1.5), (2, 8.0)):
+        values = vectors(40, seed=seed, groups=5)
+        settings = DeepCutTable(loss=loss, alpha=alpha, seed=seed, segments=6, epochs=40)
+        np.testing.assert_array_equal(deep_cut(values, settings), published_cut(values, settings))
 
 
 def test_the_spectral_loss_is_zero_for_eigenvectors_and_positive_for_all_else():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
-from torch.nn.functional import elu
+from torch.nn.functional import elu, normalize
 
 from vemseg.graphs.affinity import Affinity, Kernel
 from vemseg.graphs.incremental import kmeans_labels
@@ -95,10 +95,6 @@ def spectral_cut(affinity: Affinity, count: int, segments: int, seed: int) -> ND
     return kmeans_labels(scaled, min(segments, len(scaled)), seed, STARTS)
 
 
-COSINE = Kernel(kappa=1.0, alpha=0.0, distance="cosine")
-"""The affinity of DeepCut: nothing is cut off."""
-
-
 class DeepCut(Protocol):
     """The settings of DeepCut, as ``recipe.DeepCutTable`` has them."""
 
@@ -129,7 +125,11 @@ class _CutNetwork(nn.Module):
 def deep_cut(vectors: Tensor, settings: DeepCut) -> NDArray[np.int64]:
     """Cut a graph with a network that is trained on this graph alone (DeepCut, Aflalo et al., ICCVW 2023).
 
-    Every graph begins with the same weights. AdamW with a rate of 1e-3, as in the published code.
+    Every graph begins with the same weights. AdamW with a rate of 1e-3, as in the published code. The
+    convolution joins nodes whose similarity is above 0; for "cc" those above 1 / alpha, by what lies above.
+    Two deviations: similarities are cosines, where the published code takes products of vectors of any length
+    and their largest for 1; and segments are those of the trained network, without dropout, where it takes
+    those that its last step began with.
 
     Parameters
     ----------
@@ -145,7 +145,8 @@ def deep_cut(vectors: Tensor, settings: DeepCut) -> NDArray[np.int64]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = _CutNetwork(vectors.shape[1], settings.segments).to(vectors.dtype)
-    affinity = Affinity.of(vectors, COSINE)
+    alpha = settings.alpha if settings.loss == "cc" else 0.0
+    affinity, unit = Affinity.of(vectors, Kernel(1.0, alpha, "cosine")), normalize(vectors, dim=1)
     mixed = affinity.normalised_times(vectors)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     for _ in range(settings.epochs):
@@ -153,7 +154,7 @@ def deep_cut(vectors: Tensor, settings: DeepCut) -> NDArray[np.int64]:
         if settings.loss == "ncut":
             value = ncut_loss(soft, affinity)
         else:
-            value = correlation_loss(soft, affinity, settings.alpha)
+            value = correlation_loss(soft, unit, settings.alpha)
         optimiser.zero_grad()
         torch.autograd.backward(value)
         optimiser.step()
@@ -175,11 +176,20 @@ def ncut_loss(soft: Tensor, affinity: Affinity) -> Tensor:
     return unequal - cut
 
 
-def correlation_loss(soft: Tensor, affinity: Affinity, alpha: float) -> Tensor:
+def correlation_loss(soft: Tensor, unit: Tensor, alpha: float) -> Tensor:
     """Return DeepCut's correlation clustering loss of a soft assignment S (n, K).
 
-    ``- sum((A - max(A) / alpha) * (S S^T))``; the largest affinity is 1, that of a node with itself. It is
-    divided by the number of pairs, so that the step sizes of AdamW's epsilon do not depend on it.
+    ``- sum((X X^T - 1 / alpha) * (S S^T))`` for the vectors X of length 1, so for cosines as they are, where
+    the normalised cut has 0 in place of negative ones. The sum over all pairs is
+    ``|X^T S|^2 - |sum_i S_i|^2 / alpha``. It is divided by the number of pairs, so that the step sizes of
+    AdamW's epsilon do not depend on it.
+
+    Parameters
+    ----------
+    soft : Tensor float (n, K)
+    unit : Tensor float (n, d)
+    alpha : float
+        The largest cosine, 1, divided by it is where attraction turns into repulsion.
     """
-    alike = affinity.inner(soft) - soft.sum(dim=0).square().sum() / alpha
+    alike = (unit.T @ soft).square().sum() - soft.sum(dim=0).square().sum() / alpha
     return -alike / len(soft) ** 2
