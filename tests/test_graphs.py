@@ -339,6 +339,18 @@ def test_forgotten_classes_start_again_and_others_stay():
     assert float(means.centres[high]) == 3.0 and abs(float(means.centres[1 - high])) < 1.0
 
 
+def test_a_class_that_starts_again_is_as_bright_as_its_only_node():
+    means = IncrementalMeans(2, 1, every=1, forgetting=0.25)
+    left, right = torch.zeros(4, 1), torch.full((4, 1), 10.0)
+    means.begin(torch.cat([left, right]), torch.tensor([0.5] * 4 + [0.9] * 4), 0)
+    high = int(means.centres.argmax())
+    assert means.order.tolist() == [1 - high, high]
+    for nodes, grey in ((left, [0.5] * 4), (torch.tensor([[0.0], [0.0], [3.0]]), [0.5, 0.5, 0.1])):
+        means.add(nodes, torch.tensor(grey), means.assign(nodes))
+    assert means.total[high].tolist() == pytest.approx([3.0, 0.1, 1.0])
+    assert means.order.tolist() == [high, 1 - high]
+
+
 def test_begin_refuses_fewer_nodes_than_classes_and_survives_equal_ones():
     means = IncrementalMeans(3, 2, every=1, forgetting=1.0)
     with pytest.raises(InputError, match="2 regions, fewer than the 3 classes"):

@@ -85,7 +85,7 @@ class IncrementalMeans(Keeps):
         assigned = torch.from_numpy(label).to(coordinates.device)
         self.total.copy_(self._sums(coordinates, intensities, assigned))
         self.known.fill_(True)
-        self._move(coordinates)
+        self._move(coordinates, intensities)
 
     @torch.no_grad()
     def assign(self, coordinates: Tensor) -> Tensor:
@@ -98,14 +98,20 @@ class IncrementalMeans(Keeps):
         self.fresh += self._sums(coordinates, intensities, assigned)
         self.added += 1
         if int(self.added) % self.every == 0:
-            self.update(coordinates)
+            self.update(coordinates, intensities)
 
     @torch.no_grad()
-    def update(self, coordinates: Tensor) -> None:
-        """Move centres to the means of their nodes; those of empty classes to the farthest of these nodes."""
+    def update(self, coordinates: Tensor, intensities: Tensor) -> None:
+        """Move centres to the means of their nodes; those of empty classes to the farthest of these nodes.
+
+        Parameters
+        ----------
+        coordinates : Tensor float (n, dim)
+        intensities : Tensor float (n,)
+        """
         self.total.mul_(self.forgetting).add_(self.fresh)
         self.fresh.zero_()
-        self._move(coordinates)
+        self._move(coordinates, intensities)
 
     @property
     def order(self) -> NDArray[np.int64]:
@@ -120,7 +126,7 @@ class IncrementalMeans(Keeps):
         member = torch.nn.functional.one_hot(assigned, len(self.centres)).to(rows.dtype)
         return member.T @ rows
 
-    def _move(self, coordinates: Tensor) -> None:
+    def _move(self, coordinates: Tensor, intensities: Tensor) -> None:
         """Put each centre at the mean of its class; start empty classes from the farthest nodes."""
         counts = self.total[:, -1:]
         empty = (counts[:, 0] < 1).nonzero().flatten()[: len(coordinates)]
@@ -132,6 +138,7 @@ class IncrementalMeans(Keeps):
             farthest = away.topk(len(empty)).indices
             self.centres[empty] = coordinates[farthest]
             self.total[empty, :-2] = coordinates[farthest]
+            self.total[empty, -2] = intensities[farthest]
             self.total[empty, -1] = 1
 
 

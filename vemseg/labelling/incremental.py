@@ -37,5 +37,5 @@ class IncrementalLabeller(AffineScores):
         for i, (data, grey) in enumerate(nodes):
             if i != reference:
                 means.add(data, grey, means.assign(data))
-        means.update(nodes[reference][0])
+        means.update(*nodes[reference])
         return cls(*nearness(means.centres.numpy()).after(scaled).rounded())
