@@ -26,7 +26,7 @@ A new method needs a module here, a table under ``recipe/cluster`` and a line in
 from __future__ import annotations
 
 from vemseg.labelling.affine import AffineLabeller
-from vemseg.labelling.base import Demand, Examples, Labeller, Sample, Source, legend
+from vemseg.labelling.base import Demand, Examples, Labeller, Sample, Source, check_names, legend
 from vemseg.labelling.centres import keep_centres, read_centres
 from vemseg.labelling.choosing import Choice, find_classes
 from vemseg.labelling.describing import suggestion_text
@@ -42,6 +42,7 @@ __all__ = [
     "Sample",
     "Source",
     "check",
+    "check_names",
     "count",
     "demands",
     "find_classes",

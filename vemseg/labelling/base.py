@@ -122,9 +122,20 @@ def legend(k: int, names: Mapping[int, str], own: Mapping[int, str] = MappingPro
     InputError
         Where a number is not that of a class.
     """
+    check_names(k, names)
+    return {number: names.get(number) or own.get(number) or f"class {number}" for number in range(1, k + 1)}
+
+
+def check_names(k: int, names: Mapping[int, str]) -> None:
+    """Refuse names of other classes than 1..K.
+
+    Raises
+    ------
+    InputError
+        Naming their numbers.
+    """
     if extra := [number for number in names if not 1 <= number <= k]:
         raise InputError(f"names for classes {extra}, but there are classes 1 to {k}")
-    return {number: names.get(number) or own.get(number) or f"class {number}" for number in range(1, k + 1)}
 
 
 class Source(Protocol):
@@ -308,7 +319,7 @@ class Labeller(ABC):
         InputError
             Where a number is not that of a class.
         """
-        legend(self.k, names, self.own_names)
+        check_names(self.k, names)
         return self.noting({"names": {str(number): name for number, name in names.items()}})
 
     @property

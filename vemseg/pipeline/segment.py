@@ -34,7 +34,7 @@ from vemseg.drawing import palette
 from vemseg.errors import InputError, Interrupted, OutputExistsError
 from vemseg.files import remove, write_table
 from vemseg.geometry import ZYX
-from vemseg.labelling import Labeller, count, find_classes, legend, load
+from vemseg.labelling import Labeller, check_names, count, find_classes, load
 from vemseg.labelling.telling import (
     PLOT,
     captions,
@@ -170,7 +170,7 @@ def _opened(
     refuse_misfits([extras.form.main(out), *extras.ratings.values()], source, fitted, clusters)
     table = source.maker.recipe.cluster
     if fitted is not None or not table.k_range:
-        legend(count(table, source.classes) if fitted is None else fitted.k, extras.names or {})
+        check_names(count(table, source.classes) if fitted is None else fitted.k, extras.names or {})
     return source, context, plan_blocks(source, fitted, context, extras)
 
 
