@@ -1,7 +1,7 @@
 """The pictures of the README, made by the tool from a phantom: its classes, the report, its surfaces.
 
 The phantom is drawn by vemseg itself, so no licence stands on it. The picture of the report needs playwright
-and Chromium on the path, that of the surfaces ``vemseg[3d]``; ``--only`` makes some of them.
+and Chromium on the path, that of the surfaces the extra ``3d``; ``--only`` makes some of them.
 
     python benchmarks/pictures.py --scratch /tmp/pictures --out .github/images
     python benchmarks/pictures.py --scratch /tmp/pictures --out .github/images --only solid

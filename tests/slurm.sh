@@ -135,7 +135,8 @@ stopped_and_queued() { # two volumes, one task each
         vemseg segment "cell$cell.tif" -m run --clusters first_seg_clusters.safetensors -o "whole$cell.tif" -q
     done > /dev/null
 
-    job="$(sbatch --parsable --array=1-2 --cpus-per-task=1 --mem=0 "$root/recipes/segment.slurm")"
+    sed 's/ --clusters/ --model run --clusters/' "$root/recipes/segment.slurm" > segment.slurm # classes of run
+    job="$(sbatch --parsable --array=1-2 --cpus-per-task=1 --mem=0 segment.slurm)"
     stop_task 1 & # both run at once
     first=$!
     stop_task 2
