@@ -37,14 +37,16 @@ PLACE = Context(device="cpu", threads=1, memory=2**28, executor="dask", cluster=
 
 def test_without_dask_it_is_said_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InputError, match=r"--dask needs Dask: pip install 'vemseg\[dask\]'"):
+    with pytest.raises(
+        InputError, match=r"--dask needs Dask; install the extra dask: pip install '\.\[dask\]'"
+    ):
         run(job(Marked, tmp_path), PLACE)
 
 
 @pytest.fixture(scope="module")
 def dask():
     """Skip where Dask is not installed."""
-    return pytest.importorskip("distributed", reason="Dask is not installed: pip install 'vemseg[dask]'")
+    return pytest.importorskip("distributed", reason="Dask is not installed: pip install '.[dask]'")
 
 
 @pytest.fixture

@@ -219,7 +219,8 @@ def test_files_of_meshes_hold_names_colours_and_places(scene, tmp_path, form):
 def test_meshes_say_what_is_missing(scene, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trimesh", None)
     with pytest.raises(
-        InputError, match=r"meshes need trimesh to be written: pip install 'vemseg\[meshes\]'"
+        InputError,
+        match=r"meshes need trimesh to be written; install the extra meshes: pip install '\.\[meshes\]'",
     ):
         drawn(scene, tmp_path / "out", meshes="glb")
     assert not (tmp_path / "out").exists()
@@ -228,7 +229,9 @@ def test_meshes_say_what_is_missing(scene, tmp_path, monkeypatch):
 def test_pictures_in_space_say_what_is_missing(scene, tmp_path, monkeypatch):
     pytest.importorskip("trimesh")
     monkeypatch.setitem(sys.modules, "pyvista", None)
-    with pytest.raises(InputError, match=r"pictures in space need pyvista: pip install 'vemseg\[3d\]'"):
+    with pytest.raises(
+        InputError, match=r"pictures in space need pyvista; install the extra 3d: pip install '\.\[3d\]'"
+    ):
         drawn(scene, tmp_path / "out", solid=True)
 
 
@@ -429,6 +432,7 @@ def test_napari_gets_volumes_that_it_reads_piece_by_piece(scene, tmp_path, monke
     assert read[0].shape == (1, 48, 56)
     monkeypatch.setitem(sys.modules, "napari", None)
     with pytest.raises(
-        InputError, match=r"--view opens napari, which is missing: pip install 'vemseg\[viewer\]'"
+        InputError,
+        match=r"--view opens napari, which is missing; install the extra viewer: pip install '\.\[viewer\]'",
     ):
         show(View.of(what, Look(), Wishes(), tmp_path, Context()))

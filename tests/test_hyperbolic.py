@@ -381,7 +381,7 @@ def test_a_stopped_training_ends_as_one_that_was_not(tmp_path):
 def test_without_geoopt_training_says_what_is_missing_and_encoding_works(monkeypatch):
     hyperbolic.ball.cache_clear()
     monkeypatch.setitem(sys.modules, "geoopt", None)
-    with pytest.raises(UsageError, match=r"pip install 'vemseg\[hyperbolic\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[hyperbolic\]'"):
         build_objective(TINY, 0)
     vectors = build_encoder(TINY).encode(torch.rand(2, 1, 11, 11, 11))
     assert vectors.shape == (2, 1, 1, 1, 2)

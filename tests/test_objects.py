@@ -296,7 +296,9 @@ def test_the_table_is_written_as_parquet_too(labels, tmp_path, small_blocks):
 
 def test_parquet_that_cannot_be_written_is_refused_before_work(labels, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(InputError, match=r"--parquet needs pyarrow: pip install 'vemseg\[tables\]'"):
+    with pytest.raises(
+        InputError, match=r"--parquet needs pyarrow; install the extra tables: pip install '\.\[tables\]'"
+    ):
         objects(open_labels(labels), tmp_path / "o.tif", asked=Asked(parquet=True))
     assert not (tmp_path / "o.tif.partial").exists()
 

@@ -186,6 +186,9 @@ def test_what_cannot_be_shown_is_refused_in_one_line(cell, tmp_path):
     _, path = written(many, grey, ids)
     with pytest.raises(InputError, match="and a report shows at most 255"):
         report(Subject(str(path)), tmp_path / "r.html", beside=NOTHING)
+    single = objects(open_labels(cell[1]), tmp_path / "single.tif")
+    with pytest.raises(InputError, match=r"single\.tif holds objects, not classes"):
+        report(Subject(str(single)), tmp_path / "r.html", beside=NOTHING)
     with pytest.raises(UsageError, match="--points"):
         Beside(points=10**6)
     with pytest.raises(MissingError, match="no table at"):
@@ -282,8 +285,12 @@ def test_umap_keeps_neighbours_together_and_repeats():
 
 def test_umap_that_is_missing_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(InputError, match=r"--umap needs umap-learn: pip install 'vemseg\[umap\]'"):
+    with pytest.raises(
+        InputError, match=r"--umap needs umap-learn; install the extra umap: pip install '\.\[umap\]'"
+    ):
         neighbourly(np.zeros((9, 4)))
+    with pytest.raises(InputError, match="--umap needs umap-learn"):  # before anything is computed
+        Beside(umap=True)
 
 
 def test_vectors_of_one_entry_or_without_any_difference_have_a_place():

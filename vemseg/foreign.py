@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def library(module: str, complaint: object, extra: str) -> ModuleType:
     ----------
     module : str
     complaint : object
-        The beginning of the message where it is not installed; the command that installs it follows.
+        The beginning of the message where it is not installed; how to install it follows (``how_to_add``).
     extra : str
         The extra of the package that brings it.
 
@@ -52,7 +53,29 @@ def library(module: str, complaint: object, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise InputError(f"{complaint}: pip install 'vemseg[{extra}]'") from error
+        raise InputError(f"{complaint}; {how_to_add(extra)}") from error
+
+
+def check_library(module: str, complaint: object, extra: str) -> None:
+    """Refuse early, without importing it, where a library that is needed later is not installed.
+
+    Parameters
+    ----------
+    module, complaint, extra
+        As for :func:`library`.
+
+    Raises
+    ------
+    InputError
+        Where it is not installed.
+    """
+    if find_spec(module) is None:
+        raise InputError(f"{complaint}; {how_to_add(extra)}")
+
+
+def how_to_add(extra: str) -> str:
+    """Say how to install an extra; the package of this name on the package index is not this one."""
+    return f"install the extra {extra}: pip install '.[{extra}]' in vemseg's source folder"
 
 
 def quoted(words: object) -> str:

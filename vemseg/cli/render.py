@@ -55,9 +55,11 @@ def render(
     with shell.stoppable(offline=offline, memory=limit) as context:
         from vemseg.comparison import Scene
         from vemseg.drawing import Look
-        from vemseg.gallery import View, Wishes, show
+        from vemseg.gallery import View, Wishes, check_window, show
         from vemseg.pipeline.render import render as compute
 
+        if view:
+            check_window()
         choice = parsing.choice(channel, time, level, axes)
         scene = Scene(volume, labels, reference, legend, numbers, voxel_size, crop, choice)
         look = Look(at, style.value, alpha, slices)

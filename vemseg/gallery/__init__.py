@@ -13,7 +13,7 @@ has; a further kind is one line there.
 
 from vemseg.gallery.exhibits import Exhibit, every_name, exhibits
 from vemseg.gallery.view import View
-from vemseg.gallery.window import show
+from vemseg.gallery.window import check_window, show
 from vemseg.gallery.wishes import Wishes
 
-__all__ = ["Exhibit", "View", "Wishes", "every_name", "exhibits", "show"]
+__all__ = ["Exhibit", "View", "Wishes", "check_window", "every_name", "exhibits", "show"]

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.foreign import library
+from vemseg.foreign import check_library, library
 from vemseg.gallery.view import View
 from vemseg.geometry import Box
 from vemseg.volume import Volume
+
+NEEDED = "--view opens napari, which is missing"
+"""The beginning of the message where napari is not installed."""
 
 
 class Lazy:
@@ -39,6 +42,17 @@ class Lazy:
         return found[inner]
 
 
+def check_window() -> None:
+    """Refuse to begin where napari is not installed.
+
+    Raises
+    ------
+    InputError
+        Where it is not.
+    """
+    check_library("napari", NEEDED, "viewer")
+
+
 def show(view: View) -> None:
     """Open napari with the volume, its labels and the reference, and wait until its window is closed.
 
@@ -47,7 +61,7 @@ def show(view: View) -> None:
     InputError
         Where napari is not installed.
     """
-    napari = library("napari", "--view opens napari, which is missing", "viewer")
+    napari = library("napari", NEEDED, "viewer")
     size = view.grey.voxel_size or (1.0, 1.0, 1.0)
     place = {"scale": size, "translate": view.grey.origin or (0.0, 0.0, 0.0)}
     viewer = napari.Viewer(title=view.grey.name)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vemseg.errors import MissingError, UsageError
+from vemseg.foreign import check_library
 from vemseg.surfaces import MESH_FORMATS
+from vemseg.surfaces.mesh import NEEDED as MESHES_NEED
 from vemseg.surfaces.meshing import Each, Meshing
+from vemseg.surfaces.solid import NEEDED as SOLID_NEEDS
 
 PICTURE_FORMATS = ("png", "pdf", "svg")
 """The formats of pictures, by their endings."""
@@ -45,6 +48,8 @@ class Wishes:
         Where a format is unknown.
     MissingError
         Where there are no features.
+    InputError
+        Where a library is missing.
     """
 
     formats: Sequence[str] = ("png",)
@@ -66,8 +71,16 @@ class Wishes:
             if unknown := [name for name in given if name not in known]:
                 raise UsageError(f"{option} {unknown[0]} is not known: take {', '.join(known)}")
         Meshing(self.each, self.faces)
+        self._check_libraries()
         if self.features is not None and not self.features.is_dir():
             raise MissingError(f"no features at {self.features}: 'vemseg embed' stores them")
+
+    def _check_libraries(self) -> None:
+        """Refuse what a missing library would refuse only after the surfaces are made."""
+        if self.meshes:
+            check_library("trimesh", MESHES_NEED, "meshes")
+        if self.solid or self.turntable:
+            check_library("pyvista", SOLID_NEEDS, "3d")
 
     @property
     def of_labels(self) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vemseg.errors import UsageError
+from vemseg.foreign import how_to_add
 
 if TYPE_CHECKING:
     from geoopt import PoincareBall
@@ -37,7 +38,7 @@ def ball() -> PoincareBall:
             from geoopt import PoincareBall
     except ImportError:
         raise UsageError(
-            f"model.kind 'cihs' is trained with geoopt, which is missing: pip install 'vemseg[{EXTRA}]'"
+            f"model.kind 'cihs' is trained with geoopt, which is missing; {how_to_add(EXTRA)}"
         ) from None
     return PoincareBall(c=1.0)
 

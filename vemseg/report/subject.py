@@ -9,9 +9,9 @@ from pathlib import Path
 from vemseg.comparison import Scene
 from vemseg.context import Context
 from vemseg.errors import InputError, MissingError, UsageError
-from vemseg.foreign import quoted
+from vemseg.foreign import check_library, quoted
 from vemseg.names import is_url, split_name, volume_name
-from vemseg.report.points import MOST
+from vemseg.report.points import MOST, UMAP_NEEDED
 from vemseg.volume import Choice, Record, Volume, crop_of, record
 from vemseg.volume.about import RGB, names_in
 
@@ -57,9 +57,14 @@ class Subject:
         MissingError
             Where no image is named, or it is not there.
         InputError
-            Where something cannot be read, or image and labels have nothing in common.
+            Where something cannot be read or holds objects, or image and labels have nothing in common.
         """
         told = record(self.labels) or {}
+        if told.get("kind") == "objects":
+            raise InputError(
+                f"{self.labels} holds objects, not classes: report on the labels they were made from, with "
+                "--objects and the table of objects to show these too"
+            )
         image, choice = (self.volume, Choice()) if self.volume else _image_of(self.labels, told)
         crop = self.crop or (None if self.volume else crop_of(self.labels))
         scene = Scene(image, self.labels, voxel_size=self.voxel_size, crop=crop, choice=choice)
@@ -120,6 +125,8 @@ class Beside:
     def __post_init__(self) -> None:
         if not 0 <= self.points <= MOST:
             raise UsageError(f"--points {self.points}: a report shows 0 to {MOST} vectors")
+        if self.umap:
+            check_library("umap", UMAP_NEEDED, "umap")
 
     def table(self, labels: str) -> Path | None:
         """Return the table of objects that is shown; None where there is none.
