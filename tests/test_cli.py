@@ -349,8 +349,9 @@ def test_segment_evaluate_render(inside, tmp_path):
     compare = ("evaluate", "a cell µ_seg.tif", "--gt", "a cell µ_labels.tif", "--ignore", "0")
     scored = inside(*compare, "--names", "1=cytosol,2=nucleus", "--map", "1=2,2=3")
     assert scored.returncode == 0
-    for text in ("hungarian", "majority", "greedy", "manual", "2 nucleus", "mean of 6", "upper bounds"):
+    for text in ("hungarian", "majority", "greedy", "manual", "2 nucleus", "mean of 6", "use the reference"):
         assert text in scored.stdout
+    assert "3 mitochondrion" in scored.stdout and "reference class" in scored.stdout  # named by its file
     found = json.loads(inside(*compare, "--json").stdout)
     dice = found["protocols"][0]["mean"]["dice"]
     stored = inside(*compare, "-o", "scores.json", "--fail-under", f"dice={dice - 0.01:.3f}")

@@ -117,6 +117,16 @@ def test_another_voxel_size_is_said_and_heeded(prediction, tmp_path, caplog):
     )
 
 
+def test_a_part_that_is_compared_is_said_and_the_whole_is_not(prediction, tmp_path, caplog):
+    part = store(tmp_path / "part.zarr", TRUTH[:8], shift=(0, 0, 0))
+    with caplog.at_level(logging.INFO):
+        open_compared(prediction, prediction)
+        assert "comparing" not in caplog.text
+        open_compared(prediction, part)
+    assert "comparing z, y, x = 0:8, 0:40, 0:56, the part that the other volume covers" in caplog.text
+    assert caplog.text.count("--ignore-place compares all") == 1
+
+
 def test_another_place_is_heeded(prediction, tmp_path):
     moved = store(tmp_path / "ref.zarr", TRUTH, shift=(0, 80, 0))
     assert dice(prediction, moved) < 0.8

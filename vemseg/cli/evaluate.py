@@ -30,7 +30,7 @@ def evaluate(
     """Score labels against a reference: Dice, IoU and more.
 
     Labels that a computer found have no names, so each is matched to a class of the reference, in three
-    ways. All three look at the reference, so their scores are upper bounds for unseen data.
+    ways. All three use the reference, so on new data expect lower scores.
     """
     from vemseg.metrics import MEASURES
     from vemseg.pipeline.evaluate import Comparison

@@ -23,7 +23,7 @@ PROTOCOLS = {
     "identity": "labels taken as classes",
     "hungarian": "one label for each class, the rest left out",
     "majority": "each label given to the class it overlaps most",
-    "greedy": "labels merged for the best mean Dice",
+    "greedy": "labels merged step by step while the mean Dice rises",
     "manual": "labels merged as --map says",
 }
 """What each protocol of matching does, by its name."""
@@ -43,12 +43,14 @@ MOST_ROWS, MOST_LABELS = 24, 12
 
 
 def score_tables(found: Evaluation) -> Group:
-    """Return a table for each protocol, and which of them look at the reference."""
+    """Return a table for each protocol, and that they look at the reference."""
     from rich.console import Group
     from rich.text import Text
 
     sighted = [scores.assignment.name for scores in found.tables if scores.assignment.uses_reference]
-    note = f"Matched by looking at the reference, so upper bounds for unseen data: {', '.join(sighted)}."
+    note = (
+        f"All of these use the reference to match labels, so on new data expect less: {', '.join(sighted)}."
+    )
     return Group(
         *(_score_table(scores, found) for scores in found.tables), *([Text(note)] if sighted else [])
     )
@@ -58,9 +60,9 @@ def _score_table(scores: Scores, found: Evaluation) -> Table:
     """Return a row for each class, then the mean of the present ones."""
     protocol, lost = scores.assignment.name, scores.unassigned_voxels
     table = _table(f"{protocol}: {PROTOCOLS[protocol]}")
-    table.add_column("class", no_wrap=True, max_width=28)
+    table.add_column("reference class", no_wrap=True, max_width=28)
     table.add_column("labels", min_width=9)
-    for head in ("voxels", *COLUMNS):
+    for head in ("share", *COLUMNS):
         table.add_column(head, justify="right", no_wrap=True)
     for name, labels, share, measures in _rows(scores, found):
         table.add_row(name, labels, share, *measures)
@@ -183,7 +185,7 @@ def class_table(classes: Sequence[Mapping[str, Any]]) -> Table:
 
     suggested = suggestions(classes)
     table = _table(None, "label", "class")
-    for head in ("voxels", "µm³"):
+    for head in ("share", "µm³"):
         table.add_column(head, justify="right", no_wrap=True)
     if suggested:
         table.add_column("suggestion")

@@ -165,8 +165,8 @@ def open_compared(
     """
     volumes = [open_labels(path, offline=offline) for path in (prediction, reference)]
     volumes += [open_mask(mask, offline=offline)] if mask is not None else []
-    recorded = crop_of(prediction)
-    return placed(volumes, crop=crop, recorded=recorded, finest_of=2, by_place=by_place)
+    recorded, all_of_it = crop_of(prediction), "; --ignore-place compares all"
+    return placed(volumes, crop=crop, recorded=recorded, finest_of=2, by_place=by_place, way_out=all_of_it)
 
 
 def placed(
@@ -176,6 +176,7 @@ def placed(
     recorded: str | None,
     finest_of: int,
     by_place: bool = True,
+    way_out: str = "",
 ) -> list[Volume]:
     """Return the part that volumes have in common, on the same voxels.
 
@@ -191,6 +192,8 @@ def placed(
         As in ``together``.
     by_place : bool
         False compares voxel by voxel, whatever files say of places and voxel sizes.
+    way_out : str
+        What the message on a part of the first volume adds: how to take all of it.
 
     Raises
     ------
@@ -208,7 +211,7 @@ def placed(
         found = corner
     elif by_place and all(volume.voxel_size is not None for volume in volumes):
         found = together(_all_placed(volumes, recorded), finest_of)
-        _say_what_is_left(volumes, found)
+        _say_what_is_left(volumes, found, way_out)
     else:
         found = volumes if _alike(volumes) else _cropped(volumes, recorded) if recorded else None
         if found is None:
@@ -322,11 +325,10 @@ def _say_sizes(volumes: Sequence[Volume]) -> None:
         _log.warning("voxel sizes differ: %s%s; compared where both lie, by the nearest voxel", sizes, same)
 
 
-def _say_what_is_left(volumes: Sequence[Volume], found: Sequence[Volume]) -> None:
+def _say_what_is_left(volumes: Sequence[Volume], found: Sequence[Volume], way_out: str) -> None:
     """Say which part of the first volume is compared, unless it is the whole."""
-    part = found[0]
-    if isinstance(part, Cropped):
-        _log.info(
-            "%s: %s of it lies where the others do (z, y, x); --ignore-place takes all",
-            volumes[0].name, part.crop,
-        )  # fmt: skip
+    whole, part = volumes[0], found[0]
+    if isinstance(part, Cropped) and part.shape != whole.shape:
+        others = "the other volume covers" if len(volumes) == 2 else "the other volumes cover"
+        box = ", ".join(str(part.crop).split(","))
+        _log.info("%s: comparing z, y, x = %s, the part that %s%s", whole.name, box, others, way_out)

@@ -29,8 +29,8 @@ SPREAD = (1.0, 99.0)
 """The percentiles of a component that get no and all of its colour."""
 
 MATCHING = (
-    "Greedy matching: labels were merged into the classes of the reference so that the mean Dice of the "
-    "whole volume is as high as that gets. It looks at the reference."
+    "Greedy matching: each label was given, one after another, to the class that raised the mean Dice of the "
+    "whole volume most. It looks at the reference."
 )
 
 

@@ -16,7 +16,8 @@ from vemseg.drawing import confusion, save
 from vemseg.drawing import slice_dice as draw_slice_dice
 from vemseg.errors import InputError
 from vemseg.run import Output, State, lasting, provenance, sidecar, write_json
-from vemseg.volume import Volume, crop_of
+from vemseg.volume import Volume, crop_of, record
+from vemseg.volume.about import names_in
 
 PROTOCOLS = ("hungarian", "majority", "greedy")
 """The ways in which labels are always matched to classes; each has a picture."""
@@ -44,7 +45,7 @@ class Comparison:
     mapping : mapping of int to int
         Label -> class, scored as a further protocol where it is not empty.
     names : mapping of int to str
-        Names of the reference's classes.
+        Names of the reference's classes; others have those that the reference's file gives them.
     """
 
     prediction: str
@@ -182,7 +183,8 @@ def _score(
         raise InputError(
             f"no voxel is left to compare: {comparison.reference} is masked or ignored everywhere"
         )
-    labels = {classes.index(c): comparison.names.get(c, f"class {c}") for c in classes}
+    names = names_in(record(comparison.reference)) | dict(comparison.names)
+    labels = {classes.index(c): names.get(c, f"class {c}") for c in classes}
     scores = [
         metrics.score(table, assignment, labels)
         for assignment in _protocols(table, comparison.mapping, clusters, classes)
