@@ -146,7 +146,7 @@ def test_numbers_that_lose_what_the_encoder_knows_are_left_out():
         tried(5, 0.7, kept=0.7),
     ]
     choice = suggested(curve)
-    assert choice.k == 3 and "95% of what the encoder knows" in choice.reason
+    assert choice.k == 3 and "5% of what the encoder tells apart" in choice.reason
     assert suggested([one._replace(kept=None) for one in curve]).k == 2
 
 
@@ -216,7 +216,7 @@ def test_the_information_that_is_kept_counts_where_the_encoder_has_classes():
     facts = find_classes(table(2, 3), knowing(), None, Context()).metadata["choice"]
     assert Choice.of(facts) == choose(table(2, 3), knowing(), 4, Context())
     assert [one["kept"] for one in facts["curve"]] == pytest.approx([0.5, 0.75], abs=0.02)
-    assert facts["k"] == 3 and "of what the encoder knows" in facts["reason"]
+    assert facts["k"] == 3 and "of what the encoder tells apart" in facts["reason"]
     plain = find_classes(table(2, 3), knowing(()), None, Context()).metadata["choice"]
     assert plain["k"] == 2 and [one["kept"] for one in plain["curve"]] == [None, None]
 
@@ -305,7 +305,7 @@ def test_cluster_saves_the_classes_of_the_number_it_suggests(features, tmp_path,
     with caplog.at_level(logging.INFO, "vemseg"):
         cluster([features], out, settings=settings)
     choice = Choice.of(load(out).metadata["choice"])
-    assert f"K = {choice.k} of 3 to 5: stability" in caplog.text and "taking" not in caplog.text
+    assert f"took K = {choice.k}: the most classes" in caplog.text and "taking" not in caplog.text
     with (tmp_path / "c_k.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(int(row["k"]), float(row["stability"])) for row in rows] == [

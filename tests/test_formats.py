@@ -286,6 +286,8 @@ def test_numbers_that_cannot_be_nanometres_are_not_taken_as_such(tmp_path, caplo
     array.attrs["units"] = "nm"
     refuse(tmp_path / "a.zarr", "too small for electron microscopy .*--voxel-size 8,8,8")
     assert open_grey(tmp_path / "a.zarr", "30,8,4").voxel_size == (30, 8, 4)
+    with pytest.raises(InputError, match=r"--voxel-size gives voxels of 500 x 500 x 500 nm .* too large"):
+        open_grey(tmp_path / "a.zarr", "500")
 
 
 @pytest.mark.parametrize(
@@ -919,7 +921,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr("vemseg.foreign.importlib.import_module", missing)
     (tmp_path / "cell.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    refuse(tmp_path / "cell.h5", r"pip install 'vemseg\[formats\]'")
+    refuse(tmp_path / "cell.h5", r"pip install '\.\[formats\]'")
 
 
 # --- damage and nonsense in every format -----------------------------------------------------------------

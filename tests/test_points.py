@@ -134,7 +134,9 @@ def test_each_class_takes_the_name_of_most_of_its_points_and_equal_names_become_
         "3,3,2,rest",  # label 0 does not count
     )
     volume = open_labels(str(labels))
-    wanted = named_by_points(Refinement(smooth=0), volume, PointFile(points))
+    with caplog.at_level("INFO", "vemseg"):
+        wanted = named_by_points(Refinement(smooth=0), volume, PointFile(points))
+    assert "named by points: 1 rest (2 of 3 points); 2 membrane (1 of 1 points)" in caplog.text
     assert "1 points lie where the labels are 0" in caplog.text
     out = refine(volume, tmp_path / "out.tif", wanted)
     before, after = tifffile.imread(labels), tifffile.imread(out)

@@ -88,7 +88,10 @@ ReferenceNames = Annotated[
 EvaluateNames = Annotated[
     str | None,
     input_option(
-        "--names", "--reference-names", metavar="1=nucleus,...", help="Names of the reference's classes."
+        "--names",
+        "--reference-names",
+        metavar="1=nucleus,...",
+        help="Names of the reference's classes, where its file has none or others.",
     ),
 ]
 VoxelSize = Annotated[
@@ -120,7 +123,10 @@ Clusters = Annotated[
 Classes = Annotated[
     str | None,
     model_option(
-        "-k", metavar="K", help="How many classes to find, 2 to 255; 'auto' tries 4 to 12 and takes one."
+        "-k",
+        metavar="K",
+        show_default="6, or the recipe's",
+        help="How many classes to find, 2 to 255; 'auto' tries 4 to 12 and takes one.",
     ),
 ]
 ClassesRange = Annotated[

@@ -171,8 +171,7 @@ def lay_over_volume(
             grid = best_grid(model.load().eval(), oriented, intensity)
         _say_scale(grid)
     elif grid.volume is not oriented:
-        factors = ", ".join(f"{factor:.3g}" for factor in grid.factors)
-        _log.info("%s: resampled by %s (z, y, x) to the model's voxel size", volume.name, factors)
+        _say_voxels(volume, [grid.factors[order.index(axis)] for axis in range(3)])
     three = recipe.embed.planes == "three" or (recipe.embed.planes == "auto" and _is_isotropic(oriented))
     encoder = _ready_encoder(model, grid, intensity, machine, three)
     batch = recipe.embed.batch or BATCH.get(machine.device.type, BATCH["cuda"])
@@ -208,12 +207,21 @@ def training_source(volume: Volume, recipe: Recipe, labels: Volume | None = None
 def _say_scale(grid: Grid) -> None:
     """Say at which scale a volume of unknown voxel size is looked at."""
     planes = "one section at a time" if is_anisotropic(grid.spacing) else "neighbouring planes together"
+    factor = grid.factors[1]
+    scale = "at the original pixel size" if factor == 1 else f"with pixels enlarged {factor:g} times"
     _log.info(
-        "%s: looked at with pixels %g times as large, %s, where the encoder tells most",
-        grid.volume.name,
-        grid.factors[1],
-        planes,
-    )
+        "%s: voxel size unknown; the encoder recognises most %s, looking at %s. Check the result, or give "
+        "--voxel-size",
+        grid.volume.name, scale, planes,
+    )  # fmt: skip
+
+
+def _say_voxels(volume: Volume, factors: Sequence[float]) -> None:
+    """Say in which voxels a volume is read, where they are not its own."""
+    size = volume.voxel_size or (1.0, 1.0, 1.0)
+    read = " x ".join(f"{edge * factor:.4g}" for edge, factor in zip(size, factors, strict=True))
+    own = " x ".join(f"{edge:.4g}" for edge in size)
+    _log.info("%s: read at %s nm (it has %s), where the model works", volume.name, read, own)
 
 
 def _ready_encoder(model: Model, grid: Grid, intensity: Intensity, machine: Machine, three: bool) -> Encoder:

@@ -99,7 +99,7 @@ class Choice:
     ----------
     k : int
     reason : str
-        Why, to follow "K = 7: ".
+        Why, to follow "took K = 7: ".
     stable : bool
         Whether its classes come again; if not, any other K is as good.
     curve : tuple of Tried
@@ -262,10 +262,10 @@ def suggested(curve: Sequence[Tried]) -> Choice:
 
     taken = [one for one in telling if behind(one) <= TOLERANCE][-1]
     stable = taken.stability >= STABLE
-    reason = f"stability {taken.stability:.2f}, the largest K not clearly below the best"
-    reason += f" ({best.stability:.2f})"
-    if len(telling) < len(curve):
-        reason += f", of those that keep {ENOUGH:.0%} of what the encoder knows"
+    reason = f"the most classes that are still about as stable as the best ({taken.stability:.2f} of 1)"
     if not stable:
-        reason += "; no K gives stable classes, so another is as good"
+        reason += ", but no K gives stable classes: choose one yourself"
+    if len(telling) < len(curve):
+        lost = f"{1 - ENOUGH:.0%} of what the encoder tells apart"
+        reason += f". Values of K that lose more than {lost} were left out"
     return Choice(taken.k, reason, stable, tuple(curve))

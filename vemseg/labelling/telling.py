@@ -85,7 +85,7 @@ def say_choice(labeller: Labeller) -> None:
     """Say which number of classes was chosen, and why; nothing where it was given."""
     if choice := choice_of(labeller):
         tell = _log.info if choice.stable else _log.warning
-        tell("K = %d of %d to %d: %s", choice.k, choice.curve[0].k, choice.curve[-1].k, choice.reason)
+        tell("took K = %d: %s", choice.k, choice.reason)
 
 
 def draw_choice(path: Path, choice: Choice) -> None:

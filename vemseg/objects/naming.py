@@ -91,7 +91,12 @@ def named_by_points(refinement: Refinement, labels: Volume, file: PointFile) -> 
 
 
 def _say(votes: Votes) -> None:
-    """Warn of points that do not count, of ties, and of classes that no label gets."""
+    """Say what classes are called now; warn of points that do not count, of ties, and of names not taken."""
+    named = (
+        f"{k} {votes.names[winner]} ({votes.counts[k][winner]} of {votes.counts[k].sum()} points)"
+        for k, winner in votes.winners.items()
+    )
+    _log.info("named by points: %s", "; ".join(named))
     if nowhere := int(votes.counts[0].sum()):
         _log.warning("%d points lie where the labels are 0: they do not count", nowhere)
     for k in votes.ties:

@@ -67,17 +67,18 @@ def _check_size(volume: Volume) -> None:
     size = volume.voxel_size
     if size is None:
         said = volume.hint or "--voxel-size z,y,x gives it"
-        _log.warning(
-            "%s: voxel size unknown, taken as the model's; outputs carry none (%s)", volume.name, said
-        )
+        _log.warning("%s: voxel size unknown, so results state none (%s)", volume.name, said)
     elif max(size) > LARGEST_VOXEL_NM or min(size) < LEAST_NM:
         edges = " x ".join(f"{edge:.6g}" for edge in size)
         large = max(size) > LARGEST_VOXEL_NM
         odd = "large" if large else "small"
-        why = "writers that know none put 1 µm" if large else "they may be micrometres"
+        given = volume.voxel_size_from == "option"
+        who = f"{volume.address}: --voxel-size gives" if given else f"{volume.address} states"
+        why = "writers that know none put 1 µm" if large and not given else "they may be micrometres"
+        why = "" if large and given else f" ({why})"
         raise InputError(
-            f"{volume.address} states voxels of {edges} nm (z, y, x), too {odd} for electron microscopy "
-            f"({why}): give the true size in nm, such as --voxel-size 8,8,8"
+            f"{who} voxels of {edges} nm (z, y, x), too {odd} for electron microscopy{why}: "
+            "give the true size in nm, such as --voxel-size 8,8,8"
         )
 
 
