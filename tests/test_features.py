@@ -5,7 +5,7 @@ import pytest
 import zarr
 
 import vemseg.features
-from vemseg.errors import InputError
+from vemseg.errors import InputError, MissingError
 from vemseg.features import Features
 from vemseg.geometry import Box
 
@@ -93,7 +93,10 @@ def test_what_is_no_store_is_told_apart(tmp_path):
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value) and "PosixPath" not in str(caught.value)
 
-    refused(tmp_path / "absent.zarr")
+    with pytest.raises(
+        MissingError, match=r"absent\.zarr does not exist: 'vemseg embed' stores features there"
+    ):
+        Features(tmp_path / "absent.zarr")
     (tmp_path / "text.zarr").write_text("no zarr")
     refused(tmp_path / "text.zarr")
     (tmp_path / "empty.zarr").mkdir()

@@ -119,7 +119,7 @@ def test_another_input_or_setting_is_refused_by_name(tmp_path, make, cell):
         make()
     shutil.copy(cell, tmp_path / "twin.tif")
     make.inputs = [cell, tmp_path / "twin.tif"]
-    with pytest.raises(OutputExistsError, match=r"made otherwise \(1 inputs there, 2 now\)"):
+    with pytest.raises(OutputExistsError, match=r"made otherwise \(without twin\.tif\)"):
         make()
     make.table.unlink()
     with pytest.raises(OutputExistsError, match=r"exists and does not say how it was made"):
@@ -345,12 +345,15 @@ def test_what_cannot_be_gone_on_with_is_begun_anew(tmp_path, make, monkeypatch):
 
 
 def test_files_of_something_else_are_not_replaced(tmp_path, make):
-    for name, content in [("seg.png", "mine"), ("seg.json", '{"state": {"output": "seg2"}}')]:
+    for name, content, whose in [
+        ("seg.png", "mine", f"does not belong to {make.path}"),
+        ("seg.json", '{"state": {"output": "seg2"}}', "belongs to seg2"),
+    ]:
         (tmp_path / name).write_text(content)
         with pytest.raises(OutputExistsError) as caught:
             make()
         assert str(caught.value) == (
-            f"{tmp_path / name} exists and does not belong to {make.path}: give another -o, or -f"
+            f"{tmp_path / name} exists and {whose}: give another name with -o, or -f"
         )
     assert names(tmp_path) == {"cell.tif", "seg.json", "seg.png"}
     make(overwrite=True)

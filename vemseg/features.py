@@ -26,7 +26,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from vemseg.errors import InputError
+from vemseg.errors import InputError, MissingError
 from vemseg.files import atomic_path
 from vemseg.foreign import Form, reading
 from vemseg.geometry import ZYX, Box, VoxelSize
@@ -448,6 +448,8 @@ def _opened(path: Path, mode: str) -> zarr.Group:
         group = zarr.open_group(Durable(path, read_only=mode == "r"), mode=mode)
         if "vectors" in group and "intensities" in group:
             return group
+    if not path.exists():
+        raise MissingError(f"{path} does not exist: 'vemseg embed' stores features there")
     raise InputError(f"{path} holds no features: name what 'vemseg embed' wrote")
 
 

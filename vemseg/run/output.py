@@ -237,10 +237,10 @@ class Output:
         """Refuse to replace files beside the output that are not its own."""
         there = [path for path in self._beside if path.exists()]
         made = self._record() if there else None
-        if there and (made is None or made.get("output") != self._settings.get("output")):
-            raise OutputExistsError(
-                f"{there[0]} exists and does not belong to {self.main}: give another -o, or -f"
-            )
+        owner = made.get("output") if made else None
+        if there and (made is None or owner != self._settings.get("output")):
+            whose = f"belongs to {owner}" if isinstance(owner, str) else f"does not belong to {self.main}"
+            raise OutputExistsError(f"{there[0]} exists and {whose}: give another name with -o, or -f")
 
     def _refuse_changed(self) -> None:
         """Refuse a result of inputs that changed, grew or went away while they were read."""

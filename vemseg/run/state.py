@@ -68,7 +68,10 @@ def difference(before: State | None, now: State, inputs: Sequence[Path]) -> str:
     ]
     known = _known(before)
     if len(known) != len(inputs):
-        shown.append(f"{len(known)} inputs there, {len(inputs)} now")
+        names = {Path(str(old.get("path"))).name for old in known}
+        added = [path.name for path in inputs if path.name not in names]
+        counts = f"{len(known)} inputs there, {len(inputs)} now"
+        shown.append(f"without {', '.join(added[:3])}" if known and added else counts)
     elif changed := [path.name for old, path in zip(known, inputs, strict=True) if not same(old, path)]:
         shown.append(f"{', '.join(changed[:3])} had another content")
     return f"was made otherwise ({'; '.join(shown)})"
