@@ -10,7 +10,7 @@ import torch
 import vemseg.budget
 from vemseg.budget import BLOCK_OVERHEAD, FILL, Budget, Cuts, Need, Stretch, choose_blocks
 from vemseg.cli import app
-from vemseg.context import Context
+from vemseg.context import Context, Share
 from vemseg.dense import ComputedVectors, StoredVectors, Wanted, holding
 from vemseg.errors import InputError, Interrupted, MissingError, ResourceError, UsageError
 from vemseg.geometry import Box
@@ -119,6 +119,8 @@ def test_held_vectors_give_the_labels_of_streamed_ones(volume, tmp_path, monkeyp
     hold = ComputedVectors.held
     monkeypatch.setattr(ComputedVectors, "held", lambda *args: seen.append(hold(*args)) or seen[-1])
     held = segment(wanted, tmp_path / "held.tif")
+    segment(wanted, tmp_path / "shared.tif", context=Context(share=Share(0, 2)))
+    assert len(seen) == 1  # a task does not encode the blocks of others
     monkeypatch.setattr(holding, "HELD_SHARE", 0.0)
     streamed = segment(wanted, tmp_path / "streamed.tif")
     assert [isinstance(one, StoredVectors) for one in seen] == [True, False]

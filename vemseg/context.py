@@ -110,6 +110,11 @@ class Context:
         return self.executor == "gather"
 
     @property
+    def alone(self) -> bool:
+        """Whether this process does every block."""
+        return self.share.whole and self.executor == "here"
+
+    @property
     def afterwards(self) -> Context:
         """The context for what is left to compute once all blocks are gathered: here, where this gathers."""
         return replace(self, executor="here") if self.gathers else self

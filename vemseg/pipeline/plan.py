@@ -97,7 +97,7 @@ def plan(
     each, voxels = seconds_per_voxel(source, labeller, blocks, list(extras.ratings)), math.prod(shape)
     sampling, memory = 0.0, blocks.bytes
     drawn = 0 if fitted else table.sample_of(voxels)
-    if drawn and (held := source.holding_bytes(context.limit)):
+    if drawn and context.alone and (held := source.holding_bytes(context.limit)):
         memory = min(memory + held, context.limit)
     elif drawn:
         sampling = each * source.sampling_work(drawn, table.seed)

@@ -239,11 +239,11 @@ def _state(source: VectorSource, out: Path, clusters: Path | None, extras: Extra
 
 
 def _classes(source: VectorSource, kept: Path, context: Context) -> VectorSource:
-    """Fit the classes and save them; return the source, with its vectors in memory where that pays."""
+    """Fit and save the classes; return the source, its vectors in memory if this process labels all of it."""
     must_be_begun(kept, context)
     table, folder = source.maker.recipe.cluster, kept.parent
     n = check_sample(table, [source], context.limit)
-    if n:
+    if n and context.alone:
         source = source.held(context, folder / HELD)
     sample = source.sample(n, table.seed, context, folder / SAMPLE)
     try:
