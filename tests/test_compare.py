@@ -274,6 +274,14 @@ def test_classes_with_names_are_taken_by_name_and_what_has_none_is_the_rest():
     assert only["dice"] == {"rest": round(20 / 110, 4), "square": 0.0}
 
 
+@pytest.mark.parametrize("name", ["cytoplasm", "cytosol"])
+def test_a_class_may_have_the_name_of_the_reference_or_of_the_default(name):
+    cell = by_hand(["square", name, name])
+    cell.facts["classes"] = {"0": "cytoplasm", "1": "square"}
+    (only,) = cell.scores([1])
+    assert only["dice"] == {"cytoplasm": round(20 / 110, 4), "square": 0.0}
+
+
 def test_tables_hold_each_system_and_name_what_is_missing(tmp_path, cell):
     found = planned(tmp_path, cell, ["classical", "vemseg"])
     task = found.cells[0]

@@ -68,7 +68,7 @@ class Cell:
         """Return which class of the reference each class of a labeller stands for."""
         if protocol != "names":
             return CLUSTERS[protocol](table)
-        known = {SAME.get(name, name): g for g, name in self.classes.items()}
+        known = {name: g for g, own in self.classes.items() for name in (own, SAME.get(own, own))}
         rest = next((g for g, name in self.classes.items() if name == REST), None)
         found = {p: known.get(name, rest) for p, name in enumerate(one["names"])}
         return metrics.merge_manual(table, {p: g for p, g in found.items() if g is not None})
