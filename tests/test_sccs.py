@@ -191,6 +191,15 @@ def test_gradients_reach_only_what_they_should():
     assert not any(buffer.requires_grad for buffer in objective.means.buffers())
 
 
+def test_a_short_training_warms_up_for_a_quarter_of_it():
+    objective = build_labeller(SccsTable(k=3, warmup=500), 0, build_encoder(ClassicalTable()), 6)
+    graph, generator = graph_of(), torch.Generator().manual_seed(0)
+    batch = Batch(torch.zeros(1, 1, 1, 4, 4), graphs=(graph,), find_reference=lambda: graph)
+    for fraction, terms in ((0.0, False), (0.24, False), (0.25, True)):
+        objective.after_step(fraction, generator)
+        assert ("clustering" in objective(batch, generator)) == terms
+
+
 def test_the_network_learns_the_groups_of_a_graph():
     table = SccsTable(k=3, warmup=30, widths=(8, 6, 4), every=2, dropout=0.0)
     objective = build_labeller(table, 0, build_encoder(ClassicalTable()), 6)

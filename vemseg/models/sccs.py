@@ -2,7 +2,8 @@
 
 Jiang et al., SCCS: Deep Neural Spectral Clustering for Self-Supervised Subcellular Structure Segmentation
 (AAAI), equations 2 to 5. The paper anchors the classes in a reference graph and leaves open when. Coordinates
-of an untrained network mean nothing, so the spectral loss is alone at first, for ``warmup`` steps.
+of an untrained network mean nothing, so the spectral loss is alone at first, for ``warmup`` steps, or for
+``WARM`` of a short training.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ LABELLER = "labeller."
 """The names of the arrays of a labeller begin with this where they are saved beside an encoder."""
 
 
+WARM = 0.25
+"""The spectral loss is alone for at most this part of a training."""
+
+
 class SpectralClustering(Keeps, Objective):
     """Spectral loss + gamma_1 x cross-entropy with incremental k-means + gamma_2 x smoothness (equation 5).
 
@@ -46,9 +51,10 @@ class SpectralClustering(Keeps, Objective):
         Length of the vectors of regions.
     """
 
-    on_host = ("steps", "kappa")
+    on_host = ("steps", "done", "kappa")
 
     steps: Tensor
+    done: Tensor
     kappa: Tensor
 
     def __init__(self, table: SccsTable, encoder: Encoder, dim: int) -> None:
@@ -58,6 +64,7 @@ class SpectralClustering(Keeps, Objective):
         self.network = SpectralNetwork(dim, table.widths, table.k)
         self.means = IncrementalMeans(table.k, table.widths[-1], table.every, table.forgetting)
         self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("done", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("kappa", torch.tensor(0.0))
         self._kernel: Kernel | None = None
 
@@ -73,7 +80,7 @@ class SpectralClustering(Keeps, Objective):
         """
         if self._kernel is None:
             self._kernel = self._scaled(batch)
-        anchored = int(self.steps) >= self.table.warmup
+        anchored = int(self.steps) >= self.table.warmup or float(self.done) >= WARM
         if anchored and not self.means.known:
             graph = batch.reference()
             coordinates, _ = self._embedded(graph)
@@ -84,6 +91,10 @@ class SpectralClustering(Keeps, Objective):
         weighed = [name for name in ("spectral", "clustering", "smoothness") if name in terms]
         loss = torch.stack([getattr(self.table, name) * terms[name] for name in weighed]).sum()
         return {"loss": loss, **terms}
+
+    def after_step(self, fraction: float, generator: torch.Generator) -> None:
+        """Note how much of the training is done, which may end the warm-up."""
+        self.done.fill_(fraction)
 
     def _scaled(self, batch: Batch) -> Kernel:
         """Return the kernel of the affinity; its scale is found in the reference graph once, and kept."""

@@ -139,7 +139,8 @@ class SccsTable(AffinityTable):
     dropout : float
         Share of the head's hidden layer that is set to 0 in training.
     warmup : int
-        Steps with the spectral loss alone, before the classes are anchored in the reference graph.
+        Steps with the spectral loss alone, before the classes are anchored in the reference graph; at most a
+        quarter of the training.
     spectral, mu, clustering, smoothness, eta, nu : float
         Weights and the threshold of the losses: 1 for the spectral loss, then mu, gamma_1, gamma_2, eta and
         nu of the paper.
