@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from vemseg.cli import parsing
 from vemseg.context import Context
-from vemseg.errors import InputError, Interrupted, UsageError
+from vemseg.errors import InputError, Interrupted, OutputExistsError, UsageError
 from vemseg.objects import Least, Refinement, blockwise
 from vemseg.objects.absorbing import Pairs, homes
 from vemseg.objects.majority import smoothed
@@ -55,9 +55,9 @@ def voxels(path):
     return volume.read(volume.box)
 
 
-def done(array, tmp_path, refinement, **more):
+def done(array, tmp_path, refinement, voxel_size=(10.0, 10.0, 10.0), **more):
     """Refine an array through files; return the labels that come out."""
-    path = written(array, tmp_path / "in.ome.zarr")
+    path = written(array, tmp_path / "in.ome.zarr", voxel_size=voxel_size)
     return voxels(refine(open_labels(path), tmp_path / "out.ome.zarr", refinement, **more))
 
 
@@ -106,11 +106,11 @@ def test_a_map_gives_numbers_as_they_are_said(tmp_path):
     assert record(tmp_path / "out.ome.zarr")["names"] == {"4": "membrane", "5": "class 5", "300": "nucleus"}
 
 
-def slow_majority(array):
+def slow_majority(array, voters=(1, 1, 1)):
     """Count the votes of every voxel, one by one."""
     best = array.copy()
     for at in np.ndindex(array.shape):
-        around = array[tuple(slice(max(0, i - 1), i + 2) for i in at)]
+        around = array[tuple(slice(max(0, i - far), i + far + 1) for i, far in zip(at, voters, strict=True))]
         votes = np.bincount(around.ravel())
         if votes[array[at]] < votes.max():
             best[at] = votes.argmax()
@@ -123,6 +123,38 @@ def test_smoothing_is_the_majority_of_the_neighbours_across_blocks(tmp_path):
     np.testing.assert_array_equal(smoothed(array, 2), twice)
     assert (twice != array).any()
     np.testing.assert_array_equal(done(array, tmp_path, Refinement(smooth=2)), twice)
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "voters"),
+    [((50, 4.6, 4.6), (0, 1, 1)), ((8, 8, 30), (1, 1, 0)), ((15, 12, 12), (1, 1, 1)), (None, (1, 1, 1))],
+)
+def test_only_the_sharp_plane_of_an_anisotropic_volume_votes(voxel_size, voters, tmp_path):
+    array = noise((18, 20, 19), seed=3)
+    twice = slow_majority(slow_majority(array, voters), voters)
+    refined = done(array, tmp_path, Refinement(smooth=2), voxel_size)
+    np.testing.assert_array_equal(refined, twice)
+
+
+@pytest.mark.parametrize("tilt", [0, 30, 45])
+def test_smoothing_keeps_membranes_that_run_aslant_through_thick_sections(tilt, tmp_path):
+    shape, size = (12, 60, 200), (50.0, 4.6, 4.6)
+    z, _, x = ((np.indices(shape).T + 0.5 - np.array(shape) / 2) * size).T
+    across = x * np.cos(np.deg2rad(tilt)) + z * np.sin(np.deg2rad(tilt))
+    membrane = np.where(np.abs(across) < 2.5 * 4.6, 3, 1).astype(np.uint8)
+    refined = done(membrane, tmp_path, Refinement(smooth=1), size)
+    assert (refined == 3)[:, 2:-2].sum() >= 0.99 * (membrane == 3)[:, 2:-2].sum() > 0
+
+
+def test_labels_smoothed_across_thick_sections_are_made_anew(tmp_path):
+    path = written(noise(), tmp_path / "in.ome.zarr", voxel_size=(50.0, 4.6, 4.6))
+    out = refine(open_labels(path), tmp_path / "out.tif", Refinement(smooth=1))
+    assert record(out)["state"]["voters"] == [0, 1, 1]
+    told = json.loads((tmp_path / "out.json").read_text())
+    del told["state"]["voters"]
+    (tmp_path / "out.json").write_text(json.dumps(told))
+    with pytest.raises(OutputExistsError, match="voters"):
+        refine(open_labels(path), tmp_path / "out.tif", Refinement(smooth=1))
 
 
 def test_no_speck_is_left_and_what_is_large_stays(tmp_path):

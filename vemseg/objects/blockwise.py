@@ -166,10 +166,11 @@ def markers_of(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.done")
 
 
-def grown(box: Box, by: int) -> Box:
-    """Return a box that reaches further by some voxels on every side."""
+def grown(box: Box, by: int, along: ZYX = (1, 1, 1)) -> Box:
+    """Return a box that reaches further by some voxels on every side, so many times ``along`` each axis."""
+    z, y, x = (by * times for times in along)
     (z0, y0, x0), (z1, y1, x1) = box.start, box.stop
-    return Box((z0 - by, y0 - by, x0 - by), (z1 + by, y1 + by, x1 + by))
+    return Box((z0 - z, y0 - y, x0 - x), (z1 + z, y1 + y, x1 + x))
 
 
 def read_around(volume: Volume, box: Box, read: Reading = Volume.read) -> NDArray[np.signedinteger]:

@@ -31,7 +31,7 @@ from vemseg.objects.blockwise import (
     read_classes,
 )
 from vemseg.objects.components import Found, Wish, find_objects, paint
-from vemseg.objects.majority import smoothed
+from vemseg.objects.majority import smoothed, voters_of
 from vemseg.objects.refinement import Class, Refinement
 from vemseg.volume import LabelStore, Volume
 
@@ -190,10 +190,12 @@ class _Turning(_Classing):
         return found, self.labels.inside(box)
 
     def classes(self, box: Box, numbers: NDArray[np.integer]) -> NDArray[np.integer]:
-        return smoothed(self.new[numbers], self.rounds)[box.relative_to(self._wide(box)).slices]
+        wide = smoothed(self.new[numbers], self.rounds, voters_of(self.labels.volume.voxel_size))
+        return wide[box.relative_to(self._wide(box)).slices]
 
     def _wide(self, box: Box) -> Box:
-        return grown(box, self.rounds).clip(self.labels.volume.box)
+        volume = self.labels.volume
+        return grown(box, self.rounds, voters_of(volume.voxel_size)).clip(volume.box)
 
 
 @dataclass(frozen=True)

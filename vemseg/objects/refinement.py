@@ -76,7 +76,7 @@ class Refinement:
     names : mapping of int to str
         Names of classes.
     smooth : int
-        Rounds of the majority of 3 x 3 x 3 voxels.
+        Rounds of the majority of the voxels around each (see ``majority``).
     fill : bool
         Whether holes are filled (see ``absorbing``).
     least : Least, optional
