@@ -119,6 +119,18 @@ def test_the_surface_of_a_sphere_has_its_volume_its_area_and_its_place(faces):
     assert len(directed) == n and all((b, a) in directed for a, b in directed)  # closed, and one way round
 
 
+@pytest.mark.parametrize("radius", [2.0, 3.0, 5.0])
+def test_smoothing_leaves_small_balls_their_volume(radius, monkeypatch):
+    """Marching cubes cut off what they cut off; smoothing takes no more than a fiftieth beside that."""
+    pytest.importorskip("trimesh")
+    bare = ArrayVolume(ball((16, 16, 16), (7.3, 7.6, 7.4), radius, (1, 1, 1)).astype(np.uint8))
+    (smooth,) = surfaces(bare, Meshing(), Context())
+    monkeypatch.setattr("vemseg.surfaces.meshing.ROUNDS", 0)
+    (rough,) = surfaces(bare, Meshing(), Context())
+    assert smooth.volume == pytest.approx(rough.volume, rel=0.02)
+    assert smooth.area < rough.area
+
+
 def test_classes_and_objects_have_meshes_of_their_own():
     pytest.importorskip("trimesh")
     labels = placed(two_balls())
@@ -144,7 +156,8 @@ def test_surfaces_close_where_the_volume_ends_and_fill_it_where_all_is_one_class
     np.testing.assert_allclose(low, np.array(ORIGIN) - np.array(SIZE) / 2)
     np.testing.assert_allclose(high - low, np.array(whole.shape) * SIZE)
     assert mesh.volume == pytest.approx(np.prod(high - low), rel=0.1)
-    assert (mesh.vertices > low - 1).all() and (mesh.vertices < high + 1).all()
+    beyond = np.array(SIZE) / 4  # smoothed edges bulge by less than a quarter of a voxel
+    assert (mesh.vertices > low - beyond).all() and (mesh.vertices < high + beyond).all()
 
 
 def test_labels_without_a_voxel_size_have_surfaces_in_voxels():

@@ -40,8 +40,11 @@ MOST_VOXELS = 2**27
 MOST_MESHES = 10_000
 """The most meshes that are made at once."""
 
-ROUNDS, FORWARD, BACK = 25, 0.5, 0.53
-"""How many steps smooth a surface, and how far they go forward and back in turn (Taubin's lambda and -mu)."""
+ROUNDS, FORWARD, BACK = 24, 0.5, 0.53
+"""How many steps smooth a surface, and how far they go forward and back in turn (Taubin's lambda and -mu).
+
+The number is even: each step forward shrinks a body, and the step back that follows undoes it.
+"""
 
 Each = Literal["class", "object"]
 """What gets a mesh of its own: all voxels of a label, or every connected part of them."""
