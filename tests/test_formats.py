@@ -818,6 +818,29 @@ def test_precomputed(tmp_path):
         check_grey(open_volume(tmp_path / "labels"))
 
 
+@pytest.mark.parametrize("offset", [(0, 0, 0), (100, 40, 6)])
+def test_a_coarse_scale_of_precomputed_lies_where_the_finest_does(tmp_path, offset):
+    """The centre of a coarse voxel is that of the fine ones that it was made of."""
+    coarse = np.arange(1, 193, dtype=np.uint8).reshape(4, 6, 8)
+    for factor, array in ((1, coarse.repeat(2, axis=1).repeat(2, axis=2)), (2, coarse)):
+        spec = {
+            "driver": "neuroglancer_precomputed",
+            "kvstore": {"driver": "file", "path": str(tmp_path / "cell")},
+            "multiscale_metadata": {"type": "image", "data_type": "uint8", "num_channels": 1},
+            "scale_metadata": {
+                "size": array.shape[::-1], "resolution": [4 * factor, 4 * factor, 50], "encoding": "raw",
+                "voxel_offset": [offset[0] // factor, offset[1] // factor, offset[2]],
+            },
+        }  # fmt: skip
+        tensorstore.open(spec, create=True).result()[...] = array.T[..., None]
+    fine, level = open_volume(tmp_path / "cell"), open_volume(tmp_path / "cell", choice=Choice(level="1"))
+    assert fine.origin == (offset[2] * 50, offset[1] * 4, offset[0] * 4)
+    found = fine.read(fine.box)
+    for at in np.ndindex(coarse.shape):
+        middle = np.argwhere(found == coarse[at]).mean(axis=0) * fine.voxel_size + fine.origin
+        np.testing.assert_allclose(at * np.array(level.voxel_size) + level.origin, middle)
+
+
 SHARDED = {
     "@type": "neuroglancer_uint64_sharded_v1", "preshift_bits": 1, "minishard_bits": 1, "shard_bits": 1,
     "hash": "identity", "minishard_index_encoding": "gzip", "data_encoding": "gzip",

@@ -49,7 +49,11 @@ def open_precomputed(node: Node, wish: Wish, path: Path | None) -> Volume:
 
 
 def _scale(node: Node, level: str | None) -> tuple[int, str, Frame]:
-    """Return the number of a scale, its folder, and its voxel size and place."""
+    """Return the number of a scale, its folder, and its voxel size and place.
+
+    A scale begins at the corner ``voxel_offset * resolution``. At the finest one, the centre of the first
+    voxel is taken to lie there, as vemseg writes it; larger voxels at that corner have centres further in.
+    """
     with reading(f"{node.place.address}/info is damaged"):
         scales = node.metadata["scales"]
         keys = [str(scale["key"]) for scale in scales]
@@ -60,9 +64,9 @@ def _scale(node: Node, level: str | None) -> tuple[int, str, Frame]:
                 f"--level {level}: {node.place.address} has no such scale; there are {', '.join(keys)}"
             )
         index = 0 if level is None else keys.index(level) if level in keys else int(level)
-        size = [float(edge) for edge in scales[index]["resolution"]]
+        size, finest = ([float(edge) for edge in scales[i]["resolution"]] for i in (index, 0))
         corner = [float(at) for at in scales[index].get("voxel_offset", (0, 0, 0))]
-        shift = [at * edge for at, edge in zip(corner, size, strict=True)]
+        shift = [at * edge + (edge - fine) / 2 for at, edge, fine in zip(corner, size, finest, strict=True)]
         axes, units = ("c", "z", "y", "x"), (None, "nm", "nm", "nm")
         return index, keys[index], Frame(axes, units, (1.0, *size[::-1]), (0.0, *shift[::-1]))
 
