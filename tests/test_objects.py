@@ -222,6 +222,16 @@ def test_contacts_add_up_to_the_surface_and_are_mutual(tmp_path):
     assert columns["touches_border"].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_object_of_a_single_image_touches_its_sides_alone(axis, tmp_path, small_blocks):
+    image = np.zeros((30, 40), np.uint8)
+    image[5:12, 5:30], image[20:25, 35:] = 1, 2
+    array = np.expand_dims(image, axis)
+    assert measured(array, tmp_path)["touches_border"].tolist() == [0, 1]
+    whole = measured(np.ones((1, 1, 5), np.uint8), tmp_path / "line")
+    assert whole["touches_border"].tolist() == [1]
+
+
 def test_one_voxel_is_an_object(tmp_path):
     array = np.zeros((3, 3, 3), np.uint8)
     array[1, 1, 1] = 5

@@ -208,6 +208,21 @@ def test_holes_are_filled_where_one_class_surrounds_them(tmp_path):
     np.testing.assert_array_equal(refined, expected)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_holes_of_a_single_image_are_filled(axis, tmp_path):
+    image = np.zeros((40, 40), np.uint8)
+    image[4:36, 4:36] = 2
+    image[8:14, 8:20] = 0  # a hole, across a border of blocks
+    image[20:24, 30:] = 0  # a bay
+    expected = image.copy()
+    expected[8:14, 8:20] = 2
+    refined = done(np.expand_dims(image, axis), tmp_path, Refinement(fill=True))
+    np.testing.assert_array_equal(refined, np.expand_dims(expected, axis))
+    assert record(tmp_path / "out.ome.zarr")["state"]["borders"] == [
+        name for name in "zyx" if name != "zyx"[axis]
+    ]
+
+
 def test_a_mask_empties_what_lies_outside_even_after_holes_are_filled(tmp_path):
     array = np.zeros((20, 30, 30), np.uint8)
     array[2:18, 2:28, 2:28] = 1

@@ -118,8 +118,12 @@ class Bodies:
                 adding.at(column, to, more)
 
     def touching(self, shape: ZYX) -> NDArray[np.bool_]:
-        """Tell which components touch the border of a volume of that shape."""
-        touch: NDArray[np.bool_] = (self.low == 0).any(axis=1) | (self.high == shape).any(axis=1)
+        """Tell which components touch the border of a volume of that shape.
+
+        Across an axis of one voxel everything would, so such an axis has no border: an image has four sides.
+        """
+        deep = np.array(shape) > 1
+        touch: NDArray[np.bool_] = ((self.low == 0) | (self.high == shape))[:, deep].any(axis=1)
         return touch
 
     def ordered(self, order: NDArray[np.intp]) -> Bodies:

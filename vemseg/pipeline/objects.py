@@ -20,7 +20,7 @@ from vemseg.objects import (
     write_measures,
     write_parquet,
 )
-from vemseg.pipeline.beside import beside, made_of_labels
+from vemseg.pipeline.beside import beside, borders, made_of_labels
 from vemseg.run import Output, lasting, provenance, sidecar, write_json
 from vemseg.volume import LabelForm, LabelInfo, LabelStore, Volume, describe, finish_labels, record
 from vemseg.volume.about import names_in
@@ -69,7 +69,7 @@ def objects(
     known = known_classes(labels, told, context) if asked.classes else []
     given, names = names or {}, names_in(told) | dict(names or {})
     wish = Wish(chosen(asked.classes, known, names))
-    settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size}
+    settings = {"classes": wish.classes, "names": names, "voxel_size": labels.voxel_size, **borders(labels)}
     table_too = [beside(out, ".parquet")]
     output = made_of_labels(out, [labels], settings | asked.state(), form, overwrite, table_too)
     with output if context.share.whole else output.joined(context.stopped):

@@ -11,7 +11,7 @@ from vemseg.context import Context
 from vemseg.files import write_table
 from vemseg.geometry import is_anisotropic
 from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated, voters_of
-from vemseg.pipeline.beside import beside, made_of_labels
+from vemseg.pipeline.beside import beside, borders, made_of_labels
 from vemseg.run import Json, Output, lasting, provenance, sidecar, write_json
 from vemseg.volume import (
     LabelForm,
@@ -98,7 +98,7 @@ def _manner(refinement: Refinement, labels: Volume) -> Json:
     size, manner = labels.voxel_size, {}
     if refinement.smooth and is_anisotropic(size):
         manner["voters"] = list(voters_of(size))
-    return manner
+    return manner | (borders(labels) if refinement.fill else {})
 
 
 def _origin(output: Output, labels: Volume, told: Json, rows: Sequence[Json]) -> Json:
