@@ -23,6 +23,7 @@ from vemseg.pipeline.render import render
 from vemseg.surfaces import Meshing, extent_of, surfaces
 from vemseg.volume import (
     ArrayVolume,
+    Cropped,
     LabelForm,
     LabelInfo,
     LabelStore,
@@ -202,6 +203,45 @@ def test_a_coarser_surface_lies_at_the_same_place(monkeypatch):
     assert coarse.volume == pytest.approx(fine.volume, rel=0.03)
     for side in (np.min, np.max):
         np.testing.assert_allclose(side(coarse.vertices, axis=0), side(fine.vertices, axis=0), atol=5)
+
+
+def low_and_high(mesh):
+    return np.array([mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)])
+
+
+@pytest.mark.parametrize("crop", [None, Box((2, 10, 11), (39, 151, 152))])
+@pytest.mark.parametrize("size", [None, (9.0, 3.0, 3.0)])
+def test_coarse_surfaces_lie_where_fine_ones_do_with_and_without_a_voxel_size(size, crop, monkeypatch):
+    pytest.importorskip("trimesh")
+    bare = ArrayVolume(ball((41, 161, 163), (20, 80, 60), 16, (1, 1, 1)).astype(np.uint8), size)
+    bare.start = (0, 5, 7)
+    labels = bare if crop is None else Cropped(bare, crop)
+    (fine,) = surfaces(labels, Meshing(), Context())
+    monkeypatch.setattr("vemseg.surfaces.meshing.MOST_VOXELS", labels.box.size // 5)
+    (coarse,) = surfaces(labels, Meshing(), Context())
+    assert len(coarse.faces) < len(fine.faces) / 2
+    assert coarse.volume == pytest.approx(fine.volume, rel=0.05)
+    edges = np.array(size or (1, 1, 1))
+    np.testing.assert_allclose(low_and_high(coarse) / edges, low_and_high(fine) / edges, atol=1.5)
+
+
+@pytest.mark.parametrize(("stated", "given"), [(SIZE, None), (SIZE, "16,8,8"), (None, None)])
+def test_surfaces_from_a_stored_level_lie_where_fine_ones_do(stated, given, tmp_path, monkeypatch):
+    """Whatever the file says of the voxel size, the one that counts is that of the labels."""
+    pytest.importorskip("trimesh")
+    array = ball((40, 150, 130), (20, 80, 60), 16, (1, 1, 1)).astype(np.uint8)
+    store = LabelStore.create(tmp_path / "store", array.shape, (64, 64, 64), "uint8", stated)
+    for box in store.box.split((64, 64, 64)):
+        store.write(box, array[box.slices])
+    finish_labels(store, tmp_path / "l.ome.zarr", LabelInfo(stated, stated and ORIGIN), LabelForm())
+    labels = open_labels(tmp_path / "l.ome.zarr", voxel_size=given)
+    assert labels.coarser and (labels.voxel_size is None) == (stated is None)
+    (fine,) = surfaces(labels, Meshing(), Context())
+    monkeypatch.setattr("vemseg.surfaces.meshing.MOST_VOXELS", labels.box.size // 4)
+    (coarse,) = surfaces(labels, Meshing(), Context())
+    assert coarse.volume == pytest.approx(fine.volume, rel=0.05)
+    edges = np.array(labels.voxel_size or (1, 1, 1))
+    np.testing.assert_allclose(low_and_high(coarse) / edges, low_and_high(fine) / edges, atol=1.5)
 
 
 @pytest.mark.parametrize("form", ["glb", "ply", "obj"])

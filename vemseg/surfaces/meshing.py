@@ -27,7 +27,7 @@ from vemseg.foreign import library
 from vemseg.geometry import Position, moved
 from vemseg.resources import byte_text, resident_memory
 from vemseg.surfaces.mesh import Mesh
-from vemseg.volume import Volume, shrunk
+from vemseg.volume import Coarser, Volume, shrunk
 
 _log = logging.getLogger("vemseg")
 
@@ -45,6 +45,9 @@ ROUNDS, FORWARD, BACK = 24, 0.5, 0.53
 
 The number is even: each step forward shrinks a body, and the step back that follows undoes it.
 """
+
+Placing = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""A function of points in voxels, (n, 3), z y x, which returns where these lie, (n, 3), z y x."""
 
 Each = Literal["class", "object"]
 """What gets a mesh of its own: all voxels of a label, or every connected part of them."""
@@ -135,7 +138,7 @@ def surfaces(labels: Volume, wish: Meshing, context: Context) -> Iterator[Mesh]:
             "%s: surfaces are made from %s of its %s voxels; --max-memory or --crop make them finer",
             labels.name, seen.shape, labels.shape,
         )  # fmt: skip
-    lie = _placed(seen)
+    lie = _lying(seen, labels)
     voxels = np.maximum(seen.read(seen.box), 0)
     if wish.labels:
         voxels[~np.isin(voxels, wish.labels)] = 0
@@ -167,13 +170,27 @@ def _called(wish: Meshing, label: int, number: int, owners: list[int]) -> str:
     return name if wish.each == "class" else f"{name} {number + 1 - owners.index(label)}"
 
 
-def _placed(volume: Volume) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+def _placed(volume: Volume) -> Placing:
     """Return the function from voxels to nm in space; to voxels of the whole file where no size is known."""
-    size, origin = np.array(volume.voxel_size or (1.0, 1.0, 1.0)), volume.origin
-    if origin is None:
-        origin = moved(None, volume.start, volume.voxel_size) if volume.voxel_size else volume.start
-    begin = np.array(origin or (0.0, 0.0, 0.0), np.float64)
-    return lambda points: points * size + begin
+    size, start = volume.voxel_size, volume.start
+    origin = start if size is None else volume.origin or moved(None, start, size) or (0.0, 0.0, 0.0)
+    edges, begin = np.array(size or (1.0, 1.0, 1.0)), np.array(origin, np.float64)
+    return lambda points: points * edges + begin
+
+
+def _lying(seen: Volume, labels: Volume) -> Placing:
+    """Return the function from voxels of a level of labels to where ``labels`` lie (see ``_placed``).
+
+    A level that the file holds says where it lies itself, if the voxel size is that of the file; else it
+    spans what the labels span, because how many voxels became one is not known.
+    """
+    if isinstance(seen, Coarser):
+        finer, factors = _lying(seen.source, labels), np.array(seen.factors)
+        return lambda points: finer((points + 0.5) * factors - 0.5)
+    if seen is labels or seen.voxel_size_from == labels.voxel_size_from == "file":
+        return _placed(seen)
+    place, steps = _placed(labels), np.array(labels.shape) / seen.shape
+    return lambda points: place((points + 0.5) * steps - 0.5)
 
 
 def _parts(labels: NDArray[np.generic], each: Each) -> tuple[NDArray[np.int32], list[int]]:

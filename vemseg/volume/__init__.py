@@ -33,7 +33,7 @@ Axes are z, y, x in all of it; other orders exist only inside the readers.
 from vemseg.volume.about import About, LabelInfo, Record
 from vemseg.volume.background import constant_background
 from vemseg.volume.base import ArrayVolume, Specimen, Volume
-from vemseg.volume.coarser import shrunk
+from vemseg.volume.coarser import Coarser, shrunk
 from vemseg.volume.durable import Durable
 from vemseg.volume.form import LabelForm, parse_output
 from vemseg.volume.growing import grow
@@ -67,6 +67,7 @@ __all__ = [
     "ArrayVolume",
     "Background",
     "Choice",
+    "Coarser",
     "Cropped",
     "Durable",
     "Format",

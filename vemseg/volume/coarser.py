@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.geometry import ZYX, Box, enlarged
+from vemseg.geometry import ZYX, Box, enlarged, moved
 from vemseg.volume.base import Volume
 from vemseg.volume.layout import Choice
 from vemseg.volume.opening import open_volume
@@ -21,6 +21,8 @@ READ_VOXELS = 2**24
 class Coarser(View):
     """Labels, of which the most frequent of every few voxels stands for all of them.
 
+    Where no voxel size is known, neither is the place of its voxels in nm: it follows from ``factors`` alone.
+
     Parameters
     ----------
     volume : Volume
@@ -30,15 +32,13 @@ class Coarser(View):
     """
 
     def __init__(self, volume: Volume, factors: ZYX) -> None:
-        size, place = volume.voxel_size, volume.origin
+        size = volume.voxel_size
         super().__init__(volume, coarser_shape(volume.shape, factors), volume.dtype, enlarged(size, factors))
         self.factors = factors
-        edges = size or (1.0, 1.0, 1.0)
-        z0, y0, x0 = (
-            at + (f - 1) / 2 * edge
-            for at, f, edge in zip(place or (0.0, 0.0, 0.0), factors, edges, strict=True)
-        )
-        self.origin = (z0, y0, x0)
+        if size is not None:
+            place = volume.origin or moved(None, volume.start, size) or (0.0, 0.0, 0.0)
+            z0, y0, x0 = (at + (f - 1) / 2 * edge for at, f, edge in zip(place, factors, size, strict=True))
+            self.origin = (z0, y0, x0)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         out = np.empty(box.shape, self.dtype)
