@@ -1,13 +1,14 @@
 """Specks and holes, and what they become: decided on objects and their contacts, not on voxels.
 
 A speck is an object of fewer voxels than wanted. It goes to the object beside it, of the class that it shares
-the most faces with; objects that are specks themselves are no home until they have found one. A hole is a
-connected part of label 0 that does not reach the border of the volume, and meets one class only: that class
-fills it.
+the largest area with, in faces of voxels; where no voxel size is known, all faces are alike. Objects that are
+specks themselves are no home until they have found one. A hole is a connected part of label 0 that does not
+reach the border of the volume, and meets one class only: that class fills it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from vemseg.blocks import run
 from vemseg.context import Context
-from vemseg.geometry import Box
+from vemseg.geometry import Box, VoxelSize
 from vemseg.objects.blockwise import OUTSIDE, Blocks, Pass, passing, read_around
 from vemseg.run import load_tensors, save_tensors
 from vemseg.volume import LabelStore
@@ -31,7 +32,9 @@ class Pairs:
 
     Attributes
     ----------
-    one, other, faces : int64 (p,)
+    one, other : int64 (p,)
+    faces : int64 (p, 3)
+        By the axis that they lie across, z y x.
     """
 
     one: NDArray[np.int64]
@@ -40,12 +43,18 @@ class Pairs:
 
     @classmethod
     def total(cls, one: NDArray[np.int64], other: NDArray[np.int64], faces: NDArray[np.int64]) -> Pairs:
-        """Return pairs with each of them once."""
+        """Return pairs with each of them once; faces, (p,) or (p, 3), are added up."""
         width = int(other.max(initial=0)) + 1
         pairs, owner = np.unique(one * width + other, return_inverse=True)
-        summed = np.zeros(len(pairs), np.int64)
+        summed = np.zeros((len(pairs), *faces.shape[1:]), np.int64)
         np.add.at(summed, owner, faces)
         return cls(pairs // width, pairs % width, summed)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Pairs]) -> Pairs:
+        """Return the pairs of all parts, each of them once."""
+        columns = ([getattr(part, name) for part in parts] for name in ("one", "other", "faces"))
+        return cls.total(*map(np.concatenate, columns))
 
 
 def meetings(
@@ -69,10 +78,8 @@ def meetings(
         *passing(blocks, folder / "done", "finding neighbours"), objects, loose, folder, blocks
     )
     run(meeting, context)
-    found = [load_tensors(meeting.file(number))[0] for number in range(len(blocks.boxes))]
-    return Pairs.total(
-        *(np.concatenate([each[name] for each in found]) for name in ("one", "other", "faces"))
-    )
+    files = map(meeting.file, range(len(blocks.boxes)))
+    return Pairs.joined([Pairs(**load_tensors(file)[0]) for file in files])
 
 
 @dataclass(frozen=True)
@@ -101,19 +108,25 @@ def _met(seen: NDArray[np.signedinteger], loose: NDArray[np.bool_]) -> Pairs:
     """Return what the loose objects of a block meet, from its objects and those around it."""
     own = seen[1:-1, 1:-1, 1:-1]
     mine = loose[own]
-    ones, others = [], []
-    for step in FACES:
+    parts = []
+    for axis, step in enumerate(FACES):
         for way in (1, -1):
             place = tuple(slice(1 + way * s, n - 1 + way * s) for s, n in zip(step, seen.shape, strict=True))
             other = seen[place]
             meets = mine & (other != own) & (other != OUTSIDE)
-            ones.append(own[meets].astype(np.int64))
-            others.append(other[meets].astype(np.int64))
-    one, other = np.concatenate(ones), np.concatenate(others)
-    return Pairs.total(one, other, np.ones(len(one), np.int64))
+            one, there = own[meets].astype(np.int64), other[meets].astype(np.int64)
+            part = Pairs.total(one, there, np.ones(len(one), np.int64))
+            across = np.eye(3, dtype=np.int64)[axis]
+            parts.append(Pairs(part.one, part.other, part.faces[:, None] * across))
+    return Pairs.joined(parts)
 
 
-def homes(classes: NDArray[np.int64], loose: NDArray[np.bool_], pairs: Pairs) -> NDArray[np.int64]:
+def homes(
+    classes: NDArray[np.int64],
+    loose: NDArray[np.bool_],
+    pairs: Pairs,
+    voxel_size: VoxelSize | None = None,
+) -> NDArray[np.int64]:
     """Return the object that each object goes to: itself, unless it is loose.
 
     Parameters
@@ -123,6 +136,8 @@ def homes(classes: NDArray[np.int64], loose: NDArray[np.bool_], pairs: Pairs) ->
     loose : bool (n + 1,)
     pairs : Pairs
         Of loose objects.
+    voxel_size : (float, float, float), optional
+        nm, z y x; where it is not known, all faces are alike.
 
     Returns
     -------
@@ -130,23 +145,48 @@ def homes(classes: NDArray[np.int64], loose: NDArray[np.bool_], pairs: Pairs) ->
         Never a loose object; 0 where a loose one meets nothing else, not even by way of others.
     """
     home = np.where(loose, 0, np.arange(len(classes)))
-    homeless = loose.copy()
+    homeless, area = loose.copy(), pairs.faces @ _areas(voxel_size)
     while True:
         near = homeless[pairs.one] & ~homeless[pairs.other]
         if not near.any():
             return home
-        one, there, faces = pairs.one[near], home[pairs.other[near]], pairs.faces[near]
-        by_class = Pairs.total(one, classes[there], faces)
-        share = np.lexsort((by_class.other, -by_class.faces, by_class.one))
-        best = share[np.unique(by_class.one[share], return_index=True)[1]]
+        one, there, shared = pairs.one[near], home[pairs.other[near]], area[near]
         taken = np.full(len(classes), -1, np.int64)
-        taken[by_class.one[best]] = by_class.other[best]
+        speck, best = _largest(one, classes[there], shared)
+        taken[speck] = best
         fit = taken[one] == classes[there]
-        by_object = Pairs.total(one[fit], there[fit], faces[fit])
-        order = np.lexsort((by_object.other, -by_object.faces, by_object.one))
-        first = order[np.unique(by_object.one[order], return_index=True)[1]]
-        home[by_object.one[first]] = by_object.other[first]
-        homeless[by_object.one] = False
+        speck, best = _largest(one[fit], there[fit], shared[fit])
+        home[speck] = best
+        homeless[speck] = False
+
+
+def _areas(voxel_size: VoxelSize | None) -> NDArray[np.float64]:
+    """Return the areas of the faces across z, y and x, (3,), of which the smallest counts 1.
+
+    They are rounded to 24 binary digits, so that their sums are exact and equal areas are equal.
+    """
+    z, y, x = voxel_size or (1.0, 1.0, 1.0)
+    faces = np.array([y * x, z * x, z * y])
+    areas: NDArray[np.float64] = (faces / faces.min()).astype(np.float32).astype(np.float64)
+    return areas
+
+
+def _largest(
+    one: NDArray[np.int64], other: NDArray[np.int64], area: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each ``one``, once, and the ``other`` that it shares most with, of equal ones the smallest.
+
+    Parameters
+    ----------
+    one, other : int64 (p,)
+        Pairs; several of the same two add up.
+    area : float64 (p,)
+    """
+    width = int(other.max(initial=0)) + 1
+    pairs, owner = np.unique(one * width + other, return_inverse=True)
+    order = np.lexsort((pairs % width, -np.bincount(owner, area), pairs // width))
+    found, first = np.unique(pairs[order] // width, return_index=True)
+    return found, pairs[order][first] % width
 
 
 def filled(

@@ -127,8 +127,8 @@ def _final_classes(found: Found, least: int, folder: Path, context: Context) -> 
     classes = np.append(0, found.classes)
     specks = np.append(False, (found.classes > 0) & (found.bodies.voxels < least))
     holes = np.append(False, (found.classes == 0) & ~found.bodies.touching(objects.shape))
-    pairs = meetings(objects, specks | holes, folder / "met", found.blocks, context)
-    return filled(classes, holes, homes(classes, specks, pairs), pairs)
+    pairs = meetings(objects, specks | holes, folder / "faces", found.blocks, context)
+    return filled(classes, holes, homes(classes, specks, pairs, found.parts.voxel_size), pairs)
 
 
 def _paint(

@@ -95,9 +95,11 @@ def refine(
 
 def _manner(refinement: Refinement, labels: Volume) -> Json:
     """Return how labels of this size and shape are treated where once it was otherwise, for the state."""
-    size, manner = labels.voxel_size, {}
+    size, manner = labels.voxel_size, dict[str, object]()
     if refinement.smooth and is_anisotropic(size):
         manner["voters"] = list(voters_of(size))
+    if refinement.least and size and len(set(size)) > 1:
+        manner["specks"] = "by area"
     return manner | (borders(labels) if refinement.fill else {})
 
 
