@@ -253,6 +253,32 @@ def test_areas_of_crossings_give_the_mean_of_all_directions():
         assert estimates.mean() == pytest.approx(1, abs=0.005)
 
 
+@pytest.mark.parametrize(
+    ("size", "planes", "most", "tubes"),
+    [
+        ((15.0, 15.0, 15.0), (0.93, 0.93), 1.02, (0.98, 0.98)),
+        ((30.0, 8.0, 8.0), (0.81, 0.87), 1.10, (0.90, 0.97)),
+        ((50.0, 4.6, 4.6), (0.69, 0.85), 1.10, (0.89, 0.94)),
+    ],
+)
+def test_planes_and_tubes_come_out_as_small_as_the_documents_say(size, planes, most, tubes):
+    """docs/usage.md has these figures; the first of two is across z, or along it."""
+    along, areas = np.array(crofton.STEPS) * size, crofton.areas_of_crossings(size)
+
+    def estimated(normals):
+        return np.abs(normals @ along.T) @ areas / np.prod(size)
+
+    rng = np.random.default_rng(0)
+    normals = rng.standard_normal((20000, 3))
+    spread = estimated(normals / np.linalg.norm(normals, axis=1)[:, None])
+    assert spread.max() == pytest.approx(most, abs=0.005) and spread.min() > planes[0] - 0.005
+    assert estimated(np.eye(3)) == pytest.approx([planes[0], planes[1], planes[1]], abs=0.005)
+    turn = np.linspace(0, 2 * np.pi, 3600, endpoint=False)
+    for axis, expected in enumerate((tubes[0], tubes[1], tubes[1])):
+        around = np.insert(np.stack([np.cos(turn), np.sin(turn)], axis=1), axis, 0, axis=1)
+        assert estimated(around).mean() == pytest.approx(expected, abs=0.006)
+
+
 @pytest.fixture
 def labels(tmp_path):
     """Write labels of two balls that touch, and a third one of another class."""
