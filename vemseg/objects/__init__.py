@@ -18,10 +18,9 @@ Axes are z, y, x in all of it. Two voxels of a class belong to one object where 
 a corner.
 """
 
-from vemseg.objects.blockwise import begin, block_shape
+from vemseg.objects.blockwise import begin, block_shape, borders
 from vemseg.objects.cleaning import Labels, clean
 from vemseg.objects.components import Finding, Found, Wish, find_objects, paint
-from vemseg.objects.majority import voters_of
 from vemseg.objects.measures import Asked, Measures, chosen, write_measures, write_parquet
 from vemseg.objects.naming import Votes, named_by_points
 from vemseg.objects.refinement import Class, Least, Refinement, known_classes, renamed, shown, tabulated
@@ -40,6 +39,7 @@ __all__ = [
     "Wish",
     "begin",
     "block_shape",
+    "borders",
     "chosen",
     "clean",
     "find_objects",
@@ -50,7 +50,6 @@ __all__ = [
     "renamed",
     "shown",
     "tabulated",
-    "voters_of",
     "write_measures",
     "write_parquet",
 ]

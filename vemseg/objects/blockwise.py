@@ -166,6 +166,12 @@ def markers_of(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.done")
 
 
+def borders(volume: Volume) -> dict[str, object]:
+    """Return the axes whose ends are borders of single images, for the state; nothing for other volumes."""
+    axes = [axis for axis, n in zip("zyx", volume.shape, strict=True) if n > 1]
+    return {"borders": axes} if len(axes) < 3 else {}
+
+
 def grown(box: Box, by: int, along: ZYX = (1, 1, 1)) -> Box:
     """Return a box that reaches further by some voxels on every side, so many times ``along`` each axis."""
     z, y, x = (by * times for times in along)

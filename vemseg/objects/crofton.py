@@ -6,12 +6,13 @@ times that parallel lines of one direction cross it, times the area that belongs
 share of the unit sphere (a Voronoi cell). Ohser and Mücklich, Statistical Analysis of Microstructures in
 Materials Science, Wiley 2000, chapter 4; Legland, Kiêu and Devaux, Image Anal. Stereol. 26 (2007), 83-92.
 
-The mean over all orientations is right for every ratio of voxel edges: the estimate of a ball some voxels wide
-is within one or two percent, where counting the faces of voxels is wrong by half. What faces one direction is
-not, since 13 directions are few, and none lies between thick sections and the steps that lead out of them.
-Planes along the axes come out 7 percent too small at equal edges; at 50 x 4.6 x 4.6 nm, those across z have
-.69 of their area, those across y or x .85, slanted ones up to 1.10, and tubes .89 (along z) or .94. Steps of
-several voxels within a section would fill the gap, but jump over thin bodies and meet what lies behind them.
+The mean over all orientations is right for every ratio of voxel edges: the estimate of a ball some voxels
+wide is within one or two percent, where counting the faces of voxels is wrong by half. What faces one
+direction is not, since 13 directions are few, and none lies between thick sections and the steps that lead
+out of them. Planes along the axes come out 7 percent too small at equal edges; at 50 x 4.6 x 4.6 nm, those
+across z have .69 of their area, those across y or x .85, slanted ones up to 1.10, and tubes .89 (along z) or
+.94. Steps of several voxels within a section would fill the gap, but jump over thin bodies and meet what lies
+behind them.
 """
 
 from __future__ import annotations

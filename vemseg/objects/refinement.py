@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from vemseg.context import Context
 from vemseg.errors import InputError, UsageError
-from vemseg.geometry import VoxelSize
-from vemseg.objects.blockwise import MOST_CLASS, Blocks, block_shape, read_classes
+from vemseg.geometry import VoxelSize, is_anisotropic
+from vemseg.objects.blockwise import MOST_CLASS, Blocks, block_shape, borders, read_classes
+from vemseg.objects.majority import voters_of
 from vemseg.volume import Record, Volume
 from vemseg.volume.about import RGB, colours_in, names_in
 
@@ -113,6 +114,19 @@ class Refinement:
             **({} if self.points is None else {"points": dict(self.points)}),
             **({"colours": {str(k): list(v) for k, v in self.colours.items()}} if self.colours else {}),
         }
+
+    def manner(self, labels: Volume) -> dict[str, object]:
+        """Return how labels of that voxel size and shape are treated where it was once otherwise.
+
+        It belongs to the state of a result: those that were made otherwise are not the same.
+        """
+        size = labels.voxel_size
+        manner: dict[str, object] = borders(labels) if self.fill else {}
+        if self.smooth and is_anisotropic(size):
+            manner["voters"] = list(voters_of(size))
+        if self.least and size and len(set(size)) > 1:
+            manner["specks"] = "by area"
+        return manner
 
     def classes(self, known: Sequence[int], record: Record | None) -> list[Class]:
         """Return the classes that come out, by number.

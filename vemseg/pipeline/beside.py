@@ -75,12 +75,6 @@ def made_of_labels(
     )
 
 
-def borders(labels: Volume) -> dict[str, object]:
-    """Return, for the state, the axes whose ends are borders of single images; nothing for other volumes."""
-    axes = [axis for axis, n in zip("zyx", labels.shape, strict=True) if n > 1]
-    return {"borders": axes} if len(axes) < 3 else {}
-
-
 def rename(output: Output, volume: Volume, names: Mapping[int, str] | None) -> bool:
     """Give the classes of finished labels other names, in all files; the labels themselves stay as they are.
 

@@ -14,13 +14,14 @@ from vemseg.objects import (
     Measures,
     Wish,
     begin,
+    borders,
     chosen,
     known_classes,
     numbered,
     write_measures,
     write_parquet,
 )
-from vemseg.pipeline.beside import beside, borders, made_of_labels
+from vemseg.pipeline.beside import beside, made_of_labels
 from vemseg.run import Output, lasting, provenance, sidecar, write_json
 from vemseg.volume import LabelForm, LabelInfo, LabelStore, Volume, describe, finish_labels, record
 from vemseg.volume.about import names_in

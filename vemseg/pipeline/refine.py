@@ -9,9 +9,8 @@ from pathlib import Path
 from vemseg.comparison import open_on_grid_of
 from vemseg.context import Context
 from vemseg.files import write_table
-from vemseg.geometry import is_anisotropic
-from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated, voters_of
-from vemseg.pipeline.beside import beside, borders, made_of_labels
+from vemseg.objects import Labels, Refinement, clean, known_classes, renamed, shown, tabulated
+from vemseg.pipeline.beside import beside, made_of_labels
 from vemseg.run import Json, Output, lasting, provenance, sidecar, write_json
 from vemseg.volume import (
     LabelForm,
@@ -67,9 +66,8 @@ def refine(
         refinement.least.voxels(labels.voxel_size)  # refused early where it cannot be counted
     inside = None if mask is None else open_on_grid_of(labels, mask, offline=context.offline)
     settings = {"refined": refinement.state(), "mask": mask is not None, "voxel_size": labels.voxel_size}
-    settings |= _manner(refinement, labels)
     read = [labels] if inside is None else [labels, inside]
-    output = made_of_labels(out, read, settings, form, overwrite)
+    output = made_of_labels(out, read, settings | refinement.manner(labels), form, overwrite)
     with output:
         if output.done:
             _log.info("%s is there already, made with the same settings", output.main)
@@ -91,16 +89,6 @@ def refine(
             write_table(output.growing(beside(out, ".csv")), rows)
         output.publish()
     return out
-
-
-def _manner(refinement: Refinement, labels: Volume) -> Json:
-    """Return how labels of this size and shape are treated where once it was otherwise, for the state."""
-    size, manner = labels.voxel_size, dict[str, object]()
-    if refinement.smooth and is_anisotropic(size):
-        manner["voters"] = list(voters_of(size))
-    if refinement.least and size and len(set(size)) > 1:
-        manner["specks"] = "by area"
-    return manner | (borders(labels) if refinement.fill else {})
 
 
 def _origin(output: Output, labels: Volume, told: Json, rows: Sequence[Json]) -> Json:
