@@ -1,5 +1,7 @@
 """Synthetic tissue: what is painted is what its labels say, and follows from its random numbers alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,9 @@ from vemseg.errors import UsageError
 from vemseg.phantom.tissue import CLASSES, KINDS, Tissue, tissue
 from vemseg.phantom.tissue.canvas import Canvas
 from vemseg.phantom.tissue.cells import THIN, Cells, Seed, divide, seeds, wrap
-from vemseg.phantom.tissue.classes import CYTOSOL, GRANULE, MEMBRANE, MITOCHONDRION, OUTSIDE
+from vemseg.phantom.tissue.classes import CYTOSOL, GRANULE, MEMBRANE, MITOCHONDRION, NUCLEUS, OUTSIDE
 from vemseg.phantom.tissue.imaging import sectioned
+from vemseg.phantom.tissue.kinds import _empty, _with_nucleus, _with_trunk, paint
 from vemseg.phantom.tissue.organelles import mitochondrion, spheres
 from vemseg.phantom.tissue.style import Style
 
@@ -133,6 +136,31 @@ def test_thin_processes_run_along_borders_and_have_borders_of_their_own():
             nearest.extend(np.minimum(after[..., :-1], after[..., 1:])[across])
     assert np.median(nearest) < 9.0
     assert 0.01 < np.mean(shares) < 0.4 and np.count_nonzero(shares) > 3
+
+
+@pytest.mark.parametrize("name", ["gland", "culture", "epithelium"])
+def test_a_nucleus_lies_in_one_cell_which_is_not_empty(name):
+    kind = replace(KINDS[name], nucleus=1.0)
+    shown = 0
+    for seed in range(4):
+        canvas = canvas_of((5, 64, 64), (24.0, 24.0, 24.0), seed)
+        paint(canvas, kind)
+        nucleus = canvas.labels == NUCLEUS
+        assert len(np.unique(canvas.owner[nucleus])) <= 1
+        shown += int(nucleus.sum() > 500)
+    assert shown >= 2
+
+
+def test_a_nucleus_and_a_trunk_have_cells_of_their_own():
+    kind = replace(KINDS["loose"], nucleus=1.0, trunks=1.0, cells=Cells((900, 2000), joined=0.8, empty=1.0))
+    for number in range(8):
+        canvas = canvas_of(seed=number)
+        found = _with_trunk(canvas, kind, seeds(canvas, kind.cells))
+        assert [seed.cell for seed in found].count(found[-1].cell) == 1
+        found, core = _with_nucleus(canvas, kind, found)
+        assert core is not None and [seed.cell for seed in found].count(core.cell) == 1
+        canvas.owner[...] = core.cell
+        assert not _empty(canvas, kind, max(seed.cell for seed in found) + 1, core).any()
 
 
 # Painting

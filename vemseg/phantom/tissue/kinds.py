@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from vemseg.phantom.tissue import cytoplasm, membranes, organelles
-from vemseg.phantom.tissue.canvas import F32, Canvas, Point
+from vemseg.phantom.tissue.canvas import F32, Canvas
 from vemseg.phantom.tissue.cells import Cells, Seed, divide, seeds, wrap
 from vemseg.phantom.tissue.classes import CYTOSOL, GLIA, GRANULE, LIPID, OUTSIDE, VESICLE
+from vemseg.phantom.tissue.organelles import Core
 from vemseg.phantom.tissue.style import Style
 
 Range = tuple[float, float]
@@ -144,7 +145,7 @@ def paint(canvas: Canvas, kind: Kind) -> None:
         for cell in canvas.rng.choice(count, max(1, count // 12)):
             membranes.myelin(canvas, style, border, int(cell))
     if core is not None:
-        organelles.nucleus(canvas, style, *core)
+        organelles.nucleus(canvas, style, core)
     _place(canvas, kind, style, border, count)
     membranes.plasma_membranes(canvas, style, border, gap, empty)
     if core is None and empty.any():
@@ -158,31 +159,44 @@ def _with_trunk(canvas: Canvas, kind: Kind, found: list[Seed]) -> list[Seed]:
     if not canvas.chance(kind.trunks):
         return found
     place, radius = canvas.extent * canvas.rng.uniform(0, 1, 3), canvas.uniform(350, 1300)
-    trunk = Seed(place, radius, canvas.direction(), canvas.uniform(1.5, 4), found[-1].cell + 1)
+    trunk = Seed(place, radius, canvas.direction(), canvas.uniform(1.5, 4), _unused(found))
     return [*(seed for seed in found if np.linalg.norm(seed.place - place) > radius), trunk]
 
 
-def _with_nucleus(
-    canvas: Canvas, kind: Kind, found: list[Seed]
-) -> tuple[list[Seed], tuple[Point, float] | None]:
-    """Make room for a cell with a nucleus in some blocks; return its place and radius in nm, too."""
+def _with_nucleus(canvas: Canvas, kind: Kind, found: list[Seed]) -> tuple[list[Seed], Core | None]:
+    """Make room for a cell with a nucleus in some blocks; return the nucleus, too.
+
+    The border to a seed lies half-way between both surfaces, so a seed stays only where that is outside the
+    nucleus. This is exact for round seeds; ``organelles.nucleus`` keeps the nucleus inside its cell anyway.
+    """
     if not canvas.chance(kind.nucleus):
         return found, None
     radius = canvas.uniform(900, 3200)
     place = (
         canvas.extent * canvas.rng.uniform(0, 1, 3) + radius * canvas.uniform(0.6, 1.0) * canvas.direction()
     )
-    body = Seed(place, radius + canvas.uniform(200, 1500), canvas.direction(), 1.0, found[-1].cell + 1)
-    kept = [seed for seed in found if np.linalg.norm(seed.place - place) > body.radius * 0.9]
-    return [*kept, body], (place, radius)
+    cell = _unused(found)
+    body = Seed(place, radius + canvas.uniform(200, 1500), canvas.direction(), 1.0, cell)
+    core = Core(place, radius, cell)
+    kept = [
+        seed
+        for seed in found
+        if np.linalg.norm(seed.place - place) > 2 * core.reach + seed.radius - body.radius
+    ]
+    return [*kept, body], core
 
 
-def _empty(canvas: Canvas, kind: Kind, count: int, core: tuple[Point, float] | None) -> F32:
-    """Return 1 where there is no cell, else 0."""
+def _unused(found: list[Seed]) -> int:
+    """Return a number that no cell has."""
+    return max((seed.cell for seed in found), default=-1) + 1
+
+
+def _empty(canvas: Canvas, kind: Kind, count: int, core: Core | None) -> F32:
+    """Return 1 where there is no cell, else 0; a cell with a nucleus is one."""
     share = kind.cells.empty * canvas.uniform(0, 2)
     none = canvas.rng.random(count) < share
     if core is not None:
-        none[-1] = False
+        none[core.cell] = False
     found: F32 = none.astype(np.float32)[canvas.owner]
     return found
 

@@ -20,6 +20,9 @@ from vemseg.phantom.tissue.classes import (
 )
 from vemseg.phantom.tissue.style import Style
 
+STRETCHED, ENVELOPE = 1.25, (15.0, 45.0)
+"""Nuclei are stretched at most so much; the two membranes around one lie so many nm apart."""
+
 
 @dataclass(frozen=True)
 class Tube:
@@ -54,13 +57,30 @@ class Tube:
         return np.sqrt(nearest) - np.float32(self.radius)
 
 
-def nucleus(canvas: Canvas, style: Style, place: Point, radius: float) -> None:
-    """Paint a nucleus: envelope, chromatin, nucleolus."""
-    stretch = canvas.rng.uniform(0.8, 1.25, 3)
+@dataclass(frozen=True)
+class Core:
+    """A nucleus: its place and radius in nm, and the number of its cell."""
+
+    place: Point
+    radius: float
+    cell: int
+
+    @property
+    def reach(self) -> float:
+        """How far in nm its envelope reaches from its place, where its surface has no bumps."""
+        return STRETCHED * self.radius + ENVELOPE[1]
+
+
+def nucleus(canvas: Canvas, style: Style, core: Core) -> None:
+    """Paint a nucleus: envelope, chromatin, nucleolus. It gives way to the membrane of its cell."""
+    place, radius, gap = core.place, core.radius, canvas.uniform(*ENVELOPE)
+    stretch = canvas.rng.uniform(0.8, STRETCHED, 3)
     distance = np.sqrt(canvas.square(place, stretch=stretch)) - np.float32(radius)
     distance = distance + np.float32(canvas.uniform(0, 0.05) * radius) * canvas.noise(
         min(canvas.uniform(0.2, 0.6) * radius, 2500.0)
     )
+    away = np.where(canvas.owner == core.cell, canvas.room, np.float32(-100))
+    distance = np.maximum(distance, np.float32(gap + style.membrane_half + canvas.uniform(15, 60)) - away)
     if not (distance < 0).any():
         return
     base = style.nucleoplasm
@@ -76,7 +96,6 @@ def nucleus(canvas: Canvas, style: Style, place: Point, radius: float) -> None:
         speckle = np.float32(0.05) * canvas.noise(60)
         body = body + np.float32(40) * canvas.noise(150)
         grey = np.where(body < 0, np.float32(base - canvas.uniform(0.15, 0.35)) + speckle, grey)
-    gap = canvas.uniform(15, 45)
     canvas.paint(canvas.whole(), grey, canvas.fill(distance))
     canvas.paint(canvas.whole(), style.cytosol + 0.05, canvas.sheet(distance - np.float32(gap / 2), gap / 2))
     pores = np.clip(canvas.noise(110) * 2 + 2.2, 0, 1) if canvas.chance(0.5) else np.float32(1)
