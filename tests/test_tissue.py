@@ -118,6 +118,35 @@ def test_the_border_between_two_equal_cells_is_half_way():
     assert middle[12] - middle[16] == pytest.approx(4 * 14.0, rel=0.05)
 
 
+@pytest.mark.parametrize("half", [4.0, 7.0])
+def test_a_membrane_has_its_thickness_at_any_slant(half):
+    """Two equal seeds far away on both sides leave a plane between them."""
+    edge, ink, label = 12.0, [], []
+    for number in range(10):
+        canvas = canvas_of((7, 40, 40), (edge,) * 3, number)
+        axis = canvas.direction()
+        middle = canvas.extent / 2 + canvas.uniform(-6, 6) * axis
+        ends = [Seed(middle + side * 1e5 * axis, 100.0, axis, 1.0, i) for i, side in enumerate((-1, 1))]
+        canvas.uniform = lambda low, high: low  # no warping along the way
+        border = divide(canvas, ends, Cells((1e-3, 1e-3)))
+        z, y, x = canvas.grid(canvas.whole())
+        truth = np.abs(z * axis[0] + y * axis[1] + x * axis[2] - middle @ axis).astype(np.float32)
+        ink.append([canvas.sheet(away, half).sum() for away in (border, truth)])
+        label.append([(away < max(half, 0.55 * edge)).sum() for away in (border, truth)])
+    for found, wanted in (np.sum(ink, axis=0), np.sum(label, axis=0)):
+        assert found == pytest.approx(wanted, rel=0.05)
+
+
+def test_distances_to_borders_do_not_jump():
+    cells, edge = Cells((300, 1000), stretch=3.0), 12.0
+    for number in range(2):
+        canvas = canvas_of((24, 72, 72), (edge,) * 3, number)
+        border = divide(canvas, seeds(canvas, cells), cells)[10:14, 12:-12, 12:-12]
+        same = np.diff(canvas.owner[10:14, 12:-12, 12:-12], axis=2) == 0
+        near = same & (border[..., 1:] < 100)  # nearer than the way out of the block
+        assert np.abs(np.diff(border, axis=2))[near].max() < 3 * edge
+
+
 def test_thin_processes_run_along_borders_and_have_borders_of_their_own():
     cells, shares, nearest = Cells((600, 2000)), [], []
     for seed in range(8):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from vemseg.geometry import ZYX
 from vemseg.phantom.tissue.canvas import F32, Canvas, Part, Point
@@ -135,9 +136,55 @@ def divide(canvas: Canvas, found: list[Seed], cells: Cells) -> F32:
         owner, lead = field.nearest(places)
         canvas.owner[part] = owner.reshape(difference[part].shape)
         difference[part] = lead.reshape(difference[part].shape)
-    slope = canvas.slopes(difference)
-    border: F32 = (difference / np.maximum(slope, np.float32(0.6))).astype(np.float32)
-    return border
+    return _bounded(canvas, difference / np.maximum(_steepness(canvas, difference), np.float32(0.6)))
+
+
+def _steepness(canvas: Canvas, lead: F32) -> F32:
+    """Return the slope per nm of how much farther the second nearest seed is than the nearest.
+
+    That has a kink at borders, where it is 0 on both sides, so along each axis the steeper side counts.
+    """
+    total = np.zeros_like(lead)
+    for axis, edge in enumerate(canvas.voxel_size):
+        step = np.square(np.diff(lead, axis=axis) / np.float32(edge))
+        ahead, behind = _sides(lead.ndim, axis)
+        steeper = np.zeros_like(lead)
+        steeper[behind] = step
+        np.maximum(steeper[ahead], step, out=steeper[ahead])
+        total += steeper
+    return np.sqrt(total, out=total)
+
+
+def _bounded(canvas: Canvas, border: F32) -> F32:
+    """Hold estimated distances to the nearest border, in nm, to what the voxels of the block allow.
+
+    Far from borders the estimate jumps where another cell becomes the second nearest. A distance is at most
+    that to the nearest voxel at a border in the block, plus one voxel, and at least that or the way out of
+    the block, behind which there may be other borders.
+    """
+    at_border = np.zeros(canvas.shape, np.bool_)
+    for axis in range(3):
+        ahead, behind = _sides(3, axis)
+        changes = canvas.owner[ahead] != canvas.owner[behind]
+        at_border[ahead] |= changes
+        at_border[behind] |= changes
+    if not at_border.any():
+        return border
+    far = distance_transform_edt(~at_border, sampling=canvas.voxel_size).astype(np.float32)
+    z, y, x = (
+        np.minimum(axis, np.float32(size) - axis)
+        for axis, size in zip(canvas.grid(canvas.whole()), canvas.extent, strict=True)
+    )
+    out = np.minimum(np.minimum(z, y), x)
+    return np.clip(border, np.minimum(far, out), far + np.float32(canvas.voxel_size.max()))
+
+
+def _sides(ndim: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return what cuts all but the first and all but the last voxels along an axis."""
+    whole = [slice(None)] * ndim
+    ahead, behind = whole.copy(), whole.copy()
+    ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+    return tuple(ahead), tuple(behind)
 
 
 def wrap(canvas: Canvas, border: F32, cell: int) -> F32:
