@@ -226,6 +226,20 @@ def test_a_granule_is_a_ball_of_its_class():
     assert np.allclose(canvas.image[away > 1.45 * 150 + 20], 0.7)
 
 
+def test_no_granule_is_cut_by_a_plane():
+    """The outermost voxels of a ball along an axis are a small cap."""
+    style, radius, edge = Style.draw(rng(1)), 250.0, 10.0
+    for seed in range(15):
+        canvas = canvas_of((80, 90, 90), (edge,) * 3, seed)
+        spheres(canvas, style, GRANULE, 1, (radius, radius), canvas.extent / 2, spread=0.0)
+        ball = canvas.labels == GRANULE
+        for axis in range(3):
+            area = ball.sum(axis=tuple({0, 1, 2} - {axis}))
+            shown = np.flatnonzero(area)
+            for cap in area[shown[[0, -1]]]:
+                assert cap < 0.2 * area.max()
+
+
 def test_mitochondria_stay_in_their_cell_and_apart():
     canvas = canvas_of((16, 96, 96), seed=2)
     cells = Cells((600.0, 1200.0))

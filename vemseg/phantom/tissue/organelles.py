@@ -270,10 +270,11 @@ def _sphere(
     canvas: Canvas, style: Style, kind: int, look: tuple[float, float, float, float], at: Point, radius: float
 ) -> None:
     core, rim, halo, grain = look
-    part = canvas.around(at - radius - 20, at + radius + 20)
+    stretch = canvas.rng.uniform(0.82, 1.2, 3) if kind != VESICLE else np.ones(3)
+    reach = radius * (stretch.max() + (0.4 if kind != VESICLE else 0)) + 20  # 0.4: bumps of 3 deviations
+    part = canvas.around(at - reach, at + reach)
     if part is None:
         return
-    stretch = canvas.rng.uniform(0.82, 1.2, 3) if kind != VESICLE else np.ones(3)
     distance = np.sqrt(canvas.square(at, part, stretch)) - np.float32(radius)
     if kind != VESICLE and radius > 4 * canvas.pixel and canvas.chance(0.4):
         distance = distance + np.float32(0.12 * radius) * canvas.noise(0.8 * radius, part)
@@ -343,7 +344,7 @@ def lysosome(canvas: Canvas, style: Style) -> None:
     if found is None:
         return
     place, _ = found
-    part = canvas.around(place - radius * 1.3, place + radius * 1.3)
+    part = canvas.around(place - radius * 1.5, place + radius * 1.5)
     assert part is not None
     distance = np.sqrt(canvas.square(place, part)) - np.float32(radius)
     distance = distance + np.float32(0.12 * radius) * canvas.noise(0.9 * radius, part)
