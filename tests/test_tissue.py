@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from vemseg.errors import UsageError
-from vemseg.phantom.tissue import CLASSES, KINDS, Tissue, tissue
+from vemseg.phantom.tissue import CLASSES, KINDS, Tissue, kinds, tissue
 from vemseg.phantom.tissue.canvas import Canvas
 from vemseg.phantom.tissue.cells import THIN, Cells, Seed, divide, seeds, wrap
-from vemseg.phantom.tissue.classes import CYTOSOL, GRANULE, MEMBRANE, MITOCHONDRION, NUCLEUS, OUTSIDE
+from vemseg.phantom.tissue.classes import CYTOSOL, GRANULE, MEMBRANE, MITOCHONDRION, NUCLEUS, OUTSIDE, SYNAPSE
 from vemseg.phantom.tissue.imaging import sectioned
 from vemseg.phantom.tissue.kinds import _empty, _with_nucleus, _with_trunk, paint
+from vemseg.phantom.tissue.membranes import plasma_membranes, synapse
 from vemseg.phantom.tissue.organelles import mitochondrion, spheres
 from vemseg.phantom.tissue.style import Style
 
@@ -238,6 +239,47 @@ def test_no_granule_is_cut_by_a_plane():
             shown = np.flatnonzero(area)
             for cap in area[shown[[0, -1]]]:
                 assert cap < 0.2 * area.max()
+
+
+def two_cells(edge=9.0, seed=0):
+    """Return a block of two cells, and the distance in nm from the flat border between them."""
+    canvas = canvas_of((8, 64, 64), (edge,) * 3, seed)
+    canvas.image[...] = 0.7
+    x = np.broadcast_to(canvas.axes[2], canvas.shape)
+    canvas.owner[...] = x > canvas.extent[2] / 2
+    return canvas, np.abs(x - np.float32(canvas.extent[2] / 2))
+
+
+@pytest.mark.parametrize("gap", [0.0, 20.0])
+def test_densities_lie_inside_the_membranes(gap):
+    style, shown, dark = Style.draw(rng(1)), 0, 0
+    nothing = np.zeros((8, 64, 64), np.float32)
+    for seed in range(12):
+        canvas, border = two_cells(seed=seed)
+        canvas.room[...] = border - gap / 2
+        synapse(canvas, style, border, gap)
+        plasma_membranes(canvas, style, border, gap, nothing)
+        density = canvas.labels == SYNAPSE
+        assert (border[density] > gap / 2 + style.membrane_half).all()
+        shown += int(density.sum() > 50)
+        dark += int((canvas.image[density] < 0.6).sum() > 0.9 * density.sum())
+    assert shown >= 9 and dark == 12
+
+
+def test_what_is_empty_is_labelled_outside_beside_a_nucleus_too(monkeypatch):
+    kind = replace(KINDS["culture"], nucleus=1.0, cells=Cells((1000, 2000), gap=(5, 10), empty=0.5))
+    seen = []
+
+    def noted(canvas, style, empty, found=kinds._leave_empty):
+        seen.append(empty > 0.5)
+        found(canvas, style, empty)
+
+    monkeypatch.setattr(kinds, "_leave_empty", noted)
+    for number in range(10):
+        canvas = canvas_of((5, 48, 48), (24.0, 24.0, 24.0), number)
+        paint(canvas, kind)
+        assert (canvas.labels[seen[-1]] == OUTSIDE).all()
+    assert sum(int(empty.sum() > 100) for empty in seen) >= 2
 
 
 def test_mitochondria_stay_in_their_cell_and_apart():

@@ -10,7 +10,7 @@ import numpy as np
 from vemseg.phantom.tissue import cytoplasm, membranes, organelles
 from vemseg.phantom.tissue.canvas import F32, Canvas
 from vemseg.phantom.tissue.cells import Cells, Seed, divide, seeds, wrap
-from vemseg.phantom.tissue.classes import CYTOSOL, GLIA, GRANULE, LIPID, OUTSIDE, VESICLE
+from vemseg.phantom.tissue.classes import CYTOSOL, GLIA, GRANULE, LIPID, NUCLEUS, OUTSIDE, VESICLE
 from vemseg.phantom.tissue.organelles import Core
 from vemseg.phantom.tissue.style import Style
 
@@ -146,10 +146,9 @@ def paint(canvas: Canvas, kind: Kind) -> None:
             membranes.myelin(canvas, style, border, int(cell))
     if core is not None:
         organelles.nucleus(canvas, style, core)
-    _place(canvas, kind, style, border, count)
+    _place(canvas, kind, style, border, gap, count)
     membranes.plasma_membranes(canvas, style, border, gap, empty)
-    if core is None and empty.any():
-        canvas.labels[empty > 0.5] = OUTSIDE
+    canvas.labels[(empty > 0.5) & (canvas.labels != NUCLEUS)] = OUTSIDE
     if glia is not None:
         canvas.labels[(canvas.owner == glia) & (canvas.labels == CYTOSOL)] = GLIA
 
@@ -221,10 +220,14 @@ def _distract(canvas: Canvas, kind: Kind, count: int) -> None:
         cytoplasm.fibres(canvas, count, thick=False)
 
 
-def _place(canvas: Canvas, kind: Kind, style: Style, border: F32, count: int) -> None:
+def _place(canvas: Canvas, kind: Kind, style: Style, border: F32, gap: float, count: int) -> None:
     """Paint organelles, the large ones first."""
     number, boutons = _counter(canvas), kind.boutons * canvas.uniform(0, 1)
-    _large(canvas, kind, style, border, number)
+    _large(canvas, kind, style, number)
+    for _ in range(number(kind.synapses)):
+        membranes.synapse(canvas, style, border, gap)
+    if canvas.chance(kind.golgi):
+        organelles.golgi(canvas, style)
     for cell in range(count):
         if canvas.chance(boutons):
             organelles.bouton(canvas, style, cell)
@@ -235,17 +238,13 @@ def _place(canvas: Canvas, kind: Kind, style: Style, border: F32, count: int) ->
     _vesicles(canvas, style, number(kind.vesicles))
 
 
-def _large(canvas: Canvas, kind: Kind, style: Style, border: F32, number: Counter) -> None:
+def _large(canvas: Canvas, kind: Kind, style: Style, number: Counter) -> None:
     for _ in range(number(kind.lipid)):
         organelles.spheres(canvas, style, LIPID, int(canvas.rng.integers(1, 4)), (80, 600))
     for _ in range(number(kind.mitochondria)):
         organelles.mitochondrion(canvas, style)
     for _ in range(number(kind.lysosomes)):
         organelles.lysosome(canvas, style)
-    for _ in range(number(kind.synapses)):
-        membranes.synapse(canvas, style, border)
-    if canvas.chance(kind.golgi):
-        organelles.golgi(canvas, style)
 
 
 def _vesicles(canvas: Canvas, style: Style, groups: int) -> None:

@@ -15,8 +15,21 @@ WIDE = 35.0
 """A gap between cells that is wider than this many nm is labelled as outside."""
 
 
-def synapse(canvas: Canvas, style: Style, border: F32) -> None:
-    """Paint a synapse: a density on one side of two membranes, vesicles on the other."""
+def synapse(canvas: Canvas, style: Style, border: F32, gap: float) -> None:
+    """Paint a synapse: a density on one side of two membranes, vesicles on the other.
+
+    Only what lies inside the membranes has its class, since ``plasma_membranes`` paints these and the cleft
+    over it. Cells that are farther apart than ``WIDE`` have no synapses.
+
+    Parameters
+    ----------
+    border : float32 (z, y, x)
+        Distance in nm to the middle between two cells.
+    gap : float
+        Thickness in nm of what lies between two cells.
+    """
+    if gap > WIDE:
+        return
     found = None
     for _ in range(40):
         voxel = tuple(int(canvas.rng.integers(n)) for n in canvas.shape)
@@ -37,14 +50,16 @@ def synapse(canvas: Canvas, style: Style, border: F32) -> None:
     deep = canvas.uniform(15, 55)
     post = inside * (canvas.owner[part] == after)
     pre = inside * (canvas.owner[part] == before) * canvas.uniform(0, 0.6)
-    density = np.clip((deep - border[part]) / 12, 0, 1)
+    density = np.clip((gap / 2 + 2 * style.membrane_half + deep - border[part]) / 12, 0, 1)
     ink = np.maximum(post * density, pre * density)
     if canvas.chance(0.25):  # a T-bar, as insects have them
         body = canvas.fill(np.sqrt(square) - np.float32(canvas.uniform(30, 80)))
         ink = np.maximum(np.float32(canvas.uniform(0, 0.6)) * ink, body * (canvas.owner[part] == before))
     clumps = np.clip(0.8 + 0.3 * canvas.noise(50, part), 0, 1)
     canvas.paint(part, canvas.uniform(0.05, 0.3), ink * clumps)
-    free = np.isin(canvas.labels[part], (CYTOSOL, MEMBRANE))
+    free = np.isin(canvas.labels[part], (CYTOSOL, MEMBRANE)) & (
+        border[part] > gap / 2 + _reach(canvas, style)
+    )
     canvas.labels[part][free & (ink > 0.5)] = SYNAPSE
     canvas.room[part] = np.minimum(canvas.room[part], np.where(ink > 0.5, 0, 1e6))
     if canvas.chance(0.8):
@@ -84,12 +99,17 @@ def plasma_membranes(canvas: Canvas, style: Style, border: F32, gap: float, empt
     grey = np.float32(style.membrane) + np.float32(0.03) * canvas.noise(120)
     canvas.paint(canvas.whole(), grey, np.clip(cover * uneven, 0, 1) * (1 - empty))
     wide = gap > WIDE
-    reach = max(half, 0.55 * canvas.pixel)
+    reach = _reach(canvas, style)
     band = (np.abs(middle) < reach + thick) if wide else (middle < reach + thick)
     taken = band & ~np.isin(canvas.labels, (NUCLEUS, MYELIN, SYNAPSE)) & (empty < 0.5)
     canvas.labels[taken] = MEMBRANE
     if wide:
         canvas.labels[(middle < -reach) | (empty > 0.5)] = OUTSIDE
+
+
+def _reach(canvas: Canvas, style: Style) -> float:
+    """Return how far in nm from its middle a membrane is labelled: so far that no voxel is skipped."""
+    return max(style.membrane_half, 0.55 * canvas.pixel)
 
 
 def myelin(canvas: Canvas, style: Style, border: F32, cell: int) -> None:
