@@ -9,10 +9,19 @@ from vemseg.errors import UsageError
 from vemseg.phantom.tissue import CLASSES, KINDS, Tissue, kinds, tissue
 from vemseg.phantom.tissue.canvas import Canvas
 from vemseg.phantom.tissue.cells import THIN, Cells, Seed, divide, seeds, wrap
-from vemseg.phantom.tissue.classes import CYTOSOL, GRANULE, MEMBRANE, MITOCHONDRION, NUCLEUS, OUTSIDE, SYNAPSE
+from vemseg.phantom.tissue.classes import (
+    CYTOSOL,
+    GRANULE,
+    MEMBRANE,
+    MITOCHONDRION,
+    MYELIN,
+    NUCLEUS,
+    OUTSIDE,
+    SYNAPSE,
+)
 from vemseg.phantom.tissue.imaging import sectioned
 from vemseg.phantom.tissue.kinds import _empty, _with_nucleus, _with_trunk, paint
-from vemseg.phantom.tissue.membranes import plasma_membranes, synapse
+from vemseg.phantom.tissue.membranes import myelin, plasma_membranes, synapse
 from vemseg.phantom.tissue.organelles import mitochondrion, spheres
 from vemseg.phantom.tissue.style import Style
 
@@ -280,6 +289,20 @@ def test_what_is_empty_is_labelled_outside_beside_a_nucleus_too(monkeypatch):
         paint(canvas, kind)
         assert (canvas.labels[seen[-1]] == OUTSIDE).all()
     assert sum(int(empty.sum() > 100) for empty in seen) >= 2
+
+
+@pytest.mark.parametrize("pixels", [20, 40])
+def test_myelin_leaves_an_axon(pixels):
+    style = Style.draw(rng(1))
+    for seed in range(8):
+        canvas = canvas_of((6, 64, 64), (9.0,) * 3, seed)
+        away = np.sqrt(np.square(canvas.axes[1][:, None] - 288) + np.square(canvas.axes[2] - 288))
+        cell = np.broadcast_to(away < 9 * pixels, canvas.shape)
+        border = np.broadcast_to(np.abs(9 * pixels - away), canvas.shape).astype(np.float32)
+        myelin(canvas, style, border, cell)
+        share = (canvas.labels == MYELIN).sum() / cell.sum()
+        assert 0.1 < share < 0.8
+        assert not (canvas.labels[~cell] == MYELIN).any()
 
 
 def test_mitochondria_stay_in_their_cell_and_apart():

@@ -35,7 +35,7 @@ class Kind:
     granule_radius : (float, float)
         In nm.
     reticulum, golgi, myelin, fibres : float
-        Probability of each in a block.
+        Probability of each in a block; myelin goes to one in twelve cells, most of which lie outside.
     trunks : float
         Probability that one cell is much thicker than the others, as the trunk of a dendrite is.
     boutons : float
@@ -74,7 +74,7 @@ KINDS: dict[str, Kind] = {
         boutons=0.4,
         trunks=0.4,
         glia=0.8,
-        myelin=0.12,
+        myelin=0.48,
         fibres=0.7,
     ),
     "gland": Kind(
@@ -117,7 +117,7 @@ KINDS: dict[str, Kind] = {
         granules=(-20, 30),
         lysosomes=(-2, 6),
         synapses=(-5, 3),
-        myelin=0.05,
+        myelin=0.2,
         glia=0.25,
     ),
 }
@@ -141,9 +141,9 @@ def paint(canvas: Canvas, kind: Kind) -> None:
         cytoplasm.stain(canvas, glia, canvas.uniform(-0.1, 0.35))
     _distract(canvas, kind, count)
     _leave_empty(canvas, style, empty)
-    if kind.myelin and canvas.chance(kind.myelin * 4):
+    if kind.myelin and canvas.chance(kind.myelin):
         for cell in canvas.rng.choice(count, max(1, count // 12)):
-            membranes.myelin(canvas, style, border, int(cell))
+            membranes.myelin(canvas, style, border, (canvas.owner == cell) & (empty < 0.5))
     if core is not None:
         organelles.nucleus(canvas, style, core)
     _place(canvas, kind, style, border, gap, count)

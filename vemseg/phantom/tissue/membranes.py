@@ -6,13 +6,16 @@ import math
 
 import numpy as np
 
-from vemseg.phantom.tissue.canvas import F32, Canvas
+from vemseg.phantom.tissue.canvas import F32, Bools, Canvas
 from vemseg.phantom.tissue.classes import CYTOSOL, MEMBRANE, MYELIN, NUCLEUS, OUTSIDE, SYNAPSE, VESICLE
 from vemseg.phantom.tissue.organelles import spheres
 from vemseg.phantom.tissue.style import Style
 
 WIDE = 35.0
 """A gap between cells that is wider than this many nm is labelled as outside."""
+
+AXON, THINNEST = 0.5, 25.0
+"""Myelin takes at most this share of a cell's radius; where that is less than so many nm, there is none."""
 
 
 def synapse(canvas: Canvas, style: Style, border: F32, gap: float) -> None:
@@ -112,17 +115,27 @@ def _reach(canvas: Canvas, style: Style) -> float:
     return max(style.membrane_half, 0.55 * canvas.pixel)
 
 
-def myelin(canvas: Canvas, style: Style, border: F32, cell: int) -> None:
-    """Wrap a cell in myelin: many membranes, one around the other."""
+def myelin(canvas: Canvas, style: Style, border: F32, cell: Bools) -> None:
+    """Wrap a cell in myelin: many membranes, one around the other.
+
+    Parameters
+    ----------
+    border : float32 (z, y, x)
+        Distance in nm to the middle between two cells.
+    cell : bool (z, y, x)
+        Where the cell is. Myelin takes at most ``AXON`` of its radius, so that an axon is left.
+    """
     thickness, period = canvas.uniform(50, 320), canvas.uniform(10, 18)
+    thickness = min(thickness, AXON * float(border[cell].max(initial=0)))
     period = max(period, 1.6 * canvas.pixel)
-    mine = canvas.owner == cell
     uneven = border + np.float32(canvas.uniform(0, 6)) * canvas.noise(150)
     wave = np.float32(0.5) + np.float32(0.5) * np.cos(uneven * np.float32(2 * math.pi / period))
     contrast = canvas.uniform(0, 0.3)
     grey = np.float32(canvas.uniform(0.05, 0.35)) + np.float32(contrast) * wave
-    cover = canvas.fill(border - np.float32(thickness)) * mine
+    if thickness < THINNEST:
+        return
+    cover = canvas.fill(border - np.float32(thickness)) * cell
     canvas.paint(canvas.whole(), grey, cover)
     canvas.labels[cover > 0.5] = MYELIN
     inside = border - np.float32(thickness + 15)
-    canvas.room[mine] = np.minimum(canvas.room, inside)[mine]
+    canvas.room[cell] = np.minimum(canvas.room, inside)[cell]
