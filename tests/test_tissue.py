@@ -291,6 +291,21 @@ def test_what_is_empty_is_labelled_outside_beside_a_nucleus_too(monkeypatch):
     assert sum(int(empty.sum() > 100) for empty in seen) >= 2
 
 
+@pytest.mark.parametrize("painted", [True, False])
+def test_a_membrane_is_labelled_thick_where_it_is_painted_so(painted):
+    style, wide = Style.draw(rng(1)), 0
+    nothing = np.zeros((8, 64, 64), np.float32)
+    for seed in range(5):
+        canvas, border = two_cells(seed=seed)
+        canvas.chance = lambda probability: painted
+        canvas.uniform = lambda low, high: 25.0 if high == 25 else low  # as thick as can be, and often
+        plasma_membranes(canvas, style, border, 0.0, nothing)
+        thick = (canvas.labels == MEMBRANE) & (border > 14)
+        wide += int(thick.sum())
+        assert (canvas.image[thick] < 0.65).all()
+    assert (wide > 100) == painted
+
+
 @pytest.mark.parametrize("pixels", [20, 40])
 def test_myelin_leaves_an_axon(pixels):
     style = Style.draw(rng(1))

@@ -99,6 +99,8 @@ def plasma_membranes(canvas: Canvas, style: Style, border: F32, gap: float, empt
     cover = canvas.sheet(middle, half)
     if canvas.chance(0.5):
         cover = np.maximum(cover, canvas.fill(np.abs(middle) - half - thick))
+    else:
+        thick[...] = 0
     grey = np.float32(style.membrane) + np.float32(0.03) * canvas.noise(120)
     canvas.paint(canvas.whole(), grey, np.clip(cover * uneven, 0, 1) * (1 - empty))
     wide = gap > WIDE
