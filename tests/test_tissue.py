@@ -19,7 +19,7 @@ from vemseg.phantom.tissue.classes import (
     OUTSIDE,
     SYNAPSE,
 )
-from vemseg.phantom.tissue.imaging import sectioned
+from vemseg.phantom.tissue.imaging import _dirt, _knife, _noise, lost, padded, sectioned
 from vemseg.phantom.tissue.kinds import _empty, _with_nucleus, _with_trunk, paint
 from vemseg.phantom.tissue.membranes import myelin, plasma_membranes, synapse
 from vemseg.phantom.tissue.organelles import mitochondrion, spheres
@@ -285,7 +285,7 @@ def test_what_is_empty_is_labelled_outside_beside_a_nucleus_too(monkeypatch):
 
     monkeypatch.setattr(kinds, "_leave_empty", noted)
     for number in range(10):
-        canvas = canvas_of((5, 48, 48), (24.0, 24.0, 24.0), number)
+        canvas = canvas_of((5, 48, 48), (50.0, 50.0, 50.0), number)
         paint(canvas, kind)
         assert (canvas.labels[seen[-1]] == OUTSIDE).all()
     assert sum(int(empty.sum() > 100) for empty in seen) >= 2
@@ -344,3 +344,71 @@ def test_a_section_is_the_mean_of_its_planes():
     assert np.allclose(thick, [image[i : i + 3].mean(axis=0) for i in range(0, 12, 3)])
     crossed = (labels == MEMBRANE).reshape(4, 3, 5, 5).any(axis=1) & (labels[1::3] != OUTSIDE)
     assert np.array_equal(classes, np.where(crossed, MEMBRANE, labels[1::3]))
+
+
+def block(seed=0):
+    return rng(seed).uniform(0.3, 0.7, (5, 40, 50)).astype(np.float32), np.zeros((5, 40, 50), np.uint8)
+
+
+def test_a_padded_border_has_one_grey_and_is_outside():
+    for seed in range(20):
+        (image, labels), (before, _) = block(), block()
+        padded(rng(seed), image, labels)
+        blank = labels == OUTSIDE
+        assert 0 < blank.mean() < 0.5 and (blank == blank[0]).all()
+        assert len(np.unique(image[blank])) == 1 and image[blank][0] in (0, 1)
+        assert np.array_equal(image[~blank], before[~blank])
+
+
+def test_a_lost_section_is_a_copy_or_blank():
+    blanks = 0
+    for seed in range(20):
+        (image, labels), (before, _) = block(), block()
+        labels[...] = np.arange(5)[:, None, None]
+        lost(rng(seed), image, labels)
+        (changed,) = np.flatnonzero((image != before).any(axis=(1, 2)))
+        if (labels[changed] == OUTSIDE).all():
+            blanks += 1
+            assert image[changed].std() == 0
+        else:
+            assert (
+                np.array_equal(image[changed], before[changed - 1]) and (labels[changed] == changed - 1).all()
+            )
+    assert 0 < blanks < 20
+
+
+def test_dirt_is_round_and_soft():
+    shares = []
+    for seed in range(30):
+        plane = np.ones((60, 60), np.float32)
+        _dirt(rng(seed), plane)
+        dark = 1 - plane
+        if dark[0].max() + dark[-1].max() + dark[:, 0].max() + dark[:, -1].max() == 0 and dark.max() > 0.2:
+            rows, columns = (np.flatnonzero((dark > dark.max() / 2).any(axis=axis)) for axis in (1, 0))
+            shares.append((dark > dark.max() / 2).sum() / (np.ptp(rows) + 1) / (np.ptp(columns) + 1))
+            assert len(np.unique(np.round(dark, 4))) > 3
+        assert plane.min() > 0.05
+    assert len(shares) > 8 and np.mean(shares) < 0.9  # a rectangle fills all of its box
+
+
+def test_counts_of_electrons_vary_as_their_root():
+    image = np.repeat(np.array([0.2, 0.8], np.float32), 20_000).reshape(2, 100, 200)
+    drawn = rng(0)
+    drawn_once = iter([0.0])
+
+    class Counting:
+        uniform = staticmethod(lambda low, high: np.log(0.05))
+        random = staticmethod(lambda: next(drawn_once))
+        poisson = staticmethod(drawn.poisson)
+
+    noise = _noise(Counting(), image)
+    assert noise.mean() == pytest.approx(0, abs=1e-3)
+    assert noise[0].std() == pytest.approx(0.05 * 0.2**0.5, rel=0.03)
+    assert noise[1].std() == pytest.approx(0.05 * 0.8**0.5, rel=0.03)
+
+
+def test_a_knife_scratches_one_section():
+    for seed in range(5):
+        plane = np.full((50, 60), np.float32(0.5))
+        _knife(rng(seed), plane)
+        assert 0.002 < (plane != 0.5).mean() < 0.6 and np.abs(plane - 0.5).max() <= 0.25 * 5

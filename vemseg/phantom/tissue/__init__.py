@@ -31,13 +31,16 @@ from vemseg.errors import UsageError
 from vemseg.geometry import ZYX, VoxelSize
 from vemseg.phantom.tissue.canvas import F32, Canvas
 from vemseg.phantom.tissue.classes import CLASSES
-from vemseg.phantom.tissue.imaging import imaged, sectioned, shifted
+from vemseg.phantom.tissue.imaging import imaged, lost, padded, sectioned, shifted
 from vemseg.phantom.tissue.kinds import KINDS, paint
 
 __all__ = ["CLASSES", "KINDS", "Tissue", "tissue"]
 
 DRAFTS, DULL = 3, 0.85
 """A block with more than this share of one class is painted anew, at most so often in all."""
+
+LOST, PADDED = 0.03, 0.03
+"""Probability that a section is missing, and that a border or corner of a block has no image."""
 
 PLANE = 12.0
 """Planes that are averaged to a section lie at most this many nm apart."""
@@ -78,7 +81,12 @@ def tissue(
     image, labels = sectioned(canvas.image, canvas.labels, thick)
     if sections and rng.random() < 0.3:
         shifted(rng, image, labels)
-    return imaged(rng, image, sections), labels
+    image = imaged(rng, image, sections)
+    if sections and len(image) > 1 and rng.random() < LOST:
+        lost(rng, image, labels)
+    if rng.random() < PADDED:
+        padded(rng, image, labels)
+    return image, labels
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,8 @@ def divide(canvas: Canvas, found: list[Seed], cells: Cells) -> F32:
         owner, lead = field.nearest(places)
         canvas.owner[part] = owner.reshape(difference[part].shape)
         difference[part] = lead.reshape(difference[part].shape)
-    return _bounded(canvas, difference / np.maximum(_steepness(canvas, difference), np.float32(0.6)))
+    difference /= np.maximum(_steepness(canvas, difference), np.float32(0.6))
+    return _bounded(canvas, difference)
 
 
 def _steepness(canvas: Canvas, lead: F32) -> F32:

@@ -20,8 +20,9 @@ CLASSES = (
 
 "membrane" is the plasma membrane with the gap between two cells, "granule" holds secretory granules,
 lysosomes and other dense bodies, "reticulum" endoplasmic reticulum and Golgi, "synapse" the densities at
-synapses and junctions, "outside" empty resin, lumina and wide spaces between cells, "glia" the
-thin processes, dark or pale, that wrap other cells. An organelle's own membrane belongs to it.
+synapses and junctions, "outside" empty resin, lumina, wide spaces between cells and
+what has no image, "glia" the thin processes, dark or pale, that wrap other cells. An organelle's own
+membrane belongs to it.
 """
 
 CYTOSOL, MEMBRANE, MITOCHONDRION, VESICLE, GRANULE, RETICULUM = range(6)

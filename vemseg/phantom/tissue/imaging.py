@@ -1,10 +1,15 @@
-"""What a microscope makes of tissue: sections, blur, noise, background, gamma, and its artefacts."""
+"""What a microscope makes of tissue: sections, blur, noise, background, gamma, and its artefacts.
+
+Lengths here are in pixels, not nm: blur, correlated noise, uneven illumination and artefacts come from the
+microscope's beam, detector and stage, and a volume that is resampled brings its own.
+"""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, shift
 
 from vemseg.phantom.tissue.canvas import F32
@@ -34,6 +39,23 @@ def shifted(rng: np.random.Generator, image: F32, labels: np.ndarray) -> None:
         step = rng.normal(0, size, 2)
         plane[...] = shift(plane, step, order=1, mode="nearest")
         classes[...] = shift(classes, step, order=0, mode="nearest")
+
+
+def lost(rng: np.random.Generator, image: F32, labels: np.ndarray) -> None:
+    """Put the section before in the place of a missing one, with its classes, or leave it blank, in place."""
+    missing = int(rng.integers(1, len(image)))
+    if rng.random() < 0.5:
+        image[missing], labels[missing] = image[missing - 1], labels[missing - 1]
+    else:
+        image[missing], labels[missing] = rng.choice([0, 0.5, 1]), OUTSIDE
+
+
+def padded(rng: np.random.Generator, image: F32, labels: np.ndarray) -> None:
+    """Leave a border or a corner without image, black or white and ``OUTSIDE``, in place."""
+    angle = rng.integers(4) * math.pi / 2 + (rng.random() < 0.5) * rng.uniform(-0.8, 0.8)
+    away = _across(angle, *image.shape[1:])
+    blank = away > rng.uniform(0.15, 0.45) * min(away.shape)
+    image[:, blank], labels[:, blank] = float(rng.integers(2)), OUTSIDE
 
 
 def imaged(rng: np.random.Generator, image: F32, sections: bool) -> F32:
@@ -81,8 +103,12 @@ def _background(rng: np.random.Generator, shape: tuple[int, ...], sections: bool
 
 
 def _noise(rng: np.random.Generator, image: F32) -> F32:
-    """Return noise: Gaussian or Poisson, white or correlated."""
+    """Return noise: counts of electrons, or Gaussian, the same or as counts vary, white or correlated."""
     strength = math.exp(rng.uniform(math.log(0.008), math.log(0.1)))
+    if rng.random() < 0.08:
+        clean, electrons = np.clip(image, 0.05, 1.2), strength**-2
+        counted: F32 = (rng.poisson(clean * electrons) / electrons - clean).astype(np.float32)
+        return counted
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     if rng.random() < 0.5:
         noise = gaussian_filter(noise, (0, *([rng.uniform(0.3, 0.9)] * 2)), mode="wrap", truncate=2.5)
@@ -94,7 +120,7 @@ def _noise(rng: np.random.Generator, image: F32) -> F32:
 
 
 def _artefacts(rng: np.random.Generator, image: F32, sections: bool) -> F32:
-    """Add curtains, knife marks, scan lines, charging, folds, dirt; mostly none of them."""
+    """Add curtains, scan lines, charging, folds, knife marks, dirt; mostly none of them."""
     _, h, w = image.shape
     if rng.random() < 0.12:
         lines: F32 = gaussian_filter(rng.standard_normal(w, dtype=np.float32), rng.uniform(0.6, 4))
@@ -106,14 +132,39 @@ def _artefacts(rng: np.random.Generator, image: F32, sections: bool) -> F32:
         glow = np.clip(_smooth(rng, (h, w), rng.uniform(30, 90)) - 1, 0, None)
         image = image + np.float32(rng.choice([-1, 1]) * rng.uniform(0.1, 0.4)) * glow[None]
     if sections and rng.random() < 0.12:
-        y, x = np.mgrid[:h, :w]
-        angle, place = rng.uniform(0, math.pi), rng.uniform(-0.5, 0.5) * w
-        away = np.abs((x - w / 2) * math.cos(angle) + (y - h / 2) * math.sin(angle) - place)
+        away = np.abs(_across(rng.uniform(0, math.pi), h, w) - rng.uniform(-0.5, 0.5) * w)
         fold: F32 = np.clip(1 - away / rng.uniform(1, 5), 0, 1).astype(np.float32)
         image[rng.integers(len(image))] -= np.float32(rng.uniform(0.1, 0.4)) * fold
+    if sections and rng.random() < 0.05:
+        _knife(rng, image[rng.integers(len(image))])
     if rng.random() < 0.08:
         for _ in range(rng.integers(1, 5)):
-            z, y, x = (int(rng.integers(n)) for n in image.shape)
-            r = int(rng.integers(2, 9))
-            image[z, max(0, y - r) : y + r, max(0, x - r) : x + r] *= np.float32(rng.uniform(0.1, 0.7))
+            _dirt(rng, image[rng.integers(len(image))])
     return image
+
+
+def _across(angle: float, h: int, w: int) -> NDArray[np.float64]:
+    """Return how far every pixel of a plane lies from its middle along a direction, in pixels."""
+    y, x = np.mgrid[:h, :w]
+    found: NDArray[np.float64] = (x - w / 2) * math.cos(angle) + (y - h / 2) * math.sin(angle)
+    return found
+
+
+def _knife(rng: np.random.Generator, plane: F32) -> None:
+    """Add a few parallel scratches of a knife at an angle, dark or bright, to one section, in place."""
+    away = _across(rng.uniform(0, math.pi), *plane.shape)
+    for place in rng.uniform(-0.5, 0.5, rng.integers(1, 6)) * max(plane.shape):
+        scratch = np.clip(1 - np.abs(away - place) / rng.uniform(0.7, 2.5), 0, 1)
+        plane += np.float32(rng.choice([-1, 1]) * rng.uniform(0.05, 0.25)) * scratch.astype(np.float32)
+
+
+def _dirt(rng: np.random.Generator, plane: F32) -> None:
+    """Darken a blob with a ragged outline and a soft edge in one plane, in place."""
+    (h, w), r = plane.shape, rng.uniform(1.5, 8)
+    y, x = np.ogrid[:h, :w]
+    y, x = y - rng.uniform(0, h), x - rng.uniform(0, w)
+    turn, outline = np.arctan2(y, x), np.ones((h, w))
+    for waves in range(2, 6):
+        outline += rng.normal(0, 0.5 / waves) * np.cos(waves * turn + rng.uniform(0, 2 * math.pi))
+    cover = np.clip((r * np.maximum(outline, 0.3) - np.hypot(y, x)) / rng.uniform(1, 2.5) + 0.5, 0, 1)
+    plane *= (1 - cover * (1 - rng.uniform(0.1, 0.7))).astype(np.float32)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vemseg.phantom.tissue.canvas import F32, Bools, Canvas
+from vemseg.phantom.tissue.canvas import F32, Bools, Canvas, Part
 from vemseg.phantom.tissue.classes import CYTOSOL, MEMBRANE, MYELIN, NUCLEUS, OUTSIDE, SYNAPSE, VESICLE
 from vemseg.phantom.tissue.organelles import spheres
 from vemseg.phantom.tissue.style import Style
@@ -66,14 +66,18 @@ def synapse(canvas: Canvas, style: Style, border: F32, gap: float) -> None:
     canvas.labels[part][free & (ink > 0.5)] = SYNAPSE
     canvas.room[part] = np.minimum(canvas.room[part], np.where(ink > 0.5, 0, 1e6))
     if canvas.chance(0.8):
-        side = np.argwhere((canvas.owner[part] == before) & (square < (1.2 * radius) ** 2))
-        if len(side):
-            start = np.array([cut.start for cut in part])
-            middle = (side[canvas.rng.integers(len(side))] + start + 0.5) * canvas.voxel_size
-            count, size = int(canvas.rng.integers(8, 60)), canvas.uniform(16, 24)
-            spheres(
-                canvas, style, VESICLE, count, (size, size * 1.3), middle, canvas.uniform(0.7, 1.8) * radius
-            )
+        _gather(canvas, style, part, (canvas.owner[part] == before) & (square < (1.2 * radius) ** 2), radius)
+
+
+def _gather(canvas: Canvas, style: Style, part: Part, side: Bools, radius: float) -> None:
+    """Scatter vesicles around a voxel on one side of a synapse whose radius is given in nm."""
+    voxels = np.argwhere(side)
+    if not len(voxels):
+        return
+    start = np.array([cut.start for cut in part])
+    middle = (voxels[canvas.rng.integers(len(voxels))] + start + 0.5) * canvas.voxel_size
+    count, size = int(canvas.rng.integers(8, 60)), canvas.uniform(16, 24)
+    spheres(canvas, style, VESICLE, count, (size, size * 1.3), middle, canvas.uniform(0.7, 1.8) * radius)
 
 
 def plasma_membranes(canvas: Canvas, style: Style, border: F32, gap: float, empty: F32) -> None:

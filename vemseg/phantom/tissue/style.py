@@ -12,6 +12,10 @@ Look = tuple[float, float, float, float]
 """Grey value of a body and of its rim (below 0: none), the width of its halo in radii, and its grain."""
 
 
+BRIGHT = 0.02
+"""Share of the styles whose membranes are brighter than the cytosol, as stains that spare them leave them."""
+
+
 @dataclass(frozen=True)
 class Style:
     """Grey values, 0 stained to 1 resin, and thicknesses in nm.
@@ -56,6 +60,8 @@ class Style:
         """Draw a style."""
         cytosol = rng.uniform(0.5, 0.8)
         membrane = rng.uniform(0.03, min(0.4, cytosol - 0.22))
+        if rng.random() < BRIGHT:
+            membrane = cytosol + rng.uniform(0.15, 0.35)
         matrix = rng.uniform(-0.32, -0.04) if rng.random() < 0.85 else rng.uniform(-0.04, 0.1)
         cristae = rng.uniform(-0.3, -0.03) if rng.random() < 0.6 else rng.uniform(0.04, 0.3)
         thin = rng.uniform(90, 220)
