@@ -19,7 +19,7 @@ from common import add_threads, conclude, machine, parser, show
 from vemseg.models import build_objective
 from vemseg.models.objective import step_generator
 from vemseg.phantom.tissue import CLASSES, KINDS, Tissue
-from vemseg.recipe import TissueTable, load_recipe
+from vemseg.recipe import load_recipe
 from vemseg.sampling import Sampler, Synthetic
 from vemseg.training import MasterAdamW
 
@@ -42,7 +42,7 @@ def main() -> None:
     shape = (None, recipe.model.fov + Synthetic.margin, recipe.model.fov + Synthetic.margin)
     rows, blocks, seconds = [], [], []
     for ratio in sorted(set(recipe.tissue.ratios)):
-        maker = Tissue(ratio, _pixels(recipe.tissue, ratio), tuple(KINDS))
+        maker = Tissue(ratio, recipe.tissue.pixels(ratio), tuple(KINDS))
         started = time.perf_counter()
         mine = [
             maker.make(np.random.default_rng(i), (maker.planes, *shape[1:])) for i in range(options.blocks)
@@ -59,10 +59,6 @@ def main() -> None:
     figure = step / (needed * float(np.mean(seconds)))
     details = {"seconds_per_block": seconds, "seconds_per_step": step, "blocks_per_step": needed}
     conclude("tissue", figure, "steps", ">= 1", figure >= 1, details | {"machine": machine(options.threads)})
-
-
-def _pixels(table: TissueTable, ratio: float) -> tuple[float, float]:
-    return table.pixel if ratio == 1 else (table.section[0] / ratio, table.section[1] / ratio)
 
 
 def _step(recipe, repetitions: int) -> float:  # type: ignore[no-untyped-def]

@@ -13,8 +13,8 @@ from torch.nn.functional import interpolate
 from vemseg.batch import Batch
 from vemseg.errors import InputError
 from vemseg.geometry import Box
-from vemseg.recipe import FovTable
-from vemseg.sampling import Sampler, Source, Synthetic, sources, stocks
+from vemseg.recipe import FovTable, TissueTable, load_recipe
+from vemseg.sampling import Sampler, Source, Synthetic, sources, stocks, tissue_sources
 from vemseg.sampling.draws import random_numbers
 from vemseg.volume import ArrayVolume, Intensity
 
@@ -316,6 +316,29 @@ def test_small_and_large_volumes_share_a_pool(rotating):
 
 
 # Synthetic tissue
+
+
+def test_sections_have_pixels_that_are_looked_at():
+    table = load_recipe("vemseg").tissue
+    made = []
+    for source in tissue_sources(table):
+        low, high = source.maker.pixel
+        assert table.pixel[0] <= low <= high <= table.pixel[1]
+        if (ratio := source.maker.ratio) > 1:
+            made.append((ratio * low, ratio * high))
+            assert table.section[0] <= ratio * low and ratio * high <= table.section[1] * 1.001
+    looked = [(z, pixel) for z in (28, 34, 42, 50, 58) for pixel in (8.0, 10.0, 12.0)]
+    ratios = sorted({source.maker.ratio for source in tissue_sources(table)})
+    for z, pixel in looked:  # sections of the volumes of the papers
+        nearest = min(ratios, key=lambda ratio: abs(ratio - z / pixel))
+        assert abs(nearest - z / pixel) <= 1.01
+        assert table.pixels(nearest)[0] <= pixel * 1.3 and table.pixels(nearest)[1] >= pixel / 1.3
+
+
+def test_sections_that_no_pixel_fits_have_the_nearest():
+    table = TissueTable(pixel=(20.0, 30.0), section=(25.0, 65.0))
+    assert table.pixels(1.0) == (20.0, 30.0)
+    assert table.pixels(7.0) == (20.0, 20.0)
 
 
 def test_blocks_are_replaced_in_turn_and_a_late_start_sees_what_a_long_run_sees():

@@ -142,7 +142,7 @@ class TissueTable(Table):
         Thickness of sections in pixels, 1 for isotropic voxels. Each is a source of its own, drawn from as
         often as any volume.
     pixel : (float, float)
-        Smallest and largest edge in nm of a pixel of isotropic tissue.
+        Smallest and largest edge in nm of a pixel.
     section : (float, float)
         Smallest and largest thickness in nm of a section where ``ratios`` is not 1.
     held, pace : int
@@ -158,6 +158,19 @@ class TissueTable(Table):
     held: Count = 24
     pace: Count = 6
     alike: bool = True
+
+    def pixels(self, ratio: float) -> tuple[float, float]:
+        """Return the smallest and largest edge in nm of the pixels of tissue whose sections have one ratio.
+
+        They are those of ``pixel`` whose sections are as thick as ``section`` says, or the nearest of
+        ``pixel`` where none of its sections is. The bundled weights were trained before this was so: their
+        sections had any pixel that their thickness gave, also such as no volume is looked at with.
+        """
+        low, high = self.pixel
+        if ratio == 1:
+            return low, high
+        thin, thick = (min(max(edge / ratio, low), high) for edge in self.section)
+        return thin, thick
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -125,14 +125,13 @@ class MadeStock(Stock):
 
 
 def tissue_sources(table: TissueTable) -> list[Synthetic]:
-    """Return the sources of synthetic tissue: one for each thickness of sections."""
+    """Return the sources of synthetic tissue: one for each thickness of sections in pixels.
+
+    The edges of pixels in nm are drawn from :meth:`vemseg.recipe.TissueTable.pixels`.
+    """
     if not table.kinds:
         return []
-    pixels = [
-        table.pixel if ratio == 1 else (table.section[0] / ratio, table.section[1] / ratio)
-        for ratio in table.ratios
-    ]
     return [
-        Synthetic(Tissue(ratio, pixel, table.kinds), table.held, table.pace)
-        for ratio, pixel in zip(table.ratios, pixels, strict=True)
+        Synthetic(Tissue(ratio, table.pixels(ratio), table.kinds), table.held, table.pace)
+        for ratio in table.ratios
     ]
