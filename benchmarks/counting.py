@@ -27,7 +27,7 @@ from vemseg.labelling import Labeller, fit
 from vemseg.models import Model
 
 PROTOCOLS = {"hungarian": metrics.match_hungarian, "greedy": metrics.merge_greedy}
-"""How clusters are given to classes; both look at the reference, so both are upper bounds."""
+"""How clusters are given to classes; both look at the reference, so on new data expect less."""
 
 Key = tuple[int, int]
 """Number of classes and seed of the clustering."""

@@ -3,7 +3,7 @@ r"""Dice of unsupervised classes against reference labels: models x volumes x K 
     hungarian   clusters and classes matched one to one, the other clusters left out (Han et al., CVPRW 2022)
     greedy      the match, and then every further cluster that raises the mean Dice is merged into a class
 
-Both look at the reference, so they are upper bounds. Vectors are computed once per model, volume and block,
+Both look at the reference, so on new data expect less. Vectors are computed once per model, volume and block,
 whatever the number of K and seeds. Volumes are the folders of $VEMSEG_TEST_DATA, or of ../shared/data beside
 the repository, each with raw.tif and labels.tif; or any pair given as NAME=RAW,LABELS.
 

@@ -123,7 +123,9 @@ def test_a_part_that_is_compared_is_said_and_the_whole_is_not(prediction, tmp_pa
         open_compared(prediction, prediction)
         assert "comparing" not in caplog.text
         open_compared(prediction, part)
-    assert "comparing z, y, x = 0:8, 0:40, 0:56, the part that the other volume covers" in caplog.text
+        assert "comparing z, y, x = 0:8, 0:40, 0:56, the part that the other volume covers" in caplog.text
+        assert "--ignore-place" not in caplog.text  # it would be refused: shapes differ
+        open_compared(prediction, store(tmp_path / "moved.zarr", TRUTH, shift=(0, 80, 0)))
     assert caplog.text.count("--ignore-place compares all") == 1
 
 

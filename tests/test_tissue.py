@@ -377,7 +377,7 @@ def test_a_lost_section_is_a_copy_or_blank():
     assert 0 < blanks < 20
 
 
-def test_dirt_is_round_and_soft():
+def test_dirt_is_ragged_and_soft():
     shares = []
     for seed in range(30):
         plane = np.ones((60, 60), np.float32)

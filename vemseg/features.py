@@ -444,12 +444,12 @@ class HeldFeatures:
 
 def _opened(path: Path, mode: str) -> zarr.Group:
     """Open the group of a store; refuse what holds no vectors."""
+    if not path.exists():  # Zarr would make it
+        raise MissingError(f"{path} does not exist: 'vemseg embed' stores features there")
     with contextlib.suppress(FileNotFoundError):
         group = zarr.open_group(Durable(path, read_only=mode == "r"), mode=mode)
         if "vectors" in group and "intensities" in group:
             return group
-    if not path.exists():
-        raise MissingError(f"{path} does not exist: 'vemseg embed' stores features there")
     raise InputError(f"{path} holds no features: name what 'vemseg embed' wrote")
 
 

@@ -366,9 +366,15 @@ class Trainer:
     def _resume(self) -> None:
         arrays, state = load_tensors(self.run.checkpoint)
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+        held = list(self._held())
+        if missing := [name for name, _ in held if f"buffer.{name}" not in tensors]:
+            raise InputError(
+                f"{self.run.checkpoint} lacks {missing[0]}: another version of vemseg wrote it; "
+                "start again with -f"
+            )
         self.optimiser.load(tensors)
         with torch.no_grad():
-            for name, value in self._held():
+            for name, value in held:
                 value.copy_(tensors[f"buffer.{name}"])
         self.step, self.elapsed = int(state["step"]), float(state["seconds"])
         device = self.sampler.device

@@ -128,8 +128,8 @@ def _settings(plan: Plan) -> str:
     return (
         f"{common.budget[0].upper()}{common.budget[1:]}, on {common.device}. {numbers}.{part} Dice, mean ± "
         "standard deviation over all of these. Hungarian: one cluster for each class. Greedy: further "
-        "clusters are merged where that raises the mean. Both look at the reference: they are upper bounds "
-        "for data without labels. Names: classes are taken by the names that the system gives them. What "
+        "clusters are merged where that raises the mean. Both look at the reference: on data without "
+        "labels, expect less. Names: classes are taken by the names that the system gives them. What "
         "learns from labelled slices is scored on the others."
     )
 

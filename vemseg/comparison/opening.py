@@ -193,7 +193,7 @@ def placed(
     by_place : bool
         False compares voxel by voxel, whatever files say of places and voxel sizes.
     way_out : str
-        What the message on a part of the first volume adds: how to take all of it.
+        What the message on a part of the first volume adds where shapes are equal: how to take all of it.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def placed(
         found = corner
     elif by_place and all(volume.voxel_size is not None for volume in volumes):
         found = together(_all_placed(volumes, recorded), finest_of)
-        _say_what_is_left(volumes, found, way_out)
+        _say_what_is_left(volumes, found, way_out if _alike(volumes) else "")
     else:
         found = volumes if _alike(volumes) else _cropped(volumes, recorded) if recorded else None
         if found is None:

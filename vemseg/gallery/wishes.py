@@ -17,6 +17,10 @@ PICTURE_FORMATS = ("png", "pdf", "svg")
 """The formats of pictures, by their endings."""
 
 
+SURFACES = 2
+"""Rises when the same labels get other surfaces than before."""
+
+
 @dataclass(frozen=True)
 class Wishes:
     """What a user wants to see of a scene.
@@ -101,4 +105,5 @@ class Wishes:
             if value != getattr(Wishes, name) and name not in ("features", "confidence")
         }
         found = {"features": self.features is not None, "confidence": self.confidence is not None}
-        return plain | {name: True for name, given in found.items() if given}
+        made = {"surfaces": SURFACES} if self.meshes or self.solid or self.turntable else {}
+        return plain | {name: True for name, given in found.items() if given} | made

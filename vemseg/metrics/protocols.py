@@ -28,7 +28,7 @@ class Assignment:
     mapping : mapping of int to int or None
         Cluster id -> class id; None leaves the cluster unassigned.
     uses_reference : bool
-        Whether the reference was looked at, which makes the scores an upper bound for unseen data.
+        Whether the reference was looked at: on new data, expect lower scores.
     """
 
     name: str

@@ -39,7 +39,7 @@ class MaskHead(nn.Module):
         self.side, self.edge = settings.grid, settings.fov
         self.embed = nn.Linear(settings.dim, width)
         self.pos_embed: Tensor
-        self.register_buffer("pos_embed", sincos_positions(width, self.side)[:, 1:], persistent=False)
+        self.register_buffer("pos_embed", sincos_positions(width, self.side)[:, 1:])
         self.classes = nn.Parameter(torch.empty(1, classes, width))
         self.blocks = transformer(width, settings.decoder_depth, settings.decoder_heads, settings.mlp_ratio)
         self.norm = nn.LayerNorm(width)

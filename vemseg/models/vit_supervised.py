@@ -31,7 +31,7 @@ class PixelHead(nn.Module):
         width = settings.decoder_dim
         self.embed = nn.Linear(settings.dim, width)
         self.pos_embed: Tensor
-        self.register_buffer("pos_embed", sincos_positions(width, self.side)[:, 1:], persistent=False)
+        self.register_buffer("pos_embed", sincos_positions(width, self.side)[:, 1:])
         self.blocks = transformer(width, settings.decoder_depth, settings.decoder_heads, settings.mlp_ratio)
         self.norm = LayerNorm(width)
         self.pred = nn.Linear(width, self.patch**2 * self.classes)

@@ -116,10 +116,7 @@ class Refinement:
         }
 
     def manner(self, labels: Volume) -> dict[str, object]:
-        """Return how labels of that voxel size and shape are treated where it was once otherwise.
-
-        It belongs to the state of a result: those that were made otherwise are not the same.
-        """
+        """Return what tells results of these labels from those of earlier versions, for their state."""
         size = labels.voxel_size
         manner: dict[str, object] = borders(labels) if self.fill else {}
         if self.smooth and is_anisotropic(size):

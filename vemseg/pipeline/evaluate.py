@@ -19,6 +19,9 @@ from vemseg.run import Output, State, lasting, provenance, sidecar, write_json
 from vemseg.volume import Volume, crop_of, record
 from vemseg.volume.about import names_in
 
+MATCHING = 2
+"""Rises when the same labels get other scores or names than before."""
+
 PROTOCOLS = ("hungarian", "majority", "greedy")
 """The ways in which labels are always matched to classes; each has a picture."""
 DPI = 200.0
@@ -72,6 +75,7 @@ class Comparison:
         """Return what scores depend on besides the content of the volumes."""
         return {
             "output": out.name,
+            "matching": MATCHING,
             "mask": self.mask is not None,
             "ignore": list(self.ignore),
             "map": {str(k): v for k, v in self.mapping.items()},

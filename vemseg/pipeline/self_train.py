@@ -19,14 +19,7 @@ from vemseg.geometry import is_anisotropic
 from vemseg.labelling import fit
 from vemseg.models import Model, build_self_training, settle
 from vemseg.phantom.tissue import Tissue
-from vemseg.pipeline.train import (
-    Course,
-    Training,
-    carry_out,
-    details_of,
-    open_all,
-    sampler_of,
-)
+from vemseg.pipeline.train import Course, Training, carry_out, details_of, open_all, sampler_of
 from vemseg.recipe import KMeansTable, NamedTable, Recipe
 from vemseg.sampling import Source, Synthetic, tissue_sources
 from vemseg.volume import Volume

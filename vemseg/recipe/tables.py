@@ -163,8 +163,7 @@ class TissueTable(Table):
         """Return the smallest and largest edge in nm of the pixels of tissue whose sections have one ratio.
 
         They are those of ``pixel`` whose sections are as thick as ``section`` says, or the nearest of
-        ``pixel`` where none of its sections is. The bundled weights were trained before this was so: their
-        sections had any pixel that their thickness gave, also such as no volume is looked at with.
+        ``pixel`` where none of its sections is.
         """
         low, high = self.pixel
         if ratio == 1:

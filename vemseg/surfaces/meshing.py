@@ -24,7 +24,7 @@ from vemseg.drawing import palette
 from vemseg.drawing.colours import MOST_COLOURS, RGB
 from vemseg.errors import InputError, Interrupted, ResourceError, UsageError
 from vemseg.foreign import library
-from vemseg.geometry import Position, moved
+from vemseg.geometry import Position
 from vemseg.resources import byte_text, resident_memory
 from vemseg.surfaces.mesh import Mesh
 from vemseg.volume import Coarser, Volume, shrunk
@@ -172,9 +172,7 @@ def _called(wish: Meshing, label: int, number: int, owners: list[int]) -> str:
 
 def _placed(volume: Volume) -> Placing:
     """Return the function from voxels to nm in space; to voxels of the whole file where no size is known."""
-    size, start = volume.voxel_size, volume.start
-    origin = start if size is None else volume.origin or moved(None, start, size) or (0.0, 0.0, 0.0)
-    edges, begin = np.array(size or (1.0, 1.0, 1.0)), np.array(origin, np.float64)
+    edges, begin = np.array(volume.voxel_size or (1.0, 1.0, 1.0)), np.array(volume.corner, np.float64)
     return lambda points: points * edges + begin
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemseg.errors import InputError
-from vemseg.geometry import ZYX, Box, Position, VoxelSize
+from vemseg.geometry import ZYX, Box, Position, VoxelSize, moved
 from vemseg.tiling import reflect
 
 Shares = tuple[float, float, float]
@@ -157,6 +157,13 @@ class Volume:
     def box(self) -> Box:
         """The box of all voxels."""
         return Box.whole(self.shape)
+
+    @property
+    def corner(self) -> Position:
+        """Where the first voxel's centre lies: ``origin``, or where ``start`` puts it; in nm, else voxels."""
+        if self.voxel_size is None:
+            return self.start
+        return self.origin or moved(None, self.start, self.voxel_size) or (0.0, 0.0, 0.0)
 
     @property
     def placed(self) -> Placed:

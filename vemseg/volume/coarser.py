@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from vemseg.geometry import ZYX, Box, enlarged, moved
+from vemseg.geometry import ZYX, Box, enlarged
 from vemseg.volume.base import Volume
 from vemseg.volume.layout import Choice
 from vemseg.volume.opening import open_volume
@@ -36,9 +36,10 @@ class Coarser(View):
         super().__init__(volume, coarser_shape(volume.shape, factors), volume.dtype, enlarged(size, factors))
         self.factors = factors
         if size is not None:
-            place = volume.origin or moved(None, volume.start, size) or (0.0, 0.0, 0.0)
-            z0, y0, x0 = (at + (f - 1) / 2 * edge for at, f, edge in zip(place, factors, size, strict=True))
-            self.origin = (z0, y0, x0)
+            z, y, x = (
+                at + (f - 1) / 2 * edge for at, f, edge in zip(volume.corner, factors, size, strict=True)
+            )
+            self.origin = (z, y, x)
 
     def _read(self, box: Box) -> NDArray[np.generic]:
         out = np.empty(box.shape, self.dtype)

@@ -103,7 +103,7 @@ def _background(rng: np.random.Generator, shape: tuple[int, ...], sections: bool
 
 
 def _noise(rng: np.random.Generator, image: F32) -> F32:
-    """Return noise: counts of electrons, or Gaussian, the same or as counts vary, white or correlated."""
+    """Return noise: counted electrons, or Gaussian noise, equal everywhere or stronger where it is bright."""
     strength = math.exp(rng.uniform(math.log(0.008), math.log(0.1)))
     if rng.random() < 0.08:
         clean, electrons = np.clip(image, 0.05, 1.2), strength**-2
