@@ -495,7 +495,7 @@ SMALL = {
     ],
     "segmenter": [
         *(f"model.{key}={value}" for key, value in SIZES.items()),
-        *("train.steps=90", "train.lr=0.005", "train.batch=16", "volume.voxel_size=12.0"),
+        *("train.steps=130", "train.lr=0.005", "train.batch=16", "volume.voxel_size=12.0"),
         "train.log_every=10",
     ],
 }
