@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vemseg.geometry import ZYX, Box, VoxelSize, is_anisotropic
+from vemseg.geometry import ZYX, Box, VoxelSize, enlarged, is_anisotropic
 from vemseg.tiling import Floats, Lattice, Placement, rescaled
 from vemseg.volume import Resampled, Volume, looked_up
 
@@ -60,13 +60,12 @@ def working_grid(volume: Volume, voxel_size: float | tuple[float, float]) -> Gri
     voxel_size : float or (float, float)
         The model's voxel edge in nm, or the smallest and largest of them.
     """
-    size = volume.voxel_size
-    z, y, x = working_factors(size, voxel_size)
-    if size is None:
-        return Grid(volume, (z, y, x), (1.0, 1.0, 1.0))
-    edges = (size[0] * z, size[1] * y, size[2] * x)
+    factors = working_factors(volume.voxel_size, voxel_size)
+    edges = enlarged(volume.voxel_size, factors)
+    if edges is None:
+        return Grid(volume, factors, (1.0, 1.0, 1.0))
     spacing = (edges[0] / min(edges), edges[1] / min(edges), edges[2] / min(edges))
-    return Grid(volume if (z, y, x) == (1.0, 1.0, 1.0) else Resampled(volume, (z, y, x)), (z, y, x), spacing)
+    return Grid(volume if factors == (1.0, 1.0, 1.0) else Resampled(volume, factors), factors, spacing)
 
 
 def working_factors(
