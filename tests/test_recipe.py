@@ -349,7 +349,7 @@ def test_methods_have_the_settings_that_count_for_them():
                 "eta",
                 "nu",
             ),
-            *("every", "forgetting"),
+            *("every", "forgetting", "centred"),
         },
     }
     assert shared - set(METHODS["named"].table.model_fields) == {"k", "k_range"}

@@ -104,7 +104,7 @@ def test_a_run_says_what_it_learned_and_every_step_can_be_read(trained):
         assert line["loss"] == pytest.approx(expected, rel=1e-4)
     assert 0 < lines[0]["density"] <= 1
     assert set(open_model(str(run.path)).learned) == {
-        "first", "second", "third", "hidden", "hidden_bias", "out", "out_bias", "kappa"
+        "first", "second", "third", "hidden", "hidden_bias", "out", "out_bias", "middle", "kappa"
     }  # fmt: skip
 
 
@@ -200,25 +200,78 @@ def test_a_short_training_warms_up_for_a_quarter_of_it():
         assert ("clustering" in objective(batch, generator)) == terms
 
 
+def test_graphs_are_made_before_the_training_and_it_can_be_stopped_there(trained, tmp_path):
+    volumes, _ = trained
+    told = []
+    with pytest.raises(Interrupted, match="vectors were computed"):
+        stop = Context(report=lambda *say: told.append(say), stopped=lambda: len(told) >= 3)
+        learn(volumes, tmp_path / "run", stop)
+    assert [words for stage, _, words in told if stage == "encoding"] == [f"graph {i}/6" for i in (1, 2, 3)]
+    learn(volumes, tmp_path / "run")
+    whole, again = (load_tensors(run / "model.safetensors")[0] for run in (trained[1], tmp_path / "run"))
+    assert all((whole[name] == again[name]).all() for name in whole)
+
+
+def test_seconds_of_training_do_not_hold_those_of_the_graphs(trained, tmp_path, monkeypatch):
+    volumes, _ = trained
+    made, hours = GraphSampler._graphs, iter(range(0, 10**9, 3600))
+    monkeypatch.setattr("vemseg.training.time.monotonic", lambda: clock[0])
+    clock = [0.0]
+
+    def slow(self, context):
+        for graph in made(self, context):
+            clock[0] = float(next(hours))
+            yield graph
+
+    monkeypatch.setattr(GraphSampler, "_graphs", slow)
+    run = Run.open(learn(volumes, tmp_path / "run"))
+    assert clock[0] >= 3600 and run.read_metrics()[-1]["seconds"] == 0.0
+
+
+def test_its_network_stays_in_float32_where_vectors_come_in_bfloat16(trained, tmp_path):
+    run = learn(trained[0], tmp_path / "run", settings=["train.precision=bf16", "train.steps=4"])
+    arrays = load_tensors(run / "model.safetensors")[0]
+    learned = [arrays[f"labeller.{name}"] for name in ("first", "second", "third", "hidden", "out", "middle")]
+    assert all(array.dtype == np.float32 for array in learned)
+    assert any((array.view(np.uint32) & 0xFFFF).any() for array in learned)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_vectors_that_all_point_one_way_are_told_apart_where_they_are_centred(centred):
+    table = SccsTable(k=3, warmup=30, widths=(8, 6, 4), every=2, dropout=0.0, centred=centred)
+    graph = graph_of(60)
+    shared = 40 * np.random.default_rng(1).normal(size=6)
+    aside = Graph((graph.vectors + shared).astype(np.float16), graph.intensities, graph.edges)
+    label, lines = learned_labels(table, aside, 300)
+    assert (lines[-1]["spectral"] < 0.5 * lines[0]["spectral"]) == centred
+    assert (len(np.unique(label)) == 3) == centred
+    if centred:
+        np.testing.assert_array_equal(label, np.arange(60) % 3)
+
+
 def test_the_network_learns_the_groups_of_a_graph():
     table = SccsTable(k=3, warmup=30, widths=(8, 6, 4), every=2, dropout=0.0)
+    label, lines = learned_labels(table, graph_of(60), 150)
+    assert lines[29]["spectral"] < 0.7 * lines[0]["spectral"]
+    assert lines[-1]["clustering"] < 0.3 * lines[30]["clustering"]
+    np.testing.assert_array_equal(label, np.arange(60) % 3)  # from dark to bright
+
+
+def learned_labels(table, graph, steps):
+    """Return the labels of a network that was trained on one graph, and the terms of its loss."""
     objective = build_labeller(table, 0, build_encoder(ClassicalTable()), 6)
-    graph = graph_of(60)
     batch = Batch(torch.zeros(1, 1, 1, 4, 4), graphs=(graph,), find_reference=lambda: graph)
     adam = torch.optim.Adam(objective.network.parameters(), lr=1e-2)
     lines = []
-    for step in range(150):
+    for step in range(steps):
         terms = objective(batch, torch.Generator().manual_seed(step))
         adam.zero_grad()
         terms["loss"].backward()
         adam.step()
         lines.append({name: float(value.detach()) for name, value in terms.items()})
-    assert lines[29]["spectral"] < 0.7 * lines[0]["spectral"]
-    assert lines[-1]["clustering"] < 0.3 * lines[30]["clustering"]
     arrays = {name.split(".")[1]: value.detach().numpy() for name, value in objective.tensors().items()}
     labeller = fit(table, Sample(graph.vectors[:0], graph.intensities[:0], learned=arrays))
-    label = labeller.graph_scores(graph).argmax(dim=1).numpy()
-    np.testing.assert_array_equal(label, np.arange(60) % 3)  # from dark to bright
+    return labeller.graph_scores(graph).argmax(dim=1).numpy(), lines
 
 
 def test_a_sampler_of_graphs_repeats_itself_and_takes_volumes_equally(trained):

@@ -111,9 +111,10 @@ def test_reports_and_metrics_say_where_the_run_stands(train):
     assert [line["lr"] for line in lines] == [
         learning_rate(trainer.settings, step / 13) for step in (5, 10, 13)
     ]
-    assert [stage for stage, _, _ in trainer.told] == ["training"] * 3
-    assert [fraction for _, fraction, _ in trainer.told] == [5 / 13, 10 / 13, 1.0]
-    for (_, _, words), line in zip(trainer.told, lines, strict=True):
+    assert trainer.told[0] == ("training", 0.0, "step 0")
+    assert [stage for stage, _, _ in trainer.told] == ["training"] * 4
+    assert [fraction for _, fraction, _ in trainer.told[1:]] == [5 / 13, 10 / 13, 1.0]
+    for (_, _, words), line in zip(trainer.told[1:], lines, strict=True):
         rate = re.fullmatch(rf"step {line['step']}/13  loss {line['loss']:.4f}  (\d+) samples/s", words)
         assert abs(int(rate[1]) - line["samples_per_second"]) <= 1
     assert all(line["samples_per_second"] > 0 for line in lines)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vemseg.context import Context
 from vemseg.graphs import Graph
 
 UNKNOWN = 255
@@ -138,6 +139,15 @@ class Batches(Protocol):
 
     def batch(self, step: int, size: int, rank: int = 0, world: int = 1) -> Batch:
         """Return samples ``rank::world`` of one step; a step that is asked for again is the same."""
+
+    def prepare(self, context: Context) -> None:
+        """Do what would make the first batches slow, and say how far it is.
+
+        Raises
+        ------
+        Interrupted
+            Where ``context`` says to stop.
+        """
 
     def close(self) -> None:
         """Stop the other processes, if there are any."""

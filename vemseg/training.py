@@ -169,7 +169,8 @@ class Trainer:
     settings : TrainTable
         Steps, batch, schedule, precision, seed.
     limit : float, optional
-        Seconds of training, including those before a resume; the schedule ends with it.
+        Seconds of training, including those before a resume; the schedule ends with it. What the sampler
+        prepares does not count.
     held : Batches, optional
         Held-out data that the objective's ``validate`` is called on from time to time. What its ``scores``
         makes of the means over a few batches is written to the metrics, each under its name with ``held_``
@@ -190,8 +191,8 @@ class Trainer:
         self.step, self.elapsed = 0, 0.0
         self._scalars: dict[str, list[Tensor]] = {}  # since the last report, by name
         choose_attention(objective, sampler.device, training=True)
-        short = torch.bfloat16 if wants_bf16(settings.precision, sampler.device) else None
-        self.optimiser = MasterAdamW(objective, settings, short)
+        short = objective.shortens and wants_bf16(settings.precision, sampler.device)
+        self.optimiser = MasterAdamW(objective, settings, torch.bfloat16 if short else None)
         if run.checkpoint.exists():
             self._resume()
 
@@ -220,6 +221,9 @@ class Trainer:
             Where several processes train together, and not all see the same checkpoint.
         """
         self.objective.train()
+        if self.fraction < 1.0:
+            self.sampler.prepare(context)
+            context.report("training", self.fraction, f"step {self.step}")
         saved = time.monotonic()
         started = saved - self.elapsed
         last = (self.step, self.elapsed)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from vemseg.batch import Batch
+from vemseg.context import Context
 from vemseg.dense.regions import Divided, RegionVectors
 from vemseg.dense.sources import LatticeVectors
+from vemseg.errors import Interrupted
 from vemseg.graphs import Graph, most_varied
 from vemseg.recipe import Recipe
 
@@ -44,6 +45,17 @@ class GraphSampler:
         drawn = [rng.choice(some, min(len(some), each), replace=False) for some in usable]
         self.parts = [(i, int(number)) for i, some in enumerate(drawn) for number in some]
         self._kept: dict[int, Divided] = {}
+        self._reference: Graph | None = None
+
+    def prepare(self, context: Context) -> None:
+        """Encode all parts, which takes longer than training on them, and find the reference among them.
+
+        Raises
+        ------
+        Interrupted
+            Where ``context`` says to stop; nothing is kept then.
+        """
+        self._reference = most_varied(self._graphs(context))
 
     def batch(self, step: int, size: int, rank: int = 0, world: int = 1) -> Batch:
         """Return graphs ``rank::world`` of a step; the choice depends on (seed, step) alone.
@@ -61,10 +73,22 @@ class GraphSampler:
             find_reference=lambda: self.reference,
         )
 
-    @cached_property
+    @property
     def reference(self) -> Graph:
         """The graph of the part whose vectors vary most."""
-        return most_varied(self._part(number).graph for number in range(len(self.parts)))
+        if self._reference is None:
+            self.prepare(Context())
+        assert self._reference is not None
+        return self._reference
+
+    def _graphs(self, context: Context) -> Iterator[Graph]:
+        """Yield the graphs of all parts, and say how many are done."""
+        count = len(self.parts)
+        for number in range(count):
+            if context.stopped():
+                raise Interrupted("stopped while vectors were computed: the same command starts again")
+            context.report("encoding", number / count, f"graph {number + 1}/{count}")
+            yield self._part(number).graph
 
     def _number(self, count: int) -> int:
         """Return the part that is the ``count``-th to be seen."""

@@ -25,6 +25,10 @@ class SpectralNetwork(nn.Module):
     to unit root mean square, so coordinates mean the same in graphs of different size. The head is two linear
     layers with biases; ELU and dropout between them are those of the later code and of DeepCut.
 
+    A fixed vector, ``middle``, is subtracted from all vectors first. It is not in the paper. Vectors of most
+    encoders point one way, and then all columns of Z begin as nearly the same one, from which training does
+    not lead away; the biases of the later code can learn to take the common part off.
+
     Parameters
     ----------
     dim : int
@@ -33,10 +37,18 @@ class SpectralNetwork(nn.Module):
         Channels after each convolution; the last is the number of spectral coordinates, u.
     k : int
         Number of classes.
+
+    Attributes
+    ----------
+    middle : Tensor (dim,)
+        Zeros at first.
     """
+
+    middle: Tensor
 
     def __init__(self, dim: int, widths: Sequence[int], k: int) -> None:
         super().__init__()
+        self.register_buffer("middle", torch.zeros(dim))
         self.convolutions = nn.ParameterList(
             nn.init.xavier_uniform_(nn.Parameter(torch.empty(after, before)))
             for before, after in zip([dim, *widths[:-1]], widths, strict=True)
@@ -46,7 +58,7 @@ class SpectralNetwork(nn.Module):
 
     def coordinates(self, vectors: Tensor, affinity: Affinity) -> Tensor:
         """Return Z: vectors (n, d) -> (n, u), each column of root mean square 1."""
-        values = vectors
+        values = vectors - self.middle
         for weight in self.convolutions:
             values = affinity.normalised_times(linear(values, weight))
         scaled: Tensor = unit_columns(values) * len(values) ** 0.5
@@ -69,16 +81,19 @@ class SpectralNetwork(nn.Module):
         """Return the weights as ``labelling.sccs`` keeps them, the classes in another order."""
         named = dict(zip(NAMES, self.convolutions, strict=True))
         head = {"hidden": self.hidden.weight, "hidden_bias": self.hidden.bias}
-        return named | head | {"out": self.out.weight[order], "out_bias": self.out.bias[order]}
+        out = {"out": self.out.weight[order], "out_bias": self.out.bias[order]}
+        return {"middle": self.middle} | named | head | out
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Return the network of weights that :meth:`arrays` returned."""
+        """Return the network of weights that :meth:`arrays` returned; older ones lack a middle."""
         tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()}
         convolutions = [tensors[name] for name in NAMES]
         widths = [len(weight) for weight in convolutions]
         made = cls(convolutions[0].shape[1], widths, len(tensors["out"]))
         with torch.no_grad():
+            if "middle" in tensors:
+                made.middle.copy_(tensors["middle"])
             for parameter, weight in zip(made.convolutions, convolutions, strict=True):
                 parameter.copy_(weight)
             for layer, name in ((made.hidden, "hidden"), (made.out, "out")):

@@ -36,6 +36,8 @@ class SccsLabeller(Labeller):
         Weights of the convolutions.
     hidden, hidden_bias, out, out_bias : float32
         Weights and biases of the head.
+    middle : float32 (dim,), optional
+        What is subtracted from vectors; nothing in networks that were trained without it.
     kappa : float64 (), optional
         The scale of the affinity, where the settings leave it to the reference graph.
     """
@@ -49,6 +51,7 @@ class SccsLabeller(Labeller):
     hidden_bias: Single
     out: Single
     out_bias: Single
+    middle: Single | None = None
     kappa: NDArray[np.generic] | None = None
 
     @property
@@ -64,7 +67,7 @@ class SccsLabeller(Labeller):
     @cached_property
     def _network(self) -> SpectralNetwork:
         names = (each.name for each in fields(self) if each.name not in ("metadata", "kappa"))
-        arrays = {name: getattr(self, name) for name in names}
+        arrays = {name: value for name in names if (value := getattr(self, name)) is not None}
         return SpectralNetwork.of_arrays(arrays).double().requires_grad_(False)
 
     @cached_property

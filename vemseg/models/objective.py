@@ -52,10 +52,13 @@ class Objective(nn.Module):
     divides : bool
         Whether :meth:`forward` calls its networks by ``ranks.divided``, so that several processes may train
         together. Each gets the whole batch and returns the loss of the whole batch.
+    shortens : bool
+        Whether its weights may be brought to bfloat16 for training.
     """
 
     charts: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     divides: ClassVar[bool] = False
+    shortens: ClassVar[bool] = True
 
     window: ZYX
     encoder: Encoder

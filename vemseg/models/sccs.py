@@ -52,6 +52,7 @@ class SpectralClustering(Keeps, Objective):
     """
 
     on_host = ("steps", "done", "kappa")
+    shortens = False
 
     steps: Tensor
     done: Tensor
@@ -80,6 +81,8 @@ class SpectralClustering(Keeps, Objective):
         """
         if self._kernel is None:
             self._kernel = self._scaled(batch)
+        if self.table.centred and not int(self.steps):
+            self.network.middle.copy_(batch.reference().features(torch.float32).mean(dim=0))
         anchored = int(self.steps) >= self.table.warmup or float(self.done) >= WARM
         if anchored and not self.means.known:
             graph = batch.reference()

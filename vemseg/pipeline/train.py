@@ -253,7 +253,6 @@ def _fit(trainer: Trainer, context: Context) -> None:
     """Train to the end, or until it is to stop."""
     if trainer.step:
         _log.info("going on from step %d", trainer.step)
-    context.report("training", trainer.fraction, f"step {trainer.step}")
     if not trainer.fit(context):
         raise Interrupted(
             f"stopped at step {trainer.step}, state saved in {trainer.run.path}: the same command goes on"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vemseg.batch import UNKNOWN, Batch
+from vemseg.context import Context
 from vemseg.geometry import ZYX, VoxelSize
 from vemseg.recipe import FovTable
 from vemseg.sampling.draws import Draw, pick, plane_axes, random_numbers, symmetry, zoom
@@ -111,6 +112,9 @@ class Sampler:
             lambda offsets: self._around(draw, offsets, step),
             labelled=torch.from_numpy(self._labelled[draw.source]),
         )
+
+    def prepare(self, context: Context) -> None:
+        """Do nothing: voxels are read when a batch needs them."""
 
     def draw(self, step: int, size: int) -> Draw:
         """Choose the samples of a step; the choice depends on nothing that changes but (seed, step)."""

@@ -148,6 +148,9 @@ class SccsTable(AffinityTable):
         Graphs between two updates of the centres of the incremental k-means.
     forgetting : float
         How much of what was added to a centre counts after the next update; 1 is the mean of all nodes.
+    centred : bool
+        Whether the mean vector of the reference graph is subtracted from all vectors before the first
+        convolution. The affinity does not depend on it.
     """
 
     regions: ClassVar[bool] = True
@@ -166,3 +169,4 @@ class SccsTable(AffinityTable):
     nu: Annotated[float, Field(ge=0)] = 0.1
     every: Count = 8
     forgetting: Annotated[float, Field(gt=0, le=1)] = 0.9
+    centred: bool = True
