@@ -76,6 +76,7 @@ ABLATIONS: dict[str, Sequence[str]] = {
     "sccs w/o smoothness": ["cluster.smoothness=0.0"],
     "sccs w/o spectral loss": ["cluster.spectral=0.0"],
     "sccs w/o warm-up": ["cluster.warmup=0"],
+    "sccs not centred": ["cluster.centred=false"],
     "sccs kappa 2": ["cluster.kappa=2.0"],
     "sccs density 0.03": ["cluster.density=0.03"],
     "sccs density 0.3": ["cluster.density=0.3"],
