@@ -16,7 +16,7 @@ import tifffile
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
-from compare import command, experiments, places, plan, schedule, systems, tables, work  # noqa: E402
+from compare import command, details, experiments, places, plan, schedule, systems, tables, work  # noqa: E402
 from counting import count, fit_all, labelled, lay  # noqa: E402
 from pairs import open_pair  # noqa: E402
 
@@ -252,6 +252,7 @@ def by_hand(names=None):
             "seed": 0,
             "classes": {"0": "rest", "1": "square"},
             "labelled_slices": [],
+            "drawn": [3, 0],
             "training": {},
             "seconds": 1.0,
             "counts": [{"k": 3, "seed": 0, "names": names, "slices": slices}],
@@ -299,6 +300,22 @@ def test_tables_hold_each_system_and_name_what_is_missing(tmp_path, cell):
     assert "1 of 2 cells" in text and "score.blobs.vemseg.0: exit code 4: no memory" in text
     report = json.loads((tmp_path / "compare.json").read_text())
     assert {one["protocol"] for one in report["results"]} == {"hungarian", "greedy"}
+
+
+def test_details_hold_dice_slice_by_slice_and_what_classes_are_taken_for(tmp_path, cell):
+    found = planned(tmp_path, cell)
+    found.cells[0].cell.parent.mkdir(parents=True)
+    labelled = {**by_hand().facts, "labelled_slices": []}
+    found.cells[0].cell.write_text(json.dumps(labelled))
+    details.write_details(found)
+    text = (tmp_path / "compare_details.md").read_text()
+    assert "| by hand | 3 | 0.91, 0.91, 0.91 | 0.89, 0.94, 1.00 |" in text
+    assert "| by hand | 3 | rest | 83 | 17 | 0 |" in text
+    assert "| by hand | 3 | square | 0 | 100 | 0 |" in text
+    labelled["labelled_slices"] = [1]
+    found.cells[0].cell.write_text(json.dumps(labelled))
+    details.write_details(found)
+    assert "0.89, 0.89, 0.89 |" in (tmp_path / "compare_details.md").read_text()
 
 
 def test_what_needs_a_failed_training_is_given_up(tmp_path, cell):

@@ -8,7 +8,7 @@
     work.py                           how each of them is done, in a process of its own
     schedule.py                       several at a time, until the end, a limit of time or a signal
     scoring.py                        a cell: one system, volume and seed, counted for each K and seed
-    tables.py, pictures.py            what is written of the cells that are there
+    tables.py, details.py, pictures.py  what is written of the cells that are there
 
 Trainings are commands of vemseg, as a user writes them.
 """

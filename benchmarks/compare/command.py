@@ -112,6 +112,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _carry_out(plan: Plan, heading: Sequence[str], options: argparse.Namespace) -> int:
     """Do what is not done, write tables and pictures, and return the exit code."""
     from compare import pictures, schedule, tables
+    from compare.details import write_details
     from compare.work import make_phantom
     from vemseg.run import StopSignal
     from vemseg.run.locks import Lock
@@ -126,6 +127,7 @@ def _carry_out(plan: Plan, heading: Sequence[str], options: argparse.Namespace) 
         threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
         outcome = schedule.carry_out(plan, options.jobs, threads, deadline, lambda: signal.requested)
     print(tables.write(plan, outcome, heading))
+    write_details(plan)
     pictures.draw(plan)
     lock.release()
     if outcome.stopped:

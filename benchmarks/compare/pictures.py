@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pairs import Pair
 
+from compare.details import drawn, judged
 from compare.places import section
 from compare.plan import Plan, Task
 from compare.scoring import middle
@@ -59,18 +60,13 @@ def _coloured(classes: NDArray[np.generic], pair: Pair) -> NDArray[np.int64]:
 
 def _as_classes(cell: Cell, labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the classes of the reference that labels stand for under the merging protocol, or by name."""
-    one = _drawn(cell)
+    one = drawn(cell)
     mapping = cell.assignment(one, cell.table(one, ()), protocols(one)[-1]).mapping
     lut = np.full(256, 255, np.int64)
     for p, g in mapping.items():
         if g is not None:
             lut[p + 1] = g
     return lut[labels]
-
-
-def _drawn(cell: Cell) -> dict:
-    key = cell.facts["drawn"]
-    return next(one for one in cell.facts["counts"] if [one["k"], one["seed"]] == key)
 
 
 def _grid(panels: Sequence[tuple[str, NDArray[np.uint8]]]) -> Figure:
@@ -87,8 +83,7 @@ def _grid(panels: Sequence[tuple[str, NDArray[np.uint8]]]) -> Figure:
 
 def _details(cell: Cell, stem: Path) -> None:
     """Draw the confusion matrix of a cell, and its Dice slice by slice."""
-    one = _drawn(cell)
-    scores = cell.score(one, protocols(one)[-1], cell.facts["labelled_slices"])
+    one, scores = judged(cell)
     present, names = scores.present, cell.classes
     columns = [names[g] for g in present]
     matrix = scores.confusion[np.ix_([*present, len(scores.confusion) - 1], present)]
