@@ -313,6 +313,8 @@ def test_evaluate_refuses_what_does_not_fit(phantom, tmp_path):
         evaluate(grey, small)
     with pytest.raises(InputError, match="names labels"):
         evaluate(small, small, mapping={9: 1})
+    with pytest.raises(InputError, match="label 0 of a prediction stands for no class"):
+        evaluate(small, small, mapping={0: 1, 1: 1})
 
 
 def test_an_output_is_never_an_input_nor_somebody_elses_file(phantom, model, tmp_path):

@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(["files", "foreign", "geometry", "modules", "names", "resources"], 1),
+    **dict.fromkeys(["cache", "files", "foreign", "geometry", "modules", "names", "resources"], 1),
     **dict.fromkeys(["budget", "context", "drawing", "graphs", "metrics", "phantom", "recipe"], 2),
     **dict.fromkeys(["superpixels", "tiling"], 2),
     **dict.fromkeys(["batch", "blocks", "catalog", "points", "ranks", "run", "volume"], 3),

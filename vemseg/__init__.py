@@ -39,6 +39,7 @@ The rooms import downwards only (``tests/test_rooms.py`` holds the table of floo
              modules     network modules that keep some tensors exact, or on the CPU
              names       what a file's name says of a volume
              resources   the memory and cores this process may use
+             cache       arrays that were used last, up to some bytes of them
     floor 0  errors      what can go wrong, and its exit code
 
 Axes are z, y, x everywhere; sizes are voxels unless a name says ``nm``.

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vemseg.cache import Cache
 from vemseg.context import Context
 from vemseg.errors import InputError, Interrupted
 from vemseg.graphs import Affinity, Graph, Kernel, deep_cut, most_varied, spectral_cut
@@ -27,7 +28,6 @@ from vemseg.labelling.base import Doubles, OwnTable, Sample, Single, Source
 from vemseg.labelling.centroids import centroids, nearness
 from vemseg.labelling.columns import prepared
 from vemseg.recipe import CutTable, DeepCutTable, SpectralTable
-from vemseg.volume.cache import Cache
 
 Ints = NDArray[np.int64]
 
@@ -76,17 +76,16 @@ class CutLabeller(AffineScores):
 
     @classmethod
     def _segments(cls, table: CutTable, graph: Graph) -> tuple[Single, Ints]:
-        """Return what ``_described`` says of the cut of a graph, kept for equal vectors and settings."""
+        """Return what ``_described`` says of the cut of a graph; the last cuts are kept."""
         digest = blake2b(graph.vectors.tobytes()).digest()
         settings = tuple(sorted(table.model_dump(include=set(cls.reads)).items()))
         # Sums are rounded otherwise by another number of threads: whether a cut is kept must change nothing.
         key = (cls, settings, graph.vectors.shape, digest, torch.get_num_threads())
-        vectors, place = _cuts.get((*key, "vectors")), _cuts.get((*key, "place"))
-        if vectors is None or place is None:
-            vectors, place = _described(graph, cls.cut(table, graph))
-            _cuts.put((*key, "vectors"), vectors)
-            _cuts.put((*key, "place"), place)
-        return vectors.astype(np.float32, copy=False), place.astype(np.int64, copy=False)
+        segments = _cuts.get(key)
+        if segments is None:
+            segments = cls.cut(table, graph)
+            _cuts.put(key, segments)
+        return _described(graph, segments)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +137,7 @@ class DeepCutLabeller(CutLabeller):
         return deep_cut(graph.features(torch.float32, centred=table.centred), table)
 
 
-def _described(graph: Graph, segments: Ints) -> tuple[Single, Ints]:
+def _described(graph: Graph, segments: NDArray[np.generic]) -> tuple[Single, Ints]:
     """Return the mean vector of each segment, float32 (s, d), and the place of each node's segment in it."""
     _, place, sizes = np.unique(segments, return_inverse=True, return_counts=True)
     total = np.zeros((len(sizes), graph.vectors.shape[1]))

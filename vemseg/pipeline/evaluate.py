@@ -214,11 +214,13 @@ def _protocols(
     protocols = metrics.match_hungarian, metrics.merge_majority, metrics.merge_greedy
     found = [protocol(table, nothing_of(clusters)) for protocol in protocols]
     if mapping:
+        if 0 in mapping:
+            raise InputError("--map: label 0 of a prediction stands for no class; leave 0=... out")
         if unknown := [k for k in mapping if k not in clusters]:
             raise InputError(f"--map names labels {unknown}, but the prediction has {clusters}")
         if unknown := [c for c in mapping.values() if c not in classes]:
             raise InputError(f"--map names classes {unknown}, but the reference has {classes}")
-        meant = {clusters.index(k): classes.index(c) for k, c in mapping.items() if k != 0}
+        meant = {clusters.index(k): classes.index(c) for k, c in mapping.items()}
         found.append(metrics.merge_manual(table, meant))
     return found
 

@@ -23,9 +23,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg.cache import Cache
 from vemseg.geometry import ZYX, Box
 from vemseg.volume.base import Specimen, Volume
-from vemseg.volume.cache import Cache
 from vemseg.volume.specimen import BLOCK, middle_of
 from vemseg.volume.views import Overlay
 

@@ -12,13 +12,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from vemseg.cache import Cache
 from vemseg.errors import InputError
 from vemseg.files import matching
 from vemseg.foreign import reading
 from vemseg.geometry import Box
 from vemseg.names import is_pattern, volume_name
 from vemseg.volume.base import Volume
-from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
 from vemseg.volume.optional import needed
 from vemseg.volume.stored import Wish

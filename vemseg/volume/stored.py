@@ -11,12 +11,12 @@ from typing import Any, Protocol, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from vemseg.cache import Cache
 from vemseg.errors import InputError
 from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box, VoxelSize
 from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Described, Volume
-from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
 from vemseg.volume.frame import Frame
 from vemseg.volume.layout import Choice, Layout, lay_out

@@ -20,13 +20,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from vemseg.cache import Cache
 from vemseg.errors import InputError
 from vemseg.foreign import reading
 from vemseg.geometry import ZYX, Box
 from vemseg.names import volume_name
 from vemseg.volume.about import Record, evidence_of_labels, origin_of, start_of
 from vemseg.volume.base import Described, Volume
-from vemseg.volume.cache import Cache
 from vemseg.volume.dtypes import readable_dtype
 from vemseg.volume.stored import Wish
 from vemseg.volume.tiff_chain import Chain

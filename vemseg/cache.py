@@ -1,4 +1,4 @@
-"""A cache of decoded pieces of a file, which keeps those that were used last."""
+"""Arrays that were made with some effort and may be wanted again; those that were used last are kept."""
 
 from __future__ import annotations
 
