@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import vemseg
+from vemseg.run.origin import revision
 
 
 def parser(description: str | None, repetitions: int) -> argparse.ArgumentParser:
@@ -44,6 +45,7 @@ def machine(threads: int | None = None) -> dict[str, Any]:
 
     return {
         "vemseg": vemseg.__version__,
+        "revision": revision(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "processor": _processor(),

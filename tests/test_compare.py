@@ -78,6 +78,9 @@ def test_experiments_name_what_exists_and_say_what_differs(tmp_path, name, capsy
     assert command._show(found, heading) == 0
     shown = capsys.readouterr().out
     assert one.title in shown and one.differs[0] in shown and f"{one.learnt[0]}_source.tif" in shown
+    for line in shown.splitlines():  # but for the names of classes, a planned command is the real one
+        assert line.count(" --labels ") == line.count(" --mask ")
+        assert line.count(" --labels ") in (0, len(one.learnt))
 
 
 def test_every_published_table_is_an_experiment():
@@ -182,7 +185,16 @@ def test_other_settings_are_refused_and_more_systems_and_seeds_are_not(tmp_path,
     with pytest.raises(OutputExistsError, match="samples: 32 there, 64 now"):
         planned(tmp_path, cell, common=other).settle()
     changed = planned(tmp_path, cell, ["maester-quick"])
-    object.__setattr__(changed.systems[0], "set", ("train.lr=1",))
+    settings = tmp_path / plan.SETTINGS
+    there = settings.read_text()
+    for name, key in (("maester-quick", "recipe"), ("vemseg", "models")):
+        facts = json.loads(there)
+        facts["systems"][name][key] = "another"  # as if the recipe or the weights had changed since
+        settings.write_text(json.dumps(facts))
+        with pytest.raises(OutputExistsError, match=f"system {name}: changed"):
+            planned(tmp_path, cell, [name]).settle()
+    settings.write_text(there)
+    object.__setattr__(changed.systems[0], "set", ("train.warmup=0.3",))
     with pytest.raises(OutputExistsError, match="system maester-quick: changed"):
         changed.settle()
     raw = Path(places.parts_of(cell)[1])
@@ -201,7 +213,7 @@ def test_labelled_slices_show_most_classes_and_the_others_are_unknown(tmp_path, 
     assert places.labelled_slices(pair, 1) == [2]  # the speck is in slices 1 and 2; 2 is nearer to the middle
     assert places.labelled_slices(pair, 3) == [1, 2, 4]
     assert places.labelled_slices(pair, 10) == list(range(6))
-    paths, masks, names = place.lessons(1, tmp_path)
+    (paths, masks), names = place.lesson_files(1, tmp_path), place.lessons(1, tmp_path)
     labels, reference = tifffile.imread(paths[0]), tifffile.imread(places.parts_of(cell)[2])
     assert (labels[2] == reference[2]).all() and (np.delete(labels, 2, 0) == places.UNKNOWN).all()
     assert masks == [] and names == {0: "rest", 1: "square", 2: "speck"}
@@ -238,7 +250,8 @@ def test_only_voxels_inside_the_mask_are_counted_and_learned(cell, tmp_path):
     counts = count(pair, [(pair.grey.box, (1, 0), labels)])[1, 0]
     inside, reference = pair.mask.read(pair.grey.box) > 0, pair.reference.read(pair.grey.box)
     assert counts.sum(axis=0).tolist() == [np.bincount(reference[inside], minlength=3).tolist()]
-    learned = tifffile.imread(place.lessons(1, tmp_path)[0][0])[2]
+    place.lessons(1, tmp_path)
+    learned = tifffile.imread(place.lesson_files(1, tmp_path)[0][0])[2]
     assert (learned[inside[2]] == reference[2][inside[2]]).all()
     assert (learned[~inside[2]] == places.UNKNOWN).all()
 
@@ -255,6 +268,7 @@ def by_hand(names=None):
             "drawn": [3, 0],
             "training": {},
             "seconds": 1.0,
+            "machine": {"revision": "0a1b"},
             "counts": [{"k": 3, "seed": 0, "names": names, "slices": slices}],
         }
     )
@@ -297,6 +311,7 @@ def test_tables_hold_each_system_and_name_what_is_missing(tmp_path, cell):
         "0.625",
         "0.846",
     ] or row
+    assert "Made by vemseg of revision 0a1b (1 cells)." in text
     assert "1 of 2 cells" in text and "score.blobs.vemseg.0: exit code 4: no memory" in text
     report = json.loads((tmp_path / "compare.json").read_text())
     assert {one["protocol"] for one in report["results"]} == {"hungarian", "greedy"}

@@ -46,7 +46,8 @@ def _overview(pair: Pair, tasks: Sequence[Task], path: Path) -> None:
     for task in tasks:
         cell = Cell.read(task.cell)
         classes = _as_classes(cell, np.load(task.picture, allow_pickle=False))
-        panels.append((cell.facts["title"], overlay(raw, _coloured(classes, pair))))
+        learned = " (learned this slice)" if z in cell.facts["labelled_slices"] else ""
+        panels.append((cell.facts["title"] + learned, overlay(raw, _coloured(classes, pair))))
     save(_grid(panels), path, dpi=150)
 
 

@@ -68,8 +68,8 @@ class Place:
                 found[f"{name}/{Path(path).name}"] = fingerprint(Path(path))["content"]
         return found
 
-    def lessons(self, slices: int | None, folder: Path) -> tuple[list[str], list[str], dict[int, str]]:
-        """Return labels to learn from, masks and names of classes; write the labels of a few slices.
+    def lesson_files(self, slices: int | None, folder: Path) -> tuple[list[str], list[str]]:
+        """Return the files of labels to learn from, and of masks.
 
         Parameters
         ----------
@@ -78,18 +78,24 @@ class Place:
         folder : Path
             Where the labels of a few slices go.
         """
+        if slices is not None:
+            return [str(folder / f"labels-{slices}.tif")], []
+        told = [parts_of(text) for text in self.learnt or [self.text]]
+        return [one[2] for one in told], [one[3] for one in told if one[3]]
+
+    def lessons(self, slices: int | None, folder: Path) -> dict[int, str]:
+        """Return the names of the classes to learn, and write the labels of a few slices."""
         pair = self.open()
         if slices is None:
-            told = [parts_of(text) for text in self.learnt or [self.text]]
-            return [one[2] for one in told], [one[3] for one in told if one[3]], dict(pair.classes)
+            return dict(pair.classes)
         chosen = labelled_slices(pair, slices)
-        path = folder / f"labels-{slices}.tif"
+        path = Path(self.lesson_files(slices, folder)[0][0])
         folder.mkdir(parents=True, exist_ok=True)
         labels = only(pair, chosen)
         with atomic_path(path) as temporary:
             tifffile.imwrite(temporary, labels, photometric="minisblack", compression="zlib")
         present = {int(value) for value in np.unique(labels)} - {UNKNOWN}
-        return [str(path)], [], {value: pair.classes[value] for value in sorted(present)}
+        return {value: pair.classes[value] for value in sorted(present)}
 
 
 def place_of(text: str, crop: str | None, folder: Path) -> Place:

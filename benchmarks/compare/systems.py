@@ -13,6 +13,8 @@ from vemseg.models import open_model
 from vemseg.recipe import Recipe, load_recipe, override
 
 HERE = Path(__file__).parent
+ADAPTED = "vemseg"
+"""The model that is adapted."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,21 @@ class System:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Everything that its results depend on, as plain JSON types, but for what systems it builds on."""
-        told = asdict(replace(self, others={}))
+        """Everything that its results depend on, as plain JSON types, but for what systems it builds on.
+
+        Recipes and models stand there with their hashes, since their names stay the same when they change.
+        """
+        told = asdict(replace(self, others={})) | {"recipe": self.recipe().hash, "models": self._models}
         return {
             key: list(v) if isinstance(v, tuple) else v for key, v in told.items() if v and key != "others"
         }
+
+    @property
+    def _models(self) -> dict[str, str]:
+        """The hashes of the models that it takes as they are."""
+        encoder = None if self.teacher else self.encoder
+        names = (self.model, self.begin, encoder, ADAPTED if self.adapt else None)
+        return {name: open_model(name).hash for name in names if name}
 
     def recipe(self, more: Sequence[str] = ()) -> Recipe:
         """Return the recipe that it is scored with, before anything is trained.
@@ -105,7 +117,7 @@ class System:
         if self.of:
             return self._other(self.of)._made()
         if self.adapt or self.model:
-            return open_model(self.model or "vemseg").recipe
+            return open_model(self.model or ADAPTED).recipe
         recipe = load_recipe(self.train or "", self.set)
         if self.encoder is None:
             return recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def write(plan: Plan, outcome: Outcome, heading: Sequence[str] = ()) -> Path:
         Paragraphs above the tables.
     """
     cells, results = read_cells(plan), []
-    parts = ["# Comparison", *heading, _settings(plan)]
+    parts = ["# Comparison", *heading, _settings(plan), _made_by(cells)]
     for volume, systems in cells.items():
         if systems:
             text, found = _volume(volume, systems)
@@ -132,6 +133,18 @@ def _settings(plan: Plan) -> str:
         "labels, expect less. Names: classes are taken by the names that the system gives them. What "
         "learns from labelled slices is scored on the others."
     )
+
+
+def _made_by(cells: Mapping[str, Mapping[str, Sequence[Cell]]]) -> str:
+    """Return by which revisions of the source the cells were made."""
+    each = [
+        cell.facts["machine"].get("revision") or "unknown"
+        for systems in cells.values()
+        for found in systems.values()
+        for cell in found
+    ]
+    counted = ", ".join(f"{name} ({n} cells)" for name, n in Counter(each).most_common())
+    return f"Made by vemseg of revision {counted}."
 
 
 def _volume(volume: str, systems: Mapping[str, list[Cell]]) -> tuple[str, list[dict[str, Any]]]:

@@ -53,7 +53,7 @@ def words_of(plan: Plan, task: Task, *, prepare: bool = False) -> list[str]:
     plan : Plan
     task : Task
     prepare : bool
-        Also write the labels of a few slices, if it learns from them.
+        Where it learns from labels, also write those of a few slices, and look which classes they have.
     """
     system, place, common = task.system, task.place, plan.common
     shared = [*_place(place, common), "-d", common.device]
@@ -104,13 +104,14 @@ def _steps(common: Common, recipe: str, own: bool, settings: Sequence[str] = ())
 
 def _lessons(task: Task, prepare: bool) -> list[str]:
     """Return the options that name labels to learn from."""
-    folder = task.home / f"lessons-{task.system.key}"
-    if not prepare:
-        return ["--labels", str(folder / f"labels-{task.system.slices or 'all'}.tif")]
-    labels, masks, names = task.place.lessons(task.system.slices, folder)
-    told = ",".join(f"{value}={name}" for value, name in names.items())
+    folder, slices = task.home / f"lessons-{task.system.key}", task.system.slices
+    labels, masks = task.place.lesson_files(slices, folder)
     words = [word for path in labels for word in ("--labels", path)]
-    return [*words, *(word for path in masks for word in ("--mask", path)), "--names", told]
+    words += [word for path in masks for word in ("--mask", path)]
+    if not prepare:
+        return words
+    names = task.place.lessons(slices, folder)
+    return [*words, "--names", ",".join(f"{value}={name}" for value, name in names.items())]
 
 
 def make_phantom(folder: Path) -> None:

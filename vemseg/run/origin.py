@@ -83,7 +83,7 @@ def provenance(
         "kind": kind,
         "format_version": FORMAT_VERSION,
         "vemseg": vemseg.__version__,
-        "revision": _revision(),
+        "revision": revision(),
         "image": os.environ.get("VEMSEG_IMAGE"),
         "command": shlex.join(sys.argv),
         "recipe": recipe.hash if recipe else None,
@@ -178,7 +178,7 @@ def _versions() -> dict[str, str]:
 
 
 @functools.cache
-def _revision() -> str | None:
+def revision() -> str | None:
     """Return the commit of the checkout this package lies in, with ``-dirty`` where changed; else None."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
