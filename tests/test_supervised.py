@@ -414,6 +414,17 @@ def test_classes_are_the_values_of_the_labels_in_their_order(cell):
     )
 
 
+def test_classes_are_said_with_their_shares_and_that_zero_is_one_of_them(cell, caplog):
+    caplog.set_level("INFO", "vemseg")
+    taught(cell, unlabelled=(0,))
+    taught(cell)
+    few = open_volume(cell / "few.tif").read(Box.whole((18, 72, 72)))
+    shares = np.bincount(few.ravel(), minlength=4)[:4] / np.isin(few, (0, 1, 2, 3)).sum()
+    known, zero = (record.message for record in caplog.records if "classes to learn" in record.message)
+    assert known.count("%") == 3 and "--unlabelled" not in known
+    assert f"label 0 {100 * shares[0]:.3g} %" in zero and zero.endswith("add --unlabelled 0")
+
+
 def test_labels_count_inside_the_mask_alone(cell, tmp_path):
     mask = np.zeros((18, 72, 72), np.uint8)
     mask[:, 10:40] = 7

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vemseg.dense.lessons import Lesson, Lessons
 from vemseg.dense.opening import training_source
@@ -74,16 +75,24 @@ def teach(
         assert source.labels is not None
         sources.append(source)
         surveys.append(survey(source.labels))
-    counts = np.sum([known.counts for known in surveys], axis=0)
+    counts = np.sum([known.counts for known in surveys], axis=0)[: len(values)]
     if lost := [value for k, value in enumerate(values) if not counts[k]]:
         raise InputError(
             f"{', '.join(lessons.labels)}: no voxel of {lost} is left at the model's voxel size: label "
             "larger parts, or take --set volume.voxel_size=NM nearer to the volume's own"
         )
+    _say(recipe.model.label_classes, counts, zero=0 in values and 0 not in lessons.names)
     learnt, held = _divide(sources, surveys)
     facts = [_facts(lesson, lessons, values, known) for lesson, known in zip(opened, surveys, strict=True)]
     labels = [volume for lesson in opened for volume in (lesson.labels, lesson.mask) if volume is not None]
     return Taught(recipe, learnt, held, labels, facts)
+
+
+def _say(names: Sequence[str], counts: NDArray[np.int64], *, zero: bool) -> None:
+    """Say what is learned and how much of it there is, and that 0 is a class, which nobody may have meant."""
+    shares = (f"{name} {100 * n / counts.sum():.3g} %" for name, n in zip(names, counts, strict=True))
+    hint = "; if label 0 means unknown, add --unlabelled 0" if zero else ""
+    _log.info("classes to learn, in shares of what is labelled: %s%s", ", ".join(shares), hint)
 
 
 def _with_classes(recipe: Recipe, lessons: Lessons, values: Sequence[int]) -> Recipe:
