@@ -167,22 +167,24 @@ def _spread(values: Sequence[float]) -> str:
 
 def _curves(results: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the mean Dice against the clicks, a panel for each volume."""
-    volumes = list(dict.fromkeys(one["volume"] for one in results))
-    figure = Figure(figsize=(4.5 * len(volumes), 3.6), layout="constrained")
+    volumes, models = (list(dict.fromkeys(one[key] for one in results)) for key in ("volume", "model"))
+    figure = Figure(figsize=(3.5 * len(volumes) + 2, 3.4), layout="constrained")
+    lines: dict[str, Any] = {}
     for axes, volume in zip(figure.subplots(1, len(volumes), squeeze=False)[0], volumes, strict=True):
-        for i, (model, way) in enumerate(dict.fromkeys((one["model"], one["way"]) for one in results)):
-            mine = [
-                one for one in results if (one["volume"], one["model"], one["way"]) == (volume, model, way)
-            ]
+        here = [one for one in results if one["volume"] == volume]
+        for model, way in dict.fromkeys((one["model"], one["way"]) for one in here):
+            mine = [one for one in here if (one["model"], one["way"]) == (model, way)]
             clicks = sorted({one["clicks"] for one in mine})
             values = [[one["mean"] for one in mine if one["clicks"] == n] for n in clicks]
             means = [statistics.mean(part) for part in values]
             spread = [statistics.stdev(part) if len(part) > 1 else 0.0 for part in values]
-            style = {"linestyle": "-" if way == "read-out" else "--", "color": f"C{i // 2}"}
-            axes.errorbar(clicks, means, spread, marker="o", markersize=3, label=f"{model}, {way}", **style)
+            style = {"linestyle": "-" if way == "read-out" else "--", "color": f"C{models.index(model)}"}
+            lines[f"{model}, {way}"] = axes.errorbar(clicks, means, spread, marker="o", markersize=3, **style)
         axes.set(xscale="log", xlabel="clicked voxels of each class", ylabel="mean Dice", title=volume)
+        axes.set_xticks(clicks, [str(n) for n in clicks], minor=False)
+        axes.minorticks_off()
         axes.grid(color="0.92")
-        axes.legend(fontsize=7, frameon=False)
+    figure.legend(lines.values(), lines, loc="outside right center", fontsize=8, frameon=False)
     return figure
 
 
