@@ -163,7 +163,7 @@ class Cubes(NamedTuple):
         Parameters
         ----------
         windows : Tensor float32 (b, 1, w, w, w)
-            They are as large as the cubes need; beyond them, the voxels of the border are repeated.
+            They are as large as the cubes need; beyond them, all is 0.
         grid : int
             Points along each axis of a cube.
         moved : Tensor float32 (3, b, n, g - 2, g - 2, g - 2), optional
@@ -185,7 +185,7 @@ class Cubes(NamedTuple):
         if moved is not None:
             places[..., 1:-1, 1:-1, 1:-1].addcmul_(moved, scale[..., None, None, None])
         places = places.permute(1, 2, 3, 4, 5, 0).view(b, n * grid, grid, grid, 3)
-        found = grid_sample(windows, places, mode="bilinear", padding_mode="border", align_corners=True)
+        found = grid_sample(windows, places, mode="bilinear", align_corners=True)
         return found.view(b, n, grid, grid, grid)
 
 

