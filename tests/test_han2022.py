@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 from torch.distributions import Normal, kl_divergence
-from torch.nn.functional import softplus
+from torch.nn.functional import interpolate, softplus
 
 from vemseg.batch import Batch
 from vemseg.context import Context
@@ -16,6 +16,7 @@ from vemseg.dense import Wanted
 from vemseg.errors import UsageError
 from vemseg.geometry import Box
 from vemseg.models import build_encoder, build_objective
+from vemseg.models.cubes import CubeUpConv
 from vemseg.models.han2022 import gaussian_divergence, multi_similarity, standardised, variance_ratio
 from vemseg.models.objective import device_generator
 from vemseg.phantom import Phantom
@@ -50,6 +51,18 @@ def test_sizes_are_those_of_the_reference():
     assert (objective.encoder.fov, objective.encoder.dim) == ((9, 9, 9), 8)
     made, deviation = objective.decoder(torch.zeros(1, 64))
     assert made.shape == deviation.shape == (1, 1, 16, 16, 16)
+
+
+@torch.no_grad()
+def test_the_decoder_repeats_voxels_before_each_convolution():
+    decoder = build_objective(TINY, 0).decoder
+    latent = torch.randn(3, 8, generator=generator())
+    maps = decoder.spread(decoder.hidden(latent)).relu().view(3, 8, 1, 1, 1)
+    for layer in [each for each in decoder.convolutions if isinstance(each, CubeUpConv)]:
+        maps = layer(interpolate(maps.relu(), scale_factor=2, mode="nearest"))
+    made, deviation = decoder(latent)
+    torch.testing.assert_close(made, maps[:, :1])
+    torch.testing.assert_close(deviation, softplus(maps[:, 1:]) + 1e-5)
 
 
 def test_the_recipe_is_the_papers_and_the_quick_one_is_smaller():
@@ -175,15 +188,28 @@ def test_draws_have_the_sizes_and_places_asked_for():
     assert corners.max() <= objective.window[0] // 2  # nothing beyond the window is asked for
 
 
-def test_the_sides_of_a_cube_stay_where_they_are():
-    images = torch.rand(2, 1, 27, 27, 27, generator=generator())
-    still, moved = (build_objective(Han2022Table(elastic=e, widths=(2, 2, 2)), 0) for e in (0.0, 0.25))
-    a, b = (each.draw(2, generator(5)) for each in (still, moved))
-    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    rngs = generator(6), generator(6)
-    one, two = (each.cut(images, rng) for each, rng in zip((still, moved), rngs, strict=True))
-    inner = (..., slice(1, -1), slice(1, -1), slice(1, -1))
-    assert 0.001 < (one - two)[inner].abs().mean() < 0.3
+def test_half_of_all_cubes_are_mirrored():
+    cubes = build_objective(Han2022Table(), 0).draw(2000, generator())
+    determinants = torch.linalg.det(cubes.frames)
+    torch.testing.assert_close(determinants.abs(), torch.ones(2000, 5))
+    right = (determinants > 0).float().mean(dim=0)  # of anchors, and of each positive
+    assert (right - 0.5).abs().max() < 5 * 0.5 / 2000**0.5
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_points_inside_a_cube_move_by_a_part_of_their_distance_and_its_sides_stay(monkeypatch, axis):
+    monkeypatch.setattr("vemseg.models.han2022.standardised", lambda cubes: cubes)
+    objective = build_objective(Han2022Table(elastic=0.4, widths=(2, 2, 2)), 0)
+    drawn = objective.draw(4, generator(5))
+    monkeypatch.setattr(objective, "draw", lambda anchors, rng: drawn)
+    along = torch.arange(27.0).view([-1 if k == axis else 1 for k in range(3)])
+    images = along.expand(4, 1, 27, 27, 27).contiguous()  # grey values are places
+    moved = objective.cut(images, generator(6)) - drawn.cut(images, 16)
+    moved /= drawn.radii[..., None, None, None]
+    inside = moved[..., 1:-1, 1:-1, 1:-1].clone()
+    assert float(inside.std()) == pytest.approx(0.4 / (2 * 15), rel=0.02)
+    moved[..., 1:-1, 1:-1, 1:-1] = 0
+    assert moved.abs().max() < 1e-5
 
 
 def test_cubes_are_standardised_and_recoloured():
@@ -198,6 +224,14 @@ def test_cubes_are_standardised_and_recoloured():
     contrast = (deviation.square() - 0.01).clamp_min(0).sqrt().log2().flatten()
     assert kstest(contrast, "uniform", (-1.02, 2.04)).pvalue > 1e-3
     assert kstest(mean.flatten(), "uniform", (-0.26, 0.52)).pvalue > 1e-3
+
+
+def test_noise_has_the_standard_deviation_asked_for():
+    for noise in (0.1, 0.3):
+        objective = build_objective(TINY.model_copy(update={"noise": noise}), 0)
+        found = objective.recolour(torch.zeros(20, 5, 16, 16, 16), generator())
+        deviations = found.std(dim=(2, 3, 4))
+        assert (deviations / noise - 1).abs().max() < 6 / (2 * 16**3) ** 0.5
 
 
 @torch.no_grad()

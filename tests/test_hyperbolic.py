@@ -303,6 +303,7 @@ def test_what_cannot_be_fitted_is_refused():
 def test_sizes_are_those_of_the_reference():
     objective = build_objective(CihsTable(), 0)
     assert sum(p.numel() for p in objective.encoder.parameters()) == 1_654_944
+    assert sum(p.numel() for p in objective.decoder.parameters()) == 331_314
     assert objective.decoder.samples == 8
     assert objective.window == (35, 35, 35)
     assert load_recipe("cihs").model == CihsTable()
@@ -328,6 +329,9 @@ def cube_batch(objective, n=3):
 def test_the_loss_is_a_slow_restatement():
     objective = build_objective(TINY.model_copy(update={"kl": 0.5, "triplet": 3.0, "margin": 4.0}), 0)
     batch, others = cube_batch(objective)
+    mean = objective.encoder.mean
+    mean.weight *= 3000  # else the means of an untrained encoder nearly coincide
+    mean.bias -= objective.encoder.vectors(Cubes.upright(torch.ones(3, 1)).cut(others, 10)).mean(dim=0)
     found = objective(batch, generator(7))
     rng = device_generator(generator(7), CPU)
     parent, child = objective.sizes(3, rng)
@@ -347,6 +351,7 @@ def test_the_loss_is_a_slow_restatement():
         prior = WrappedNormal(torch.zeros(2), torch.ones(2))
         total += -likelihood + 0.5 * (law.log_density(points) - prior.log_density(points)).mean()
         near, far = (float(ball().dist(means[0], other)) ** 2 for other in means[1:])
+        assert abs(near - far) > 0.1
         triplets.append(max(0.0, near - far + 4.0))
     assert float(found["triplet"]) == pytest.approx(np.mean(triplets), rel=1e-4)
     assert float(found["loss"]) == pytest.approx(float(total) + 3.0 * np.mean(triplets), rel=1e-4)
