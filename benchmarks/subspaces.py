@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from vemseg.volume import intensity_of
 
 COPIES = 8
 """Cubes of each place, the plain one included."""
+
+JOINED = 14
+"""Places that are joined to their changed cubes in the picture, as many of each class."""
 
 KINDS = ("turned", "scaled", "shifted", "all")
 """What is done to cubes of a place, each alone and all together."""
@@ -56,8 +60,9 @@ def subspace_ratios(
     means = {kind: _means(encoder, windows, kind, table, rng).cpu() for kind in KINDS}
     semantic, other = slice(0, table.semantic), slice(table.semantic, 2 * table.semantic)
     if picture:
-        classes = reference[tuple(at.T)]
-        _draw(means["all"][..., semantic], means["all"][..., other], classes, pair.classes, picture)
+        titles = {"turned": "turned", "all": "turned, scaled and shifted"}
+        rows = {titles[k]: (means[k][..., semantic], means[k][..., other]) for k in titles}
+        _draw(rows, reference[tuple(at.T)], pair.classes, picture)
     return {
         kind: [float(variance_ratio(found[..., part])) for part in (semantic, other)]
         for kind, found in means.items()
@@ -104,25 +109,45 @@ def _in_parts(windows: torch.Tensor, cubes: Cubes, size: int = 100) -> list[tupl
     return [(some, Cubes(*parts)) for some, *parts in zip(windows.split(size), *split, strict=True)]
 
 
-def _draw(a: torch.Tensor, b: torch.Tensor, classes: np.ndarray, names: Any, path: Path) -> None:
-    """Draw both subspaces by t-SNE: all places by class, and four of each joined to their changed cubes."""
+def _draw(
+    rows: Mapping[str, tuple[torch.Tensor, torch.Tensor]], classes: np.ndarray, names: Any, path: Path
+) -> None:
+    """Draw both subspaces by t-SNE, a row for each way to change cubes.
+
+    All places are dots with the colour of their class, and some are joined to their changed cubes.
+    """
     from matplotlib.figure import Figure
+    from PIL import Image
+
+    found = np.unique(classes)
+    each = max(1, JOINED // len(found))
+    chosen = np.concatenate([np.flatnonzero(classes == k)[:each] for k in found])
+    colours = np.array([f"C{int(k) % 10}" for k in classes])
+    figure = Figure(figsize=(9, 4.4 * len(rows) + 0.5), layout="constrained")
+    for line, (title, parts) in zip(figure.subplots(len(rows), 2, squeeze=False), rows.items(), strict=True):
+        for axes, vectors, name in zip(line, parts, ("semantic subspace", "other dimensions"), strict=True):
+            _scatter(axes, vectors, chosen, colours)
+            axes.set_title(f"{name}; cubes {title}", fontsize=10)
+    for k in found:
+        axes.scatter([], [], s=20, color=f"C{int(k) % 10}", label=names.get(int(k), str(k)))
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=4)
+    figure.savefig(path, dpi=90)
+    if path.suffix == ".png":
+        Image.open(path).convert("RGB").quantize(160).save(path, optimize=True)
+
+
+def _scatter(axes: Any, vectors: torch.Tensor, chosen: np.ndarray, colours: np.ndarray) -> None:
+    """Draw the places of a subspace, (n, COPIES, d), and join the chosen ones to their changed cubes."""
     from sklearn.manifold import TSNE
 
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
-    chosen = np.concatenate([np.flatnonzero(classes == k)[:4] for k in np.unique(classes)])
-    for axes, vectors, title in zip(figure.subplots(1, 2), (a, b), ("semantic", "other"), strict=True):
-        every = torch.cat([vectors[:, 0], vectors[chosen, 1:].flatten(0, 1)]).numpy()
-        flat = TSNE(random_state=0, init="pca", perplexity=30).fit_transform(every)
-        changed = flat[len(vectors) :].reshape(len(chosen), -1, 2)
-        for k in np.unique(classes):
-            colour = f"C{int(k) % 10}"
-            own, some = flat[: len(vectors)][classes == k], np.isin(chosen, np.flatnonzero(classes == k))
-            axes.scatter(*own.T, s=6, alpha=0.35, color=colour, label=names.get(int(k), str(k)))
-            for middle, around in zip(flat[chosen[some]], changed[some], strict=True):
-                axes.plot(
-                    *np.stack([np.broadcast_to(middle, around.shape), around], axis=1).T, color=colour, lw=0.7
-                )
-        axes.set(title=f"{title} subspace", xticks=[], yticks=[])
-        axes.legend(frameon=False, markerscale=2)
-    figure.savefig(path, dpi=130)
+    every = torch.cat([vectors[:, 0], vectors[chosen, 1:].flatten(0, 1)]).numpy()
+    flat = TSNE(random_state=0, init="pca", perplexity=30).fit_transform(every)
+    changed = flat[len(vectors) :].reshape(len(chosen), -1, 2)
+    axes.scatter(*flat[: len(vectors)].T, s=9, alpha=0.35, color=colours, linewidths=0)
+    for place, around, colour in zip(flat[chosen], changed, colours[chosen], strict=True):
+        lines = np.stack([np.broadcast_to(place, around.shape), around], axis=1)
+        axes.plot(*lines.T, color=colour, lw=0.8)
+        axes.scatter(*around.T, s=8, color=colour, zorder=3)
+        axes.scatter(*place, s=40, color=colour, edgecolors="black", linewidths=0.8, zorder=4)
+    axes.set(xticks=[], yticks=[])
