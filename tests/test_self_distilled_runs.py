@@ -239,7 +239,7 @@ def test_classes_of_a_codebook_are_nearest_codes():
 
 def test_more_classes_than_codes_in_use_is_said():
     vectors, _, codes = blobs()
-    with pytest.raises(InputError, match="k = 10 classes, but vectors are near 9 codes only: lower -k"):
+    with pytest.raises(InputError, match=r"vectors lie near 9 of the model's \d+ codes: lower -k, or train"):
         fit(CodebookTable(k=10, sample=900), Sample(vectors, np.zeros(900, np.float32), codes))
 
 

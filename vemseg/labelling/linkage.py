@@ -87,7 +87,8 @@ class JoinedLabeller(ColumnsLabeller):
         near = two_nearest(data, centres)
         used = np.unique(near.first)
         if len(used) < k:
-            raise InputError(f"k = {k} classes, but vectors are near {len(used)} codes only: lower -k")
+            near_to = f"vectors lie near {len(used)} of the model's {len(centres)} codes"
+            raise InputError(f"k = {k} classes, but {near_to}: lower -k, or train the model longer")
         if len(used) < len(centres):
             centres = centres[used]
             near = two_nearest(data, centres)
