@@ -56,8 +56,8 @@ def _slices(cells: Sequence[Cell]) -> tuple[list[str], list[dict[str, str]]]:
     rows = []
     for cell in cells:
         one, scores = judged(cell)
-        kept = sorted(set(range(len(one["slices"]))) - set(cell.facts["labelled_slices"]))
-        dice = metrics.slice_dice(np.array(one["slices"], np.int64)[kept], scores.assignment)
+        counts = cell.slices(one, cell.facts["labelled_slices"])
+        dice = metrics.slice_dice(counts, scores.assignment)
         spread = {cell.classes[g]: _spread(dice[:, g]) for g in scores.present}
         rows.append(_named(cell, one) | spread)
     return ["system", "K", *cells[0].classes.values()], rows

@@ -92,5 +92,5 @@ def _details(cell: Cell, stem: Path) -> None:
         confusion(matrix, [*columns, "unassigned"], columns, "column"),
         stem.with_name(f"{stem.name}_confusion.png"),
     )
-    dice = metrics.slice_dice(np.array(one["slices"], np.int64), scores.assignment)
+    dice = metrics.slice_dice(cell.slices(one, ()), scores.assignment)
     save(slice_dice(dice, names), stem.with_name(f"{stem.name}_slices.png"))

@@ -60,8 +60,12 @@ class Cell:
 
     def table(self, one: Mapping[str, Any], without: Iterable[int]) -> NDArray[np.int64]:
         """Return the counts of one labeller, (P, G), without some slices."""
+        return self.slices(one, without).sum(axis=0)
+
+    def slices(self, one: Mapping[str, Any], without: Iterable[int]) -> NDArray[np.int64]:
+        """Return the counts of one labeller slice by slice, (Z, P, G), without some slices."""
         slices = np.array(one["slices"], np.int64)
-        return slices[sorted(set(range(len(slices))) - set(without))].sum(axis=0)
+        return slices[sorted(set(range(len(slices))) - set(without))]
 
     def assignment(
         self, one: Mapping[str, Any], table: NDArray[np.int64], protocol: str

@@ -10,6 +10,7 @@ from pathlib import Path
 from compare.places import Place
 from compare.plan import ENDLESS, Common, Plan, Task
 from compare.scoring import score
+from compare.systems import ADAPTED
 from vemseg.cli import main as vemseg
 from vemseg.context import Context
 from vemseg.errors import InputError
@@ -69,7 +70,7 @@ def words_of(plan: Plan, task: Task, *, prepare: bool = False) -> list[str]:
             "-f",
         ]
         longest = "1000h" if common.minutes is None else f"{60 * common.minutes:g}s"
-        return [*words, *shared, "--adapt", longest, *_set([*chosen, *_steps(common, "vemseg", True)])]
+        return [*words, *shared, "--adapt", longest, *_set([*chosen, *_steps(common, ADAPTED, True)])]
     words = ["train", *place.raws(system.slices), "-c", str(system.train), "-o", str(task.run), *shared]
     if common.minutes is not None:
         words += ["--max-time", f"{60 * common.minutes:g}s"]
